@@ -1,0 +1,109 @@
+"""Information-bottleneck quantities as pure functions of soft assignments.
+
+Shapes: n samples, G class systems, K classes per system (see `ibma.tasks`). A soft assignment phi is
+[n, G, K] with rows that sum to 1; a conditional table Q is [G, K, K] with Q[g, a, y] = Pr[Z in a | y],
+columns (over a) summing to 1. All values are in nats. Equation numbers are the paper's.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+FLOOR = 1e-8  # Q is clamped here before its logarithm (design section 4, point 3)
+
+
+def priors(systems: Tensor) -> Tensor:
+    """p_y of Theorem 3.1. systems: one-hot [n, G, K] -> [G, K]."""
+    return systems.mean(0)
+
+
+def u_term(phi_x: Tensor, prior: Tensor) -> Tensor:
+    """U_i of Theorem 3.1, averaged over class systems. phi_x: [n, G, K], prior: [G, K] -> [n].
+
+    Eq. 3 factorises, phi(Z in a, X in y) = phi(Z, a) phi(X, y), so the sum over a drops out and
+    U_i = KL(phi(X_i) || p): it does not contain Z and has no gradient. It is therefore computed
+    once, in the centroid stage. A class with p_y = 0 has no centroid and counts as 0.
+    """
+    log_ratio = torch.log(phi_x.clamp_min(FLOOR)) - torch.log(prior.clamp_min(FLOOR))
+    terms = torch.where((prior > 0) & (phi_x > 0), phi_x * log_ratio, torch.zeros_like(phi_x))
+    return terms.sum(-1).mean(-1)
+
+
+def v_term(phi_z: Tensor, phi_other: Tensor, q: Tensor) -> Tensor:
+    """V_i of Theorem 3.1, averaged over class systems -> [n].
+
+    phi_z: [n, G, K] of the modality that is aligned; phi_other: [n, G, K] of the other modality (or
+    one-hot labels for the fused term, Eq. 11); q: [G, K, K], taken as a constant. The sum over a and
+    y of phi_z[a] phi_other[y] ln Q[a, y] is bilinear: one [K, K] product, never an [n, K, K] tensor.
+    """
+    log_q = torch.log(q.detach().clamp_min(FLOOR))
+    return (phi_z * torch.einsum("gay,ngy->nga", log_q, phi_other)).sum(-1).mean(-1)
+
+
+def conditional(phi_z: Tensor, systems: Tensor) -> Tensor:
+    """Q of Eqs. 10 and 12 (Algorithms 3 and 4). phi_z, systems: [n, G, K] -> [G, K, K]."""
+    return normalise_conditional(*conditional_sums(phi_z, systems))
+
+
+def conditional_sums(phi_z: Tensor, systems: Tensor) -> tuple[Tensor, Tensor]:
+    """Numerator [G, K, K] and class counts [G, K] of Q, so that batches can be added up."""
+    return torch.einsum("nga,ngy->gay", phi_z, systems), systems.sum(0)
+
+
+def normalise_conditional(joint: Tensor, counts: Tensor) -> Tensor:
+    """Divide the sums of `conditional_sums`; a class nobody has keeps the uniform column 1/K."""
+    q = joint / counts.clamp_min(1.0).unsqueeze(1)
+    return torch.where(counts.unsqueeze(1) > 0, q, torch.full_like(q, 1.0 / q.shape[-1]))
+
+
+def mutual_information(phi_a: Tensor, phi_b: Tensor) -> Tensor:
+    """Plug-in I(A, B) from the averaged joint table, averaged over class systems -> scalar.
+
+    phi_a, phi_b: [n, G, K] and [n, G, L]; the joint of one sample is the outer product (Eqs. 3, 4).
+    """
+    joint = torch.einsum("nga,ngb->gab", phi_a, phi_b) / len(phi_a)
+    product = joint.sum(2, keepdim=True) * joint.sum(1, keepdim=True)
+    log_ratio = torch.log(joint.clamp_min(torch.finfo(joint.dtype).tiny)) - torch.log(
+        product.clamp_min(torch.finfo(joint.dtype).tiny)
+    )
+    return torch.where(joint > 0, joint * log_ratio, torch.zeros_like(joint)).sum((1, 2)).mean()
+
+
+def ib_modality(phi_z: Tensor, phi_x: Tensor, phi_others: list[Tensor]) -> Tensor:
+    """IB^(j) = I(Z_j, X_j) - I(Z_j, Z_j'), mean over the other modalities j' (section 3.1).
+
+    This plug-in value, not IBB, is the "IB loss" of Table 5: IBB is never negative.
+    """
+    alignment = torch.stack([mutual_information(phi_z, other) for other in phi_others]).mean()
+    return mutual_information(phi_z, phi_x) - alignment
+
+
+def ib_fused(phi_z: Tensor, phi_xs: list[Tensor], systems: Tensor) -> Tensor:
+    """IB^(fuse) = sum_j I(Z, X_j) - I(Z, Y) (section 3.1)."""
+    compression = torch.stack([mutual_information(phi_z, phi_x) for phi_x in phi_xs]).sum()
+    return compression - mutual_information(phi_z, systems)
+
+
+def gaussian_kl(mean: Tensor, std: Tensor) -> Tensor:
+    """KL(N(mean, std^2) || N(0, 1)) per element, in nats; same shape as `mean`."""
+    return 0.5 * (mean.square() + std.square() - 1.0) - torch.log(std)
+
+
+def released_bound(phi_z: Tensor, phi_other: Tensor, phi_x: Tensor) -> Tensor:
+    """The bound of the released code, averaged over class systems -> scalar.
+
+    Statistical-Deep-Learning/IBMA@c04b18b, ib_loss.py: -H(phi(X)) minus the bilinear term with a Q
+    that is estimated on the batch from both soft assignments and keeps its gradient. It has neither
+    p_y nor, like IBB, a gradient through its compression half. All arguments are [n, G, K].
+    """
+    q = batch_conditional(phi_z, phi_other)
+    negative_entropy = (phi_x * torch.log(phi_x.clamp_min(1e-9))).sum(-1)
+    log_q = torch.log(q.clamp_min(1e-9))
+    cross = (phi_z * torch.einsum("gay,ngy->nga", log_q, phi_other)).sum(-1)
+    return (negative_entropy - cross).mean()
+
+
+def batch_conditional(phi_z: Tensor, phi_other: Tensor) -> Tensor:
+    """Q[g, a, y] = Pr[Z in a | Z' in y] from soft assignments on both sides (released code)."""
+    return torch.einsum("nga,ngy->gay", phi_z, phi_other) / phi_other.sum(0).unsqueeze(1)

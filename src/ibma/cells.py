@@ -1,0 +1,93 @@
+"""From params.yaml to cells: the one place that knows folders and which entry feeds what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from ibma import datasets, media, methods, store, train, tune
+from ibma.centroids import Assignment, InputAssignments, file_name
+from ibma.errors import IbmaError
+from ibma.params import Params
+from ibma.train import Cell
+
+RAW, FEATURES, CENTROIDS = Path("data/raw"), Path("data/features"), Path("data/centroids")
+TUNING, SCRATCH, RUNS, MODELS = Path("data/tune"), Path("data/scratch"), Path("runs"), Path("models")
+VARIANT_FILE = "ibma"  # every entry of `variants` is a parameter set of methods/ibma.py
+
+
+def extract(params: Params, task: str) -> None:
+    """Stage `extract`: data/raw/<dataset> -> data/features/<task>."""
+    entry = params.task(task)
+    name = entry["dataset"]
+    store.extract(task, entry, datasets.load(name), RAW / name, FEATURES / task, media.compute)
+
+
+def centroids(params: Params, task: str) -> None:
+    """Stage `centroids`: phi(X) and U of every test fold (or the fixed split)."""
+    entry = params.task(task)
+    features = store.Features(FEATURES / task)
+    kind = train.tasks.build(features.meta["kind"], features.meta["classes"])
+    for run in range(max(features.meta["folds"], 1)):
+        inputs = InputAssignments.compute(
+            features, run, kind, entry["encoders"], assignment(params)
+        )
+        inputs.write(CENTROIDS / task / file_name(features.fold(run)))
+
+
+def assignment(params: Params) -> Assignment:
+    """How phi is computed in this profile."""
+    return Assignment(params.training.beta, params.training.normalise)
+
+
+def cell(params: Params, task: str, method: str) -> Cell:
+    """One task x method. Raises IbmaError for unknown names."""
+    hparams = params.cell(method)
+    file = VARIANT_FILE if method in params.variants else method
+    if file not in methods.names():
+        raise IbmaError(f"params.yaml: method '{method}' has no file src/ibma/methods/{file}.py")
+    return Cell(
+        profile=params.profile,
+        task_name=task,
+        method=method,
+        method_file=file,
+        hparams=hparams,
+        encoders=params.task(task)["encoders"],
+        epochs=params.training.epochs,
+        batch_size=params.training.batch_size,
+        width=params.training.width,
+        heads=params.training.heads,
+        assignment=assignment(params),
+        features=store.Features(FEATURES / task),
+        centroids=CENTROIDS / task,
+        device=_device(params),
+    )
+
+
+def tune_task(params: Params, task: str) -> None:
+    """Stage `tune`: every method's choice for one task."""
+    for method in [*params.methods, *params.variants]:
+        tune.tune(
+            cell(params, task, method),
+            params.tuning,
+            TUNING / task,
+            reads_eta=method in params.variants,
+        )
+
+
+def train_cell(params: Params, task: str, method: str) -> None:
+    """Stages `train` and `train_ibma`: every seed of one cell that is not finished yet."""
+    here = cell(params, task, method)
+    eta = params.eta if method in params.variants else None
+    folder = Path(task) / method
+    for run in range(params.seeds):
+        setting = tune.chosen(TUNING / task / f"{method}.json", here.features.fold(run), eta)
+        train.run_seed(here, run, setting, RUNS / folder, MODELS / folder, SCRATCH / folder)
+
+
+def _device(params: Params) -> torch.device:
+    if params.threads is not None:
+        torch.set_num_threads(params.threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    return train.device(params.device)

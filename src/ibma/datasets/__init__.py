@@ -1,0 +1,117 @@
+"""What every data set tells about itself; `<name>.py` beside this file is data set `<name>`.
+
+A data set module defines `CARD`, `FILES` and `samples(raw, **options)`; nothing is registered.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Literal, Protocol, cast
+
+from ibma.errors import IbmaError
+
+Kind = Literal["classify", "multilabel", "sentiment", "one_class"]
+ModalityKind = Literal["audio", "frames", "image", "text", "expression", "vector"]
+TWIN_MARKER = "TWIN"  # a file of this name at the root of a raw folder marks generated data
+
+
+@dataclass(frozen=True)
+class Remote:
+    """One file at a public address.
+
+    url: where it is fetched from. sha256: hex digest of its bytes. path: where it lies below
+    `data/raw/<dataset>/`. unpack: True for a zip or tar archive that is unpacked there.
+    """
+
+    url: str
+    sha256: str
+    path: str
+    unpack: bool = False
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Training and test sizes as somebody stated them (None: not stated)."""
+
+    train: int | None
+    test: int | None
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a data set is, who may have it, and where its counts disagree.
+
+    classes: label names; position is the label index (for `multilabel`: the label columns).
+    modalities: name -> kind. paper: counts of the paper's Table 1 (None: not in the paper).
+    official: counts of the official release. folds: number of cross-validation folds that stand
+    in for a fixed test split (run k tests on fold k mod folds); 0 means a fixed split.
+    """
+
+    title: str
+    kind: Kind
+    classes: tuple[str, ...]
+    modalities: Mapping[str, ModalityKind]
+    licence: str
+    access: Literal["open", "request", "builtin"]
+    official: Counts
+    cite: str
+    paper: Counts | None = None
+    folds: int = 0
+    how_to_get: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One example before its features are computed.
+
+    id: unique. split: "train", "test", "valid", or "fold0".."fold<k-1>". group: speaker, patient
+    or dialogue, never split by a fold. label: class index (classify) or a tuple of 0/1
+    (multilabel). parts: modality -> a file, a text, or a numeric vector (tuple of floats).
+    """
+
+    id: str
+    split: str
+    group: str
+    label: int | tuple[int, ...]
+    parts: Mapping[str, Path | str | tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A sample that a loader left out, and why; it lands in `dropped.csv`."""
+
+    id: str
+    reason: str
+
+
+class Dataset(Protocol):
+    """What a data set module defines."""
+
+    CARD: Card
+    FILES: tuple[Remote, ...]
+
+    def samples(self, raw: Path, **options: object) -> Iterator[Sample | Dropped]:
+        """Walk the raw layout in a fixed order."""
+        ...
+
+
+def names() -> list[str]:
+    """Every data set there is: one per module of this package."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def load(name: str) -> Dataset:
+    """Return the data set module `name`.
+
+    Raises IbmaError when there is none.
+    """
+    if name not in names():
+        raise IbmaError(f"unknown data set '{name}': expected one of {', '.join(names())}")
+    module: ModuleType = importlib.import_module(f"{__name__}.{name}")
+    return cast(Dataset, module)

@@ -1,0 +1,147 @@
+"""Run the DAG with every core of one machine busy.
+
+DVC runs one stage at a time. Cells of one wave do not depend on each other, so each wave is dealt
+out to several `dvc --wait-for-lock repro -s -k` processes; a last plain `dvc repro` then finds the
+cells up to date and does what is left. `-s` is needed: without it two processes that share an
+upstream stage refuse each other even when it is up to date.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ibma.errors import IbmaError
+
+# Stages of one wave run side by side; a wave starts when the one before has ended.
+UPSTREAM = ("download", "extract", "centroids")
+WAVES = (("tune",), ("train", "train_ibma"))
+LOGS = Path("logs")
+
+DVC = (sys.executable, "-m", "dvc")
+_STARTED = re.compile(r"^(?:Running stage|Stage) '(?P<cell>[^']+)'")
+_FAILED = re.compile(r"failed to reproduce (?:stages: )?(?P<cells>'.*')")
+
+
+def repro(root: Path, jobs: int) -> None:
+    """Bring the whole pipeline up to date with `jobs` processes.
+
+    A failed cell does not stop the others; finished cells are kept.
+
+    Raises:
+        IbmaError: `jobs` < 1, no pipeline under `root`, or failed cells, which it names.
+    """
+    if jobs < 1:
+        raise IbmaError(f"--jobs {jobs}: expected a number of processes >= 1")
+    without_git(root)
+    cells = stages(root)
+    _dvc(root, "repro", *of(cells, UPSTREAM))
+    for wave in WAVES:
+        failed = run_cells(root, of(cells, wave), jobs)
+        if failed:
+            raise IbmaError(
+                f"{len(failed)} cells failed ({', '.join(failed)}): read {LOGS}/, mend the cause "
+                "and run again, finished cells are kept"
+            )
+    _dvc(root, "repro")
+
+
+def without_git(root: Path) -> None:
+    """Tell DVC to work without git where the sources came as an archive."""
+    if not (root / ".git").exists():
+        _dvc(root, "config", "--local", "core.no_scm", "true")
+
+
+def stages(root: Path) -> list[str]:
+    """Return the names of all stages in DAG file order, such as `train@crema_d-ce3`."""
+    listed = subprocess.run(
+        [*DVC, "stage", "list", "--name-only"],
+        cwd=root,
+        env=_environment(),
+        capture_output=True,
+        text=True,
+    )
+    if listed.returncode:
+        raise IbmaError(f"dvc.yaml: {' '.join(listed.stderr.split())}")
+    return listed.stdout.split()
+
+
+def of(cells: Iterable[str], names: Sequence[str]) -> list[str]:
+    """Select the stages whose name before `@` is one of `names`."""
+    return [cell for cell in cells if cell.partition("@")[0] in names]
+
+
+def deal(cells: Sequence[str], jobs: int) -> list[list[str]]:
+    """Deal cells out in turn, so that neighbours of alike cost go to different processes."""
+    return [list(cells[start::jobs]) for start in range(min(jobs, len(cells)))]
+
+
+def run_cells(root: Path, cells: Sequence[str], jobs: int) -> list[str]:
+    """Run `cells` in `jobs` processes, show progress, return the names of the failed ones.
+
+    The output of process i goes to `logs/<stage>_<i>.log`.
+    """
+    if not cells:
+        return []
+    stage = cells[0].partition("@")[0]
+    (root / LOGS).mkdir(exist_ok=True)
+    batches = deal(cells, jobs)
+    with (
+        tqdm(total=len(cells), desc=stage, unit="cell") as bar,
+        ThreadPoolExecutor(len(batches)) as pool,
+    ):
+        failed = pool.map(
+            lambda i: _worker(root, batches[i], LOGS / f"{stage}_{i}.log", bar.update),
+            range(len(batches)),
+        )
+        return sorted(cell for names in failed for cell in names)
+
+
+def _worker(root: Path, batch: list[str], log: Path, advance: Callable[[int], object]) -> list[str]:
+    """Run one batch to its end; return its failed cells."""
+    begun: set[str] = set()
+    failed: set[str] = set()
+    command = [*DVC, "--wait-for-lock", "repro", "-s", "-k", *batch]
+    with (
+        (root / log).open("w") as file,
+        subprocess.Popen(
+            command,
+            cwd=root,
+            env=_environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as process,
+    ):
+        assert process.stdout is not None
+        for line in process.stdout:
+            file.write(line)
+            file.flush()
+            if (found := _STARTED.match(line)) and found["cell"] not in begun:
+                advance(1 if begun else 0)
+                begun.add(found["cell"])
+            if found := _FAILED.search(line):
+                failed |= set(re.findall(r"'([^']+)'", found["cells"])) & set(batch)
+    advance(len(batch) - max(len(begun) - 1, 0))
+    if process.returncode and not failed:
+        failed = set(batch)  # DVC itself gave up: which cell it was doing is in the log
+    return sorted(failed)
+
+
+def _dvc(root: Path, *arguments: str) -> None:
+    """Run DVC in the open. Raises IbmaError when it fails."""
+    if subprocess.run([*DVC, *arguments], cwd=root, env=_environment()).returncode:
+        raise IbmaError(f"`dvc {arguments[0]}` failed: the lines above say why, run again to go on")
+
+
+def _environment() -> dict[str, str]:
+    """Return an environment in which the stages' `python` is this one, unbuffered."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"}

@@ -1,0 +1,166 @@
+"""What a method is; `<name>.py` beside this file defines one, as a class called `Model`.
+
+A method is a network and its loss terms. The optimiser, the device, the loop and the clock live in
+`ibma.train`; the task loss lives in `ibma.tasks`. Methods never import each other.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from ibma import encoders
+from ibma.centroids import Assignment
+from ibma.errors import IbmaError
+from ibma.store import Batch
+from ibma.tasks import Task
+
+
+@dataclass(frozen=True)
+class Modality:
+    """How one modality enters the network.
+
+    kind: see `datasets.ModalityKind`. shape: shape of one example in the feature store.
+    encoder: parameters of `encoders.build`.
+    """
+
+    kind: str
+    shape: tuple[int, ...]
+    encoder: Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Everything a method may know about its problem.
+
+    modalities keep their order. width: embedding size D (paper B.2: 512). heads: attention heads of
+    the fusion block (paper B.2: 8). epochs: length of training. systems: (G, K), the label shape of
+    `ibma.tasks`. assignment: how phi is computed. eta: weight of the IB bound (paper Eq. 2), None for
+    methods that do not read it. From the centroid stage: u, the Z-free mean of U per modality
+    (nats), and input_phi, phi(X) per modality for every row of the store, [n, G, K].
+    """
+
+    modalities: Mapping[str, Modality]
+    task: Task
+    width: int
+    heads: int
+    epochs: int
+    systems: tuple[int, int]
+    assignment: Assignment
+    eta: float | None = None
+    u: Mapping[str, float] = field(default_factory=dict)
+    input_phi: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class Output:
+    """z: modality -> [B, D]. fused: [B, D]. logits: [B, C]. extra: what a method's losses need."""
+
+    z: dict[str, Tensor]
+    fused: Tensor
+    logits: Tensor
+    extra: dict[str, Tensor]
+
+
+Batches = Callable[[], Iterable[Batch]]
+
+
+class Fusion(nn.Module):
+    """Cross-modal attention fusion (paper B.2): one transformer block over modality tokens.
+
+    The block has `heads` attention heads, a position-wise MLP, residuals and layer norms (post-LN);
+    its M output tokens are concatenated and projected to `width`. CHOICE: the MLP is 4 x width with
+    ReLU and no dropout; concatenation rather than a mean, so that the projection knows which
+    modality is which (the paper gives neither).
+    """
+
+    def __init__(self, modalities: int, width: int, heads: int) -> None:
+        super().__init__()
+        self.block = nn.TransformerEncoderLayer(
+            width, heads, dim_feedforward=4 * width, dropout=0.0, batch_first=True
+        )
+        self.project = nn.Linear(modalities * width, width)
+
+    def forward(self, z: Iterable[Tensor]) -> Tensor:
+        """z: M tensors [B, D] -> [B, D]."""
+        tokens = self.block(torch.stack(list(z), dim=1))
+        return cast(Tensor, self.project(tokens.flatten(1)))
+
+
+class Method(nn.Module):
+    """A method: encoders, a fusion and one head; subclasses change what their paper changes.
+
+    Subclasses take their own parameters as keyword arguments after `spec`; an unknown one is a
+    TypeError that `build` turns into one line.
+    """
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.names = tuple(spec.modalities)
+        self.encoders = nn.ModuleDict(
+            {
+                name: encoders.build(m.encoder, kind=m.kind, shape=m.shape, width=spec.width)
+                for name, m in spec.modalities.items()
+            }
+        )
+
+    def encode(self, x: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """x: modality -> [B, ...] -> modality -> [B, D]."""
+        return {name: self.encoders[name](x[name]) for name in self.names}
+
+    def forward(self, x: Mapping[str, Tensor]) -> Output:
+        """x: modality -> [B, ...]."""
+        raise NotImplementedError
+
+    def losses(self, out: Output, batch: Batch) -> dict[str, Tensor]:
+        """Named, already weighted loss terms; the loop sums and logs them."""
+        return {"task": self.spec.task.loss(out.logits, batch.y)}
+
+    def before_epoch(self, epoch: int, batches: Batches) -> None:
+        """Called before each epoch (0-based), in eval mode under no_grad; `batches` walks train."""
+
+    def before_step(self, batch: Batch) -> None:
+        """Called before each step, for methods with an inner update."""
+
+
+class Fused(Method):
+    """The shared network of the comparison: encoders, attention fusion, one linear head."""
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__(spec)
+        self.fusion = Fusion(len(self.names), spec.width, spec.heads)
+        self.head = nn.Linear(spec.width, spec.task.outputs)
+
+    def forward(self, x: Mapping[str, Tensor]) -> Output:
+        """x: modality -> [B, ...]."""
+        z = self.encode(x)
+        fused = self.fusion(z.values())
+        return Output(z, fused, self.head(fused), {})
+
+
+def names() -> list[str]:
+    """Every method there is: one per module of this package."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def build(name: str, spec: Spec, **hparams: object) -> Method:
+    """Return a fresh `Model` of method file `name`.
+
+    Raises IbmaError for an unknown method or parameter.
+    """
+    if name not in names():
+        raise IbmaError(f"unknown method '{name}': expected one of {', '.join(names())}")
+    model = importlib.import_module(f"{__name__}.{name}").Model
+    try:
+        return cast(Method, model(spec, **hparams))
+    except TypeError as error:
+        if "unexpected keyword" not in str(error):
+            raise
+        raise IbmaError(f"params.yaml: method '{name}': {error}: remove or correct it") from None

@@ -1,0 +1,148 @@
+"""Typed access to `params.yaml`. Unknown keys are refused with their place."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import yaml
+
+from ibma.errors import IbmaError
+
+TASK_KEYS = ("dataset", "options", "on_bad", "features", "encoders")
+DATASET_KEYS = ("source",)
+
+
+@dataclass(frozen=True)
+class Training:
+    """How every network is trained.
+
+    epochs; batch_size; width: embedding size D; heads: of the fusion block; beta and normalise: of
+    the soft assignments (`centroids.Assignment`).
+    """
+
+    epochs: int
+    batch_size: int
+    width: int
+    heads: int
+    beta: float
+    normalise: bool
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How lr, weight decay and eta are chosen inside the training split.
+
+    folds: cross-validation folds. epochs: length of each trial. budget: number of grid points each
+    method may try (the same for all). grid: lists of values of lr, weight_decay and eta.
+    """
+
+    folds: int
+    epochs: int
+    budget: int
+    grid: dict[str, list[float]]
+
+
+@dataclass(frozen=True)
+class Params:
+    """One profile. See the comments in params.yaml."""
+
+    profile: str
+    eta: float | None
+    seeds: int
+    device: str
+    threads: int | None
+    datasets: dict[str, dict[str, Any]]
+    tasks: dict[str, dict[str, Any]]
+    methods: dict[str, dict[str, Any]]
+    variants: dict[str, dict[str, Any]]
+    training: Training
+    tuning: Tuning
+
+    def cell(self, method: str) -> dict[str, Any]:
+        """Parameters of a method or variant. Raises IbmaError for an unknown one."""
+        known = {**self.methods, **self.variants}
+        if method not in known:
+            raise IbmaError(f"params.yaml: unknown method '{method}'{_hint(method, known)}")
+        return dict(known[method] or {})
+
+    def task(self, name: str) -> dict[str, Any]:
+        """Entry of a task. Raises IbmaError for an unknown one."""
+        if name not in self.tasks:
+            raise IbmaError(f"params.yaml: unknown task '{name}'{_hint(name, self.tasks)}")
+        return self.tasks[name]
+
+
+T = TypeVar("T")
+
+
+def load(path: Path = Path("params.yaml")) -> Params:
+    """Read and check a profile.
+
+    Raises IbmaError naming the file and the key: missing file, broken YAML, unknown or missing key.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise IbmaError(f"{path}: not found: run this in the repository, or `ibma profile twin`") from None
+    except yaml.YAMLError as error:
+        raise IbmaError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    values = dict(_mapping(raw, path, "the file"))
+    for name in ("training", "tuning"):
+        cls: type[Any] = {"training": Training, "tuning": Tuning}[name]
+        values[name] = _typed(cls, _mapping(values.get(name), path, name), path, f"{name}.")
+    params = _typed(Params, values, path, "")
+    _check(params, path)
+    return params
+
+
+def _check(params: Params, path: Path) -> None:
+    for name, dataset in params.datasets.items():
+        _known(_mapping(dataset, path, f"datasets.{name}"), DATASET_KEYS, path, f"datasets.{name}.")
+        if dataset.get("source") not in ("twin", "real"):
+            raise IbmaError(f"{path}: datasets.{name}.source: expected twin or real")
+    for name, task in params.tasks.items():
+        _known(_mapping(task, path, f"tasks.{name}"), TASK_KEYS, path, f"tasks.{name}.")
+        if task.get("dataset") not in params.datasets:
+            raise IbmaError(
+                f"{path}: tasks.{name}.dataset: '{task.get('dataset')}' is not under datasets"
+            )
+        if task.get("on_bad", "stop") not in ("stop", "drop"):
+            raise IbmaError(f"{path}: tasks.{name}.on_bad: expected stop or drop")
+    for name in [*params.tasks, *params.methods, *params.variants]:
+        if "-" in name:
+            raise IbmaError(f"{path}: '{name}': use _ in names, DVC joins matrix axes with -")
+    if params.eta is not None and not isinstance(params.eta, int | float):
+        raise IbmaError(f"{path}: eta: expected a number or null, found {params.eta!r}")
+    if not isinstance(params.seeds, int) or params.seeds < 1:
+        raise IbmaError(f"{path}: seeds: expected a number of runs >= 1, found {params.seeds!r}")
+    _known(params.tuning.grid, ("lr", "weight_decay", "eta"), path, "tuning.grid.")
+
+
+def _typed(cls: type[T], values: Mapping[str, Any], path: Path, where: str) -> T:
+    names = [field.name for field in fields(cast(Any, cls))]
+    _known(values, names, path, where)
+    missing = [name for name in names if name not in values]
+    if missing:
+        raise IbmaError(f"{path}: missing key '{where}{missing[0]}': add it, see profiles/")
+    return cls(**values)
+
+
+def _known(values: Mapping[str, Any], names: Iterable[str], path: Path, where: str) -> None:
+    for key in values:
+        if key not in names:
+            raise IbmaError(f"{path}: unknown key '{where}{key}'{_hint(key, names)}")
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f": did you mean '{close[0]}'?" if close else f": expected one of {', '.join(known)}"
+
+
+def _mapping(value: object, path: Path, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise IbmaError(f"{path}: {where}: expected a mapping, found {type(value).__name__}")
+    return value

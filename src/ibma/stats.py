@@ -1,0 +1,173 @@
+"""Means, intervals and paired comparisons over seeds, by scipy and statsmodels.
+
+Runs paired by seed on one test set tell training noise (initialisation, order of batches) from a
+difference between methods on that test set; they say nothing about other samples of the same data,
+because every run meets the same test examples.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ibma.errors import IbmaError
+
+LEVEL = 0.95
+RESAMPLES = 2000
+RNG_SEED = 0  # CHOICE: fixed, so that the same records give the same interval
+DECIMALS = 12  # of differences of fractions or percents: .6 - .5 and .5 - .4 are tied ranks
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean, standard deviation (ddof 1) and 95 % t interval of the mean; None where n = 1."""
+
+    mean: float
+    sd: float | None
+    n: int
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Ours minus the baseline over n pairs, in the unit of the values.
+
+    low, high: 95 % t interval of the mean difference. t, p: two-sided paired t-test.
+    wilcoxon_p: two-sided signed-rank test. effect: Cohen's d_z, the mean difference over the
+    standard deviation (ddof 1) of the differences, with its 95 % BCa bootstrap interval.
+    A quantity the pairs do not define is None and `note` says why; `note` is empty otherwise.
+    """
+
+    difference: float
+    low: float | None
+    high: float | None
+    t: float | None
+    p: float | None
+    wilcoxon_p: float | None
+    effect: float | None
+    effect_low: float | None
+    effect_high: float | None
+    n: int
+    note: str
+
+
+def summary(values: Sequence[float]) -> Summary:
+    """Summarise one value per seed. Raises IbmaError when a value is missing or not finite."""
+    x = _finite(values, "values")
+    n, mean = len(x), float(x.mean())
+    if n == 1:
+        return Summary(mean, None, 1, None, None)
+    low, high = _interval(x)
+    return Summary(mean, float(x.std(ddof=1)), n, low, high)
+
+
+def paired(ours: Sequence[float], baseline: Sequence[float]) -> Paired:
+    """Compare two methods whose runs are paired by seed: ours[i] and baseline[i] share seed i.
+
+    The t-test is the paper's (C.4); the rest stands beside it. Raises IbmaError when the lengths
+    differ or a value is missing or not finite.
+    """
+    a, b = _finite(ours, "ours"), _finite(baseline, "baseline")
+    if len(a) != len(b):
+        raise IbmaError(
+            f"paired test: {len(a)} runs against {len(b)}: expected the same seeds on both sides: "
+            "train the missing seeds"
+        )
+    x = np.round(a - b, DECIMALS)
+    n, difference = len(x), float(x.mean())
+    if n < 2:
+        return _undefined(difference, n, "one pair: no spread, so no interval and no test")
+    if np.ptp(x) == 0:
+        return _undefined(
+            difference, n, f"all {n} differences are equal: no spread, so no interval and no test"
+        )
+
+    from scipy.stats import ttest_1samp, wilcoxon
+
+    test = ttest_1samp(x, 0)
+    low, high = _interval(x)
+    effect_low, effect_high, note = _effect_interval(x)
+    return Paired(
+        difference=difference,
+        low=low,
+        high=high,
+        t=float(test.statistic),
+        p=float(test.pvalue),
+        wilcoxon_p=float(wilcoxon(x).pvalue),
+        effect=float(_effect(x)),
+        effect_low=effect_low,
+        effect_high=effect_high,
+        n=n,
+        note=note,
+    )
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjust the p-values of one family by Holm's step-down method, in the order given.
+
+    Raises IbmaError when one is not a probability; leave undefined tests out of the family.
+    """
+    for p in p_values:
+        if not 0 <= p <= 1:
+            raise IbmaError(f"Holm: p-value {p}: expected a number from 0 to 1: leave it out")
+    if not p_values:
+        return []
+
+    from statsmodels.stats.multitest import multipletests
+
+    return [float(p) for p in multipletests(p_values, method="holm")[1]]
+
+
+def _finite(values: Sequence[float], name: str) -> Array:
+    x = np.asarray(values, dtype=np.float64)
+    if x.ndim != 1 or len(x) == 0 or not np.isfinite(x).all():
+        raise IbmaError(f"{name}: {list(values)}: expected one finite number per seed: train again")
+    return x
+
+
+def _interval(x: Array) -> tuple[float, float]:
+    from scipy.stats import sem, t
+
+    half = float(sem(x) * t.ppf((1 + LEVEL) / 2, len(x) - 1))
+    return float(x.mean()) - half, float(x.mean()) + half
+
+
+def _effect(x: Array, axis: int = -1) -> Array:
+    """Cohen's d_z along an axis; infinite where all differences are equal, not merely huge."""
+    spread = np.where(np.ptp(x, axis=axis) == 0, 0, np.std(x, axis=axis, ddof=1))
+    result: Array = np.mean(x, axis=axis) / spread
+    return result
+
+
+def _effect_interval(x: Array) -> tuple[float | None, float | None, str]:
+    """BCa interval of d_z; undefined where leaving one pair out leaves no spread."""
+    from scipy.stats import DegenerateDataWarning, bootstrap
+
+    if len(x) > 2:  # BCa leaves one pair out, and one pair alone has no spread
+        with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
+            warnings.simplefilter("ignore", DegenerateDataWarning)
+            low, high = bootstrap(
+                (x,),
+                _effect,
+                n_resamples=RESAMPLES,
+                confidence_level=LEVEL,
+                vectorized=True,
+                method="BCa",
+                rng=RNG_SEED,
+            ).confidence_interval
+        if math.isfinite(low) and math.isfinite(high):
+            return float(low), float(high), ""
+    return None, None, f"{len(x)} pairs differ too little for an interval of the effect size"
+
+
+def _undefined(difference: float, n: int, note: str) -> Paired:
+    nothing = (None,) * 8
+    return Paired(difference, *nothing, n, note)

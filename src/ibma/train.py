@@ -1,0 +1,380 @@
+"""One loop for everything: seed, epoch, checkpoint, resume, time.
+
+Order of samples and noise are pure functions of (seed, epoch), so that a run killed at any moment
+and resumed from its last checkpoint leaves the same record as an undisturbed one.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import resource
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ibma import bounds, methods, record, tasks
+from ibma.centroids import Assignment, ClassSums, InputAssignments, file_name
+from ibma.errors import IbmaError
+from ibma.store import Batch, Features, Rows, TrainingSet
+
+CHECKPOINT_SECONDS = 30.0  # no run loses more than this (or one epoch) to a kill
+EVALUATION_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One point of the search space: what the optimiser and the bound use."""
+
+    lr: float
+    weight_decay: float
+    eta: float | None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One task x method with everything its runs share.
+
+    method_file: name of the file in `methods/`; hparams: its keyword arguments; training: the
+    `training` block of params.yaml; encoders: `tasks.<task>.encoders`.
+    """
+
+    profile: str
+    task_name: str
+    method: str
+    method_file: str
+    hparams: Mapping[str, Any]
+    encoders: Mapping[str, Mapping[str, object]]
+    epochs: int
+    batch_size: int
+    width: int
+    heads: int
+    assignment: Assignment
+    features: Features
+    centroids: Path
+    device: torch.device
+
+    @property
+    def task(self) -> tasks.Task:
+        """The task of the stored features."""
+        return tasks.build(self.features.meta["kind"], self.features.meta["classes"])
+
+    def inputs(self, run: int) -> InputAssignments:
+        """phi(X) and U for the training split of a run."""
+        return InputAssignments.read(self.centroids / file_name(self.features.fold(run)))
+
+    def build(self, run: int, setting: Setting, epochs: int, seed: int) -> methods.Method:
+        """A freshly initialised network; the initialisation is a pure function of `seed`."""
+        inputs = self.inputs(run)
+        task = self.task
+        systems = task.systems(self.features.training(run).labels()[:1])
+        spec = methods.Spec(
+            modalities={
+                name: methods.Modality(m.kind, m.shape, self._encoder(name))
+                for name, m in self.features.modalities.items()
+            },
+            task=task,
+            width=self.width,
+            heads=self.heads,
+            epochs=epochs,
+            systems=(systems.shape[1], systems.shape[2]),
+            assignment=self.assignment,
+            eta=setting.eta,
+            u=inputs.u,
+            input_phi=inputs.phi,
+        )
+        torch.manual_seed(seed)
+        return methods.build(self.method_file, spec, **self.hparams).to(self.device)
+
+    def _encoder(self, name: str) -> Mapping[str, object]:
+        if name not in self.encoders:
+            raise IbmaError(
+                f"params.yaml: tasks.{self.task_name}.encoders has no '{name}': "
+                f"the task's modalities are {', '.join(self.features.modalities)}"
+            )
+        return self.encoders[name]
+
+    def key(self, run: int, setting: Setting) -> str:
+        """The record's key: parameters, data, centroids and code."""
+        return record.key_of(
+            {
+                "profile": self.profile,
+                "task": self.task_name,
+                "method": self.method,
+                "hparams": dict(self.hparams),
+                "encoders": {name: dict(config) for name, config in self.encoders.items()},
+                "training": [self.epochs, self.batch_size, self.width, self.heads],
+                "assignment": [self.assignment.beta, self.assignment.normalise],
+                "setting": [setting.lr, setting.weight_decay, setting.eta],
+                "run": run,
+                "features": self.features.meta["digest"],
+                "code": record.code_digest(self.method_file),
+            }
+        )
+
+
+def device(name: str) -> torch.device:
+    """`auto` takes CUDA where there is one. Raises IbmaError for a device that is not here."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise IbmaError("params.yaml: device: cuda asked for, none found: set it to auto or cpu")
+    return torch.device(name)
+
+
+def autocast(on: torch.device) -> AbstractContextManager[None]:
+    """bfloat16 on CUDA, full precision on the CPU."""
+    return torch.autocast(on.type, dtype=torch.bfloat16, enabled=on.type == "cuda")  # type: ignore[return-value]
+
+
+class Fit:
+    """Training of one network, epoch by epoch, with an optional checkpoint file."""
+
+    def __init__(
+        self,
+        model: methods.Method,
+        rows: TrainingSet,
+        setting: Setting,
+        *,
+        seed: int,
+        epochs: int,
+        batch_size: int,
+        device: torch.device,
+        checkpoint: Path | None = None,
+        key: str = "",
+    ) -> None:
+        self.model, self.rows, self.seed, self.epochs = model, rows, seed, epochs
+        self.batch_size, self.device = batch_size, device
+        self.checkpoint, self.key = checkpoint, key
+        self.optimiser = torch.optim.Adam(
+            [p for p in model.parameters() if p.requires_grad],
+            lr=setting.lr,
+            weight_decay=setting.weight_decay,
+        )
+        self.history: dict[str, list[float]] = {}
+        self.seconds: list[float] = []
+        self.epoch = 0
+
+    def run(self, label: str) -> None:
+        """Train to the last epoch, from the checkpoint if it belongs to this key."""
+        self._resume()
+        saved = time.monotonic()
+        with tqdm(total=self.epochs, initial=self.epoch, desc=label, mininterval=1.0) as bar:
+            while self.epoch < self.epochs:
+                start = time.perf_counter()
+                terms = self._one_epoch()
+                self.seconds.append(time.perf_counter() - start)
+                self._log(terms, label)
+                self.epoch += 1
+                bar.update()
+                bar.set_postfix({name: f"{value:.3f}" for name, value in terms.items()})
+                if time.monotonic() - saved > CHECKPOINT_SECONDS:
+                    self._save()
+                    saved = time.monotonic()
+
+    def _one_epoch(self) -> dict[str, float]:
+        torch.manual_seed(self.seed * 1_000_003 + self.epoch + 1)
+        self.model.eval()
+        with torch.no_grad():
+            self.model.before_epoch(self.epoch, self._evaluation_batches)
+        self.model.train()
+        totals: dict[str, Tensor] = {}
+        seen = 0
+        shuffled = self.rows.shuffled(self.batch_size, self.device, self.seed, self.epoch)
+        for batch in shuffled:
+            for name, value in self._step(batch).items():
+                totals[name] = totals.get(name, torch.zeros_like(value)) + value * len(batch.y)
+            seen += len(batch.y)
+        # one read per epoch: the device is not waited for inside it
+        values = torch.stack(list(totals.values())).tolist()
+        return dict(zip(totals, (value / seen for value in values), strict=True))
+
+    def _step(self, batch: Batch) -> dict[str, Tensor]:
+        self.model.before_step(batch)
+        self.optimiser.zero_grad(set_to_none=True)
+        with autocast(self.device):
+            out = self.model(batch.x)
+        terms = self.model.losses(out, batch)
+        torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
+        self.optimiser.step()
+        return {name: value.detach() for name, value in terms.items()}
+
+    def _evaluation_batches(self) -> Iterator[Batch]:
+        return self.rows.batches(EVALUATION_BATCH, self.device)
+
+    def _log(self, terms: Mapping[str, float], label: str) -> None:
+        for name, value in terms.items():
+            if not math.isfinite(value):
+                raise IbmaError(
+                    f"{label}: loss term '{name}' is {value} in epoch {self.epoch + 1}: lower "
+                    "tuning.grid.lr or the term's weight; finished seeds are kept"
+                )
+            self.history.setdefault(name, []).append(value)
+
+    def _resume(self) -> None:
+        if self.checkpoint is None or not self.checkpoint.exists():
+            return
+        try:
+            state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+        except Exception:  # a damaged checkpoint costs time, never the run
+            return
+        if state["key"] != self.key:
+            return
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.history, self.seconds, self.epoch = state["history"], state["seconds"], state["epoch"]
+
+    def _save(self) -> None:
+        if self.checkpoint is None:
+            return
+        state = {
+            "key": self.key,
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "history": self.history,
+            "seconds": self.seconds,
+            "epoch": self.epoch,
+        }
+        save_atomically(state, self.checkpoint)
+
+
+def save_atomically(state: object, path: Path) -> None:
+    """torch.save that leaves the old file in place when the disk is full (IbmaError)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".part")
+    try:
+        torch.save(state, temporary)
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        temporary.unlink(missing_ok=True)
+        raise IbmaError(
+            f"{path}: cannot be written ({error}): free disk space and run again, "
+            "what was finished is kept"
+        ) from None
+
+
+@torch.no_grad()
+def predict(model: methods.Method, rows: Rows, on: torch.device) -> tuple[Tensor, dict[str, Tensor]]:
+    """Logits [n, C] and representations (modalities and `fused`) [n, D], on the CPU, eval mode."""
+    model.eval()
+    logits, features = [], []
+    for batch in rows.batches(EVALUATION_BATCH, on):
+        with autocast(on):
+            out = model(batch.x)
+        logits.append(out.logits.float().cpu())
+        named = {**out.z, "fused": out.fused}
+        features.append({name: value.float().cpu() for name, value in named.items()})
+    stacked = {name: torch.cat([part[name] for part in features]) for name in features[0]}
+    return torch.cat(logits), stacked
+
+
+def ib_losses(
+    cell: Cell, run: int, model: methods.Method, test_features: Mapping[str, Tensor]
+) -> dict[str, float]:
+    """Plug-in IB losses on the test split (Table 5), in nats, and U per modality.
+
+    Feature centroids come from the trained network on train, input assignments from the centroid
+    stage; the joint tables are averaged over test.
+    """
+    train, test = cell.features.training(run), cell.features.test(run)
+    systems = cell.task.systems(train.labels())
+    inputs = cell.inputs(run)
+    _, train_features = predict(model, train, cell.device)
+    phi = {}
+    for name, value in train_features.items():
+        sums = ClassSums.zeros((systems.shape[1], systems.shape[2]), value.shape[1], value)
+        sums.add(value, systems)
+        centroids = cell.assignment.centroids(sums.sums, sums.counts)
+        phi[name] = cell.assignment.phi(test_features[name], centroids)
+    phi_x = {name: value[test.index] for name, value in inputs.phi.items()}
+    result = {
+        name: float(
+            bounds.ib_modality(phi[name], phi_x[name], [phi[o] for o in phi_x if o != name])
+        )
+        for name in phi_x
+    }
+    truth = cell.task.systems(test.labels())
+    result["fused"] = float(bounds.ib_fused(phi["fused"], list(phi_x.values()), truth))
+    return result | {f"u/{name}": value for name, value in inputs.u.items()}
+
+
+def run_seed(
+    cell: Cell, run: int, setting: Setting, runs: Path, models: Path, scratch: Path
+) -> record.Record | None:
+    """Train one seed and write its record and weights; None when a current record is there.
+
+    runs, models: the cell's output folders. scratch: where the checkpoint lives until the record is
+    written.
+    """
+    key = cell.key(run, setting)
+    weights = models / f"seed_{run}.pt"
+    if record.finished(runs, run, key) and weights.exists():
+        return None
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    train, test = cell.features.training(run), cell.features.test(run)
+    model = cell.build(run, setting, cell.epochs, seed=run)
+    checkpoint = scratch / f"seed_{run}.pt"
+    fit = Fit(
+        model,
+        train,
+        setting,
+        seed=run,
+        epochs=cell.epochs,
+        batch_size=cell.batch_size,
+        device=cell.device,
+        checkpoint=checkpoint,
+        key=key,
+    )
+    fit.run(f"{cell.task_name} {cell.method} seed {run}")
+    with torch.no_grad():  # centroids and Q of the final network, as after every epoch
+        model.eval()
+        model.before_epoch(cell.epochs, fit._evaluation_batches)
+    logits, features = predict(model, test, cell.device)
+    result = record.Record(
+        key=key,
+        profile=cell.profile,
+        task=cell.task_name,
+        method=cell.method,
+        seed=run,
+        source=cell.features.meta["source"],
+        fold=cell.features.fold(run),
+        n_train=len(train),
+        n_test=len(test),
+        params={"lr": setting.lr, "weight_decay": setting.weight_decay, "eta": setting.eta}
+        | dict(cell.hparams),
+        metrics=cell.task.metrics(logits, test.labels()),
+        ib=ib_losses(cell, run, model, features),
+        history=fit.history,
+        volatile=volatile(cell.device, fit.seconds, started),
+    )
+    save_atomically(model.state_dict(), weights)
+    result.write(runs)
+    checkpoint.unlink(missing_ok=True)
+    return result
+
+
+def volatile(on: torch.device, seconds: list[float], started: str) -> dict[str, Any]:
+    """Time, place and memory of a run: the part of a record that may differ between equal runs."""
+    peak = (
+        torch.cuda.max_memory_allocated(on)
+        if on.type == "cuda"
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    )
+    return {
+        "device": torch.cuda.get_device_name(on) if on.type == "cuda" else "cpu",
+        "host": platform.node(),
+        "torch": torch.__version__,
+        "seconds_per_epoch": [round(value, 4) for value in seconds],
+        "peak_memory_bytes": peak,
+        "started": started,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }

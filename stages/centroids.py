@@ -1,0 +1,9 @@
+"""Stage `centroids`: class centroids, phi(X) and U of one task. `python stages/centroids.py TASK`."""
+
+import sys
+
+from ibma import cells, params
+from ibma.doors import door
+
+if __name__ == "__main__":
+    door(lambda: cells.centroids(params.load(), sys.argv[1]))

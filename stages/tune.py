@@ -1,0 +1,9 @@
+"""Stage `tune`: lr, weight decay and eta of every method on one task. `python stages/tune.py TASK`."""
+
+import sys
+
+from ibma import cells, params
+from ibma.doors import door
+
+if __name__ == "__main__":
+    door(lambda: cells.tune_task(params.load(), sys.argv[1]))

@@ -1,0 +1,175 @@
+"""The mathematics of the paper as properties, and parity with the released code."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from ibma import bounds
+from ibma.centroids import Assignment, ClassSums
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def golden(name: str) -> dict[str, Tensor]:
+    with np.load(GOLDEN / f"{name}.npz") as file:
+        return {key: torch.from_numpy(np.asarray(file[key])) for key in file}
+
+
+def draw_phi(rng: torch.Generator, n: int, g: int, k: int, sharpness: float) -> Tensor:
+    return torch.softmax(sharpness * torch.randn(n, g, k, generator=rng, dtype=torch.float64), -1)
+
+
+problems = st.tuples(
+    st.integers(0, 10_000), st.integers(2, 20), st.integers(1, 3), st.integers(2, 6),
+    st.floats(0.1, 8.0),
+)
+
+
+@given(problems)
+@settings(max_examples=60, deadline=None)
+def test_ib_is_below_ibb_under_the_assumption_of_theorem_3_1(problem):
+    """The theorem assumes Pr[X in y] = p_y, so p is taken as the mean of phi(X)."""
+    seed, n, g, k, sharpness = problem
+    rng = torch.Generator().manual_seed(seed)
+    z, other, x = (draw_phi(rng, n, g, k, sharpness) for _ in range(3))
+    q = bounds.normalise_conditional(*bounds.conditional_sums(z, draw_phi(rng, n, g, k, 1.0)))
+    ib = bounds.ib_modality(z, x, [other])
+    ibb = (bounds.u_term(x, x.mean(0)) - bounds.v_term(z, other, q)).mean()
+    assert ib <= ibb + 1e-9
+    assert ibb >= -1e-9, "IBB is a KL plus a cross-entropy: never negative"
+
+
+@given(problems)
+@settings(max_examples=40, deadline=None)
+def test_equation_3_factorises_and_u_does_not_contain_z(problem):
+    seed, n, _, k, sharpness = problem
+    rng = torch.Generator().manual_seed(seed)
+    logits_z = torch.randn(n, k, generator=rng, dtype=torch.float64, requires_grad=True)
+    logits_x = sharpness * torch.randn(n, k, generator=rng, dtype=torch.float64)
+    joint = torch.softmax((logits_z[:, :, None] + logits_x[:, None, :]).flatten(1), 1)
+    joint = joint.view(n, k, k)
+    phi_z, phi_x = torch.softmax(logits_z, 1), torch.softmax(logits_x, 1)
+    assert torch.allclose(joint, phi_z[:, :, None] * phi_x[:, None, :], atol=1e-12)
+    prior = torch.softmax(torch.randn(k, generator=rng, dtype=torch.float64), 0)
+    naive_u = (joint * torch.log(joint / (prior[None, None] * phi_z[:, :, None]))).sum((1, 2))
+    closed = bounds.u_term(phi_x[:, None], prior[None])
+    assert torch.allclose(naive_u, closed, atol=1e-6)
+    (gradient,) = torch.autograd.grad(naive_u.sum(), logits_z)
+    assert gradient.abs().max() < 1e-10
+
+
+@given(problems)
+@settings(max_examples=40, deadline=None)
+def test_bilinear_v_equals_the_naive_sum_of_equation_4(problem):
+    seed, n, g, k, sharpness = problem
+    rng = torch.Generator().manual_seed(seed)
+    z, other = (draw_phi(rng, n, g, k, sharpness) for _ in range(2))
+    q = torch.softmax(torch.randn(g, k, k, generator=rng, dtype=torch.float64), 1)
+    naive = torch.zeros(n, dtype=torch.float64)
+    for a in range(k):
+        for y in range(k):
+            naive += (z[:, :, a] * other[:, :, y] * torch.log(q[None, :, a, y])).mean(1)
+    assert torch.allclose(bounds.v_term(z, other, q), naive, atol=1e-12)
+
+
+@given(problems)
+@settings(max_examples=40, deadline=None)
+def test_columns_of_q_sum_to_one_also_for_a_class_nobody_has(problem):
+    seed, n, g, k, sharpness = problem
+    rng = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, k - 1, (n, g), generator=rng)
+    systems = torch.nn.functional.one_hot(labels, k).double()
+    q = bounds.conditional(draw_phi(rng, n, g, k, sharpness), systems)
+    assert torch.allclose(q.sum(1), torch.ones(g, k, dtype=torch.float64))
+
+
+def test_algorithm_3_by_hand():
+    phi = torch.tensor([[[0.9, 0.1]], [[0.7, 0.3]], [[0.2, 0.8]]])
+    systems = torch.tensor([[[1.0, 0.0]], [[1.0, 0.0]], [[0.0, 1.0]]])
+    expected = torch.tensor([[[0.8, 0.2], [0.2, 0.8]]])
+    assert torch.allclose(bounds.conditional(phi, systems), expected)
+
+
+def test_uniform_q_gives_no_gradient():
+    z = torch.randn(5, 1, 4, requires_grad=True)
+    v = bounds.v_term(torch.softmax(z, -1), torch.softmax(torch.randn(5, 1, 4), -1),
+                      torch.full((1, 4, 4), 0.25))
+    assert torch.allclose(v, torch.full((5,), -float(np.log(4))))
+    v.sum().backward()
+    assert z.grad is not None and z.grad.abs().max() < 1e-6
+
+
+def test_one_class_makes_every_bound_vanish():
+    phi = torch.ones(6, 1, 1)
+    assert bounds.u_term(phi, torch.ones(1, 1)).abs().max() == 0
+    assert bounds.v_term(phi, phi, torch.ones(1, 1, 1)).abs().max() == 0
+
+
+def test_mutual_information_of_copies_is_the_entropy():
+    systems = torch.eye(4, dtype=torch.float64)[torch.arange(8) % 4].unsqueeze(1)
+    assert bounds.mutual_information(systems, systems) == pytest.approx(np.log(4))
+    uniform = torch.full((8, 1, 4), 0.25, dtype=torch.float64)
+    assert bounds.mutual_information(systems, uniform) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_gaussian_kl_equals_torch():
+    mean, std = torch.randn(5, 3, dtype=torch.float64), torch.rand(5, 3, dtype=torch.float64) + 0.1
+    normal = torch.distributions.Normal
+    expected = torch.distributions.kl_divergence(
+        normal(mean, std), normal(torch.zeros_like(mean), torch.ones_like(std))
+    )
+    assert torch.allclose(bounds.gaussian_kl(mean, std), expected, atol=1e-12)
+
+
+def test_parity_cluster_scores():
+    d = golden("ibma_cluster_scores_beta1.0")
+    for normalise, key in ((True, "scores"), (False, "scores_nonorm")):
+        assignment = Assignment(float(d["beta"]), normalise)
+        phi = assignment.phi(d["features"], d["centroids"].unsqueeze(0))
+        assert torch.allclose(phi[:, 0], d[key], atol=1e-8, rtol=0)
+
+
+def test_parity_estimate_q():
+    d = golden("ibma_estimate_q")
+    q = bounds.batch_conditional(d["scores_first"].unsqueeze(1), d["scores_second"].unsqueeze(1))
+    assert torch.allclose(q[0], d["q"], atol=1e-8, rtol=0)
+
+
+def test_parity_ib_upper_bound():
+    d = golden("ibma_ib_upper_bound")
+    first, second, x = (d[k].unsqueeze(1) for k in ("scores_first", "scores_second", "input_scores"))
+    assert torch.allclose(bounds.batch_conditional(first, second)[0], d["q"], atol=1e-8)
+    assert torch.allclose(bounds.released_bound(first, second, x), d["bound"], atol=1e-8, rtol=0)
+
+
+def test_parity_ib_upper_bound_loss_and_its_gradients():
+    d = golden("ibma_IBUpperBoundLoss")
+    for beta in (1.0, 2.5):
+        assignment = Assignment(beta, True)
+        a, b = (d[f"features_{m}"].clone().requires_grad_() for m in "ab")
+        phi_a = assignment.phi(a, d["centroids_a"])
+        phi_b = assignment.phi(b, d["centroids_b"])
+        loss_a = bounds.released_bound(phi_a, phi_b, d["input_scores_a"])
+        loss_b = bounds.released_bound(phi_b, phi_a, d["input_scores_b"])
+        assert torch.allclose(loss_a, d[f"loss_a_mean_b{beta}"], atol=1e-8, rtol=0)
+        assert torch.allclose(loss_b, d[f"loss_b_mean_b{beta}"], atol=1e-8, rtol=0)
+        if beta == 1.0:
+            (loss_a + loss_b).backward()
+            assert torch.allclose(a.grad, d["grad_a"], atol=1e-8, rtol=0)
+            assert torch.allclose(b.grad, d["grad_b"], atol=1e-8, rtol=0)
+
+
+def test_parity_compute_centroids_with_a_label_that_is_in_neither_class():
+    d = golden("ibma_compute_centroids")
+    systems = torch.stack([d["labels"] == 0, d["labels"] == 1], -1).double()
+    assignment = Assignment()
+    sums = ClassSums.zeros((3, 2), 5, d["features"])
+    sums.add(d["features"], systems)
+    found = assignment.centroids(sums.sums, sums.counts)
+    assert torch.allclose(found[:, 1], d["centroids"], atol=1e-8, rtol=0)
+    assert torch.allclose(found[:, 0], d["anti_centroids"], atol=1e-8, rtol=0)
