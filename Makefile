@@ -33,8 +33,11 @@ lint: setup
 
 ui: setup
 	@ibma track
-	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --workers 1 --port $(PORT) \
-		--backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
+	@case "$$MLFLOW_TRACKING_URI" in \
+	http*) echo "MLflow runs at $$MLFLOW_TRACKING_URI: open it in a browser" ;; \
+	*) MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false python -m mlflow ui --workers 1 --port $(PORT) \
+		--backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" ;; \
+	esac
 
 bench: setup
 	@for script in benchmarks/*.py; do echo "== $$script"; python "$$script" || exit 1; done

@@ -1,4 +1,4 @@
-"""Stage `centroids`: class centroids, phi(X) and U of one task. `python stages/centroids.py TASK`."""
+"""Stage `centroids`: centroids, phi(X) and U of a task. `python stages/centroids.py TASK`."""
 
 import sys
 

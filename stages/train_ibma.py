@@ -1,4 +1,4 @@
-"""Stage `train_ibma`: every seed of one cell that reads eta. `python stages/train_ibma.py TASK VARIANT`."""
+"""Stage `train_ibma`: a cell that reads eta. `python stages/train_ibma.py TASK VARIANT`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Stage `tune`: lr, weight decay and eta of every method on one task. `python stages/tune.py TASK`."""
+"""Stage `tune`: lr, weight decay, eta of every method on a task. `python stages/tune.py TASK`."""
 
 import sys
 

@@ -25,7 +25,10 @@ def draw_phi(rng: torch.Generator, n: int, g: int, k: int, sharpness: float) -> 
 
 
 problems = st.tuples(
-    st.integers(0, 10_000), st.integers(2, 20), st.integers(1, 3), st.integers(2, 6),
+    st.integers(0, 10_000),
+    st.integers(2, 20),
+    st.integers(1, 3),
+    st.integers(2, 6),
     st.floats(0.1, 8.0),
 )
 
@@ -97,8 +100,9 @@ def test_algorithm_3_by_hand():
 
 def test_uniform_q_gives_no_gradient():
     z = torch.randn(5, 1, 4, requires_grad=True)
-    v = bounds.v_term(torch.softmax(z, -1), torch.softmax(torch.randn(5, 1, 4), -1),
-                      torch.full((1, 4, 4), 0.25))
+    v = bounds.v_term(
+        torch.softmax(z, -1), torch.softmax(torch.randn(5, 1, 4), -1), torch.full((1, 4, 4), 0.25)
+    )
     assert torch.allclose(v, torch.full((5,), -float(np.log(4))))
     v.sum().backward()
     assert z.grad is not None and z.grad.abs().max() < 1e-6
@@ -142,7 +146,9 @@ def test_parity_estimate_q():
 
 def test_parity_ib_upper_bound():
     d = golden("ibma_ib_upper_bound")
-    first, second, x = (d[k].unsqueeze(1) for k in ("scores_first", "scores_second", "input_scores"))
+    first, second, x = (
+        d[k].unsqueeze(1) for k in ("scores_first", "scores_second", "input_scores")
+    )
     assert torch.allclose(bounds.batch_conditional(first, second)[0], d["q"], atol=1e-8)
     assert torch.allclose(bounds.released_bound(first, second, x), d["bound"], atol=1e-8, rtol=0)
 

@@ -4,6 +4,7 @@ import errno
 import sys
 
 import pytest
+
 from ibma import cli, doors
 from ibma.errors import IbmaError
 

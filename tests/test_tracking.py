@@ -1,11 +1,13 @@
-"""The MLflow mirror: one run per record, never two, rebuilt from disk, patient with a dead server."""
+"""The MLflow mirror: one run per record, never two, rebuilt from disk, calm when down."""
 
 import json
 import shutil
 import sqlite3
+import sys
 from types import SimpleNamespace
 
 import pytest
+
 from ibma import tracking
 from ibma.errors import IbmaError
 
@@ -62,9 +64,9 @@ def empty_database(tmp_path_factory):
 def root(tmp_path, empty_database, monkeypatch):
     shutil.copy(empty_database, tmp_path / "mlflow.db")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr(
-        "ibma.figures.history_plot", lambda record, path: path.write_bytes(b"png"), raising=False
-    )
+    # Drawing is another module's matter, and matplotlib is slow to start.
+    drawing = SimpleNamespace(history_plot=lambda record, path: path.write_bytes(b"png"))
+    monkeypatch.setitem(sys.modules, "ibma.figures", drawing)
     for method, seed in (("concat", 0), ("ibma", 0), ("ibma", 1)):
         write(tmp_path, record(method, seed))
     return tmp_path
@@ -155,6 +157,7 @@ def test_long_history_is_split_at_the_limit(root):
 
 def test_dead_server_costs_one_warning(root, monkeypatch, capsys):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     collected = tracking.collect(PARAMS, root)
     assert collected.down and counts(collected) == (0, 0, 0)
     error = capsys.readouterr().err
@@ -162,11 +165,9 @@ def test_dead_server_costs_one_warning(root, monkeypatch, capsys):
     assert json.loads((root / "data/track.json").read_text()) == {}
 
 
-@pytest.mark.parametrize(
-    ("text", "told"), [("{", "not a record"), ('{"key": "x"}', "record lacks")]
-)
-def test_broken_record_is_named(root, text, told):
+@pytest.mark.parametrize("text", ["{", '{"key": "x"}', "[]"])
+def test_broken_record_is_named(root, text):
     path = root / "runs/digits/concat/seed_0.json"
     path.write_text(text)
-    with pytest.raises(IbmaError, match=f"seed_0.json: {told}"):
+    with pytest.raises(IbmaError, match="seed_0.json: not a record"):
         tracking.collect(PARAMS, root)

@@ -1,8 +1,8 @@
 """Information-bottleneck quantities as pure functions of soft assignments.
 
-Shapes: n samples, G class systems, K classes per system (see `ibma.tasks`). A soft assignment phi is
-[n, G, K] with rows that sum to 1; a conditional table Q is [G, K, K] with Q[g, a, y] = Pr[Z in a | y],
-columns (over a) summing to 1. All values are in nats. Equation numbers are the paper's.
+Shapes: n samples, G class systems, K classes per system (see `ibma.tasks`). A soft assignment phi
+is [n, G, K] with rows that sum to 1; a conditional table Q is [G, K, K] with Q[g, a, y] = Pr[Z in
+a | y], columns (over a) summing to 1. All values are in nats. Equation numbers are the paper's.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def v_term(phi_z: Tensor, phi_other: Tensor, q: Tensor) -> Tensor:
     """V_i of Theorem 3.1, averaged over class systems -> [n].
 
     phi_z: [n, G, K] of the modality that is aligned; phi_other: [n, G, K] of the other modality (or
-    one-hot labels for the fused term, Eq. 11); q: [G, K, K], taken as a constant. The sum over a and
-    y of phi_z[a] phi_other[y] ln Q[a, y] is bilinear: one [K, K] product, never an [n, K, K] tensor.
+    one-hot labels for the fused term, Eq. 11); q: [G, K, K], taken as a constant. The sum over a
+    and y of phi_z[a] phi_other[y] ln Q[a, y] is bilinear: one [K, K] product, never [n, K, K].
     """
     log_q = torch.log(q.detach().clamp_min(FLOOR))
     return (phi_z * torch.einsum("gay,ngy->nga", log_q, phi_other)).sum(-1).mean(-1)

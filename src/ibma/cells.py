@@ -6,14 +6,19 @@ from pathlib import Path
 
 import torch
 
-from ibma import datasets, media, methods, store, train, tune
+from ibma import datasets, media, methods, store, tasks, train, tune
 from ibma.centroids import Assignment, InputAssignments, file_name
 from ibma.errors import IbmaError
 from ibma.params import Params
 from ibma.train import Cell
 
 RAW, FEATURES, CENTROIDS = Path("data/raw"), Path("data/features"), Path("data/centroids")
-TUNING, SCRATCH, RUNS, MODELS = Path("data/tune"), Path("data/scratch"), Path("runs"), Path("models")
+TUNING, SCRATCH, RUNS, MODELS = (
+    Path("data/tune"),
+    Path("data/scratch"),
+    Path("runs"),
+    Path("models"),
+)
 VARIANT_FILE = "ibma"  # every entry of `variants` is a parameter set of methods/ibma.py
 
 
@@ -28,7 +33,7 @@ def centroids(params: Params, task: str) -> None:
     """Stage `centroids`: phi(X) and U of every test fold (or the fixed split)."""
     entry = params.task(task)
     features = store.Features(FEATURES / task)
-    kind = train.tasks.build(features.meta["kind"], features.meta["classes"])
+    kind = tasks.build(features.meta["kind"], features.meta["classes"])
     for run in range(max(features.meta["folds"], 1)):
         inputs = InputAssignments.compute(
             features, run, kind, entry["encoders"], assignment(params)

@@ -47,7 +47,7 @@ class Assignment:
         return F.normalize(features, dim=-1) if self.normalise else features
 
     def phi(self, features: Tensor, centroids: Tensor) -> Tensor:
-        """softmax over K of -beta ||f - c||^2. [n, D], [G, K, D] -> [n, G, K]."""
+        """Softmax over K of -beta ||f - c||^2. [n, D], [G, K, D] -> [n, G, K]."""
         f = self.prepare(features)
         squared = (
             f.square().sum(-1)[:, None, None]
@@ -133,7 +133,7 @@ class InputSpace:
         import faiss
 
         g, k, width = self.centroids.shape
-        index = faiss.IndexFlatL2(width)
+        index: faiss.Index = faiss.IndexFlatL2(width)
         if hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0:
             index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
         index.add(self.centroids.reshape(g * k, width))

@@ -21,8 +21,7 @@ from tqdm import tqdm
 from ibma.errors import IbmaError
 
 # Stages of one wave run side by side; a wave starts when the one before has ended.
-UPSTREAM = ("download", "extract", "centroids")
-WAVES = (("tune",), ("train", "train_ibma"))
+WAVES = (("extract",), ("centroids",), ("tune",), ("train", "train_ibma"))
 LOGS = Path("logs")
 
 DVC = (sys.executable, "-m", "dvc")
@@ -42,7 +41,9 @@ def repro(root: Path, jobs: int) -> None:
         raise IbmaError(f"--jobs {jobs}: expected a number of processes >= 1")
     without_git(root)
     cells = stages(root)
-    _dvc(root, "repro", *of(cells, UPSTREAM))
+    # Downloads go first, one by one and in the open: they are bound by the network, not the cores.
+    if downloads := of(cells, ("download",)):
+        _dvc(root, "repro", *downloads)
     for wave in WAVES:
         failed = run_cells(root, of(cells, wave), jobs)
         if failed:
@@ -92,6 +93,8 @@ def run_cells(root: Path, cells: Sequence[str], jobs: int) -> list[str]:
         return []
     stage = cells[0].partition("@")[0]
     (root / LOGS).mkdir(exist_ok=True)
+    for old in (root / LOGS).glob(f"{stage}_*.log"):
+        old.unlink()
     batches = deal(cells, jobs)
     with (
         tqdm(total=len(cells), desc=stage, unit="cell") as bar,

@@ -87,10 +87,14 @@ def load(path: Path = Path("params.yaml")) -> Params:
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise IbmaError(f"{path}: not found: run this in the repository, or `ibma profile twin`") from None
+        raise IbmaError(
+            f"{path}: not found: run this in the repository, or `ibma profile twin`"
+        ) from None
     except yaml.YAMLError as error:
         raise IbmaError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     values = dict(_mapping(raw, path, "the file"))
+    for name in ("datasets", "tasks", "methods", "variants"):
+        _mapping(values.get(name), path, name)
     for name in ("training", "tuning"):
         cls: type[Any] = {"training": Training, "tuning": Tuning}[name]
         values[name] = _typed(cls, _mapping(values.get(name), path, name), path, f"{name}.")

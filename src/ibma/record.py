@@ -17,7 +17,8 @@ from typing import Any
 
 from ibma.errors import IbmaError
 
-SHARED_CODE = (  # what decides a record besides the method's own file; dvc.yaml names the same files
+# What decides a record besides the method's own file; dvc.yaml names the same files.
+SHARED_CODE = (
     "bounds.py",
     "centroids.py",
     "encoders.py",

@@ -165,7 +165,7 @@ def _effect_interval(x: Array) -> tuple[float | None, float | None, str]:
             ).confidence_interval
         if math.isfinite(low) and math.isfinite(high):
             return float(low), float(high), ""
-    return None, None, f"{len(x)} pairs differ too little for an interval of the effect size"
+    return None, None, f"{len(x)} pairs: too few or too alike for an interval of the effect size"
 
 
 def _undefined(difference: float, n: int, note: str) -> Paired:

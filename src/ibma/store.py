@@ -28,7 +28,7 @@ Compute = Callable[[str, Path | str | tuple[float, ...], Mapping[str, Any]], NDA
 
 @dataclass(frozen=True)
 class Batch:
-    """x: modality -> [B, ...]; y: labels as the task's loss takes them; index: rows of the store."""
+    """x: modality -> [B, ...]; y: labels as the loss takes them; index: rows of the store."""
 
     x: dict[str, Tensor]
     y: Tensor
@@ -184,7 +184,9 @@ def extract(
     dropped = [sample for sample in listed if isinstance(sample, Dropped)]
     samples = [sample for sample in listed if isinstance(sample, Sample)]
     if not samples:
-        raise IbmaError(f"{raw}: data set '{entry['dataset']}' has no usable sample: check the files")
+        raise IbmaError(
+            f"{raw}: data set '{entry['dataset']}' has no usable sample: check the files"
+        )
     out.mkdir(parents=True, exist_ok=True)
     kept, broken = _write_arrays(samples, card, entry, out, compute)
     dropped += broken
@@ -233,7 +235,8 @@ def _label_text(sample: Sample, card: Card) -> str:
     for value in values:
         if not 0 <= value < bound:
             raise IbmaError(
-                f"sample {sample.id}: label {value} is outside 0..{bound - 1}: correct the label file"
+                f"sample {sample.id}: label {value} is outside 0..{bound - 1}: "
+                "correct the label file"
             )
     return " ".join(str(value) for value in values)
 
@@ -260,7 +263,9 @@ def _write_arrays(
             continue
         for name, value in row.items():
             if name not in arrays:
-                arrays[name] = _memory_map(out / f"{name}.part.npy", (len(samples), *value.shape), value)
+                arrays[name] = _memory_map(
+                    out / f"{name}.part.npy", (len(samples), *value.shape), value
+                )
             arrays[name][len(kept)] = value
         kept.append(sample)
     if not kept:

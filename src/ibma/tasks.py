@@ -1,8 +1,9 @@
 """What is predicted and how it is judged: loss, labels as class systems, metrics.
 
 A class system is one soft-assignable partition of the samples. Labels have shape [n, G, K]:
-single-label data is one system (G=1) of K=C classes; multi-label data is G=C systems of K=2 classes,
-index 0 the negatives and index 1 the positives. Everything that assigns softly uses this one shape.
+single-label data is one system (G=1) of K=C classes; multi-label data is G=C systems of K=2
+classes, index 0 the negatives and index 1 the positives. Everything that assigns softly uses this
+one shape.
 """
 
 from __future__ import annotations
@@ -24,9 +25,20 @@ Metrics = dict[str, float | None]
 class Task(Protocol):
     """One kind of prediction over named classes."""
 
-    kind: str
-    classes: tuple[str, ...]
-    selection: str  # the metric that tuning maximises
+    @property
+    def kind(self) -> str:
+        """Key of `KINDS`."""
+        ...
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes or labels."""
+        ...
+
+    @property
+    def selection(self) -> str:
+        """The metric that tuning maximises."""
+        ...
 
     @property
     def outputs(self) -> int:
@@ -78,9 +90,9 @@ class Classify:
 class MultiLabel:
     """C independent labels: BCE with logits and mean AUROC.
 
-    CHOICE (methods_a section 0): BCE is a mean over batch and labels, not a sum over labels, so that
-    the weights of other terms keep their meaning when C changes. A label with one class in the test
-    split has no AUROC: it is None, left out of the mean, and `mauc_defined` says how many remain.
+    CHOICE: BCE is a mean over batch and labels, not a sum over labels, so that the weights of
+    other terms keep their meaning when C changes. A label with one class in the test split has no
+    AUROC: it is None, left out of the mean, and `mauc_defined` says how many remain.
     """
 
     classes: tuple[str, ...]

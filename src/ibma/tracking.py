@@ -7,21 +7,20 @@ from inside a cell would leave holes; one collector reads every record and bring
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from ibma.errors import IbmaError
+from ibma.record import Record, read, write_json
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -61,29 +60,30 @@ def collect(params: Params, root: Path) -> Collected:
     the records stay and a later `ibma track` catches up.
 
     Raises:
-        IbmaError: a record is not readable JSON or lacks a field.
+        IbmaError: a file under `runs/` is not a record.
     """
-    records = [(path, _read(path)) for path in _paths(params, root)]
+    records = [(path, read(path)) for path in _paths(params, root)]
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root.resolve() / 'mlflow.db'}"
     collected = Collected()
     _quiet()
     from mlflow.exceptions import MlflowException
+    from requests import RequestException
 
     try:
         _mirror(records, uri, params, root, collected)
-    except MlflowException as error:
+    except (MlflowException, RequestException) as error:
         collected.down = _first_line(error)
         print(
             f"warning: MLflow at {uri} does not answer ({collected.down}); "
             "the records are safe, run `ibma track` when it is back",
             file=sys.stderr,
         )
-    _write(root / TRACK, collected.runs)
+    write_json(root / TRACK, dict(sorted(collected.runs.items())))
     return collected
 
 
 def _mirror(
-    records: list[tuple[Path, dict[str, Any]]],
+    records: list[tuple[Path, Record]],
     uri: str,
     params: Params,
     root: Path,
@@ -95,7 +95,7 @@ def _mirror(
     experiment = _experiment(client, params.profile, uri, root)
     known = _known(client, experiment)
     for path, record in tqdm(records, desc="mlflow", unit="run", disable=None):
-        cell = (record["task"], record["method"], str(record["seed"]))
+        cell = (record.task, record.method, str(record.seed))
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         run = known.get(cell)
         if run is not None and run.data.tags.get(DIGEST) == digest:
@@ -119,17 +119,6 @@ def _paths(params: Params, root: Path) -> Iterator[Path]:
             yield from sorted(
                 folder.glob("seed_*.json"), key=lambda path: int(path.stem.removeprefix("seed_"))
             )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        record: dict[str, Any] = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise IbmaError(f"{path}: not a record ({error}): delete it and run `dvc repro`") from error
-    missing = sorted({"key", "task", "method", "seed", "metrics", "history"} - set(record))
-    if missing:
-        raise IbmaError(f"{path}: record lacks {', '.join(missing)}: delete it and run `dvc repro`")
-    return record
 
 
 def _experiment(client: MlflowClient, name: str, uri: str, root: Path) -> str:
@@ -160,26 +149,23 @@ def _known(client: MlflowClient, experiment: str) -> dict[Cell, Run]:
             return runs
 
 
-def _stage(params: Params, record: Mapping[str, Any]) -> str:
+def _stage(params: Params, record: Record) -> str:
     """Return the DVC stage that writes this record; only variants of IBMA read eta."""
-    matrix = "train_ibma" if record["method"] in params.variants else "train"
-    return f"{matrix}@{record['task']}-{record['method']}"
+    matrix = "train_ibma" if record.method in params.variants else "train"
+    return f"{matrix}@{record.task}-{record.method}"
 
 
-def _log(
-    client: MlflowClient, experiment: str, path: Path, record: Mapping[str, Any], stage: str
-) -> str:
+def _log(client: MlflowClient, experiment: str, path: Path, record: Record, stage: str) -> str:
     """Create one finished run and return its id."""
     from mlflow.entities import Param
 
-    volatile = record.get("volatile", {})
-    started, finished = (_milliseconds(volatile.get(key)) for key in ("started", "finished"))
+    started, finished = (_milliseconds(record.volatile.get(key)) for key in ("started", "finished"))
     tags = _tags(record, stage)
-    name = f"{record['task']}/{record['method']}/{record['seed']}"
+    name = f"{record.task}/{record.method}/{record.seed}"
     run = client.create_run(experiment, start_time=started, tags=tags, run_name=name)
     run_id = str(run.info.run_id)
-    params = {"seed": record["seed"], **record.get("params", {})}
-    params |= {key: record[key] for key in ("fold", "n_train", "n_test") if key in record}
+    params = {key: getattr(record, key) for key in ("seed", "fold", "n_train", "n_test")}
+    params |= record.params
     metrics = _metrics(record, finished or 0)
     client.log_batch(
         run_id,
@@ -193,39 +179,38 @@ def _log(
     return run_id
 
 
-def _tags(record: Mapping[str, Any], stage: str) -> dict[str, str]:
-    volatile = record.get("volatile", {})
-    tags = {key: str(record.get(key)) for key in ("profile", "source", "task", "method", "seed")}
+def _tags(record: Record, stage: str) -> dict[str, str]:
+    tags = {
+        key: str(getattr(record, key)) for key in ("profile", "source", "task", "method", "seed")
+    }
     return tags | {
-        "record.key": str(record["key"]),
+        "record.key": record.key,
         "dvc.stage": stage,
-        "git.commit": str(volatile.get("git_commit") or "none"),
-        "device": str(volatile.get("device")),
+        "git.commit": str(record.volatile.get("git_commit") or "none"),
+        "device": str(record.volatile.get("device")),
     }
 
 
-def _metrics(record: Mapping[str, Any], when: int) -> list[Metric]:
-    """Return final metrics, plug-in IB (nats) and every loss term per epoch; undefined ones left out."""
+def _metrics(record: Record, when: int) -> list[Metric]:
+    """Return final metrics, plug-in IB (nats) and losses per epoch, without undefined values."""
     from mlflow.entities import Metric
 
-    volatile = record.get("volatile", {})
-    final = dict(record["metrics"])
-    final |= {f"ib/{name}": value for name, value in (record.get("ib") or {}).items()}
-    final["peak_memory_bytes"] = volatile.get("peak_memory_bytes")
-    series = {f"loss/{term}": values for term, values in record["history"].items()}
-    series["seconds_per_epoch"] = volatile.get("seconds_per_epoch") or []
+    final = record.metrics | {f"ib/{name}": value for name, value in record.ib.items()}
+    final["peak_memory_bytes"] = record.volatile.get("peak_memory_bytes")
+    series = {f"loss/{term}": values for term, values in record.history.items()}
+    series["seconds_per_epoch"] = record.volatile.get("seconds_per_epoch") or []
     points = [(key, value, 0) for key, value in final.items()]
     points += [(key, v, step) for key, values in series.items() for step, v in enumerate(values, 1)]
     return [Metric(key, float(v), when, step) for key, v, step in points if v is not None]
 
 
-def _artefacts(client: MlflowClient, run_id: str, path: Path, record: dict[str, Any]) -> None:
-    from ibma import figures
+def _artefacts(client: MlflowClient, run_id: str, path: Path, record: Record) -> None:
+    from ibma.figures import history_plot
 
     client.log_artifact(run_id, str(path))
     with tempfile.TemporaryDirectory() as folder:
         plot = Path(folder) / "history.png"
-        figures.history_plot(record, plot)
+        history_plot(asdict(record), plot)
         client.log_artifact(run_id, str(plot))
 
 
@@ -247,11 +232,3 @@ def _quiet() -> None:
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0][:160]
-
-
-def _write(path: Path, runs: Mapping[str, str]) -> None:
-    """Replace the file in one step: DVC's cache may share its inode."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_suffix(".tmp")
-    fresh.write_text(json.dumps(dict(sorted(runs.items())), indent=1) + "\n")
-    fresh.replace(path)

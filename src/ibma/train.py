@@ -133,7 +133,7 @@ def device(name: str) -> torch.device:
 
 def autocast(on: torch.device) -> AbstractContextManager[None]:
     """bfloat16 on CUDA, full precision on the CPU."""
-    return torch.autocast(on.type, dtype=torch.bfloat16, enabled=on.type == "cuda")  # type: ignore[return-value]
+    return torch.autocast(on.type, dtype=torch.bfloat16, enabled=on.type == "cuda")
 
 
 class Fit:
@@ -263,7 +263,9 @@ def save_atomically(state: object, path: Path) -> None:
 
 
 @torch.no_grad()
-def predict(model: methods.Method, rows: Rows, on: torch.device) -> tuple[Tensor, dict[str, Tensor]]:
+def predict(
+    model: methods.Method, rows: Rows, on: torch.device
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Logits [n, C] and representations (modalities and `fused`) [n, D], on the CPU, eval mode."""
     model.eval()
     logits, features = [], []

@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,30 +28,11 @@ def grid(tuning: Tuning, reads_eta: bool) -> list[Setting]:
     Methods that do not read eta have fewer combinations; if their grid is smaller than the budget,
     all of it is tried.
     """
-    axes = [tuning.grid["lr"], tuning.grid["weight_decay"]]
     etas: Sequence[float | None] = tuning.grid["eta"] if reads_eta else [None]
-    points = [Setting(lr, decay, eta) for lr, decay, eta in itertools.product(*axes, etas)]
+    optimiser = list(itertools.product(tuning.grid["lr"], tuning.grid["weight_decay"]))
+    points = [Setting(*pair, eta) for pair, eta in itertools.product(optimiser, etas)]
     drawn = np.random.default_rng(0).permutation(len(points))[: tuning.budget]
     return [points[i] for i in sorted(drawn)]
-
-
-@dataclass(frozen=True)
-class Score:
-    """One trial: the selection metric of one setting on one hold-out."""
-
-    run_fold: int | None
-    fold: int
-    setting: Setting
-    score: float
-
-    def row(self) -> dict[str, Any]:
-        """As it stands in the file."""
-        return {
-            "run_fold": self.run_fold,
-            "fold": self.fold,
-            **vars(self.setting),
-            "score": self.score,
-        }
 
 
 def tune(cell: Cell, tuning: Tuning, out: Path, reads_eta: bool) -> None:
@@ -117,7 +97,7 @@ def _trials(
     training = cell.features.training(run)
     for fold, (learn, judge) in enumerate(training.hold_outs(tuning.folds)):
         for setting in settings:
-            row = Score(run_fold, fold, setting, 0.0).row()
+            row = {"run_fold": run_fold, "fold": fold, **vars(setting)}
             if _identity(row) not in known:
                 yield row | {"score": _score(cell, tuning, setting, run, fold, learn, judge)}
 
@@ -179,5 +159,7 @@ def chosen(path: Path, run_fold: int | None, eta: float | None) -> Setting:
     choice = next(c for c in choices if c["run_fold"] == run_fold)
     reads_eta = choice["eta"] is not None
     return Setting(
-        choice["lr"], choice["weight_decay"], eta if reads_eta and eta is not None else choice["eta"]
+        choice["lr"],
+        choice["weight_decay"],
+        eta if reads_eta and eta is not None else choice["eta"],
     )

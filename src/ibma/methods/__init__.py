@@ -41,8 +41,8 @@ class Spec:
 
     modalities keep their order. width: embedding size D (paper B.2: 512). heads: attention heads of
     the fusion block (paper B.2: 8). epochs: length of training. systems: (G, K), the label shape of
-    `ibma.tasks`. assignment: how phi is computed. eta: weight of the IB bound (paper Eq. 2), None for
-    methods that do not read it. From the centroid stage: u, the Z-free mean of U per modality
+    `ibma.tasks`. assignment: how phi is computed. eta: weight of the IB bound (paper Eq. 2), None
+    for methods that do not read it. From the centroid stage: u, the Z-free mean of U per modality
     (nats), and input_phi, phi(X) per modality for every row of the store, [n, G, K].
     """
 

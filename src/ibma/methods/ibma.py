@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from ibma import bounds
-from ibma.centroids import Assignment, ClassSums
+from ibma.centroids import ClassSums
 from ibma.errors import IbmaError
 from ibma.methods import Batches, Fused, Output, Spec
 from ibma.store import Batch
@@ -68,9 +68,11 @@ class Model(Fused):
             self.register_buffer(f"q_{name}", uniform)
 
     def losses(self, out: Output, batch: Batch) -> dict[str, Tensor]:
-        """Terms `ce/<modality>`, `ce/fused`, `ibb/<j>|<j'>` and `ibb/fused` (the latter times eta)."""
+        """Terms `ce/<modality>`, `ce/fused` and, times eta, `ibb/<j>|<j'>`, `ibb/fused`."""
         task = self.spec.task
-        terms = {f"ce/{name}": task.loss(self.heads[name](out.z[name]), batch.y) for name in self.names}
+        terms = {
+            f"ce/{name}": task.loss(self.heads[name](out.z[name]), batch.y) for name in self.names
+        }
         terms[f"ce/{FUSED}"] = task.loss(out.logits, batch.y)
         bounds_ = self.bound_terms(out, task.systems(batch.y), batch.index)
         return terms | {name: self.eta * value for name, value in bounds_.items()}
@@ -101,9 +103,7 @@ class Model(Fused):
         like = self._buffer("q", FUSED)
         joint = {name: torch.zeros_like(like) for name in (*self.names, FUSED)}
         counts = like.new_zeros(systems, classes)
-        sums = {
-            name: ClassSums.zeros((systems, classes), self.spec.width, like) for name in joint
-        }
+        sums = {name: ClassSums.zeros((systems, classes), self.spec.width, like) for name in joint}
         for batch in batches():
             out = self(batch.x)
             one_hot = self.spec.task.systems(batch.y)

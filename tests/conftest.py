@@ -1,0 +1,94 @@
+"""A tiny two-view problem, stored as the extract stage stores it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from ibma import store
+from ibma.centroids import Assignment, InputAssignments, file_name
+from ibma.datasets import Card, Counts, Dataset, Dropped, Sample
+from ibma.train import Cell
+
+ENCODER = {"name": "mlp", "hidden": [16]}
+CLASSES = {"classify": 3, "multilabel": 3}
+
+
+def fake_dataset(kind: str = "classify", modalities: int = 2, folds: int = 0) -> Dataset:
+    """72 samples of 12 groups whose views are noisy one-hot labels."""
+    names = [f"view{m}" for m in range(modalities)]
+    card = Card(
+        title="fake",
+        kind=kind,
+        classes=("a", "b", "c"),
+        modalities=dict.fromkeys(names, "vector"),
+        licence="none",
+        access="builtin",
+        official=Counts(48, 24),
+        cite="none",
+        folds=folds,
+    )
+
+    def samples(raw: Path, *, on_bad: str = "stop") -> Iterator[Sample | Dropped]:
+        rng = np.random.default_rng(0)
+        for i in range(72):
+            y = rng.integers(0, 2, 3) if kind == "multilabel" else np.eye(3, dtype=int)[i % 3]
+            parts = {name: tuple(y + 0.4 * rng.normal(size=3)) for name in names}
+            split = f"fold{i % folds}" if folds else ("test" if i % 3 == (i // 9) % 3 else "train")
+            label = tuple(int(v) for v in y) if kind == "multilabel" else int(y.argmax())
+            group = f"g{i % folds}_{i % 4}" if folds else f"g{i % 12}"
+            yield Sample(f"s{i}", split, group, label, parts)
+        yield Dropped("broken", "for the test")
+
+    return SimpleNamespace(CARD=card, FILES=(), samples=samples)  # type: ignore[return-value]
+
+
+def vector(kind: str, part: object, params: object) -> np.ndarray:
+    return np.asarray(part, dtype=np.float32)
+
+
+@pytest.fixture
+def make_cell(tmp_path: Path):
+    """Build a Cell over a fresh fake store: make_cell(kind=..., modalities=..., method=...)."""
+
+    def make(
+        kind: str = "classify",
+        modalities: int = 2,
+        folds: int = 0,
+        method: str = "ibma",
+        epochs: int = 3,
+        **hparams: object,
+    ) -> Cell:
+        torch.set_num_threads(1)
+        out = tmp_path / f"{kind}{modalities}{folds}"
+        dataset = fake_dataset(kind, modalities, folds)
+        if not out.exists():
+            entry = {"dataset": "fake", "options": {}, "features": {}}
+            store.extract("fake", entry, dataset, tmp_path, out, vector)
+        features = store.Features(out)
+        encoders = dict.fromkeys(features.modalities, ENCODER)
+        cell = Cell(
+            "twin",
+            "fake",
+            method,
+            method,
+            hparams,
+            encoders,
+            epochs,
+            16,
+            16,
+            2,
+            Assignment(),
+            features,
+            out / "centroids",
+            torch.device("cpu"),
+        )
+        for run in range(max(folds, 1)):
+            inputs = InputAssignments.compute(features, run, cell.task, encoders, Assignment())
+            inputs.write(cell.centroids / file_name(features.fold(run)))
+        return cell
+
+    return make

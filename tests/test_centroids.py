@@ -1,0 +1,67 @@
+"""FAISS and torch agree; input vectors; the centroid stage."""
+
+import numpy as np
+import pytest
+import torch
+
+from ibma import bounds
+from ibma.centroids import Assignment, ClassSums, InputAssignments, InputSpace, input_vectors
+
+
+@pytest.mark.parametrize("normalise", [True, False])
+@pytest.mark.parametrize("systems", [(1, 5), (4, 2)])
+def test_faiss_equals_torch(normalise, systems):
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(300, 40)).astype(np.float32)
+    labels = rng.integers(0, systems[1], (300, systems[0]))
+    one_hot = np.eye(systems[1], dtype=np.float32)[labels]
+    assignment = Assignment(0.7, normalise)
+    space = InputSpace(assignment)
+    space.fit((vectors[i : i + 64].copy(), one_hot[i : i + 64]) for i in range(0, 300, 64))
+    x = torch.from_numpy(vectors).double()
+    sums = ClassSums.zeros(systems, 40, x)
+    sums.add(x, torch.from_numpy(one_hot).double())
+    expected = assignment.centroids(sums.sums, sums.counts)
+    np.testing.assert_allclose(space.centroids, expected.numpy(), rtol=1e-4, atol=1e-6)
+    distances = (assignment.prepare(x)[:, None, None] - expected).square().sum(-1)
+    np.testing.assert_allclose(space.distances(vectors.copy()), distances.numpy(), rtol=1e-4)
+    phi = assignment.phi(x, expected)
+    np.testing.assert_allclose(space.phi(vectors.copy()), phi.numpy(), rtol=1e-4)
+
+
+def test_a_class_without_samples_has_a_zero_centroid():
+    space = InputSpace(Assignment())
+    one_hot = np.zeros((4, 1, 3), dtype=np.float32)
+    one_hot[:, 0, 0] = 1.0
+    space.fit([(np.ones((4, 2), dtype=np.float32), one_hot)])
+    assert np.array_equal(space.centroids[0, 1:], np.zeros((2, 2)))
+    assert np.isfinite(space.phi(np.ones((4, 2), dtype=np.float32))).all()
+
+
+def test_input_vectors_of_every_kind():
+    image = np.full((2, 3, 4, 4), 255, dtype=np.uint8)
+    assert input_vectors("image", image).shape == (2, 48)
+    assert input_vectors("image", image).max() == 1.0
+    frames = np.stack([np.zeros((3, 2, 2), np.uint8), np.full((3, 2, 2), 255, np.uint8)])[None]
+    np.testing.assert_allclose(input_vectors("frames", frames), np.full((1, 12), 0.5))
+    text = np.array([[3, 3, 1, 0, 0]], dtype=np.int32)
+    np.testing.assert_array_equal(input_vectors("text", text, 5), [[0, 1, 0, 2, 0]])
+
+
+def test_features_are_not_changed_by_normalisation():
+    vectors = np.array([[3.0, 4.0]], dtype=np.float32)
+    Assignment().phi(torch.from_numpy(vectors), torch.zeros(1, 2, 2))
+    assert vectors.tolist() == [[3.0, 4.0]]
+
+
+def test_stage_round_trip_and_constant_u(make_cell, tmp_path):
+    cell = make_cell()
+    inputs = cell.inputs(0)
+    assert set(inputs.phi) == {"view0", "view1"}
+    assert inputs.phi["view0"].shape == (72, 1, 3)
+    train = cell.features.training(0).index
+    expected = bounds.u_term(inputs.phi["view0"][train], inputs.prior).mean()
+    assert inputs.u["view0"] == pytest.approx(float(expected))
+    inputs.write(tmp_path / "again.npz")
+    again = InputAssignments.read(tmp_path / "again.npz")
+    assert again.u == inputs.u and torch.equal(again.prior, inputs.prior)

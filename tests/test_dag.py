@@ -1,0 +1,48 @@
+"""dvc.yaml declares what a cell depends on: all of it, and nothing else."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ibma import cells, record
+
+ROOT = Path(__file__).parent.parent
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+
+
+@pytest.mark.parametrize(
+    ("stage", "axis", "file"),
+    [("train", "${item.method}", "${item.method}"), ("train_ibma", "${item.variant}", "ibma")],
+)
+def test_a_cell_depends_on_its_data_its_parameters_its_method_and_the_shared_code(
+    stage, axis, file
+):
+    assert cells.VARIANT_FILE == "ibma"
+    code = {f"src/ibma/{name}" for name in (*record.SHARED_CODE, f"methods/{file}.py")}
+    data = {
+        "data/features/${item.task}",
+        "data/centroids/${item.task}",
+        f"data/tune/${{item.task}}/{axis}.json",
+    }
+    assert set(STAGES[stage]["deps"]) == code | data
+    entry = "methods" if stage == "train" else "variants"
+    params = {"profile", "seeds", "training", "tasks.${item.task}.encoders", f"{entry}.{axis}"}
+    assert set(STAGES[stage]["params"]) == params | ({"eta"} if stage == "train_ibma" else set())
+
+
+def test_only_variants_and_what_is_made_of_records_read_eta():
+    readers = {name for name, stage in STAGES.items() if "eta" in (stage.get("params") or [])}
+    assert readers == {"train_ibma", "report"}
+
+
+def test_cells_have_cached_persistent_outputs_only():
+    for stage in ("tune", "train", "train_ibma"):
+        for out in STAGES[stage]["outs"]:
+            (options,) = out.values()
+            assert options == {"persist": True}
+
+
+def test_every_stage_has_its_door():
+    doors = {path.stem for path in (ROOT / "stages").glob("*.py")}
+    assert doors == set(STAGES)

@@ -1,0 +1,95 @@
+"""Adding a data set or a method is one file and one params.yaml entry: done here, for real."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parent.parent
+
+DATASET = '''
+"""Throw-away data set."""
+from ibma.datasets import Card, Counts, Sample
+
+CARD = Card(title="Parity", kind="classify", classes=("even", "odd"),
+            modalities={"a": "vector", "b": "vector"}, licence="none", access="builtin",
+            official=Counts(40, 20), cite="none")
+FILES = ()
+
+
+def samples(raw, *, on_bad="stop"):
+    for i in range(60):
+        y = i % 2
+        split = "test" if i % 3 == 0 else "train"
+        yield Sample(str(i), split, f"g{i % 20}", y, {"a": (y, i / 60), "b": (1 - y, 0.5)})
+'''
+
+METHOD = '''
+"""Throw-away method: mean of the embeddings."""
+import torch
+from torch import nn
+
+from ibma.methods import Method, Output
+
+
+class Model(Method):
+    """One linear head on the mean embedding, `scale` times."""
+
+    def __init__(self, spec, *, scale=1.0):
+        super().__init__(spec)
+        self.scale = scale
+        self.head = nn.Linear(spec.width, spec.task.outputs)
+
+    def forward(self, x):
+        z = self.encode(x)
+        fused = self.scale * torch.stack(list(z.values())).mean(0)
+        return Output(z, fused, self.head(fused), {})
+'''
+
+
+def copy_of_the_project(tmp_path: Path) -> Path:
+    for folder in ("src", "stages"):
+        shutil.copytree(ROOT / folder, tmp_path / folder,
+                        ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    (tmp_path / "src/ibma/datasets/parity.py").write_text(DATASET)
+    (tmp_path / "src/ibma/methods/mean.py").write_text(METHOD)
+    values = yaml.safe_load((ROOT / "profiles/twin.yaml").read_text())
+    mlp = {"name": "mlp", "hidden": [8]}
+    values["datasets"] = {"parity": {"source": "real"}}
+    values["tasks"] = {"parity": {"dataset": "parity", "options": {}, "on_bad": "stop",
+                                  "features": {}, "encoders": {"a": mlp, "b": mlp}}}
+    values["methods"] = {"mean": {"scale": 2.0}}
+    values["variants"] = {"ibma": {}}
+    values["seeds"] = 1
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    return tmp_path
+
+
+def run(root: Path, *command: str) -> str:
+    environment = os.environ | {"PYTHONPATH": str(root / "src")}
+    done = subprocess.run([sys.executable, *command], cwd=root, env=environment,
+                          capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_new_data_set_and_a_new_method_walk_through_every_floor(tmp_path):
+    root = copy_of_the_project(tmp_path)
+    run(root, "-m", "dvc", "init", "--no-scm", "-q")
+    stages = run(root, "-m", "dvc", "stage", "list", "--name-only").split()
+    for stage in ("download@parity", "extract@parity", "train@parity-mean",
+                  "train_ibma@parity-ibma"):
+        assert stage in stages
+    for command in (["download.py", "parity"], ["extract.py", "parity"], ["centroids.py", "parity"],
+                    ["tune.py", "parity"], ["train.py", "parity", "mean"],
+                    ["train_ibma.py", "parity", "ibma"]):
+        run(root, f"stages/{command[0]}", *command[1:])
+    for method in ("mean", "ibma"):
+        record = json.loads((root / f"runs/parity/{method}/seed_0.json").read_text())
+        assert record["metrics"]["accuracy"] > 0.5
+    assert json.loads((root / "runs/parity/mean/seed_0.json").read_text())["params"]["scale"] == 2.0

@@ -1,0 +1,159 @@
+"""Statistics over seeds against hand-computed values and their own invariances."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ibma.errors import IbmaError
+from ibma.stats import Summary, holm, paired, summary
+
+# accuracies of 744 CREMA-D test clips, as fractions
+ACCURACIES = st.integers(0, 744).map(lambda right: right / 744)
+PAIRS = st.lists(st.tuples(ACCURACIES, ACCURACIES), min_size=1, max_size=6)
+
+
+def test_summary_by_hand() -> None:
+    """1, 2, 3: sd 1, standard error 1/sqrt 3, t(0.975, 2) = 4.30265."""
+    result = summary([1, 2, 3])
+    assert (result.mean, result.n) == (2, 3)
+    assert result.sd == pytest.approx(1)
+    assert result.low == pytest.approx(2 - 4.302652730 / math.sqrt(3))
+    assert result.high == pytest.approx(2 + 4.302652730 / math.sqrt(3))
+
+
+def test_summary_of_one_seed_has_no_spread() -> None:
+    assert summary([0.7]) == Summary(0.7, None, 1, None, None)
+
+
+def test_summary_of_equal_seeds() -> None:
+    assert summary([0.5, 0.5, 0.5]) == Summary(0.5, 0.0, 3, 0.5, 0.5)
+
+
+@pytest.mark.parametrize("values", [[], [0.5, math.nan], [math.inf]])
+def test_summary_refuses_missing_values(values: list[float]) -> None:
+    with pytest.raises(IbmaError, match="one finite number per seed"):
+        summary(values)
+
+
+@given(st.lists(ACCURACIES, min_size=2, max_size=10))
+def test_summary_interval_is_centred_on_the_mean(values: list[float]) -> None:
+    result = summary(values)
+    assert result.low is not None and result.high is not None
+    assert result.low <= result.mean <= result.high
+    assert result.high - result.mean == pytest.approx(result.mean - result.low)
+    assert min(values) - 1e-12 <= result.mean <= max(values) + 1e-12
+
+
+def test_paired_by_hand() -> None:
+    """Differences 1, 2, 3, 4: mean 2.5, sd sqrt(5/3), t = 2.5 / (sd / 2), 3 degrees of freedom.
+
+    All four signs agree, so the exact signed-rank p is 2 / 2^4. t(0.975, 3) = 3.18245.
+    """
+    result = paired([11, 12, 13, 14], [10, 10, 10, 10])
+    sd = math.sqrt(5 / 3)
+    assert result.difference == 2.5
+    assert result.t == pytest.approx(2.5 / (sd / 2))
+    assert result.p == pytest.approx(0.030466291662, rel=1e-8)
+    assert result.low == pytest.approx(2.5 - 3.182446305 * sd / 2)
+    assert result.high == pytest.approx(2.5 + 3.182446305 * sd / 2)
+    assert result.wilcoxon_p == pytest.approx(0.125)
+    assert result.effect == pytest.approx(2.5 / sd)
+    assert result.n == 4
+
+
+def test_ten_seeds_have_every_quantity_and_no_note() -> None:
+    ours = [0.654, 0.651, 0.660, 0.649, 0.655, 0.658, 0.652, 0.650, 0.657, 0.653]
+    baseline = [0.636, 0.640, 0.633, 0.635, 0.639, 0.634, 0.637, 0.631, 0.638, 0.635]
+    result = paired(ours, baseline)
+    assert result.note == ""
+    assert result.wilcoxon_p == pytest.approx(2 / 2**10)
+    assert result.effect is not None and result.t == pytest.approx(result.effect * math.sqrt(10))
+    assert result.effect_low is not None and result.effect_high is not None
+    assert 0 < result.effect_low < result.effect < result.effect_high
+    assert paired(ours, baseline) == result
+
+
+def test_one_pair_is_only_a_difference() -> None:
+    result = paired([0.6], [0.5])
+    assert result.difference == pytest.approx(0.1)
+    assert (result.n, result.p, result.low, result.effect) == (1, None, None, None)
+    assert "one pair" in result.note
+
+
+@pytest.mark.parametrize(
+    ("ours", "baseline"),
+    [([0.5, 0.6, 0.7], [0.4, 0.5, 0.6]), ([0.5, 0.5], [0.5, 0.5])],
+    ids=["equal up to rounding", "no difference"],
+)
+def test_equal_differences_have_no_test(ours: list[float], baseline: list[float]) -> None:
+    result = paired(ours, baseline)
+    assert result.difference == pytest.approx(ours[0] - baseline[0])
+    undefined = (result.low, result.high, result.t, result.p, result.wilcoxon_p, result.effect)
+    assert undefined == (None,) * 6
+    assert f"all {len(ours)} differences are equal" in result.note
+
+
+def test_few_pairs_keep_the_test_and_lose_the_effect_interval() -> None:
+    result = paired([0.6, 0.7], [0.5, 0.5])
+    assert result.p is not None and result.effect is not None
+    assert (result.effect_low, result.effect_high) == (None, None)
+    assert "2 pairs" in result.note
+
+
+def test_tied_ranks_survive_rounding() -> None:
+    """0.6 - 0.5 and 0.4 - 0.5 tie in size, so +0.1, -0.1 and +0.2 rank 1.5, 1.5 and 3.
+
+    W- = 1.5; of the 8 sign patterns 3 give at most that, so the two-sided p is 6 / 8.
+    """
+    assert paired([0.6, 0.4, 0.7], [0.5, 0.5, 0.5]).wilcoxon_p == pytest.approx(0.75)
+
+
+def test_paired_refuses_unequal_seeds_and_missing_values() -> None:
+    with pytest.raises(IbmaError, match="3 runs against 2"):
+        paired([0.1, 0.2, 0.3], [0.1, 0.2])
+    with pytest.raises(IbmaError, match="baseline: .*nan"):
+        paired([0.1, 0.2], [0.1, math.nan])
+
+
+@settings(max_examples=40, deadline=None)
+@given(PAIRS)
+def test_swapping_the_sides_flips_the_signs(pairs: list[tuple[float, float]]) -> None:
+    ours, baseline = (list(side) for side in zip(*pairs, strict=True))
+    there, back = paired(ours, baseline), paired(baseline, ours)
+    assert there.difference == -back.difference
+    if there.p is None:
+        assert there.note and there.note == back.note
+        return
+    assert back.p == pytest.approx(there.p)
+    assert back.wilcoxon_p == pytest.approx(there.wilcoxon_p)
+    assert there.t is not None and back.t == pytest.approx(-there.t)
+    assert there.low is not None and back.high == pytest.approx(-there.low)
+    assert there.effect is not None and back.effect == pytest.approx(-there.effect)
+    assert (there.effect_low is None) == bool(there.note)
+
+
+def test_holm_by_hand() -> None:
+    """0.01 x 3, then 0.03 x 2; 0.04 x 1 is below that, so it is raised to 0.06."""
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.2]) == pytest.approx([0.2])
+    assert holm([]) == []
+
+
+@pytest.mark.parametrize("bad", [-0.1, 1.5, math.nan])
+def test_holm_refuses_what_is_no_probability(bad: float) -> None:
+    with pytest.raises(IbmaError, match="from 0 to 1"):
+        holm([0.1, bad])
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_lies_between_raw_and_bonferroni_and_keeps_order(p_values: list[float]) -> None:
+    adjusted = holm(p_values)
+    for raw, corrected in zip(p_values, adjusted, strict=True):
+        assert raw <= corrected + 1e-12
+        assert corrected <= min(1, raw * len(p_values)) + 1e-12 or corrected == max(adjusted)
+    in_order = [a for _, a in sorted(zip(p_values, adjusted, strict=True))]
+    assert in_order == sorted(in_order)
