@@ -53,16 +53,24 @@ class Model(Method):
 
 def copy_of_the_project(tmp_path: Path) -> Path:
     for folder in ("src", "stages"):
-        shutil.copytree(ROOT / folder, tmp_path / folder,
-                        ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__")
+        )
     shutil.copy(ROOT / "dvc.yaml", tmp_path)
     (tmp_path / "src/ibma/datasets/parity.py").write_text(DATASET)
     (tmp_path / "src/ibma/methods/mean.py").write_text(METHOD)
     values = yaml.safe_load((ROOT / "profiles/twin.yaml").read_text())
     mlp = {"name": "mlp", "hidden": [8]}
     values["datasets"] = {"parity": {"source": "real"}}
-    values["tasks"] = {"parity": {"dataset": "parity", "options": {}, "on_bad": "stop",
-                                  "features": {}, "encoders": {"a": mlp, "b": mlp}}}
+    values["tasks"] = {
+        "parity": {
+            "dataset": "parity",
+            "options": {},
+            "on_bad": "stop",
+            "features": {},
+            "encoders": {"a": mlp, "b": mlp},
+        }
+    }
     values["methods"] = {"mean": {"scale": 2.0}}
     values["variants"] = {"ibma": {}}
     values["seeds"] = 1
@@ -72,8 +80,14 @@ def copy_of_the_project(tmp_path: Path) -> Path:
 
 def run(root: Path, *command: str) -> str:
     environment = os.environ | {"PYTHONPATH": str(root / "src")}
-    done = subprocess.run([sys.executable, *command], cwd=root, env=environment,
-                          capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=root,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -82,12 +96,21 @@ def test_a_new_data_set_and_a_new_method_walk_through_every_floor(tmp_path):
     root = copy_of_the_project(tmp_path)
     run(root, "-m", "dvc", "init", "--no-scm", "-q")
     stages = run(root, "-m", "dvc", "stage", "list", "--name-only").split()
-    for stage in ("download@parity", "extract@parity", "train@parity-mean",
-                  "train_ibma@parity-ibma"):
+    for stage in (
+        "download@parity",
+        "extract@parity",
+        "train@parity-mean",
+        "train_ibma@parity-ibma",
+    ):
         assert stage in stages
-    for command in (["download.py", "parity"], ["extract.py", "parity"], ["centroids.py", "parity"],
-                    ["tune.py", "parity"], ["train.py", "parity", "mean"],
-                    ["train_ibma.py", "parity", "ibma"]):
+    for command in (
+        ["download.py", "parity"],
+        ["extract.py", "parity"],
+        ["centroids.py", "parity"],
+        ["tune.py", "parity"],
+        ["train.py", "parity", "mean"],
+        ["train_ibma.py", "parity", "ibma"],
+    ):
         run(root, f"stages/{command[0]}", *command[1:])
     for method in ("mean", "ibma"):
         record = json.loads((root / f"runs/parity/{method}/seed_0.json").read_text())

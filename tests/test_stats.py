@@ -39,6 +39,7 @@ def test_summary_refuses_missing_values(values: list[float]) -> None:
         summary(values)
 
 
+@settings(deadline=None)
 @given(st.lists(ACCURACIES, min_size=2, max_size=10))
 def test_summary_interval_is_centred_on_the_mean(values: list[float]) -> None:
     result = summary(values)
@@ -149,11 +150,13 @@ def test_holm_refuses_what_is_no_probability(bad: float) -> None:
         holm([0.1, bad])
 
 
+# statsmodels collects garbage in every call, tens of milliseconds each: few examples
+@settings(max_examples=15, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_holm_lies_between_raw_and_bonferroni_and_keeps_order(p_values: list[float]) -> None:
     adjusted = holm(p_values)
     for raw, corrected in zip(p_values, adjusted, strict=True):
         assert raw <= corrected + 1e-12
-        assert corrected <= min(1, raw * len(p_values)) + 1e-12 or corrected == max(adjusted)
+        assert corrected <= min(1, raw * len(p_values)) + 1e-12
     in_order = [a for _, a in sorted(zip(p_values, adjusted, strict=True))]
     assert in_order == sorted(in_order)

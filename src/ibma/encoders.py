@@ -211,9 +211,8 @@ def _freeze(encoder: nn.Sequential, train: str) -> nn.Sequential:
         raise IbmaError(
             f"params.yaml: encoder train '{train}': expected one of {', '.join(TRAINED)}"
         )
-    frozen: dict[str, list[nn.Module]] = {"all": [], "last": [encoder[0]], "none": [encoder]}[train]
-    for module in frozen:
-        module.requires_grad_(False)
+    if train != "all":
+        (encoder[0] if train == "last" else encoder).requires_grad_(False)
     return encoder
 
 

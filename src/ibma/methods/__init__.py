@@ -145,6 +145,28 @@ class Fused(Method):
         return Output(z, fused, self.head(fused), {})
 
 
+class Headed(Fused):
+    """IBMA's network: the shared network with one more linear head per modality."""
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__(spec)
+        self.heads = nn.ModuleDict(
+            {name: nn.Linear(spec.width, spec.task.outputs) for name in self.names}
+        )
+
+    def forward(self, x: Mapping[str, Tensor]) -> Output:
+        """x: modality -> [B, ...]; `extra` has the modality logits `logits/<modality>` [B, C]."""
+        out = super().forward(x)
+        out.extra = {f"logits/{name}": self.heads[name](out.z[name]) for name in self.names}
+        return out
+
+    def losses(self, out: Output, batch: Batch) -> dict[str, Tensor]:
+        """Task loss of every head (CE of paper Eq. 2): `ce/<modality>` and `ce/fused`."""
+        loss = self.spec.task.loss
+        terms = {f"ce/{n}": loss(out.extra[f"logits/{n}"], batch.y) for n in self.names}
+        return terms | {"ce/fused": loss(out.logits, batch.y)}
+
+
 def names() -> list[str]:
     """Every method there is: one per module of this package."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__))

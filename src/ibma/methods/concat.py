@@ -1,12 +1,8 @@
-"""Concat: one linear layer on the concatenated embeddings.
+"""Concat: the embeddings side by side, one linear layer (the simplest baseline).
 
-Source: GeWu-Lab/OGM-GE_CVPR2022@343dc1d, models/fusion_modules.py (ConcatFusion): no hidden layer,
-activation, norm or dropout; the first modality comes first. The paper cites Perez et al. 2018, who
-describe FiLM; its text says "early fusion method, Concat", which is what stands here. The logits
-are a sum of unimodal linear scores: nothing crosses modalities after the encoders.
-
-CHOICE: xavier-normal weights and zero bias for the linear layer (OGM-GE initialises the whole model
-so; the encoders here keep their own initialisation).
+Source: GeWu-Lab/OGM-GE_CVPR2022@343dc1d, models/fusion_modules.py, ConcatFusion (audio before
+visual); with three modalities the same over three. The paper cites Perez 2018 here, which is FiLM;
+its text says early fusion by concatenation, and that is what this is.
 """
 
 from __future__ import annotations
@@ -20,7 +16,13 @@ from ibma.methods import Method, Output, Spec
 
 
 class Model(Method):
-    """Task loss only; `fused` is the concatenation [B, M D]."""
+    """logits = W [z_1; ...; z_M] + b: a sum of linear scores, with no term across modalities.
+
+    CHOICE: the method keeps its own fusion instead of the shared attention block (the paper says
+    both "same fusion" and "same encoders"). CHOICE: the linear layer starts xavier-normal with zero
+    bias as in OGM-GE; the encoders keep their own start. `Output.fused` is the concatenation,
+    [B, M * D], for want of a fused representation of width D.
+    """
 
     def __init__(self, spec: Spec) -> None:
         super().__init__(spec)

@@ -26,19 +26,19 @@ from itertools import permutations
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ibma import bounds
 from ibma.centroids import ClassSums
 from ibma.errors import IbmaError
-from ibma.methods import Batches, Fused, Output, Spec
+from ibma.methods import Batches, Headed, Output, Spec
 from ibma.store import Batch
 
 FUSED = "fused"
 BOUNDS = ("ibb", "released")
 
 
-class Model(Fused):
+class Model(Headed):
     """IBMA. align: False drops the modality-specific bounds (the ablation of Table 5).
 
     bound: "ibb" (the paper) or "released" (per-batch Q with gradient, modalities only, as the
@@ -58,9 +58,6 @@ class Model(Fused):
         self.align = align
         self.bound = bound
         self.assignment = spec.assignment
-        self.heads = nn.ModuleDict(
-            {name: nn.Linear(spec.width, spec.task.outputs) for name in self.names}
-        )
         systems, classes = spec.systems
         for name in (*self.names, FUSED):
             self.register_buffer(f"centroids_{name}", torch.zeros(systems, classes, spec.width))
@@ -69,13 +66,9 @@ class Model(Fused):
 
     def losses(self, out: Output, batch: Batch) -> dict[str, Tensor]:
         """Terms `ce/<modality>`, `ce/fused` and, times eta, `ibb/<j>|<j'>`, `ibb/fused`."""
-        task = self.spec.task
-        terms = {
-            f"ce/{name}": task.loss(self.heads[name](out.z[name]), batch.y) for name in self.names
-        }
-        terms[f"ce/{FUSED}"] = task.loss(out.logits, batch.y)
-        bounds_ = self.bound_terms(out, task.systems(batch.y), batch.index)
-        return terms | {name: self.eta * value for name, value in bounds_.items()}
+        terms = super().losses(out, batch)
+        bound = self.bound_terms(out, self.spec.task.systems(batch.y), batch.index)
+        return terms | {name: self.eta * value for name, value in bound.items()}
 
     def bound_terms(self, out: Output, systems: Tensor, index: Tensor) -> dict[str, Tensor]:
         """The bounds in nats, not yet weighted. systems: one-hot labels [B, G, K]."""

@@ -1,0 +1,249 @@
+"""Every method on tiny problems: shapes, finite terms, learning, refusals."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor
+
+from ibma import methods, tasks
+from ibma.centroids import Assignment
+from ibma.errors import IbmaError
+from ibma.methods import Modality, Spec
+from ibma.store import Batch
+
+WIDTH, INPUTS, CLASSES = 8, 5, ("a", "b", "c")
+METHODS = ["ce3", "concat", "ibma", "omib"]
+EPOCHS = 10  # OMIB warms up for 5 of them
+
+
+def spec(kind: str = "classify", modalities: int = 2) -> Spec:
+    names = [f"view{m}" for m in range(modalities)]
+    entry = Modality("vector", (INPUTS,), {"name": "mlp", "hidden": [16]})
+    return Spec(
+        modalities=dict.fromkeys(names, entry),
+        task=tasks.build(kind, CLASSES),
+        width=WIDTH,
+        heads=2,
+        epochs=EPOCHS,
+        systems=(3, 2) if kind == "multilabel" else (1, 3),
+        assignment=Assignment(),
+        eta=0.5,
+        u=dict.fromkeys(names, 0.1),
+    )
+
+
+def make(method: str, kind: str = "classify", modalities: int = 2, **hparams: object):
+    torch.manual_seed(0)
+    return methods.build(method, spec(kind, modalities), **hparams)
+
+
+def batch(kind: str = "classify", modalities: int = 2, n: int = 12, absent: bool = False) -> Batch:
+    """Views are noisy linear images of the labels; `absent` leaves the last class or label out."""
+    random = torch.Generator().manual_seed(1)
+    y = torch.arange(n) % (2 if absent else 3)
+    one_hot = torch.eye(3)[y]
+    if kind == "multilabel":
+        one_hot = torch.maximum(one_hot, one_hot.roll(1, 0))
+        one_hot[:, 2] *= not absent
+    x = {
+        f"view{m}": one_hot @ torch.randn(3, INPUTS, generator=random)
+        + 0.1 * torch.randn(n, INPUTS, generator=random)
+        for m in range(modalities)
+    }
+    return Batch(x, one_hot if kind == "multilabel" else y, torch.arange(n))
+
+
+@torch.no_grad()
+def start_epoch(model: methods.Method, epoch: int, data: Batch) -> None:
+    model.eval()
+    model.before_epoch(epoch, lambda: [data])
+    model.train()
+
+
+def total(terms: dict[str, Tensor]) -> Tensor:
+    return torch.stack(list(terms.values())).sum()
+
+
+@pytest.mark.parametrize("kind", ["classify", "multilabel"])
+@pytest.mark.parametrize("modalities", [2, 3])
+@pytest.mark.parametrize("method", METHODS)
+def test_shapes(method, modalities, kind):
+    model, data = make(method, kind, modalities), batch(kind, modalities)
+    out = model(data.x)
+    assert out.logits.shape == (12, 3)
+    assert out.fused.shape == (12, modalities * WIDTH if method == "concat" else WIDTH)
+    assert list(out.z) == list(data.x)
+    assert all(value.shape == (12, WIDTH) for value in out.z.values())
+
+
+@pytest.mark.parametrize("kind", ["classify", "multilabel"])
+@pytest.mark.parametrize(("n", "absent"), [(12, False), (2, False), (12, True)])
+@pytest.mark.parametrize("method", METHODS)
+def test_every_term_and_gradient_is_finite_in_every_phase(method, n, absent, kind):
+    model, data = make(method, kind), batch(kind, n=n, absent=absent)
+    for epoch in (0, EPOCHS - 1):
+        start_epoch(model, epoch, data)
+        terms = model.losses(model(data.x), data)
+        assert all(value.shape == () and value.isfinite() for value in terms.values())
+        model.zero_grad(set_to_none=True)
+        total(terms).backward()
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        assert gradients
+        assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_evaluation_takes_a_batch_of_one_and_is_the_same_twice(method):
+    model, data = make(method), batch()
+    start_epoch(model, EPOCHS - 1, data)
+    model.eval()
+    with torch.no_grad():
+        whole = model(data.x)
+        again = model(data.x)
+        one = model({name: value[:1] for name, value in data.x.items()})
+    torch.testing.assert_close(whole.logits, again.logits, rtol=0, atol=0)
+    torch.testing.assert_close(one.logits, whole.logits[:1])
+
+
+@pytest.mark.parametrize("kind", ["classify", "multilabel"])
+@pytest.mark.parametrize("modalities", [2, 3])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_few_steps_learn_the_task(method, modalities, kind):
+    model, data = make(method, kind, modalities), batch(kind, modalities)
+    optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
+
+    def task_loss() -> float:
+        model.eval()
+        with torch.no_grad():
+            return float(model.spec.task.loss(model(data.x).logits, data.y))
+
+    start_epoch(model, EPOCHS - 1, data)
+    model(data.x)  # batch statistics exist from here on
+    before = task_loss()
+    model.train()
+    for _ in range(40):
+        optimiser.zero_grad()
+        total(model.losses(model(data.x), data)).backward()
+        optimiser.step()
+    assert task_loss() < 0.7 * before
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_mixed_precision_forward_full_precision_losses(method):
+    """The loop runs `forward` under autocast and `losses` outside it."""
+    model, data = make(method), batch()
+    for epoch in (0, EPOCHS - 1):
+        start_epoch(model, epoch, data)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            out = model(data.x)
+        loss = total(model.losses(out, data))
+        loss.backward()
+        assert loss.isfinite()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_noise_comes_from_the_global_generator(method):
+    data, runs = batch(), []
+    for _ in range(2):
+        model = make(method)
+        start_epoch(model, EPOCHS - 1, data)
+        torch.manual_seed(7)
+        runs.append(model(data.x).logits)
+    torch.testing.assert_close(*runs, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_unknown_parameter_is_refused_in_one_line(method):
+    with pytest.raises(IbmaError, match="betaa") as caught:
+        make(method, betaa=1.0)
+    assert "\n" not in str(caught.value)
+
+
+def test_concat_has_no_interaction_between_modalities():
+    """Its logits are a sum of one linear score per modality."""
+    model, data = make("concat").eval(), batch()
+    z = model.encode(data.x)
+    weights = model.head.weight.split(WIDTH, dim=1)
+    scores = sum(value @ weight.T for value, weight in zip(z.values(), weights, strict=True))
+    torch.testing.assert_close(model(data.x).logits, scores + model.head.bias)
+
+
+def test_ce3_gives_every_head_a_gradient_and_weight_one():
+    model, data = make("ce3", modalities=3), batch(modalities=3)
+    terms = model.losses(model(data.x), data)
+    assert list(terms) == ["ce/view0", "ce/view1", "ce/view2", "ce/fused"]
+    total(terms).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_ce3_is_ibma_without_the_bound():
+    """Same network, same start, same cross-entropies: only the bound terms differ."""
+    ce3, ibma, data = make("ce3"), make("ibma"), batch()
+    terms = ibma.losses(ibma(data.x), data)
+    for name, value in ce3.losses(ce3(data.x), data).items():
+        torch.testing.assert_close(value, terms[name])
+
+
+def omib_gradients(epoch: int) -> dict[str, bool]:
+    model, data = make("omib"), batch()
+    start_epoch(model, epoch, data)
+    total(model.losses(model(data.x), data)).backward()
+    parts: dict[str, bool] = {}
+    for name, parameter in model.named_parameters():
+        part = name.split(".")[0]
+        parts[part] = parts.get(part, False) or parameter.grad is not None
+    return parts
+
+
+def test_omib_warm_up_trains_encoders_and_decoders_only():
+    assert omib_gradients(4) == {
+        "encoders": True,
+        "gaussians": False,
+        "fusion": False,
+        "head": False,
+        "decoders": True,
+    }
+    assert all(omib_gradients(5).values())
+
+
+def test_omib_terms_keep_their_names_in_both_phases():
+    model, data, names = make("omib"), batch(), []
+    for epoch in (0, EPOCHS - 1):
+        start_epoch(model, epoch, data)
+        names.append(list(model.losses(model(data.x), data)))
+    assert names[0] == names[1] == ["task", "kl/view0", "kl/view1", "trb/view0", "trb/view1"]
+
+
+@pytest.mark.parametrize(("epochs", "expected"), [(500, 50), (20, 5), (12, 5), (3, 1), (1, 0)])
+def test_omib_warm_up_length(epochs, expected):
+    from ibma.methods.omib import warm_up_length
+
+    assert warm_up_length(epochs) == expected
+
+
+def test_omib_beta_scales_the_compression_terms_only():
+    data = batch()
+    small, large = make("omib", beta=0.1), make("omib", beta=0.2)
+    terms = []
+    for model in (small, large):
+        start_epoch(model, EPOCHS - 1, data)
+        torch.manual_seed(3)
+        terms.append(model.losses(model(data.x), data))
+    for name, value in terms[0].items():
+        factor = 2.0 if name.startswith("kl/") else 1.0
+        torch.testing.assert_close(terms[1][name], factor * value)
+
+
+def test_state_round_trip_gives_the_same_predictions():
+    """A resumed run rebuilds the model and loads its state."""
+    data = batch()
+    for method in METHODS:
+        model = make(method)
+        start_epoch(model, EPOCHS - 1, data)
+        model(data.x)
+        state = copy.deepcopy(model.state_dict())
+        torch.manual_seed(99)
+        fresh = methods.build(method, spec())
+        fresh.load_state_dict(state)
+        torch.testing.assert_close(fresh.eval()(data.x).logits, model.eval()(data.x).logits)
