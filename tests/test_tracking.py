@@ -12,7 +12,11 @@ from ibma import tracking
 from ibma.errors import IbmaError
 
 PARAMS = SimpleNamespace(
-    profile="twin", tasks={"digits": {}}, methods={"concat": {}}, variants={"ibma": {}}
+    profile="twin",
+    seeds=3,
+    tasks={"digits": {}},
+    methods={"concat": {}},
+    variants={"ibma": {}},
 )
 
 

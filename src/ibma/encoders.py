@@ -7,8 +7,8 @@ the given configuration. transformers is imported only where a backbone needs it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Any, Protocol, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +18,22 @@ from ibma.errors import IbmaError
 
 IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
 TRAINED = ("all", "last", "none")
+READS = {  # encoder -> kinds of modality it can read
+    "resnet": ("audio", "frames", "image"),
+    "vit": ("frames", "image"),
+    "bert": ("text",),
+    "mlp": ("vector", "expression"),
+}
+SIZES = {  # encoder -> keys of a network that starts at random
+    "resnet": ("channels", "embedding_size", "hidden_sizes", "depths"),
+    "vit": ("size", "patch_size", "hidden_size", "layers", "heads"),
+    "bert": ("vocab_size", "max_length", "hidden_size", "layers", "heads"),
+    "mlp": ("hidden",),
+}
 
 
 class Pixels(nn.Module):
-    """uint8 [n, 3, S, S] -> normalised float, on whatever device the pixels are."""
+    """uint8 -> float with ImageNet's mean and deviation, on whatever device the pixels are."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,55 +41,77 @@ class Pixels(nn.Module):
         self.register_buffer("std", torch.tensor(IMAGE_STD).view(3, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[n, 3, S, S] uint8 -> [n, 3, S, S] float."""
+        """[..., 3, S, S] uint8 -> [..., 3, S, S] float."""
         return (x.float() / 255.0 - self.get_buffer("mean")) / self.get_buffer("std")
 
 
 class Spectrogram(nn.Module):
-    """[B, n_mels, T] -> [B, 1, n_mels, T], each example standardised.
+    """Standardise each example; repeat it when pretrained weights want more than one channel.
 
     CHOICE: per example (alternative: training statistics), so that loudness carries nothing.
     """
 
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+
     def forward(self, x: Tensor) -> Tensor:
-        """[B, n_mels, T] -> [B, 1, n_mels, T]."""
-        return F.layer_norm(x.float(), x.shape[1:]).unsqueeze(1)
+        """[B, n_mels, T] -> [B, channels, n_mels, T]."""
+        standard = F.layer_norm(x.float(), x.shape[1:])
+        return standard.unsqueeze(1).expand(-1, self.channels, -1, -1)
+
+
+class Standardise(nn.Module):
+    """Standardise vectors with statistics of train that are not learned.
+
+    CHOICE: the running mean over all batches seen (alternative: an exponential one, which would
+    still lag behind after the few batches of a small data set). Values stop at 10 deviations, so
+    that a column that is constant in train cannot explode on test.
+    """
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(inputs, affine=False, momentum=None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, d] -> [B, d]; in training mode B >= 2."""
+        return cast(Tensor, self.norm(x.float())).clamp(-10.0, 10.0)
+
+
+class Backbone(Protocol):
+    """A network with a known output width."""
+
+    width: int
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[B, ...] -> [B, width]."""
+        ...
 
 
 class ResNet(nn.Module):
     """Basic-block ResNet with global average pooling; ResNet-18 unless configured smaller."""
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    def __init__(self, config: Mapping[str, Any], kind: str) -> None:
         super().__init__()
         from transformers.models.resnet.configuration_resnet import ResNetConfig
         from transformers.models.resnet.modeling_resnet import ResNetModel
 
-        sizes = list(config.get("hidden_sizes", [64, 128, 256, 512]))
-        default = ResNetConfig(
-            layer_type="basic",
-            num_channels=config.get("channels", 3),
-            embedding_size=config.get("embedding_size", 64),
-            hidden_sizes=sizes,
-            depths=list(config.get("depths", [2, 2, 2, 2])),
-        )
-        self.backbone = _backbone(ResNetModel, default, config)
-        self.width = int(self.backbone.config.hidden_sizes[-1])
+        sizes = {
+            "num_channels": config.get("channels", 1 if kind == "audio" else 3),
+            "embedding_size": config.get("embedding_size", 64),
+            "hidden_sizes": config.get("hidden_sizes", [64, 128, 256, 512]),
+            "depths": config.get("depths", [2, 2, 2, 2]),
+        }
+        self.network = _network(ResNetModel, ResNetConfig, {"layer_type": "basic", **sizes}, config)
+        widths, depths = self.network.config.hidden_sizes, self.network.config.depths
+        _require(len(widths) == len(depths), "resnet", "hidden_sizes and depths differ in length")
+        self.channels = int(self.network.config.num_channels)
+        _require(kind == "audio" or self.channels == 3, "resnet", "channels: pictures have 3")
+        self.width = int(widths[-1])
 
     def forward(self, x: Tensor) -> Tensor:
-        """[n, channels, H, W] -> [n, width]."""
-        return cast(Tensor, self.backbone(pixel_values=x).pooler_output.flatten(1))
-
-
-class Frames(nn.Module):
-    """One shared image network over the frames, then the mean over time (paper 4.2)."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, T, 3, S, S] -> [B, width]."""
-        return cast(Tensor, self.network(x.flatten(0, 1)).unflatten(0, x.shape[:2]).mean(1))
+        """[B, channels, H, W] -> [B, width]."""
+        return cast(Tensor, self.network(pixel_values=x).pooler_output.flatten(1))
 
 
 class ViT(nn.Module):
@@ -87,143 +121,210 @@ class ViT(nn.Module):
     gradients at the patches.
     """
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    def __init__(self, config: Mapping[str, Any], size: int) -> None:
         super().__init__()
         from transformers.models.vit.configuration_vit import ViTConfig
         from transformers.models.vit.modeling_vit import ViTModel
 
-        width = config.get("hidden_size", 768)
-        default = ViTConfig(
-            image_size=config.get("size", 224),
-            patch_size=config.get("patch_size", 16),
-            hidden_size=width,
-            num_hidden_layers=config.get("layers", 12),
-            num_attention_heads=config.get("heads", 12),
-            intermediate_size=4 * width,
+        _require(
+            config.get("size", size) == size, "vit", f"size: the stored pictures are {size} wide"
         )
-        self.backbone = _backbone(ViTModel, default, config, add_pooling_layer=False)
-        self.width = int(self.backbone.config.hidden_size)
+        sizes = {"image_size": size, "patch_size": config.get("patch_size", 16), **_block(config)}
+        self.network = _network(ViTModel, ViTConfig, sizes, config, add_pooling_layer=False)
+        patch = int(self.network.config.patch_size)
+        _require(size % patch == 0, "vit", f"patch_size {patch} does not divide size {size}")
+        self.interpolate = int(self.network.config.image_size) != size
+        self.width = int(self.network.config.hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[n, 3, S, S] -> [n, width]."""
-        return cast(Tensor, self.backbone(pixel_values=x).last_hidden_state[:, 1:].mean(1))
+        """[B, 3, S, S] -> [B, width]."""
+        out = self.network(pixel_values=x, interpolate_pos_encoding=self.interpolate)
+        return cast(Tensor, out.last_hidden_state[:, 1:].mean(1))
+
+
+class Frames(nn.Module):
+    """One shared image network over the frames, then the mean over time (paper 4.2)."""
+
+    def __init__(self, network: Backbone) -> None:
+        super().__init__()
+        self.network = network
+        self.width = network.width
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, T, 3, S, S] -> [B, width]."""
+        each = self.network(x.flatten(0, 1))
+        return each.reshape(*x.shape[:2], self.width).mean(1)
 
 
 class Bert(nn.Module):
     """BERT; read-out is the mean over tokens that are not padding (id 0)."""
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    def __init__(self, config: Mapping[str, Any], length: int) -> None:
         super().__init__()
         from transformers.models.bert.configuration_bert import BertConfig
         from transformers.models.bert.modeling_bert import BertModel
 
-        width = config.get("hidden_size", 768)
-        default = BertConfig(
-            vocab_size=config.get("vocab_size", 30522),
-            max_position_embeddings=max(config.get("max_length", 512), 2),
-            hidden_size=width,
-            num_hidden_layers=config.get("layers", 12),
-            num_attention_heads=config.get("heads", 12),
-            intermediate_size=4 * width,
+        sizes = {
+            "vocab_size": config.get("vocab_size", 30522),
+            "max_position_embeddings": config.get("max_length", 512),
+            **_block(config),
+        }
+        self.network = _network(BertModel, BertConfig, sizes, config, add_pooling_layer=False)
+        longest = int(self.network.config.max_position_embeddings)
+        _require(
+            length <= longest, "bert", f"max_length {longest}: the stored texts have {length} ids"
         )
-        self.backbone = _backbone(BertModel, default, config, add_pooling_layer=False)
-        self.width = int(self.backbone.config.hidden_size)
+        self.width = int(self.network.config.hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Token ids [B, L] -> [B, width]; an empty text is attended to as one padding token."""
-        ids = x.long()
-        mask = (ids != 0).float()
-        mask[:, 0] = torch.where(mask.sum(1) == 0, 1.0, mask[:, 0])
-        states = self.backbone(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+        """Token ids [B, L] -> [B, width]; an empty text counts as one padding token."""
+        mask = (x != 0).long()
+        mask[:, 0] |= (mask.sum(1) == 0).long()
+        states = self.network(input_ids=x.long(), attention_mask=mask).last_hidden_state
         return cast(Tensor, (states * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True))
 
 
 class MLP(nn.Module):
-    """Vectors: batch standardisation without learned scale (CHOICE), hidden ReLU layers."""
+    """Hidden ReLU layers over a vector."""
 
     def __init__(self, config: Mapping[str, Any], inputs: int) -> None:
         super().__init__()
-        sizes = [inputs, *config.get("hidden", [512])]
-        layers: list[nn.Module] = [nn.BatchNorm1d(inputs, affine=False)]
+        hidden = config.get("hidden", [512])
+        listed = isinstance(hidden, list) and all(isinstance(n, int) and n > 0 for n in hidden)
+        _require(listed, "mlp", f"hidden {hidden}: expected a list of layer widths")
+        sizes = [inputs, *hidden]
+        layers: list[nn.Module] = []
         for before, after in zip(sizes[:-1], sizes[1:], strict=True):
             layers += [nn.Linear(before, after), nn.ReLU()]
         self.layers = nn.Sequential(*layers)
-        self.width = int(sizes[-1])
+        self.width: int = sizes[-1]
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, d] -> [B, width]."""
-        return cast(Tensor, self.layers(x.float()))
+        return cast(Tensor, self.layers(x))
 
 
-KEYS = {
-    "resnet": {"channels", "embedding_size", "hidden_sizes", "depths", "pretrained"},
-    "vit": {"size", "patch_size", "hidden_size", "layers", "heads", "pretrained"},
-    "bert": {"vocab_size", "max_length", "hidden_size", "layers", "heads", "pretrained"},
-    "mlp": {"hidden"},
-}
+class Encoder(nn.Module):
+    """Prepare the input, run the backbone, project to the shared width.
+
+    train: "all" trains both, "last" the projection only, "none" neither (a fixed random
+    projection). What does not train also stays in evaluation mode, so that its batch statistics
+    and dropout do not move either.
+    """
+
+    def __init__(self, prepare: nn.Module, backbone: Backbone, width: int, train: str) -> None:
+        super().__init__()
+        self.prepare = prepare
+        self.backbone = cast(nn.Module, backbone)
+        self.projection = nn.Linear(backbone.width, width)
+        self.frozen = train != "all"
+        self.backbone.requires_grad_(train == "all")
+        self.projection.requires_grad_(train != "none")
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch mode; a frozen backbone stays as it is."""
+        super().train(mode)
+        if self.frozen:
+            self.backbone.eval()
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Stored features [B, ...] -> [B, D]."""
+        return cast(Tensor, self.projection(self.backbone(self.prepare(x))))
 
 
-def build(config: Mapping[str, Any], *, kind: str, shape: tuple[int, ...], width: int) -> nn.Module:
+def build(config: Mapping[str, Any], *, kind: str, shape: tuple[int, ...], width: int) -> Encoder:
     """Return a module from a batch of stored features [B, *shape] to [B, width].
 
     config: `tasks.<task>.encoders.<modality>` with `name` (resnet, vit, bert, mlp), the network's
-    own keys (`KEYS`) and `train`: all, last (only the projection to `width`) or none.
-    Raises IbmaError for an unknown name or key, or a kind the network cannot read.
+    own keys (`SIZES`) or `pretrained`, and `train`: all, last or none (see `Encoder`).
+    Raises IbmaError for an unknown name, key or value, sizes that do not fit the stored features, a
+    kind the network cannot read, and pretrained weights that cannot be had or do not fit.
     """
     name = str(config.get("name"))
-    if name not in KEYS:
-        raise IbmaError(f"params.yaml: unknown encoder '{name}': expected one of {', '.join(KEYS)}")
-    unknown = set(config) - KEYS[name] - {"name", "train"}
-    if unknown:
-        raise IbmaError(
-            f"params.yaml: encoder {name}: unknown key '{min(unknown)}': "
-            f"expected some of {', '.join(sorted(KEYS[name] | {'train'}))}"
-        )
-    body = _body(name, config, kind, shape)
-    projection = nn.Linear(_width_of(body), width)
-    return _freeze(nn.Sequential(body, projection), str(config.get("train", "all")))
+    _check(name, config, kind)
+    backbone: Backbone
+    prepare: nn.Module
+    if name == "mlp":
+        prepare, backbone = Standardise(shape[0]), MLP(config, shape[0])
+    elif name == "bert":
+        prepare, backbone = nn.Identity(), Bert(config, shape[0])
+    elif kind == "audio":
+        network = ResNet(config, kind)
+        prepare, backbone = Spectrogram(network.channels), network
+    else:
+        image = ResNet(config, kind) if name == "resnet" else ViT(config, shape[-1])
+        prepare, backbone = Pixels(), Frames(image) if kind == "frames" else image
+    return Encoder(prepare, backbone, width, config.get("train", "all"))
 
 
-def _body(name: str, config: Mapping[str, Any], kind: str, shape: tuple[int, ...]) -> nn.Sequential:
-    pixels: dict[str, Callable[[], nn.Module]] = {
-        "resnet": lambda: ResNet(config),
-        "vit": lambda: ViT(config),
+def _check(name: str, config: Mapping[str, Any], kind: str) -> None:
+    if name not in SIZES:
+        known = ", ".join(SIZES)
+        raise IbmaError(f"params.yaml: unknown encoder '{name}': expected one of {known}")
+    known_keys = {"name", "train", *SIZES[name]} | ({"pretrained"} if name != "mlp" else set())
+    unknown = sorted(set(config) - known_keys)
+    expected = ", ".join(sorted(known_keys))
+    _require(
+        not unknown, name, f"unknown key '{''.join(unknown[:1])}': expected some of {expected}"
+    )
+    train = config.get("train", "all")
+    _require(train in TRAINED, name, f"train '{train}': expected one of {', '.join(TRAINED)}")
+    _require(kind in READS[name], name, f"it reads {', '.join(READS[name])}, not {kind}")
+    if config.get("pretrained") is not None:
+        given = sorted(set(config) & set(SIZES[name]))
+        _require(not given, name, f"{', '.join(given)}: sizes come with pretrained, remove them")
+
+
+def _require(holds: bool, name: str, message: str) -> None:
+    if not holds:
+        raise IbmaError(f"params.yaml: encoder {name}: {message}")
+
+
+def _block(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Sizes of a transformer; the base model's unless configured smaller."""
+    width, heads = config.get("hidden_size", 768), config.get("heads", 12)
+    name = str(config["name"])
+    numbers = isinstance(width, int) and isinstance(heads, int) and heads > 0
+    _require(
+        numbers and width % heads == 0,
+        name,
+        f"hidden_size {width} is not a multiple of {heads} heads",
+    )
+    return {
+        "hidden_size": width,
+        "num_hidden_layers": config.get("layers", 12),
+        "num_attention_heads": heads,
+        "intermediate_size": 4 * width,
     }
-    if kind == "audio" and name == "resnet":
-        return nn.Sequential(Spectrogram(), ResNet(config))
-    if kind == "image" and name in pixels:
-        return nn.Sequential(Pixels(), pixels[name]())
-    if kind == "frames" and name in pixels:
-        return nn.Sequential(Frames(nn.Sequential(Pixels(), pixels[name]())))
-    if kind == "text" and name == "bert":
-        return nn.Sequential(Bert(config))
-    if kind in ("vector", "expression") and name == "mlp":
-        return nn.Sequential(MLP(config, shape[0]))
-    raise IbmaError(f"params.yaml: encoder {name} cannot read a modality of kind '{kind}'")
 
 
-def _width_of(body: nn.Module) -> int:
-    return next(int(m.width) for m in body.modules() if isinstance(m, ResNet | ViT | Bert | MLP))
+def _network(
+    model: Any, configuration: Any, sizes: dict[str, Any], config: Mapping[str, Any], **options: Any
+) -> Any:
+    """A transformers model at random from `sizes`, or with the weights that config names."""
+    from huggingface_hub.errors import StrictDataclassError
 
-
-def _freeze(encoder: nn.Sequential, train: str) -> nn.Sequential:
-    if train not in TRAINED:
-        raise IbmaError(
-            f"params.yaml: encoder train '{train}': expected one of {', '.join(TRAINED)}"
-        )
-    if train != "all":
-        (encoder[0] if train == "last" else encoder).requires_grad_(False)
-    return encoder
-
-
-def _backbone(model: Any, default: Any, config: Mapping[str, Any], **options: Any) -> Any:
-    source = config.get("pretrained")
+    name, source = config["name"], config.get("pretrained")
     if source is None:
-        return model(default, **options)
+        try:
+            return model(configuration(**sizes), **options)
+        except (StrictDataclassError, TypeError, ValueError) as error:
+            raise IbmaError(
+                f"params.yaml: encoder {name}: {' '.join(str(error).split())}"
+            ) from None
     try:
-        return model.from_pretrained(source, **options)
-    except OSError as error:
+        network, found = model.from_pretrained(source, output_loading_info=True, **options)
+    except (OSError, ValueError) as error:
         raise IbmaError(
-            f"params.yaml: encoder weights '{source}' are neither a local folder nor to be had "
-            f"({str(error).splitlines()[0]}): download them, or set pretrained to a local folder"
+            f"params.yaml: encoder {name}: pretrained '{source}' is neither a folder of weights "
+            f"nor to be downloaded ({str(error).splitlines()[0]}): correct the name, or download "
+            "the weights first and name their folder"
         ) from None
+    missing = [*found["missing_keys"], *found["mismatched_keys"]]
+    _require(
+        not missing,
+        name,
+        f"pretrained '{source}' lacks {len(missing)} of its tensors: it holds another network",
+    )
+    return network

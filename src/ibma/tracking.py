@@ -112,13 +112,13 @@ def _mirror(
 
 
 def _paths(params: Params, root: Path) -> Iterator[Path]:
-    """Yield records of the cells the profile names; others on disk belong to another profile."""
+    """Yield records of the cells and seeds the profile names; others belong to another profile."""
     for task in params.tasks:
         for method in (*params.methods, *params.variants):
-            folder = root / "runs" / task / method
-            yield from sorted(
-                folder.glob("seed_*.json"), key=lambda path: int(path.stem.removeprefix("seed_"))
-            )
+            for seed in range(params.seeds):
+                path = root / "runs" / task / method / f"seed_{seed}.json"
+                if path.exists():
+                    yield path
 
 
 def _experiment(client: MlflowClient, name: str, uri: str, root: Path) -> str:

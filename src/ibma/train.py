@@ -10,6 +10,7 @@ import math
 import os
 import platform
 import resource
+import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -375,8 +376,18 @@ def volatile(on: torch.device, seconds: list[float], started: str) -> dict[str, 
         "device": torch.cuda.get_device_name(on) if on.type == "cuda" else "cpu",
         "host": platform.node(),
         "torch": torch.__version__,
+        "git_commit": _commit(),
         "seconds_per_epoch": [round(value, 4) for value in seconds],
         "peak_memory_bytes": peak,
         "started": started,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _commit() -> str | None:
+    """The commit that is checked out, None outside git."""
+    try:
+        shown = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
+    except FileNotFoundError:
+        return None
+    return shown.stdout.strip() or None

@@ -113,7 +113,8 @@ class Model(Method):
         logits/<m> [B, C] of Dec_m, which sees noise in the warm-up and xi afterwards.
         """
         z = self.encode(x)
-        extra, zeta = {}, []
+        extra: dict[str, Tensor] = {}
+        zeta = []
         for name in self.names:
             mean, std = self.gaussians[name](z[name])
             extra |= {f"mean/{name}": mean, f"std/{name}": std}

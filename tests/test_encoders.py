@@ -1,0 +1,230 @@
+"""Encoders: shapes per kind, what they ignore, what they freeze, what they refuse."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from ibma import encoders
+from ibma.errors import IbmaError
+
+SOURCE = Path(encoders.__file__).parent.parent
+WIDTH = 6
+RESNET = {"name": "resnet", "embedding_size": 4, "hidden_sizes": [4, 8], "depths": [1, 1]}
+VIT = {"name": "vit", "patch_size": 8, "hidden_size": 8, "layers": 1, "heads": 2}
+BERT = {
+    "name": "bert",
+    "vocab_size": 20,
+    "max_length": 12,
+    "hidden_size": 8,
+    "layers": 1,
+    "heads": 2,
+}
+MLP = {"name": "mlp", "hidden": [10]}
+
+
+def pixels(*shape: int) -> torch.Tensor:
+    return torch.randint(0, 256, shape, dtype=torch.uint8)
+
+
+CASES = {
+    "audio": (RESNET, "audio", lambda n: torch.randn(n, 16, 24)),
+    "frames": (RESNET, "frames", lambda n: pixels(n, 3, 3, 16, 16)),
+    "frames vit": (VIT, "frames", lambda n: pixels(n, 3, 3, 16, 16)),
+    "image": (RESNET, "image", lambda n: pixels(n, 3, 16, 16)),
+    "image vit": (VIT, "image", lambda n: pixels(n, 3, 16, 16)),
+    "text": (BERT, "text", lambda n: torch.randint(1, 20, (n, 12), dtype=torch.int32)),
+    "vector": (MLP, "vector", lambda n: torch.randn(n, 7)),
+    "expression": (MLP, "expression", lambda n: torch.randn(n, 7)),
+}
+
+
+def build(config, kind, x, **more) -> encoders.Encoder:
+    torch.manual_seed(0)
+    return encoders.build({**config, **more}, kind=kind, shape=tuple(x.shape[1:]), width=WIDTH)
+
+
+@pytest.fixture(params=CASES)
+def case(request):
+    config, kind, make = CASES[request.param]
+    torch.manual_seed(1)
+    return config, kind, make(4)
+
+
+def test_every_kind_becomes_a_finite_embedding_that_learns(case):
+    config, kind, x = case
+    encoder = build(config, kind, x)
+    z = encoder(x)
+    assert z.shape == (4, WIDTH)
+    assert z.dtype == torch.float32
+    z.square().sum().backward()
+    gradients = [p.grad for p in encoder.backbone.parameters()]
+    assert all(g is not None and g.isfinite().all() for g in gradients)
+    assert any(g.abs().sum() > 0 for g in gradients)
+
+
+def test_an_example_does_not_depend_on_its_batch_at_evaluation(case):
+    config, kind, x = case
+    encoder = build(config, kind, x)
+    encoder(x)  # running statistics
+    encoder.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(x[:1]), encoder(x)[:1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("train", "backbone", "projection"),
+    [("all", True, True), ("last", False, True), ("none", False, False)],
+)
+def test_train_says_what_learns(case, train, backbone, projection):
+    config, kind, x = case
+    encoder = build(config, kind, x, train=train)
+    assert all(p.requires_grad is backbone for p in encoder.backbone.parameters())
+    assert all(p.requires_grad is projection for p in encoder.projection.parameters())
+
+
+def test_a_frozen_backbone_keeps_its_state_and_its_answer():
+    x = pixels(4, 3, 16, 16)
+    encoder = build(RESNET, "image", x, train="last")
+    before = {name: value.clone() for name, value in encoder.backbone.state_dict().items()}
+    encoder.train()
+    first = encoder(x)
+    for name, value in encoder.backbone.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+    torch.testing.assert_close(encoder.eval()(x), first, rtol=0, atol=0)
+
+
+def test_the_default_resnet_is_resnet_18():
+    encoder = encoders.build({"name": "resnet"}, kind="image", shape=(3, 32, 32), width=512)
+    parameters = sum(p.numel() for p in encoder.backbone.parameters())
+    assert parameters == 11_176_512  # ResNet-18 without its classifier
+
+
+def test_audio_gets_one_channel_by_default_and_ignores_loudness():
+    x = torch.randn(4, 16, 24)
+    encoder = build(RESNET, "audio", x).eval()
+    assert encoder.backbone.channels == 1
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(3.0 * x + 5.0), encoder(x), rtol=1e-3, atol=1e-4)
+
+
+def test_a_silent_clip_is_finite():
+    x = torch.full((4, 16, 24), -11.5)
+    assert build(RESNET, "audio", x)(x).isfinite().all()
+
+
+def test_frames_are_one_network_and_a_mean_over_time():
+    x = pixels(2, 3, 3, 16, 16)
+    encoder = build(VIT, "frames", x).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(x[:, [2, 0, 1]]), encoder(x))
+        still = x[:, :1].expand(-1, 3, -1, -1, -1)
+        assert not torch.allclose(encoder(still), encoder(x))
+
+
+def test_padding_does_not_change_a_text():
+    text = torch.tensor([[3, 7, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0]], dtype=torch.int32)
+    encoder = build(BERT, "text", text).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(text[:, :3]), encoder(text))
+        assert not torch.allclose(encoder(text), encoder(text.roll(1)))
+
+
+def test_an_empty_text_is_finite():
+    text = torch.zeros(2, 12, dtype=torch.int32)
+    assert build(BERT, "text", text)(text).isfinite().all()
+
+
+def test_vectors_are_standardised_by_the_mean_over_all_batches():
+    """Scale and offset of a column do not matter, and evaluation knows them after one batch."""
+    x = torch.randn(64, 7)
+    plain, moved = (build(MLP, "vector", x) for _ in range(2))
+    torch.testing.assert_close(moved(100.0 * x + 1000.0), plain(x), rtol=1e-3, atol=1e-3)
+    train_mode = plain(x)
+    torch.testing.assert_close(plain.eval()(x), train_mode, rtol=0.05, atol=0.05)
+
+
+def test_a_column_that_is_constant_in_train_cannot_explode():
+    x = torch.randn(16, 7)
+    x[:, 0] = 0.0
+    encoder = build(MLP, "vector", x)
+    encoder(x)
+    x[:, 0] = 5.0
+    assert encoder.prepare.eval()(x).abs().max() <= 10.0
+
+
+@pytest.mark.parametrize(
+    ("config", "kind", "shape", "named"),
+    [
+        ({"name": "resnett"}, "image", (3, 16, 16), "resnett"),
+        ({}, "image", (3, 16, 16), "None"),
+        ({**RESNET, "depth": 3}, "image", (3, 16, 16), "depth"),
+        ({**RESNET, "depths": [1]}, "image", (3, 16, 16), "depths"),
+        ({**RESNET, "depths": ["x", 1]}, "image", (3, 16, 16), "depths"),
+        ({**RESNET, "channels": 1}, "image", (3, 16, 16), "channels"),
+        ({**RESNET, "train": "some"}, "image", (3, 16, 16), "some"),
+        (RESNET, "vector", (7,), "vector"),
+        (BERT, "audio", (16, 24), "audio"),
+        ({**VIT, "size": 32}, "image", (3, 16, 16), "size"),
+        ({**VIT, "patch_size": 5}, "image", (3, 16, 16), "patch_size"),
+        ({**VIT, "heads": 3}, "image", (3, 16, 16), "heads"),
+        ({**BERT, "max_length": 8}, "text", (12,), "max_length"),
+        ({**MLP, "hidden": 10}, "vector", (7,), "hidden"),
+        ({**MLP, "pretrained": "x"}, "vector", (7,), "pretrained"),
+        ({**VIT, "pretrained": "x"}, "image", (3, 16, 16), "patch_size"),
+    ],
+)
+def test_bad_configuration_is_refused_in_one_line(config, kind, shape, named):
+    with pytest.raises(IbmaError, match=named) as caught:
+        encoders.build(config, kind=kind, shape=shape, width=WIDTH)
+    assert "\n" not in str(caught.value)
+
+
+def test_pretrained_weights_are_loaded_from_a_folder(tmp_path):
+    x = pixels(2, 3, 16, 16)
+    first = build(VIT, "image", x)
+    first.backbone.network.save_pretrained(tmp_path)
+    config = {"name": "vit", "pretrained": str(tmp_path)}
+    torch.manual_seed(5)
+    second = encoders.build(config, kind="image", shape=(3, 16, 16), width=WIDTH).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(second.backbone(x.float()), first.eval().backbone(x.float()))
+        larger = encoders.build(config, kind="image", shape=(3, 32, 32), width=WIDTH)
+        assert larger(pixels(2, 3, 32, 32)).shape == (2, WIDTH)  # positions are interpolated
+
+
+def test_pretrained_three_channel_weights_read_a_spectrogram(tmp_path):
+    build(RESNET, "image", pixels(2, 3, 16, 16)).backbone.network.save_pretrained(tmp_path)
+    config = {"name": "resnet", "pretrained": str(tmp_path)}
+    encoder = encoders.build(config, kind="audio", shape=(16, 24), width=WIDTH)
+    assert encoder(torch.randn(2, 16, 24)).shape == (2, WIDTH)
+
+
+def test_pretrained_weights_that_are_not_there(tmp_path):
+    config = {"name": "resnet", "pretrained": str(tmp_path)}
+    with pytest.raises(IbmaError, match="download") as caught:
+        encoders.build(config, kind="image", shape=(3, 16, 16), width=WIDTH)
+    assert "\n" not in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_pretrained_weights_of_another_network_are_refused(tmp_path):
+    """transformers would only warn and start at random."""
+    build(VIT, "image", pixels(2, 3, 16, 16)).backbone.network.save_pretrained(tmp_path)
+    config = {"name": "resnet", "pretrained": str(tmp_path)}
+    with pytest.raises(IbmaError, match="another network"):
+        encoders.build(config, kind="image", shape=(3, 16, 16), width=WIDTH)
+
+
+def test_a_vector_encoder_never_loads_transformers():
+    script = (
+        "import sys; from ibma import encoders; "
+        "encoders.build({'name': 'mlp'}, kind='vector', shape=(3,), width=4); "
+        "assert 'transformers' not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=SOURCE, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
