@@ -1,0 +1,149 @@
+"""CheXpert v1.0 (or -small) radiographs with the reports of CheXpert Plus; five labels.
+
+Layouts: `CheXpert-v1.0-small/{train,valid}.csv` with the images below it; the full release's
+`CheXpert-v1.0 batch N (...)` folders; `df_chexpert_plus_240401.csv` beside them. The test split is
+the official valid.csv (234 radiographs read by three radiologists).
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from ibma.datasets import Card, Counts, Dropped, Remote, Sample
+from ibma.errors import IbmaError
+
+LABELS = ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusion")
+REPORTS = "df_chexpert_plus_240401.csv"
+# lambert-x/medical_mae@953a460 util/dataloader_med.py: uncertain counts as positive for these two
+UNCERTAIN_IS_POSITIVE = {
+    "mixed": {"Edema", "Atelectasis"},
+    "ones": set(LABELS),
+    "zeros": set(),
+}
+
+CARD = Card(
+    title="CheXpert",
+    kind="multilabel",
+    classes=LABELS,
+    modalities={"image": "image", "text": "text"},
+    licence="Stanford University School of Medicine Research Use Agreement",
+    access="request",
+    paper=Counts(223_414, 234),
+    official=Counts(223_414, 234),
+    cite="J. Irvin et al., CheXpert: A large chest radiograph dataset with uncertainty labels and "
+    "expert comparison, AAAI 2019. P. Chambon et al., CheXpert Plus, arXiv 2405.19538.",
+    how_to_get=(
+        "register at https://aimi.stanford.edu/datasets/chexpert-plus and for CheXpert-v1.0, accept "
+        "the agreement, put CheXpert-v1.0-small/ and " + REPORTS + " into data/raw/chexpert"
+    ),
+    notes=(
+        "The counts are rows of train.csv and valid.csv: frontal and lateral views.",
+        "186 training images have no row in CheXpert Plus: they keep an empty text.",
+        "Not mentioned counts as negative; uncertain (-1) as the option `uncertain` says.",
+        "The authors' released code selects its epoch on the test set and uses the image alone at "
+        "test time; here the last epoch counts and both modalities are used.",
+    ),
+)
+FILES: tuple[Remote, ...] = ()
+
+
+def samples(
+    raw: Path, *, on_bad: str = "stop", uncertain: str = "mixed", frontal_only: bool = False
+) -> Iterator[Sample | Dropped]:
+    """Walk train.csv, then valid.csv; group = patient; text = findings and impression.
+
+    uncertain: what -1 becomes: `mixed` (1 for Edema and Atelectasis, else 0; medical_mae's rule),
+    `ones` or `zeros`. frontal_only: leave lateral views out (Table 1 counts both).
+
+    Raises IbmaError naming the file: no csv, a missing column, an unknown label value, and
+    (on_bad="stop") a listed image that is not there.
+    """
+    if uncertain not in UNCERTAIN_IS_POSITIVE:
+        raise IbmaError(f"params.yaml: uncertain '{uncertain}': expected mixed, ones or zeros")
+    root = _root(raw)
+    reports = _reports(raw / REPORTS)
+    for split, name in (("train", "train"), ("test", "valid")):
+        table = root / f"{name}.csv"
+        for line, row in _rows(table, ("Path", "Frontal/Lateral", *LABELS)):
+            if frontal_only and row["Frontal/Lateral"] != "Frontal":
+                continue
+            key = row["Path"].split("/", 1)[1]  # without `CheXpert-v1.0-small/`
+            image = _image(raw, root, key)
+            if image is None:
+                if on_bad == "stop":
+                    raise IbmaError(
+                        f"{root / key}: missing, but listed in {name}.csv line {line}: "
+                        "unpack the release again or set on_bad: drop"
+                    )
+                yield Dropped(key, "image listed but missing")
+                continue
+            label = tuple(
+                _label(row[label], label in UNCERTAIN_IS_POSITIVE[uncertain], table, line)
+                for label in LABELS
+            )
+            parts: dict[str, Path | str] = {"image": image, "text": reports.get(key, "")}
+            yield Sample(key.removesuffix(".jpg"), split, _patient(key), label, parts)
+
+
+def _root(raw: Path) -> Path:
+    for name in ("CheXpert-v1.0-small", "CheXpert-v1.0"):
+        if (raw / name / "train.csv").exists():
+            return raw / name
+    raise IbmaError(f"{raw}: no CheXpert-v1.0-small/train.csv: {CARD.how_to_get}")
+
+
+def _image(raw: Path, root: Path, key: str) -> Path | None:
+    """The image below the csv's folder, or below one of the full release's batch folders."""
+    inside = key.split("/", 1)[1]
+    batches = sorted(raw.glob("CheXpert-v1.0 batch *"))
+    places = [root / key, *(batch / inside for batch in batches)]
+    return next((path for path in places if path.exists()), None)
+
+
+def _patient(key: str) -> str:
+    return key.split("/")[1]
+
+
+def _label(value: str, uncertain_is_positive: bool, table: Path, line: int) -> int:
+    try:
+        return (
+            {"": 0, "0.0": 0, "0": 0, "1.0": 1, "1": 1, "-1.0": -1, "-1": -1}[value]
+            % 2
+            * (uncertain_is_positive or not value.startswith("-"))
+        )
+    except KeyError:
+        raise IbmaError(
+            f"{table}: line {line}: label value '{value}': expected 1.0, 0.0, -1.0 or empty"
+        ) from None
+
+
+def _reports(path: Path) -> dict[str, str]:
+    """`train/patientN/studyM/view.jpg` -> "findings: ..., impression: ..."."""
+    columns = ("path_to_image", "section_findings", "section_impression")
+    return {row["path_to_image"]: _text(row) for _, row in _rows(path, columns)}
+
+
+def _text(row: Mapping[str, str]) -> str:
+    """The released code's wording; a null, blank or literal backslash-n section is left out."""
+    sections = []
+    for name in ("findings", "impression"):
+        words = " ".join(row[f"section_{name}"].replace("\\n", " ").split())
+        if words and words.lower() not in ("nan", "none"):
+            sections.append(f"{name}: {words}")
+    return ", ".join(sections)
+
+
+def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
+    if not path.exists():
+        raise IbmaError(f"{path}: missing: {CARD.how_to_get}")
+    csv.field_size_limit(sys.maxsize)
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        missing = [name for name in columns if name not in (reader.fieldnames or ())]
+        if missing:
+            raise IbmaError(f"{path}: column '{missing[0]}' is missing: use the original file")
+        for row in reader:
+            yield reader.line_num, {name: row[name] or "" for name in row if name}

@@ -1,0 +1,105 @@
+"""CREMA-D: acted audio-visual emotions, 91 actors, 12 sentences, 6 emotions.
+
+Layout: CheyneyComputerScience/CREMA-D@1658cd3 (`AudioWAV/`, `VideoFlash/`) and the clip lists of
+GeWu-Lab/OGM-GE_CVPR2022@343dc1d (`OGM/{train,test}.csv`, no header, CRLF). A clip's label is the
+acted emotion in its name, not the crowd's vote.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+from ibma.datasets import Card, Counts, Dropped, Remote, Sample
+from ibma.errors import IbmaError
+
+LISTS = (
+    "https://raw.githubusercontent.com/GeWu-Lab/OGM-GE_CVPR2022/"
+    "343dc1d95c9bda88f105c0da8d24f185e0e98b54/data/CREMAD/"
+)
+
+CARD = Card(
+    title="CREMA-D",
+    kind="classify",
+    classes=("NEU", "HAP", "SAD", "FEA", "DIS", "ANG"),
+    modalities={"audio": "audio", "visual": "frames"},
+    licence="ODbL 1.0 and DbCL 1.0",
+    access="open",
+    paper=Counts(6698, 744),
+    official=Counts(6698, 744),
+    cite="H. Cao et al., CREMA-D: Crowd-sourced emotional multimodal actors dataset, "
+    "IEEE Trans. Affective Computing 5(4), 2014.",
+    how_to_get=(
+        "in data/raw/crema_d: GIT_LFS_SKIP_SMUDGE=1 git clone "
+        "https://github.com/CheyneyComputerScience/CREMA-D.git, then "
+        'git lfs pull -I "AudioWAV/*,VideoFlash/*" (3 GB; a zip download holds only pointers)'
+    ),
+    notes=(
+        "The counts are those of OGM-GE's lists; the lists, not the release, define the split.",
+        "All 91 actors are in both splits: it is not speaker-independent. No validation split.",
+        "Known glitches, all in train and kept: 1076_MTI_SAD_XX (silent wav, error picture), "
+        "1076_MTI_NEU_XX (very short flv), 1064_TIE_SAD_XX (no duration), 1064_IEO_DIS_MD "
+        "(one minute long).",
+        "The paper says log-mel spectrograms, OGM-GE uses plain log-STFT: see `spectrogram`.",
+    ),
+)
+FILES = (
+    Remote(
+        LISTS + "train.csv",
+        "68d0d3fd253830328fc92c68f3cf2e215db8c5b86757ad9c5112d2c76ba68bde",
+        "OGM/train.csv",
+    ),
+    Remote(
+        LISTS + "test.csv",
+        "14866c99301fd56fb4a16f8a7048a8a6372a47069aee9f216443bc718be45f1f",
+        "OGM/test.csv",
+    ),
+)
+
+
+def samples(raw: Path, *, on_bad: str = "stop") -> Iterator[Sample | Dropped]:
+    """Walk OGM's lists in order; group = actor.
+
+    Media lie in `AudioWAV/` and `VideoFlash/` below `raw` or below `raw/CREMA-D`.
+
+    Raises IbmaError, naming list and line: a name that is no CREMA-D clip, a label outside the
+    vocabulary or against the name, and (on_bad="stop") a clip without media.
+    """
+    media = raw / "CREMA-D" if (raw / "CREMA-D").is_dir() else raw
+    for split in ("train", "test"):
+        for line, clip, label in _listed(raw / "OGM" / f"{split}.csv"):
+            parts = {
+                "audio": media / "AudioWAV" / f"{clip}.wav",
+                "visual": media / "VideoFlash" / f"{clip}.flv",
+            }
+            missing = [path for path in parts.values() if not path.exists()]
+            if not missing:
+                yield Sample(clip, split, clip[:4], CARD.classes.index(label), parts)
+            elif on_bad == "drop":
+                yield Dropped(clip, f"{missing[0].name}: missing")
+            else:
+                raise IbmaError(
+                    f"{missing[0]}: missing, but listed in OGM/{split}.csv line {line}: "
+                    f"{CARD.how_to_get}"
+                )
+
+
+def _listed(path: Path) -> Iterator[tuple[int, str, str]]:
+    """Yield (line number, clip, label); a byte-order mark, CRLF and blank lines are harmless."""
+    if not path.exists():
+        raise IbmaError(f"{path}: missing: run `dvc repro download@crema_d`")
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        for line, row in enumerate(csv.reader(file), 1):
+            if not row:
+                continue
+            if len(row) != 2 or len(row[0].split("_")) != 4:
+                raise IbmaError(f"{path}: line {line}: expected 'AAAA_SSS_EEE_LL,EEE', found {row}")
+            clip, label = (cell.strip() for cell in row)
+            if label not in CARD.classes:
+                raise IbmaError(
+                    f"{path}: line {line}: label '{label}' is not one of {', '.join(CARD.classes)}"
+                )
+            if clip.split("_")[2] != label:
+                raise IbmaError(f"{path}: line {line}: label '{label}' contradicts name '{clip}'")
+            yield line, clip, label
