@@ -1,7 +1,7 @@
 """Fetch a data set's open files, checked and from several places; write twins.
 
-`IBMA_MIRROR=<folder>` serves `https://raw.githubusercontent.com/<owner>/<repo>/<commit>/<path>` from
-`<folder>/github/<owner>/<repo>/<commit>/<path>`; the checksum is the same and so is the code after it.
+`IBMA_MIRROR=<folder>` serves raw.githubusercontent.com/<owner>/<repo>/<commit>/<path> from
+<folder>/github/<owner>/<repo>/<commit>/<path>: same checksum, same code after it.
 """
 
 from __future__ import annotations
@@ -55,11 +55,13 @@ def _fetch(file: Remote, raw: Path, mirror: str | None) -> dict[str, Any]:
 
     target = raw / file.path
     from_mirror = mirror is not None and file.url.startswith(GITHUB)
-    downloader = _copy_from(Path(str(mirror))) if from_mirror else _http(file.url)
+    downloader = (
+        _copy_from(Path(str(mirror))) if from_mirror else pooch.HTTPDownloader(progressbar=True)
+    )
     try:
         pooch.retrieve(
             file.url,
-            known_hash=f"sha256:{file.sha256}",
+            known_hash=file.sha256 and f"sha256:{file.sha256}",
             fname=target.name,
             path=target.parent,
             downloader=downloader,
@@ -82,12 +84,6 @@ def _fetch(file: Remote, raw: Path, mirror: str | None) -> dict[str, Any]:
         "bytes": target.stat().st_size,
         "served_by": "mirror" if from_mirror else "public",
     }
-
-
-def _http(url: str) -> Any:
-    import pooch
-
-    return pooch.HTTPDownloader(progressbar=True)
 
 
 def _copy_from(mirror: Path) -> Callable[[str, str, object], None]:

@@ -40,8 +40,9 @@ def compute(kind: str, part: Part, params: Mapping[str, Any]) -> NDArray[Any]:
         return text(str(part), **params)
     path = Path(str(part))
     _present(path)
-    readers = {"audio": audio, "frames": frames, "image": image}
-    return readers[kind](path, **params)
+    if kind == "audio":
+        return audio(path, **params)
+    return frames(path, **params) if kind == "frames" else image(path, **params)
 
 
 def _present(path: Path) -> None:

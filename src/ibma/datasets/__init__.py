@@ -24,12 +24,13 @@ TWIN_MARKER = "TWIN"  # a file of this name at the root of a raw folder marks ge
 class Remote:
     """One file at a public address.
 
-    url: where it is fetched from. sha256: hex digest of its bytes. path: where it lies below
+    url: where it is fetched from. sha256: hex digest of its bytes (None: nobody published one, the
+    loader verifies what is inside). path: where it lies below
     `data/raw/<dataset>/`. unpack: True for a zip or tar archive that is unpacked there.
     """
 
     url: str
-    sha256: str
+    sha256: str | None
     path: str
     unpack: bool = False
 

@@ -36,8 +36,8 @@ CARD = Card(
     cite="J. Irvin et al., CheXpert: A large chest radiograph dataset with uncertainty labels and "
     "expert comparison, AAAI 2019. P. Chambon et al., CheXpert Plus, arXiv 2405.19538.",
     how_to_get=(
-        "register at https://aimi.stanford.edu/datasets/chexpert-plus and for CheXpert-v1.0, accept "
-        "the agreement, put CheXpert-v1.0-small/ and " + REPORTS + " into data/raw/chexpert"
+        "register at https://aimi.stanford.edu/datasets/chexpert-plus and for CheXpert-v1.0, "
+        "accept the agreement, put CheXpert-v1.0-small/ and " + REPORTS + " into data/raw/chexpert"
     ),
     notes=(
         "The counts are rows of train.csv and valid.csv: frontal and lateral views.",

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 EMOTIONS = ("NEU", "HAP", "SAD", "FEA", "DIS", "ANG")
-SENTENCES = "IEO TIE IOM IWW TAI MTI IWL ITH DFA ITS TSI WSI".split()
+SENTENCES = ["IEO", "TIE", "IOM", "IWW", "TAI", "MTI", "IWL", "ITH", "DFA", "ITS", "TSI", "WSI"]
 ACTORS = {"train": range(1001, 1009), "test": range(1009, 1013)}
 PER_ACTOR = 12  # clips; 96 train, 48 test
 TONES = (330.0, 990.0, 2970.0)  # Hz

@@ -1,0 +1,131 @@
+"""RAVDESS speech: 24 actors, 1,440 clips, 8 emotions; sound and clip-mean face action units.
+
+Sound: the publisher's `Audio_Speech_Actors_01-24.zip` (`Actor_NN/*.wav`, 48 kHz), or a folder of
+`.flac`/`.wav` files of the same names. Face: 35 OpenFace action units averaged over the clip, from
+cristinalunaj/MMEmotionRecognition@aeb7844; no face pixels enter. Folds: five subject-wise test
+folds of Luna-Jimenez et al. 2022, Appl. Sci. 12(1):327; run k tests on fold k mod 5.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from ibma.datasets import Card, Counts, Dropped, Remote, Sample
+from ibma.errors import IbmaError
+
+FOLDS = (  # test actors
+    (2, 5, 14, 15, 16),
+    (3, 6, 7, 13, 18),
+    (10, 11, 12, 19, 20),
+    (8, 17, 21, 23, 24),
+    (1, 4, 9, 22),
+)
+ACTION_UNITS = "df_average_AUs_total.csv"
+CLIPS = 1440
+MIRRORED = Path(__file__).with_name("ravdess_flac16k.sha256")
+
+CARD = Card(
+    title="RAVDESS (speech)",
+    kind="classify",
+    classes=("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised"),
+    modalities={"audio": "audio", "face": "vector"},
+    licence="CC BY-NC-SA 4.0",
+    access="open",
+    official=Counts(1440, None),
+    folds=len(FOLDS),
+    cite="S. R. Livingstone and F. A. Russo, The Ryerson Audio-Visual Database of Emotional Speech "
+    "and Song, PLoS ONE 13(5), 2018.",
+    how_to_get="fetched from Zenodo record 1188976 (208 MB), or from IBMA_MIRROR",
+    notes=(
+        "Not in the paper: the first real input that anybody may fetch.",
+        "Neutral has 96 clips, every other emotion 192.",
+        "With IBMA_MIRROR the sound is 16 kHz FLAC resampled from the 48 kHz originals, checked "
+        "against a list of sha256 of its own; SOURCES.json says which source was used.",
+        "The zip's sha256 is not known to us: its 1,440 clips, names and counts are verified.",
+        "The video of sound 03-01-X is 01-01-X: the action units are joined so.",
+    ),
+)
+FILES = (
+    Remote(
+        "https://zenodo.org/records/1188976/files/Audio_Speech_Actors_01-24.zip",
+        None,
+        "Audio_Speech_Actors_01-24.zip",
+        unpack=True,
+    ),
+    Remote(
+        "https://raw.githubusercontent.com/cristinalunaj/MMEmotionRecognition/"
+        "aeb78449206ec2742d2cd886052322295c6c1321/data/trainingData/avg_MLP80_AUs/data_AUs_avg/"
+        + ACTION_UNITS,
+        "c24faeb4069a8b5c4aad3a674763c98a76ffa2ac3457e0d4fd5bce2ffaef8d96",
+        ACTION_UNITS,
+    ),
+)
+
+
+def fetch_mirror(mirror: Path, raw: Path) -> bool:
+    """Copy the mirror's flac files in the zip's place; False when it has none.
+
+    Raises IbmaError for a file that is missing there or has a wrong checksum.
+    """
+    folder = mirror / "ravdess" / "flac16k"
+    if not folder.is_dir():
+        return False
+    (raw / "flac16k").mkdir(parents=True, exist_ok=True)
+    for line in MIRRORED.read_text().splitlines():
+        digest, name = line.split()
+        target = raw / "flac16k" / name
+        if not target.exists():
+            if not (folder / name).exists():
+                raise IbmaError(f"{folder / name}: not in the mirror: complete it")
+            shutil.copyfile(folder / name, target)
+        if hashlib.sha256(target.read_bytes()).hexdigest() != digest:
+            target.unlink()
+            raise IbmaError(f"{target}: wrong checksum, deleted: mend {folder} and run again")
+    return True
+
+
+def samples(raw: Path, *, on_bad: str = "stop") -> Iterator[Sample | Dropped]:
+    """Walk the clips in the order of their names; group = actor.
+
+    A name is `modality-channel-emotion-intensity-statement-repetition-actor`.
+
+    Raises IbmaError naming the file: no clips, a number other than 1,440 (on_bad="stop"), an
+    emotion outside 1..8, a clip without action units.
+    """
+    faces = _action_units(raw / ACTION_UNITS)
+    clips = sorted(
+        (path for path in raw.rglob("03-01-*") if path.suffix in (".wav", ".flac")),
+        key=lambda path: path.stem,
+    )
+    if len(clips) != CLIPS and (on_bad == "stop" or not clips):
+        raise IbmaError(
+            f"{raw}: {len(clips)} clips 03-01-*.wav or .flac, expected {CLIPS}: delete the folder "
+            "and run `dvc repro download@ravdess`"
+        )
+    for path in clips:
+        fields = path.stem.split("-")
+        if len(fields) != 7 or not 1 <= int(fields[2]) <= len(CARD.classes):
+            raise IbmaError(f"{path}: emotion is not 01..08: not a RAVDESS clip, remove it")
+        face = faces.get(f"01-{path.stem[3:]}")
+        if face is None and on_bad == "stop":
+            raise IbmaError(f"{raw / ACTION_UNITS}: no row for clip {path.stem}: fetch it again")
+        if face is None:
+            yield Dropped(path.stem, "no action units")
+            continue
+        actor = int(fields[6])
+        fold = next(i for i, actors in enumerate(FOLDS) if actor in actors)
+        parts: dict[str, Path | tuple[float, ...]] = {"audio": path, "face": face}
+        yield Sample(path.stem, f"fold{fold}", f"actor{actor:02d}", int(fields[2]) - 1, parts)
+
+
+def _action_units(path: Path) -> dict[str, tuple[float, ...]]:
+    if not path.exists():
+        raise IbmaError(f"{path}: missing: run `dvc repro download@ravdess`")
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file, delimiter=";")
+        columns = [name for name in reader.fieldnames or () if name.startswith("AU")]
+        return {row["name"]: tuple(float(row[name]) for name in columns) for row in reader}
