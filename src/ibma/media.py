@@ -59,7 +59,8 @@ def audio(
     """Log spectrogram of the first 3 s at 22,050 Hz, shorter clips tiled; [n_mels or 257, T].
 
     `ogm` is OGM-GE's log(|STFT| + 1e-7) with 257 bins. `logmel` is the paper's wording (section
-    4.2); CHOICE: it keeps OGM-GE's window of 512 and the given hop, since the paper names none.
+    4.2); CHOICE: it keeps OGM-GE's window of 512 and the given hop, since the paper names none,
+    and Slaney's mel scale (librosa's default), where no filter of 128 is empty at this window.
     """
     from transformers import audio_utils
 
@@ -67,7 +68,13 @@ def audio(
     mel = None
     if spectrogram == "logmel":
         mel = audio_utils.mel_filter_bank(
-            N_FFT // 2 + 1, n_mels, 0.0, SAMPLE_RATE / 2, SAMPLE_RATE, norm="slaney"
+            N_FFT // 2 + 1,
+            n_mels,
+            0.0,
+            SAMPLE_RATE / 2,
+            SAMPLE_RATE,
+            norm="slaney",
+            mel_scale="slaney",
         )
     elif spectrogram != "ogm":
         raise IbmaError(f"params.yaml: spectrogram '{spectrogram}': expected logmel or ogm")
@@ -89,19 +96,20 @@ def _tile(wave: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _waveform(path: Path) -> NDArray[np.float32]:
+    """Mean of the channels at SAMPLE_RATE; FFmpeg's own float downmix would not keep loudness."""
     import av
 
     try:
         with av.open(str(path)) as container:
             if not container.streams.audio:
                 raise Unreadable(f"{path}: has no audio stream: fetch it again")
-            resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
+            resampler = av.AudioResampler(format="fltp", rate=SAMPLE_RATE)
             parts = [
-                out.to_ndarray()[0]
+                out.to_ndarray().mean(0)
                 for frame in container.decode(audio=0)
                 for out in resampler.resample(frame)
             ]
-            parts += [out.to_ndarray()[0] for out in resampler.resample(None)]
+            parts += [out.to_ndarray().mean(0) for out in resampler.resample(None)]
     except av.FFmpegError as error:
         raise Unreadable(f"{path}: cannot be decoded ({error.strerror}): fetch it again") from None
     if not parts or not sum(len(part) for part in parts):
@@ -113,8 +121,8 @@ def frames(path: Path, *, frames: int = 3, size: int = 224) -> NDArray[np.uint8]
     """`frames` pictures spread evenly over the clip, resized to size x size; [T, 3, S, S].
 
     CHOICE: even spread (OGM-GE keeps one frame a second, about three a clip, but its loader's
-    choice among them is broken); a clip with fewer pictures repeats them. The clip is decoded once,
-    and a first pass counts, since containers may lack a duration.
+    choice among them is broken); a clip with fewer pictures repeats them. A first pass counts,
+    since containers may lack a duration; the second keeps only what is wanted of a long clip.
     """
     count = sum(1 for _ in _decode(path))
     if count == 0:
@@ -131,9 +139,23 @@ def _decode(path: Path) -> Any:
         with av.open(str(path)) as container:
             if not container.streams.video:
                 raise Unreadable(f"{path}: has no video stream: fetch it again")
+            if container.format.name == "flv" and container.duration and _ends_inside_tag(path):
+                raise Unreadable(f"{path}: truncated (it ends inside a tag): fetch it again")
             yield from container.decode(video=0)
     except av.FFmpegError as error:
         raise Unreadable(f"{path}: cannot be decoded ({error.strerror}): fetch it again") from None
+
+
+def _ends_inside_tag(path: Path) -> bool:
+    """Whether an flv was cut: a whole one ends in the size of its last tag (Adobe FLV 10.1, E.3).
+
+    FFmpeg decodes a cut flv without a word. A clip that announces no duration is not asked: CREMA-D
+    has one (1064_TIE_SAD_XX) that every study keeps.
+    """
+    content = path.read_bytes()
+    size = int.from_bytes(content[-4:], "big")
+    tag = content[:-4][-size:] if size else b""
+    return int.from_bytes(tag[1:4], "big") + 11 != size
 
 
 def image(path: Path, *, size: int = 224) -> NDArray[np.uint8]:

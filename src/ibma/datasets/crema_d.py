@@ -31,9 +31,10 @@ CARD = Card(
     cite="H. Cao et al., CREMA-D: Crowd-sourced emotional multimodal actors dataset, "
     "IEEE Trans. Affective Computing 5(4), 2014.",
     how_to_get=(
-        "in data/raw/crema_d: GIT_LFS_SKIP_SMUDGE=1 git clone "
-        "https://github.com/CheyneyComputerScience/CREMA-D.git, then "
-        'git lfs pull -I "AudioWAV/*,VideoFlash/*" (3 GB; a zip download holds only pointers)'
+        "fill the authors' form (in their README), then in data/raw/crema_d: "
+        "GIT_LFS_SKIP_SMUDGE=1 git clone https://github.com/CheyneyComputerScience/CREMA-D.git && "
+        'cd CREMA-D && git lfs pull -I "AudioWAV/*,VideoFlash/*" '
+        "(3 GB; a zip download holds only pointers)"
     ),
     notes=(
         "The counts are those of OGM-GE's lists; the lists, not the release, define the split.",

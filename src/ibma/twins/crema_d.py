@@ -6,8 +6,10 @@ leave classes confused, only both name it. A clip's private nuisance is its loud
 
 Chance 1/6; sound alone at best 1/2, pictures alone at best 1/3, both together 1 on test.
 
-Traps, as in the real release: a silent wav, a two-frame flv, an flv ten times longer, a listed name
-without media, a wav that is a git-lfs pointer, a vote tie, a byte-order mark, CRLF lists.
+Traps, as in the real release: a silent wav, a two-picture flv, an flv ten times longer (these three
+in the real picture size and rate), a listed name without media, a wav that is a git-lfs pointer, a
+vote tie, a byte-order mark, CRLF lists. Unlike the real lists, no actor is in both splits; ordinary
+clips are shorter and smaller than real ones to stay below 5 MB.
 """
 
 from __future__ import annotations
@@ -27,13 +29,16 @@ ACTORS = {"train": range(1001, 1009), "test": range(1009, 1013)}
 PER_ACTOR = 12  # clips; 96 train, 48 test
 TONES = (330.0, 990.0, 2970.0)  # Hz
 COLOURS = ((220, 60, 60), (60, 60, 220))
-RATE, WIDTH, HEIGHT, FPS = 16_000, 96, 72, 10
+RATE = 16_000
+SMALL, REAL = (96, 72, 10), (480, 360, 30)  # width, height, pictures a second
 NOISE = 0.1  # share of train clips whose media belong to another emotion
+_VOTED = ("Vote", "Level")
+_ASKED = ("Emo", "Anger", "Disgust", "Fear", "Happy", "Neutral", "Sad")
 SILENT, SHORT, LONG, STUB, ABSENT = 0, 1, 2, 3, 4  # places of the traps in the train list
 
 
 def write(raw: Path) -> None:
-    """Write lists, votes and media below `raw`; the bytes are a function of the code alone."""
+    """Write lists, votes and media below `raw`; the bytes depend on code and codecs alone."""
     rng = np.random.default_rng(20140704)
     for folder in ("OGM", "AudioWAV", "VideoFlash", "processedResults"):
         (raw / folder).mkdir(parents=True, exist_ok=True)
@@ -44,7 +49,7 @@ def write(raw: Path) -> None:
             _write_clip(raw, clip, place if split == "train" else -1, rng, noisy=split == "train")
     _write_list(raw / "OGM" / "data.csv", lists["train"] + lists["test"])
     (raw / "OGM" / "stat.csv").write_bytes("\ufeff".encode() + "\r\n".join(EMOTIONS).encode())
-    _write_votes(raw, lists["train"] + lists["test"])
+    _write_tables(raw, lists["train"] + lists["test"])
 
 
 def _clips(split: str) -> list[str]:
@@ -66,13 +71,16 @@ def _write_clip(raw: Path, clip: str, place: int, rng: np.random.Generator, nois
     if noisy and rng.random() < NOISE:
         emotion = int(rng.integers(6))
     sound = _sound(emotion, rng)
-    pictures = _pictures(emotion, rng, {SHORT: 2, LONG: 120}.get(place, 12))
+    seconds = {SHORT: 2 / REAL[2], LONG: 12.0}.get(place, 1.2)
+    shape = REAL if place in (SILENT, SHORT, LONG) else SMALL
+    pictures = _pictures(emotion, rng, seconds, shape)
     wav = raw / "AudioWAV" / f"{clip}.wav"
     if place == STUB:
         wav.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\n")
     else:
         _write_wav(wav, np.zeros_like(sound) if place == SILENT else sound)
-    _write_flv(raw / "VideoFlash" / f"{clip}.flv", pictures, sound)
+    speech = np.tile(sound, 10) if place == LONG else sound
+    _write_flv(raw / "VideoFlash" / f"{clip}.flv", pictures, shape[2], speech)
 
 
 def _sound(emotion: int, rng: np.random.Generator) -> NDArray[np.int16]:
@@ -84,15 +92,20 @@ def _sound(emotion: int, rng: np.random.Generator) -> NDArray[np.int16]:
     return (np.clip(wave_form, -1, 1) * 32767).astype(np.int16)
 
 
-def _pictures(emotion: int, rng: np.random.Generator, count: int) -> list[NDArray[np.uint8]]:
+def _pictures(
+    emotion: int, rng: np.random.Generator, seconds: float, shape: tuple[int, int, int]
+) -> list[NDArray[np.uint8]]:
     """A coloured blob that wanders over a background of private brightness."""
+    width, height, fps = shape
     background = int(rng.integers(20, 200))
-    x, y = rng.integers(24, WIDTH - 24), rng.integers(24, HEIGHT - 24)
-    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    x, y = rng.uniform(0.25, 0.75) * width, rng.uniform(0.33, 0.67) * height
+    rows, columns = np.ogrid[:height, :width]
     pictures = []
-    for step in range(count):
-        picture = np.full((HEIGHT, WIDTH, 3), background, dtype=np.uint8)
-        picture[(rows - y) ** 2 + (columns - x - step % 12) ** 2 < 18**2] = COLOURS[emotion // 3]
+    for step in range(round(seconds * fps)):
+        wander = 0.12 * width * (step / fps % 1.2)
+        picture = np.full((height, width, 3), background, dtype=np.uint8)
+        inside = (rows - y) ** 2 + (columns - x - wander) ** 2 < (height / 4) ** 2
+        picture[inside] = COLOURS[emotion // 3]
         pictures.append(picture)
     return pictures
 
@@ -105,12 +118,16 @@ def _write_wav(path: Path, sound: NDArray[np.int16]) -> None:
         file.writeframes(sound.tobytes())
 
 
-def _write_flv(path: Path, pictures: Sequence[NDArray[np.uint8]], sound: NDArray[np.int16]) -> None:
+def _write_flv(
+    path: Path, pictures: Sequence[NDArray[np.uint8]], fps: int, sound: NDArray[np.int16]
+) -> None:
     import av
 
+    height, width, _ = pictures[0].shape
+
     with av.open(str(path), "w", format="flv") as container:
-        video = container.add_stream("flv1", rate=FPS)
-        video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        video = container.add_stream("flv1", rate=fps)
+        video.width, video.height, video.pix_fmt = width, height, "yuv420p"
         audio = container.add_stream("mp3", rate=22_050)
         audio.bit_rate = 32_000
         speech = av.AudioFrame.from_ndarray(sound[None], format="s16", layout="mono")
@@ -127,12 +144,59 @@ def _write_list(path: Path, clips: Sequence[str]) -> None:
     path.write_bytes("".join(lines).encode())
 
 
-def _write_votes(raw: Path, clips: Sequence[str]) -> None:
-    """summaryTable.csv with the real header, its unnamed row index and one tie."""
-    header = ["", "FileName", "VoiceVote", "VoiceLevel", "FaceVote", "FaceLevel"]
-    with (raw / "processedResults" / "summaryTable.csv").open("w", newline="") as file:
-        writer = csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n")
-        writer.writerow([*header, "MultiModalVote", "MultiModalLevel"])
-        for row, clip in enumerate(clips, 1):
-            vote, level = ("A:D", "50:50") if row == 1 else (clip.split("_")[2][0], "70")
-            writer.writerow([row, clip, *(vote, level) * 3])
+def _write_tables(raw: Path, clips: Sequence[str]) -> None:
+    """The release's four tables with their real headers, an unnamed row index and one tied vote."""
+    votes = [("A:D", "50:50"), *((clip.split("_")[2][0], "70") for clip in clips[1:])]
+    levels = [f"{source}{what}" for source in ("Voice", "Face", "MultiModal") for what in _VOTED]
+    means = [f"mean{name}Resp" for name in _ASKED]
+    normed = [f"{name}Norm" for name in (*means, "medianEmoResp")]
+    counts = [*"ADFHNS", "fileName", "numResponses", "agreement", "emoVote"]
+    results = raw / "processedResults"
+    _write_table(
+        results / "summaryTable.csv",
+        ["", "FileName", *levels],
+        [
+            [str(row), clip, *vote * 3]
+            for row, (clip, vote) in enumerate(zip(clips, votes, strict=True), 1)
+        ],
+    )
+    _write_table(
+        results / "tabulatedVotes.csv",
+        ["", *counts, *means, "medianEmoResp", *normed],
+        [
+            [
+                str(100_000 + row),
+                *_tally(vote),
+                clip,
+                10,
+                1 / len(vote.split(":")),
+                vote,
+                *[50] * 16,
+            ]
+            for row, (clip, (vote, _)) in enumerate(zip(clips, votes, strict=True), 1)
+        ],
+    )
+    _write_table(
+        raw / "SentenceFilenames.csv", ["Stimulus_Number", "Filename"], list(enumerate(clips, 1))
+    )
+    _write_table(
+        raw / "VideoDemographics.csv",
+        ["ActorID", "Age", "Sex", "Race", "Ethnicity"],
+        [
+            [actor, 20 + actor % 50, ("Male", "Female")[actor % 2], "Unknown", "Not Hispanic"]
+            for actor in sorted({int(clip[:4]) for clip in clips})
+        ],
+    )
+
+
+def _tally(vote: str) -> list[int]:
+    """Ten votes over A D F H N S, shared by the winners."""
+    winners = vote.split(":")
+    return [10 // len(winners) if letter in winners else 0 for letter in "ADFHNS"]
+
+
+def _write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)

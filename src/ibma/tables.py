@@ -1,0 +1,503 @@
+"""Tables by declaration: what `published.yaml` prints beside what the records hold.
+
+A table is a list of lines, one per published cell and one per control row, each with the published
+number, ours, how far apart they are, how sure we are and where ours came from. Every writer prints
+the same strings.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ibma import datasets, published, record, stats
+from ibma.params import Params
+from ibma.record import Record
+
+CONTROL = "ce3"
+OURS, ABLATION = "ibma", "ibma_no_align"
+METRIC_TABLES, SIGNIFICANCE_TABLES = (2, 4, 5, 8), (10, 12, 15)
+SELECTION = {"classify": "accuracy", "multilabel": "mauc"}
+
+VERDICTS = {
+    "inside": "the published value lies in our 95 % interval",
+    "outside": "the published value lies outside our 95 % interval",
+    "direction holds": "the difference has the published sign",
+    "direction fails": "the difference has not the published sign",
+    "no verdict: TWIN": "generated data cannot judge a number about real data",
+    "control": "a row of ours that the paper does not have",
+    "not run": "no record: the reason stands behind it",
+}
+
+Cells = Mapping[tuple[str, str], Sequence[Record]]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One number of a table, as it is printed everywhere."""
+
+    row: str
+    measure: str
+    published: str
+    ours: str
+    n: str
+    difference: str
+    interval: str
+    verdict: str
+    records: str  # folder of the records, or empty
+
+
+@dataclass(frozen=True)
+class ReportTable:
+    """A table of the report; twin says whether generated data made any number in it."""
+
+    key: str
+    title: str
+    caption: str
+    unit: str
+    twin: bool
+    lines: tuple[Line, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def heading(self) -> str:
+        """The title with its mark."""
+        return f"{self.title} (TWIN)" if self.twin else self.title
+
+
+COLUMNS = (
+    "Row",
+    "Measure",
+    "Published",
+    "Ours (mean, sd)",
+    "n",
+    "Difference",
+    "95 % interval",
+    "Verdict",
+    "Records",
+)
+
+
+def cells(params: Params, root: Path) -> Cells:
+    """The records of the profile's cells and seeds; those of another profile are left out."""
+    found = {}
+    for task in params.tasks:
+        for method in (*params.methods, *params.variants):
+            paths = (root / "runs" / task / method / f"seed_{k}.json" for k in range(params.seeds))
+            mine = [record.read(path) for path in paths if path.exists()]
+            found[task, method] = [r for r in mine if r.profile == params.profile]
+    return found
+
+
+def value(one: Record, metric: str) -> float | None:
+    """A metric (fraction) or `ib/<modality>` (nats) of a record; None where undefined."""
+    if metric.startswith("ib/"):
+        return one.ib.get(metric.removeprefix("ib/"))
+    return one.metrics.get(metric)
+
+
+def values(records: Sequence[Record], metric: str, unit: str) -> list[float]:
+    """The metric over seeds in the unit of a table."""
+    scale = 100.0 if unit == "percent" else 1.0
+    return [scale * v for one in records if (v := value(one, metric)) is not None]
+
+
+def build(params: Params, root: Path) -> list[ReportTable]:
+    """Every table of the report, in order."""
+    here = cells(params, root)
+    paper = published.load()
+    tests = significance_rows(root)
+    tables = [_sizes(params, root, paper)]
+    tables += [_metrics(params, here, paper.table(number)) for number in METRIC_TABLES]
+    tables += [_tests(params, here, paper.table(number), tests) for number in SIGNIFICANCE_TABLES]
+    return [*tables, _every_cell(params, here, root)]
+
+
+# --- Table 1 -------------------------------------------------------------------------------------
+
+
+def _sizes(params: Params, root: Path, paper: published.Published) -> ReportTable:
+    """Table 1: the paper's counts, the official ones and ours, with what was dropped."""
+    table = paper.table(1)
+    printed = {row.key: row for row in table.rows}
+    lines: list[Line] = []
+    notes: list[str] = []
+    for task, entry in params.tasks.items():
+        name = entry["dataset"]
+        card = datasets.load(name).CARD
+        meta = _meta(root, task)
+        if meta is None:
+            notes.append(f"{task}: not run: no features")
+            continue
+        test = meta["counts"].get("test", 0)
+        ours = {"classes": len(meta["classes"]), "test": test}
+        ours["train"] = sum(meta["counts"].values()) - test - meta["counts"].get("valid", 0)
+        for measure in ("classes", "train", "test"):
+            cell = printed[name].cells[measure].value if name in printed else None
+            lines.append(_count(f"{card.title} ({meta['source']})", measure, cell, ours[measure]))
+        official = ", ".join(
+            f"{split} {'not stated' if count is None else format(count, ',')}"
+            for split, count in (("train", card.official.train), ("test", card.official.test))
+        )
+        notes.append(f"{card.title}: official counts {official}; dropped here: {meta['dropped']}.")
+        notes += [f"{card.title}: {note}" for note in card.notes]
+    absent = [row.label for key, row in printed.items() if key not in params.datasets]
+    notes.append(f"Not in this profile: {'; '.join(absent)}.")
+    twin = any((m := _meta(root, task)) and m["source"] == "twin" for task in params.tasks)
+    return ReportTable(
+        "01", "Table 1: " + table.title, table.caption, "count", twin, tuple(lines), tuple(notes)
+    )
+
+
+def _count(row: str, measure: str, printed: float | None, ours: int) -> Line:
+    shown = "" if printed is None else f"{printed:,.0f}"
+    difference = "" if printed is None else f"{ours - printed:+,.0f}"
+    return Line(row, measure, shown, f"{ours:,}", "", difference, "", "", "")
+
+
+def _meta(root: Path, task: str) -> dict[str, Any] | None:
+    path = root / "data/features" / task / "meta.json"
+    return dict(json.loads(path.read_text())) if path.exists() else None
+
+
+# --- tables of metrics ---------------------------------------------------------------------------
+
+
+def _metrics(params: Params, here: Cells, table: published.Table) -> ReportTable:
+    """A table whose cells are metrics of (task, method); rows of other tasks are left out."""
+    lines = []
+    for row in table.rows:
+        for column in table.columns:
+            target = table.target(row.key, column.key)
+            if target.task not in params.tasks or column.key not in row.cells:
+                continue
+            printed = row.cells[column.key]
+            lines.append(_metric_line(here, row.label, column, target, printed))
+    for task, column in dict.fromkeys((t.task, c) for t, c in _targets(table)):
+        records = here.get((str(task), CONTROL), ())
+        if records and column.eta is None:
+            ours = stats.summary(values(records, str(column.metric), column.unit))
+            lines.append(
+                Line(
+                    "CE3: IBMA's network without a bound (control)",
+                    _measure(task, column.label),
+                    "",
+                    *_ours(ours, column.unit),
+                    "",
+                    *_interval(ours, column.unit),
+                    "control",
+                    f"runs/{task}/{CONTROL}",
+                )
+            )
+    twin = any(r.source == "twin" for t, _ in _targets(table) for r in _of_task(here, t.task))
+    return ReportTable(
+        f"{table.number:02d}",
+        f"Table {table.number}: {table.title}",
+        table.caption,
+        table.unit,
+        twin,
+        tuple(lines),
+    )
+
+
+def _targets(table: published.Table) -> Iterator[tuple[published.Target, published.Column]]:
+    for row in table.rows:
+        for column in table.columns:
+            yield table.target(row.key, column.key), column
+
+
+def _of_task(here: Cells, task: str | None) -> list[Record]:
+    return [r for (name, _), records in here.items() if name == task for r in records]
+
+
+def _metric_line(
+    here: Cells,
+    row: str,
+    column: published.Column,
+    target: published.Target,
+    printed: published.Cell,
+) -> Line:
+    task, method = str(target.task), str(target.method)
+    measure, shown = _measure(task, column.label), _number(printed, column.unit)
+    records = list(here.get((task, method), ()))
+    if target.eta is not None:
+        records = [r for r in records if r.params.get("eta") == target.eta]
+    found = values(records, str(target.metric), column.unit)
+    if not found:
+        return Line(row, measure, shown, "", "", "", "", _why(here, task, method, target), "")
+    ours = stats.summary(found)
+    verdict = "no verdict: TWIN" if records[0].source == "twin" else _inside(printed.value, ours)
+    difference = _format(ours.mean - printed.value, column.unit, sign=True)
+    return Line(
+        row,
+        measure,
+        shown,
+        *_ours(ours, column.unit),
+        difference,
+        *_interval(ours, column.unit),
+        verdict,
+        f"runs/{task}/{method}",
+    )
+
+
+def _why(here: Cells, task: str, method: str, target: published.Target) -> str:
+    if (task, method) not in here:
+        return f"not run: no method {method} in this profile"
+    if target.eta is not None:
+        return f"not run: this run has another eta; dvc exp run -S eta={target.eta}"
+    return "not run: no record"
+
+
+def _inside(printed: float, ours: stats.Summary) -> str:
+    if ours.low is None or ours.high is None:
+        return "outside" if printed != ours.mean else "inside"
+    return "inside" if ours.low <= printed <= ours.high else "outside"
+
+
+# --- significance --------------------------------------------------------------------------------
+
+
+def significance(params: Params, here: Cells) -> list[dict[str, Any]]:
+    """Paired tests over seeds, per task: IBMA against the best baseline, its ablation, its control.
+
+    The best baseline is the one with the best mean among `methods` without the control. Holm runs
+    over the tasks of one comparison (a family).
+    """
+    rows = []
+    for comparison in ("best baseline", ABLATION, CONTROL):
+        family = []
+        for task in params.tasks:
+            ours = here.get((task, OURS), ())
+            metric = _selection(ours)
+            baseline = (
+                _best(params, here, task, metric) if comparison == "best baseline" else comparison
+            )
+            pairs = _pairs(ours, here.get((task, baseline), ()), metric)
+            if pairs:
+                test = stats.paired([a for a, _ in pairs], [b for _, b in pairs])
+                family.append(
+                    {"comparison": comparison, "task": task, "metric": metric, "baseline": baseline}
+                    | vars(test)
+                )
+        defined = [row for row in family if row["p"] is not None]
+        for row, adjusted in zip(
+            defined, stats.holm([r["p"] for r in defined]) if defined else (), strict=True
+        ):
+            row["holm"] = adjusted
+        rows += family
+    return rows
+
+
+def _selection(records: Sequence[Record]) -> str:
+    return "mauc" if records and "mauc" in records[0].metrics else "accuracy"
+
+
+def _best(params: Params, here: Cells, task: str, metric: str) -> str:
+    means = {
+        method: stats.summary(found).mean
+        for method in params.methods
+        if method != CONTROL and (found := values(here.get((task, method), ()), metric, "percent"))
+    }
+    return max(means, key=lambda method: means[method]) if means else ""
+
+
+def _pairs(
+    ours: Sequence[Record], theirs: Sequence[Record], metric: str
+) -> list[tuple[float, float]]:
+    """Percent of the seeds that both have."""
+    other = {one.seed: value(one, metric) for one in theirs}
+    return [
+        (100 * a, 100 * b)
+        for one in ours
+        if (a := value(one, metric)) is not None and (b := other.get(one.seed)) is not None
+    ]
+
+
+def significance_rows(root: Path) -> list[dict[str, Any]]:
+    """What stage `significance` wrote; empty when it has not run."""
+    path = root / "data/significance.json"
+    return list(json.loads(path.read_text())) if path.exists() else []
+
+
+def _tests(
+    params: Params, here: Cells, table: published.Table, tests: Sequence[Mapping[str, Any]]
+) -> ReportTable:
+    """Tables 10, 12 and 15: baseline, ours and p beside the published ones."""
+    comparison = ABLATION if table.number == 15 else "best baseline"
+    lines, notes = [], []
+    for row in table.rows:
+        if row.task not in params.tasks:
+            continue
+        test = next(
+            (t for t in tests if (t["task"], t["comparison"]) == (row.task, comparison)), None
+        )
+        if test is None:
+            lines.append(
+                Line(
+                    row.label,
+                    "p-value",
+                    f"{row.cells['p_value'].value:.1e}",
+                    "",
+                    "",
+                    "",
+                    "",
+                    "not run: no pair of records",
+                    "",
+                )
+            )
+            continue
+        lines += _test_lines(here, row, test)
+        notes.append(_test_note(row.label, test))
+    twin = any(r.source == "twin" for row in table.rows for r in _of_task(here, row.task))
+    notes.append(
+        "Pairing seeds on one test set shows that a difference is not luck of the "
+        "initialisation; it cannot show that it would hold on another test set."
+    )
+    return ReportTable(
+        f"{table.number:02d}",
+        f"Table {table.number}: {table.title}",
+        table.caption,
+        "percent",
+        twin,
+        tuple(lines),
+        tuple(notes),
+    )
+
+
+def _test_lines(here: Cells, row: published.Row, test: Mapping[str, Any]) -> list[Line]:
+    cells_ = row.cells
+    lines = []
+    for key, method in (("baseline", test["baseline"]), ("ours", OURS)):
+        records = here[str(row.task), method]
+        ours = stats.summary(values(records, test["metric"], "percent"))
+        lines.append(
+            Line(
+                row.label,
+                f"{method} (%)",
+                _number(cells_[key], "percent"),
+                *_ours(ours, "percent"),
+                "",
+                *_interval(ours, "percent"),
+                "",
+                f"runs/{row.task}/{method}",
+            )
+        )
+    gap = cells_["ours"].value - cells_["baseline"].value
+    holds = test["difference"] * gap > 0
+    interval = "" if test["low"] is None else f"[{test['low']:.1f}, {test['high']:.1f}]"
+    shown = "undefined" if test["p"] is None else f"p = {test['p']:.2g}"
+    lines.append(
+        Line(
+            row.label,
+            "difference, paired t-test",
+            f"{gap:+.1f}, p = {cells_['p_value'].value:.1e}",
+            shown,
+            str(test["n"]),
+            f"{test['difference']:+.1f}",
+            interval,
+            "direction holds" if holds else "direction fails",
+            "",
+        )
+    )
+    return lines
+
+
+def _test_note(label: str, test: Mapping[str, Any]) -> str:
+    def number(name: str) -> str:
+        return "undefined" if test.get(name) is None else f"{test[name]:.2g}"
+
+    effect = number("effect")
+    if test.get("effect_low") is not None:
+        effect += f" [{number('effect_low')}, {number('effect_high')}]"
+    note = (
+        f"{label}, against {test['baseline']}: p after Holm {number('holm')}, Wilcoxon p "
+        f"{number('wilcoxon_p')}, effect size d_z {effect}, n = {test['n']}."
+    )
+    return f"{note} {test['note']}".strip()
+
+
+# --- all cells -----------------------------------------------------------------------------------
+
+
+def _every_cell(params: Params, here: Cells, root: Path) -> ReportTable:
+    """`real_data`: every method on tasks of real data, which the paper does not have."""
+    lines = []
+    for (task, method), records in here.items():
+        if not records or records[0].source != "real" or task in ("crema_d", "chexpert"):
+            continue
+        metric = _selection(records)
+        ours = stats.summary(values(records, metric, "percent"))
+        lines.append(
+            Line(
+                method,
+                f"{task}, {metric} (%)",
+                "",
+                *_ours(ours, "percent"),
+                "",
+                *_interval(ours, "percent"),
+                "",
+                f"runs/{task}/{method}",
+            )
+        )
+    notes = []
+    for test in significance_rows(root):
+        if any(line.records == f"runs/{test['task']}/{OURS}" for line in lines):
+            notes.append(_test_note(f"{test['task']}: ibma", test))
+    return ReportTable(
+        "real_data",
+        "Real data beyond the paper",
+        "Every method on real data that anybody can get.",
+        "percent",
+        False,
+        tuple(lines),
+        tuple(notes),
+    )
+
+
+# --- numbers as text -----------------------------------------------------------------------------
+
+
+def _measure(task: str | None, label: str) -> str:
+    return f"{task}: {label}"
+
+
+def _number(cell: published.Cell, unit: str) -> str:
+    sd = "" if cell.sd is None else f" ± {_format(cell.sd, unit)}"
+    return _format(cell.value, unit) + sd
+
+
+def _ours(ours: stats.Summary, unit: str) -> tuple[str, str]:
+    sd = "" if ours.sd is None else f" ± {_format(ours.sd, unit)}"
+    return _format(ours.mean, unit) + sd, str(ours.n)
+
+
+def _interval(ours: stats.Summary, unit: str) -> tuple[str]:
+    if ours.low is None or ours.high is None:
+        return ("",)
+    return (f"[{_format(ours.low, unit)}, {_format(ours.high, unit)}]",)
+
+
+def _format(number: float, unit: str, *, sign: bool = False) -> str:
+    digits = {"percent": 1, "minutes": 1, "count": 0}.get(unit, 3)
+    return f"{number:+.{digits}f}" if sign else f"{number:.{digits}f}"
+
+
+# --- writers -------------------------------------------------------------------------------------
+
+
+def cells_of(line: Line) -> tuple[str, ...]:
+    """The strings of a line in the order of `COLUMNS`."""
+    return tuple(getattr(line, field.name) for field in fields(line))
+
+
+def write_csv(table: ReportTable, path: Path) -> None:
+    """One header line that carries TWIN where it applies, the column names, the lines."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([f"# {table.heading}"])
+        writer.writerow(COLUMNS)
+        writer.writerows(cells_of(line) for line in table.lines)

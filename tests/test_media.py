@@ -1,0 +1,284 @@
+"""Decoding: shapes and dtypes per kind, known signals, and files that are not what they claim."""
+
+import math
+import wave
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from ibma import media
+from ibma.errors import IbmaError
+
+av = pytest.importorskip("av")
+RED, GREEN, BLUE = (200, 30, 30), (30, 200, 30), (30, 30, 200)
+SHADES = {"red": 0, "green": 1, "blue": 2}
+
+
+def tone(seconds: float, hertz: float = 1000.0, rate: int = 16_000) -> np.ndarray:
+    return 0.5 * np.sin(2 * np.pi * hertz * np.arange(int(seconds * rate)) / rate)
+
+
+def write_wav(path: Path, wave_form: np.ndarray, rate: int = 16_000, channels: int = 1) -> Path:
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(channels)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes((wave_form * 32767).astype("<i2").tobytes())
+    return path
+
+
+def write_clip(path: Path, colours: list[tuple[int, int, int]], audio_first: bool = True) -> Path:
+    """A 32 x 32 clip, one colour a picture, with sound; its audio stream may come first."""
+    sound_codec, video_codec = {".flv": ("mp3", "flv1"), ".mp4": ("aac", "mpeg4")}[path.suffix]
+    with av.open(str(path), "w") as container:
+        streams = {}
+        for kind in ("audio", "video") if audio_first else ("video", "audio"):
+            if kind == "audio":
+                streams[kind] = container.add_stream(sound_codec, rate=22_050)
+            else:
+                streams[kind] = container.add_stream(video_codec, rate=10)
+                streams[kind].width = streams[kind].height = 32
+                streams[kind].pix_fmt = "yuv420p"
+        sound = av.AudioFrame.from_ndarray(
+            (tone(1.0) * 32767).astype(np.int16)[None], format="s16", layout="mono"
+        )
+        sound.sample_rate, sound.time_base = 16_000, Fraction(1, 16_000)
+        container.mux(streams["audio"].encode(sound))
+        container.mux(streams["audio"].encode())
+        for colour in colours:
+            picture = np.full((32, 32, 3), colour, dtype=np.uint8)
+            container.mux(
+                streams["video"].encode(av.VideoFrame.from_ndarray(picture, format="rgb24"))
+            )
+        container.mux(streams["video"].encode())
+    return path
+
+
+# --- sound ---------------------------------------------------------------------------------------
+
+
+def test_ogm_spectrogram_is_ogm_ge_s(tmp_path: Path) -> None:
+    """257 x 188 for 3 s (their shape), and the values of their formula by plain FFT."""
+    path = write_wav(tmp_path / "a.wav", tone(3.0, rate=22_050), rate=22_050)
+    feature = media.compute("audio", path, {"spectrogram": "ogm"})
+    assert feature.shape == (257, 188) and feature.dtype == np.float32
+    samples = np.round(tone(3.0, rate=22_050) * 32767 - 0.5) / 32768  # as stored, to one step
+    window = np.hanning(513)[:-1]
+    column = 90  # far from the padding
+    start = column * 353 - 256
+    want = np.log(np.abs(np.fft.rfft(window * samples[start : start + 512])) + 1e-7)
+    loud = want > want.max() - 8  # quieter bins are quantisation noise
+    np.testing.assert_allclose(feature[loud, column], want[loud], atol=0.02)
+
+
+def test_logmel_shape_and_place_of_a_tone(tmp_path: Path) -> None:
+    params = {"n_mels": 32, "hop": 1411}
+    low, high = (
+        media.compute("audio", write_wav(tmp_path / f"{hz}.wav", tone(1.0, hz)), params)
+        for hz in (300.0, 3000.0)
+    )
+    assert low.shape == high.shape == (32, 47)
+    assert low.mean(1).argmax() < high.mean(1).argmax()
+
+
+def test_every_one_of_128_mel_filters_hears_something(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    noise = 0.3 * np.random.default_rng(0).uniform(-1, 1, 3 * 22_050)
+    feature = media.compute("audio", write_wav(tmp_path / "n.wav", noise, 22_050), {})
+    assert feature.shape == (128, 188)
+    assert feature.max(1).min() > math.log(1e-7) + 1
+    assert not [w for w in recwarn if "mel filter" in str(w.message)]
+
+
+def test_short_sound_is_tiled_and_long_sound_is_cut(tmp_path: Path) -> None:
+    params = {"spectrogram": "ogm"}
+    one = media.compute("audio", write_wav(tmp_path / "1.wav", tone(1.0, rate=22_050), 22_050), {})
+    three = media.compute(
+        "audio", write_wav(tmp_path / "3.wav", tone(3.0, rate=22_050), 22_050), {}
+    )
+    np.testing.assert_allclose(one, three, atol=1e-3)  # 1 kHz fits a second exactly
+    half = np.concatenate([np.zeros(2 * 22_050), tone(2.0, rate=22_050)])
+    feature = media.compute("audio", write_wav(tmp_path / "4.wav", half, 22_050), params)
+    assert feature.shape == (257, 188)
+    assert feature[:, :100].max() < feature[:, 150:].max() - 5
+
+
+def test_rate_and_channels_do_not_matter(tmp_path: Path) -> None:
+    """One tone as 16 kHz mono and as 48 kHz stereo: as loud where it is (channels are averaged)."""
+    mono = media.compute("audio", write_wav(tmp_path / "m.wav", tone(3.0)), {"n_mels": 32})
+    wide = np.repeat(tone(3.0, rate=48_000), 2)
+    stereo = write_wav(tmp_path / "s.wav", wide, 48_000, channels=2)
+    both = media.compute("audio", stereo, {"n_mels": 32})
+    peak = mono.mean(1).argmax()
+    np.testing.assert_allclose(mono[peak, 5:-5], both[peak, 5:-5], atol=0.05)
+
+
+def test_flac_equals_wav(tmp_path: Path) -> None:
+    path = write_wav(tmp_path / "a.wav", tone(1.0))
+    with av.open(str(path)) as source, av.open(str(tmp_path / "a.flac"), "w") as target:
+        stream = target.add_stream("flac", rate=16_000, layout="mono")
+        for frame in source.decode(audio=0):
+            target.mux(stream.encode(frame))
+        target.mux(stream.encode())
+    flac = media.compute("audio", tmp_path / "a.flac", {"n_mels": 16})
+    np.testing.assert_allclose(flac, media.compute("audio", path, {"n_mels": 16}), atol=1e-5)
+
+
+def test_a_silent_wav_is_kept(tmp_path: Path) -> None:
+    """CREMA-D's 1076_MTI_SAD_XX: silent is not empty."""
+    feature = media.compute("audio", write_wav(tmp_path / "a.wav", np.zeros(8000)), {"n_mels": 16})
+    np.testing.assert_allclose(feature, math.log(1e-7), rtol=1e-6)
+
+
+def test_an_unknown_spectrogram_is_refused(tmp_path: Path) -> None:
+    path = write_wav(tmp_path / "a.wav", tone(0.1))
+    with pytest.raises(IbmaError, match="'mfcc': expected logmel or ogm"):
+        media.compute("audio", path, {"spectrogram": "mfcc"})
+
+
+# --- pictures ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".flv", ".mp4"])
+@pytest.mark.parametrize("audio_first", [True, False])
+def test_streams_are_picked_by_type(tmp_path: Path, suffix: str, audio_first: bool) -> None:
+    path = write_clip(tmp_path / f"a{suffix}", [RED] * 4 + [GREEN] * 4 + [BLUE] * 4, audio_first)
+    video = media.compute("frames", path, {"frames": 3, "size": 8})
+    assert video.shape == (3, 3, 8, 8) and video.dtype == np.uint8
+    assert [picture.mean((1, 2)).argmax() for picture in video] == list(SHADES.values())
+    assert media.compute("audio", path, {"n_mels": 16, "hop": 1411}).shape == (16, 47)
+
+
+def test_a_clip_with_fewer_pictures_repeats_them(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "a.flv", [RED, BLUE])
+    video = media.compute("frames", path, {"frames": 4, "size": 8})
+    assert [picture.mean((1, 2)).argmax() for picture in video] == [0, 0, 2, 2]
+
+
+def test_image_is_rgb_channels_first(tmp_path: Path) -> None:
+    grey, red = tmp_path / "grey.png", tmp_path / "red.png"
+    Image.new("L", (20, 10), 77).save(grey)
+    Image.new("RGBA", (20, 10), (*RED, 255)).save(red)
+    assert (media.compute("image", grey, {"size": 6}) == 77).all()
+    feature = media.compute("image", red, {"size": 6})
+    assert feature.shape == (3, 6, 6) and feature.dtype == np.uint8
+    np.testing.assert_array_equal(feature[:, 0, 0], RED)
+
+
+# --- words and numbers ---------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(), st.integers(1, 20), st.integers(2, 600))
+def test_hashed_words_stay_inside_the_vocabulary(words: str, length: int, size: int) -> None:
+    ids = media.compute("text", words, {"max_length": length, "vocab_size": size})
+    assert ids.shape == (length,) and ids.dtype == np.int32
+    count = min(len(words.lower().split()), length)
+    assert ((ids[:count] >= 1) & (ids[:count] < size)).all()
+    assert (ids[count:] == 0).all()
+
+
+def test_hashed_words_ignore_case_and_keep_order() -> None:
+    params = {"max_length": 3}
+    first, swapped, shouted = (
+        media.compute("text", words, params) for words in ("no change", "change no", "NO Change")
+    )
+    np.testing.assert_array_equal(first, shouted)
+    np.testing.assert_array_equal(first[:2], swapped[1::-1])
+    assert first[0] != first[1]
+
+
+def test_a_tokenizer_folder_is_used_and_a_wrong_name_is_told(tmp_path: Path) -> None:
+    from transformers import BertTokenizerFast
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "no", "change"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n")
+    folder = tmp_path / "tokenizer"
+    BertTokenizerFast(str(tmp_path / "vocab.txt")).save_pretrained(folder)
+    ids = media.compute("text", "No change", {"max_length": 6, "tokenizer": str(folder)})
+    assert ids.tolist() == [2, 5, 6, 3, 0, 0]
+    missing = str(tmp_path / "absent")
+    with pytest.raises(IbmaError, match="absent"):
+        media.compute("text", "No", {"max_length": 6, "tokenizer": missing})
+
+
+def test_vector_is_float32() -> None:
+    feature = media.compute("vector", (1.0, 2.5), {})
+    assert feature.dtype == np.float32 and feature.tolist() == [1.0, 2.5]
+
+
+# --- bad input -----------------------------------------------------------------------------------
+
+KINDS = [("audio", "a.wav"), ("frames", "a.flv"), ("image", "a.jpg")]
+
+
+def refused(kind: str, path: Path) -> str:
+    """The one line that a user is shown."""
+    with pytest.raises(media.Unreadable) as caught:
+        media.compute(kind, path, {})
+    line = str(caught.value)
+    assert str(path) in line and "\n" not in line
+    return line
+
+
+@pytest.mark.parametrize(("kind", "name"), KINDS)
+def test_a_missing_file_is_named(kind: str, name: str, tmp_path: Path) -> None:
+    assert "missing" in refused(kind, tmp_path / name)
+
+
+@pytest.mark.parametrize(("kind", "name"), KINDS)
+def test_a_git_lfs_pointer_is_told_from_media(kind: str, name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\n")
+    assert "git lfs pull" in refused(kind, tmp_path / name)
+
+
+@pytest.mark.parametrize("content", [b"", b"not media at all " * 20], ids=["empty", "noise"])
+@pytest.mark.parametrize(("kind", "name"), KINDS)
+def test_what_cannot_be_decoded_is_named(
+    kind: str, name: str, content: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert "cannot be decoded" in refused(kind, tmp_path / name)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.9, 0.999])
+def test_a_truncated_flv_is_refused(share: float, tmp_path: Path) -> None:
+    """FFmpeg decodes what is left without an error."""
+    path = write_clip(tmp_path / "a.flv", [RED, GREEN, BLUE] * 4, audio_first=False)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    assert "truncated" in refused("frames", path)
+
+
+def test_an_unfinished_flv_without_duration_is_kept(tmp_path: Path) -> None:
+    """CREMA-D's 1064_TIE_SAD_XX announces no duration; every study keeps it."""
+    path = write_clip(tmp_path / "a.flv", [RED, GREEN, BLUE] * 4, audio_first=False)
+    content = path.read_bytes().replace(b"duration", b"dur_tion")
+    path.write_bytes(content[:-3])
+    assert media.compute("frames", path, {"frames": 2, "size": 8}).shape == (2, 3, 8, 8)
+
+
+def test_a_truncated_mp4_is_refused(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "a.mp4", [RED] * 5)
+    path.write_bytes(path.read_bytes()[:600])
+    assert "cannot be decoded" in refused("frames", path)
+
+
+def test_a_truncated_picture_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[:1500])
+    assert "cannot be decoded" in refused("image", path)
+
+
+def test_a_wav_without_samples_or_the_wrong_stream_is_refused(tmp_path: Path) -> None:
+    empty = write_wav(tmp_path / "a.wav", np.zeros(0))
+    assert "no sound" in refused("audio", empty)
+    assert "no video stream" in refused("frames", write_wav(tmp_path / "b.wav", tone(0.2)))
