@@ -21,7 +21,6 @@ from ibma.record import Record
 CONTROL = "ce3"
 OURS, ABLATION = "ibma", "ibma_no_align"
 METRIC_TABLES, SIGNIFICANCE_TABLES = (2, 4, 5, 8), (10, 12, 15)
-SELECTION = {"classify": "accuracy", "multilabel": "mauc"}
 
 VERDICTS = {
     "inside": "the published value lies in our 95 % interval",
@@ -272,7 +271,7 @@ def significance(params: Params, here: Cells) -> list[dict[str, Any]]:
         family = []
         for task in params.tasks:
             ours = here.get((task, OURS), ())
-            metric = _selection(ours)
+            metric = selection(ours)
             baseline = (
                 _best(params, here, task, metric) if comparison == "best baseline" else comparison
             )
@@ -292,7 +291,8 @@ def significance(params: Params, here: Cells) -> list[dict[str, Any]]:
     return rows
 
 
-def _selection(records: Sequence[Record]) -> str:
+def selection(records: Sequence[Record]) -> str:
+    """The metric a task is judged by: mauc or accuracy."""
     return "mauc" if records and "mauc" in records[0].metrics else "accuracy"
 
 
@@ -429,7 +429,7 @@ def _every_cell(params: Params, here: Cells, root: Path) -> ReportTable:
     for (task, method), records in here.items():
         if not records or records[0].source != "real" or task in ("crema_d", "chexpert"):
             continue
-        metric = _selection(records)
+        metric = selection(records)
         ours = stats.summary(values(records, metric, "percent"))
         lines.append(
             Line(

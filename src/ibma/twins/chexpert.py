@@ -10,8 +10,8 @@ Chance AUROC .5; one modality alone at best .85, both .94 (two independent 0.8/0
 
 Traps: -1 in each label, empty labels, a lateral view, Sex Unknown, Age 0, AP/PA empty, a report
 with newlines and quotes, null findings, null impression, a literal backslash-n, capitals, a
-training image without report, an image listed but missing, a truncated jpg, images in the full release's
-batch folders, and a label (Consolidation) that no validation image has.
+training image without report, an image listed but missing, a truncated jpg, images in the full
+release's batch folders, and a label (Consolidation) that no validation image has.
 """
 
 from __future__ import annotations

@@ -1,0 +1,240 @@
+"""The report: every table in Markdown, CSV and LaTeX, figures, and one offline HTML page."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import json
+import subprocess
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ibma import figures, tables
+from ibma.params import Params
+from ibma.tables import Cells, ReportTable
+
+PACKAGES = ("torch", "transformers", "faiss-gpu", "dvc", "mlflow", "scikit-learn", "scipy")
+
+
+def write(params: Params, root: Path) -> Path:
+    """Write `reports/<profile>/` below `root` and return the page's path.
+
+    tables/table_NN.{md,csv,tex}, figures/*.{svg,png}, metrics.json (task -> method -> mean per
+    metric), plots/history.csv, tuning.csv, index.html. The same records give the same files.
+    """
+    out = root / "reports" / params.profile
+    here = tables.cells(params, root)
+    built = tables.build(params, root)
+    _write_tables(built, out / "tables")
+    pictures = _write_figures(params, here, out / "figures")
+    _write_json(out / "metrics.json", _metrics(here))
+    _write_csv(out / "plots" / "history.csv", ("cell", "epoch", "loss"), _history(here))
+    _write_csv(out / "tuning.csv", TUNING, _tuning(root))
+    page = out / "index.html"
+    page.write_text(_html(params, root, built, pictures, here), encoding="utf-8")
+    return page
+
+
+def _environment() -> Any:
+    from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+    environment = Environment(
+        loader=PackageLoader("ibma"),
+        autoescape=select_autoescape(["html.jinja"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["latex"] = _latex
+    environment.filters["cells"] = tables.cells_of
+    return environment
+
+
+def _latex(text: str) -> str:
+    """Escape what LaTeX reads as markup."""
+    marks = {"\\": r"\textbackslash{}", "±": r"$\pm$", "<": r"$<$", ">": r"$>$", "~": r"\~{}"}
+    plain = {mark: "\\" + mark for mark in "&%$#_{}"}
+    return "".join((marks | plain).get(letter, letter) for letter in text)
+
+
+def _write_tables(built: Sequence[ReportTable], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    environment = _environment()
+    for table in built:
+        stem = folder / (f"table_{table.key}" if table.key.isdigit() else table.key)
+        context = {"table": table, "columns": tables.COLUMNS, "verdicts": tables.VERDICTS}
+        for suffix in ("md", "tex"):
+            text = environment.get_template(f"table.{suffix}.jinja").render(context)
+            stem.with_suffix(f".{suffix}").write_text(text, encoding="utf-8")
+        tables.write_csv(table, stem.with_suffix(".csv"))
+
+
+def _write_figures(params: Params, here: Cells, folder: Path) -> list[tuple[str, str]]:
+    """Draw per task; returns (alt text, svg in base64) in order."""
+    drawn = []
+    for task in params.tasks:
+        found = {method: list(r) for (name, method), r in here.items() if name == task and r}
+        if not found:
+            continue
+        metric = tables.selection(next(iter(found.values())))
+        percents = {m: tables.values(r, metric, "percent") for m, r in found.items()}
+        source = next(iter(found.values()))[0].source
+        figures.comparison(task, metric, percents, source, folder / f"comparison_{task}")
+        figures.training_curves(task, found, folder / f"history_{task}")
+        for kind, words in (
+            ("comparison", f"{metric} of every seed and method"),
+            ("history", "training loss by epoch and method"),
+        ):
+            svg = (folder / f"{kind}_{task}.svg").read_bytes()
+            drawn.append((f"{task}: {words}", base64.b64encode(svg).decode()))
+    return drawn
+
+
+def _metrics(here: Cells) -> dict[str, Any]:
+    """Task -> method -> metric -> mean over seeds (fractions), for `dvc metrics`."""
+    result: dict[str, Any] = {}
+    for (task, method), records in here.items():
+        for name in records[0].metrics if records else ():
+            found = tables.values(records, name, "fraction")
+            if found:
+                mean = round(float(np.mean(found)), 6)
+                result.setdefault(task, {}).setdefault(method, {})[name] = mean
+    return result
+
+
+def _history(here: Cells) -> list[tuple[str, int, str]]:
+    """(cell, epoch, mean total loss), for `dvc plots`."""
+    rows = []
+    for (task, method), records in here.items():
+        if records:
+            totals = [np.sum(list(one.history.values()), axis=0) for one in records]
+            rows += [
+                (f"{task}/{method}", epoch, f"{loss:.5f}")
+                for epoch, loss in enumerate(np.mean(totals, axis=0), 1)
+            ]
+    return rows
+
+
+TUNING = (
+    "task",
+    "method",
+    "metric",
+    "run_fold",
+    "fold",
+    "lr",
+    "weight_decay",
+    "eta",
+    "score",
+    "chosen",
+)
+
+
+def _tuning(root: Path) -> list[tuple[Any, ...]]:
+    """Every fold's score of every trial, and whether the setting was chosen."""
+    rows = []
+    for path in sorted((root / "data/tune").glob("*/[!.]*.json")):
+        content = json.loads(path.read_text())
+        setting = ("run_fold", "lr", "weight_decay", "eta")
+        chosen = {tuple(choice[name] for name in setting) for choice in content["choices"]}
+        for trial in content["scores"]:
+            place = [trial[name] for name in ("run_fold", "fold", "lr", "weight_decay", "eta")]
+            mark = "yes" if tuple(trial[name] for name in setting) in chosen else ""
+            rows.append(
+                (
+                    content["task"],
+                    content["method"],
+                    content["metric"],
+                    *place,
+                    f"{trial['score']:.4f}",
+                    mark,
+                )
+            )
+    return rows
+
+
+def _html(
+    params: Params,
+    root: Path,
+    built: Sequence[ReportTable],
+    pictures: Sequence[tuple[str, str]],
+    here: Cells,
+) -> str:
+    track = root / "data/track.json"
+    runs = json.loads(track.read_text()) if track.exists() else {}
+    return str(
+        _environment()
+        .get_template("index.html.jinja")
+        .render(
+            params=params,
+            tables=built,
+            columns=tables.COLUMNS,
+            verdicts=tables.VERDICTS,
+            pictures=pictures,
+            summary=_summary(params, here),
+            provenance=_provenance(params, root, here),
+            records=[(path, run) for path, run in runs.items()],
+        )
+    )
+
+
+def _summary(params: Params, here: Cells) -> list[str]:
+    """A sentence per task: IBMA, its control and the best baseline."""
+    lines = []
+    for task in params.tasks:
+        means = {
+            method: float(np.mean(found))
+            for (name, method), records in here.items()
+            if name == task
+            and (found := tables.values(records, tables.selection(records), "percent"))
+        }
+        if tables.OURS in means:
+            records = here[task, tables.OURS]
+            mark = "TWIN" if records[0].source == "twin" else "real data"
+            ranked = sorted(means.items(), key=lambda pair: -pair[1])
+            shown = ", ".join(f"{method} {mean:.1f}" for method, mean in ranked)
+            lines.append(f"{task} ({mark}), {tables.selection(records)} in percent: {shown}.")
+    return lines
+
+
+def _provenance(params: Params, root: Path, here: Cells) -> list[tuple[str, str]]:
+    records = [one for found in here.values() for one in found]
+    etas = sorted({(r.task, r.method, r.params["eta"]) for r in records if r.params.get("eta")})
+    eta = "tuned" if params.eta is None else f"{params.eta} (override)"
+    lock = root / "dvc.lock"
+    digest = hashlib.sha256(lock.read_bytes()).hexdigest()[:12] if lock.exists() else "none yet"
+    commits = sorted({str(r.volatile.get("git_commit"))[:10] for r in records})
+    return [
+        ("Profile", params.profile),
+        ("eta", f"{eta}: " + ", ".join(f"{task}/{method} {value}" for task, method, value in etas)),
+        ("Seeds", str(params.seeds)),
+        ("Commit of the records", ", ".join(commits)),
+        ("Commit at report time", _commit(root)),
+        ("dvc.lock before this report", f"sha256 {digest}"),
+        ("Devices", ", ".join(sorted({str(r.volatile.get("device")) for r in records}))),
+        ("Sources", ", ".join(sorted({f"{r.task}: {r.source}" for r in records}))),
+        ("Packages", ", ".join(f"{name} {version(name)}" for name in PACKAGES)),
+    ]
+
+
+def _commit(root: Path) -> str:
+    shown = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True)
+    return shown.stdout.strip()[:10] or "no git"
+
+
+def _write_json(path: Path, content: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)

@@ -1,0 +1,17 @@
+"""Stage `significance`: paired tests over seeds. Writes data/significance.json."""
+
+from pathlib import Path
+
+from ibma import params, record, tables
+from ibma.doors import door
+
+
+def main() -> None:
+    """Test IBMA against the best baseline, its ablation and its control, per task."""
+    profile = params.load()
+    here = tables.cells(profile, Path())
+    record.write_json(Path("data/significance.json"), tables.significance(profile, here))
+
+
+if __name__ == "__main__":
+    door(main)
