@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -15,7 +16,6 @@ from typing import Any
 from ibma import datasets, twins
 from ibma.datasets import Dataset, Remote
 from ibma.errors import IbmaError
-from ibma.record import write_json
 
 GITHUB = "https://raw.githubusercontent.com/"
 
@@ -32,11 +32,15 @@ def dataset(name: str, source: str, raw: Path) -> None:
     module = datasets.load(name)
     if source == "twin":
         twins.write(name, raw)
-        write_json(raw / "SOURCES.json", [{"served_by": "twin"}])
+        _write_sources(raw, [{"served_by": "twin"}])
         return
     if module.CARD.access == "request" and not any(raw.iterdir()):
         raise IbmaError(f"{raw}: '{name}' is by request: {module.CARD.how_to_get}")
-    write_json(raw / "SOURCES.json", _fetch_all(module, raw))
+    _write_sources(raw, _fetch_all(module, raw))
+
+
+def _write_sources(raw: Path, sources: list[dict[str, Any]]) -> None:
+    (raw / "SOURCES.json").write_text(json.dumps(sources, indent=1) + "\n")
 
 
 def _fetch_all(module: Dataset, raw: Path) -> list[dict[str, Any]]:
