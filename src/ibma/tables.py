@@ -332,9 +332,7 @@ def _tests(
     for row in table.rows:
         if row.task not in params.tasks:
             continue
-        test = next(
-            (t for t in tests if (t["task"], t["comparison"]) == (row.task, comparison)), None
-        )
+        test = next((t for t in tests if _is_of(t, str(row.task), comparison, here)), None)
         if test is None:
             lines.append(
                 Line(
@@ -366,6 +364,12 @@ def _tests(
         tuple(lines),
         tuple(notes),
     )
+
+
+def _is_of(test: Mapping[str, Any], task: str, comparison: str, here: Cells) -> bool:
+    """Whether a test is that comparison on that task, and the records behind it are still there."""
+    behind = (here.get((task, test["baseline"])), here.get((task, OURS)))
+    return (test["task"], test["comparison"]) == (task, comparison) and all(behind)
 
 
 def _test_lines(here: Cells, row: published.Row, test: Mapping[str, Any]) -> list[Line]:
@@ -466,6 +470,8 @@ def _measure(task: str | None, label: str) -> str:
 
 
 def _number(cell: published.Cell, unit: str) -> str:
+    """As the paper prints it: nats have three digits there, four here."""
+    unit = "fraction" if unit == "nats" else unit
     sd = "" if cell.sd is None else f" ± {_format(cell.sd, unit)}"
     return _format(cell.value, unit) + sd
 
@@ -482,7 +488,7 @@ def _interval(ours: stats.Summary, unit: str) -> tuple[str]:
 
 
 def _format(number: float, unit: str, *, sign: bool = False) -> str:
-    digits = {"percent": 1, "minutes": 1, "count": 0}.get(unit, 3)
+    digits = {"percent": 1, "minutes": 1, "count": 0, "nats": 4}.get(unit, 3)
     return f"{number:+.{digits}f}" if sign else f"{number:.{digits}f}"
 
 

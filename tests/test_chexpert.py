@@ -1,0 +1,163 @@
+"""CheXpert's layouts, labels and reports, on the twin and on broken copies of it."""
+
+import csv
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ibma import datasets, media, store, twins
+from ibma.datasets import Dropped, Sample, chexpert
+from ibma.errors import IbmaError
+
+
+@pytest.fixture(scope="module")
+def twin(tmp_path_factory):
+    raw = tmp_path_factory.mktemp("chexpert")
+    twins.write("chexpert", raw)
+    return raw
+
+
+@pytest.fixture
+def copy(twin, tmp_path):
+    return shutil.copytree(twin, tmp_path / "raw")
+
+
+def samples(raw, **options):
+    options = {"on_bad": "drop"} | options
+    return [s for s in datasets.load("chexpert").samples(raw, **options) if isinstance(s, Sample)]
+
+
+def by_place(found, place):
+    patient = f"patient{1 + place // 2:05d}/study{1 + place % 2}/"
+    return next(s for s in found if s.id.startswith(f"train/{patient}"))
+
+
+def rewrite(raw, name, change):
+    path = raw / "CheXpert-v1.0-small" / name
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    change(rows)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def test_counts_splits_and_small_size(twin):
+    found = samples(twin)
+    assert [sum(s.split == name for s in found) for name in ("train", "test")] == [119, 60]
+    assert len({s.id for s in found}) == len(found)
+    assert sum(f.stat().st_size for f in twin.rglob("*") if f.is_file()) < 5e6
+    assert (twin / "TWIN").exists()
+
+
+def test_patients_are_on_one_side_only(twin):
+    found = samples(twin)
+    train = {s.group for s in found if s.split == "train"}
+    assert train.isdisjoint(s.group for s in found if s.split == "test")
+
+
+def test_the_uncertain_policies(twin):
+    policies = {name: samples(twin, uncertain=name) for name in ("mixed", "ones", "zeros")}
+    for i in range(5):  # the image at place 30 + i has -1 in label i
+        label = {name: by_place(found, 30 + i).label[i] for name, found in policies.items()}
+        positive = chexpert.LABELS[i] in ("Edema", "Atelectasis")
+        assert label == {"mixed": int(positive), "ones": 1, "zeros": 0}
+    with pytest.raises(IbmaError, match="uncertain 'maybe': expected mixed"):
+        samples(twin, uncertain="maybe")
+
+
+@pytest.mark.parametrize(("value", "label"), [("1.0", 1), ("0.0", 0), ("", 0), ("-1.0", 0)])
+def test_label_values(copy, value, label):
+    rewrite(copy, "train.csv", lambda rows: rows[0].update({"Cardiomegaly": value}))
+    assert by_place(samples(copy), 0).label[0] == label
+
+
+def test_reports_are_cleaned_and_may_be_missing(twin):
+    found = samples(twin)
+    assert by_place(found, 3).parts["text"] == ""
+    quoted = by_place(found, 11).parts["text"]
+    assert "second line, with comma" in quoted and "\n" not in quoted
+    assert by_place(found, 13).parts["text"].startswith("impression: ")
+    assert "impression" not in by_place(found, 15).parts["text"]
+    assert "\\n" not in by_place(found, 17).parts["text"]
+    assert by_place(found, 19).parts["text"].startswith("findings: ")
+
+
+def test_lateral_views_can_be_left_out(twin):
+    every, frontal = samples(twin), samples(twin, frontal_only=True)
+    assert len(every) - len(frontal) == 1
+    assert not any("lateral" in s.id for s in frontal)
+
+
+def test_images_in_the_full_releases_batch_folders_are_found(twin):
+    assert "batch 2" in str(by_place(samples(twin), 21).parts["image"])
+
+
+def test_a_listed_image_that_is_missing_is_dropped_or_stops(twin):
+    found = list(chexpert.samples(twin, on_bad="drop"))
+    dropped = [s for s in found if isinstance(s, Dropped)]
+    assert [d.reason for d in dropped] == ["image listed but missing"]
+    with pytest.raises(IbmaError, match=r"missing, but listed in train.csv line 7"):
+        list(chexpert.samples(twin))
+
+
+def test_a_truncated_jpg_is_named(twin):
+    with pytest.raises(media.Unreadable, match="view1_frontal.jpg: cannot be decoded"):
+        media.compute("image", by_place(samples(twin), 7).parts["image"], {"size": 32})
+
+
+def test_an_rgba_picture_becomes_rgb(tmp_path):
+    Image.new("RGBA", (10, 12), (255, 0, 0, 0)).save(tmp_path / "a.png")
+    assert media.compute("image", tmp_path / "a.png", {"size": 8}).shape == (3, 8, 8)
+
+
+@pytest.mark.parametrize("value", ["2.0", "yes"])
+def test_a_label_outside_the_vocabulary_names_file_and_line(copy, value):
+    rewrite(copy, "valid.csv", lambda rows: rows[3].update({"Edema": value}))
+    with pytest.raises(IbmaError, match=rf"valid.csv: line 5: label value '{value}'"):
+        samples(copy)
+
+
+def test_a_missing_column_file_or_folder_is_named(copy):
+    (copy / chexpert.REPORTS).write_text("path_to_image,report\n")
+    with pytest.raises(IbmaError, match="column 'section_findings' is missing"):
+        samples(copy)
+    (copy / chexpert.REPORTS).unlink()
+    with pytest.raises(IbmaError, match=f"{chexpert.REPORTS}: missing: register at"):
+        samples(copy)
+    shutil.rmtree(copy / "CheXpert-v1.0-small")
+    with pytest.raises(IbmaError, match="no CheXpert-v1.0-small/train.csv"):
+        samples(copy)
+
+
+def test_extraction_drops_two_and_keeps_the_single_class_label(twin, tmp_path):
+    entry = {
+        "dataset": "chexpert",
+        "options": {},
+        "on_bad": "drop",
+        "features": {"image": {"size": 16}, "text": {"max_length": 8}},
+    }
+    store.extract("chexpert", entry, chexpert, twin, tmp_path / "out", media.compute)
+    features = store.Features(tmp_path / "out")
+    assert features.meta["dropped"] == 2 and features.meta["source"] == "twin"
+    assert features.arrays["image"].dtype == np.uint8
+    test = features.labels[features.test(0).index]
+    consolidation = test[:, chexpert.LABELS.index("Consolidation")]
+    assert consolidation.sum() == 0, "drives the undefined AUROC"
+
+
+def test_both_modalities_know_a_part(twin, tmp_path):
+    """The blob and the word of a finding agree with its label more often than not."""
+    found = [s for s in samples(twin) if s.split == "test"]
+    word = np.array(["cardiomegaly" in str(s.parts["text"]) for s in found])
+    label = np.array([s.label[0] for s in found], dtype=bool)
+    assert word[label].mean() > 0.5 > 0.3 > word[~label].mean()
+
+
+def test_same_bytes_again(twin, tmp_path):
+    twins.write("chexpert", tmp_path)
+    for path in sorted(p for p in twin.rglob("*") if p.is_file()):
+        assert (tmp_path / path.relative_to(twin)).read_bytes() == path.read_bytes(), path

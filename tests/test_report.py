@@ -1,0 +1,223 @@
+"""From records to tables and page: the same numbers everywhere, TWIN marked, gaps named."""
+
+import csv
+import json
+import re
+import shutil
+from dataclasses import asdict, replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from ibma import params, record, report, tables
+from ibma.record import Record
+
+ROOT = Path(__file__).parent.parent
+PROFILE = params.load(ROOT / "profiles/twin.yaml")
+ACCURACY = {"concat": 0.50, "ce3": 0.60, "omib": 0.55, "ibma": 0.65, "ibma_no_align": 0.62}
+
+
+def fake(task: str, method: str, seed: int) -> Record:
+    wobble = 0.01 * seed * (1 if method == "ibma" else 2)
+    value = ACCURACY[method] + wobble
+    if task == "chexpert":
+        metrics = {"mauc": value, "auc/Edema": value, "auc/Consolidation": None, "mauc_defined": 4}
+        ib = {"image": -0.01 * seed, "text": -0.02, "fused": -0.03}
+    else:
+        metrics, ib = {"accuracy": value}, {"audio": -0.01, "fused": -0.02}
+    eta = 0.5 if method.startswith("ibma") else None
+    return Record(
+        key="k",
+        profile="twin",
+        task=task,
+        method=method,
+        seed=seed,
+        source="real" if task == "split_digits" else "twin",
+        fold=None,
+        n_train=10,
+        n_test=5,
+        params={"lr": 0.001, "weight_decay": 0.0, "eta": eta},
+        metrics=metrics,
+        ib=ib,
+        history={"task": [2.0, 1.0 + wobble]},
+        volatile={"device": "cpu", "seconds_per_epoch": [0.1, 0.1], "git_commit": None},
+    )
+
+
+@pytest.fixture
+def project(tmp_path):
+    for task in PROFILE.tasks:
+        for method in ACCURACY:
+            for seed in range(PROFILE.seeds):
+                fake(task, method, seed).write(tmp_path / "runs" / task / method)
+        source = "real" if task == "split_digits" else "twin"
+        meta = {
+            "source": source,
+            "classes": list("abc"),
+            "counts": {"train": 10, "test": 5},
+            "dropped": 2,
+        }
+        record.write_json(tmp_path / "data/features" / task / "meta.json", meta)
+    rows = tables.significance(PROFILE, tables.cells(PROFILE, tmp_path))
+    record.write_json(tmp_path / "data/significance.json", rows)
+    return tmp_path
+
+
+def lines(root: Path, key: str) -> list[tables.Line]:
+    return next(t for t in tables.build(PROFILE, root) if t.key == key).lines
+
+
+def row(root: Path, key: str, start: str) -> tables.Line:
+    return next(line for line in lines(root, key) if line.row.startswith(start))
+
+
+def test_a_cell_holds_published_ours_difference_and_interval(project):
+    line = row(project, "02", "IBMA")
+    assert (line.published, line.ours, line.n) == ("65.4 ± 0.4", "66.0 ± 1.0", "3")
+    assert (line.difference, line.interval) == ("+0.6", "[63.5, 68.5]")
+    assert line.verdict == "no verdict: TWIN" and line.records == "runs/crema_d/ibma"
+
+
+def test_real_records_get_a_verdict(project):
+    for seed in range(3):
+        one = replace(fake("crema_d", "ibma", seed), source="real")
+        one.write(project / "runs/crema_d/ibma")
+        other = replace(fake("crema_d", "concat", seed), source="real")
+        other.write(project / "runs/crema_d/concat")
+    assert row(project, "02", "IBMA").verdict == "inside"  # 65.4 in [63.5, 68.5]
+    concat = replace(fake("crema_d", "concat", 0), source="real", metrics={"accuracy": 0.9})
+    for seed in range(3):
+        replace(concat, seed=seed).write(project / "runs/crema_d/concat")
+    assert row(project, "02", "Concat").verdict == "outside"
+
+
+def test_table_8_shows_only_the_eta_that_was_run(project):
+    verdicts = {line.measure: line.verdict for line in lines(project, "08")}
+    assert verdicts["crema_d: eta = 0.5"] == "no verdict: TWIN"
+    assert "eta=0.3" in verdicts["crema_d: eta = 0.3"]
+
+
+def test_the_control_stands_in_every_table_of_metrics(project):
+    for key in ("02", "04", "05"):
+        assert any(line.verdict == "control" for line in lines(project, key))
+
+
+def test_significance_names_the_best_baseline_and_the_direction(project):
+    rows = json.loads((project / "data/significance.json").read_text())
+    best = next(r for r in rows if r["comparison"] == "best baseline" and r["task"] == "crema_d")
+    assert best["baseline"] == "omib", "the control is not a baseline"
+    assert best["holm"] >= best["p"]
+    difference = [line for line in lines(project, "10") if line.measure.startswith("difference")]
+    assert [line.verdict for line in difference] == ["direction holds"]
+
+
+def test_deleting_records_turns_one_cell_into_not_run_and_nothing_else(project):
+    before = lines(project, "04")
+    shutil.rmtree(project / "runs/chexpert/concat")
+    after = lines(project, "04")
+    changed = [(a, b) for a, b in zip(before, after, strict=True) if a != b]
+    assert len(changed) == 1
+    assert changed[0][1].verdict == "not run: no record" and not changed[0][1].ours
+
+
+def test_records_of_another_profile_do_not_count(project):
+    for seed in range(3):
+        one = replace(fake("crema_d", "omib", seed), profile="paper")
+        one.write(project / "runs/crema_d/omib")
+    assert row(project, "02", "OMIB").verdict == "not run: no record"
+
+
+def test_undefined_metrics_are_left_out(project):
+    one = replace(fake("chexpert", "ibma", 2), metrics={"mauc": None})
+    one.write(project / "runs/chexpert/ibma")
+    line = next(x for x in lines(project, "04") if x.row.startswith("IBMA"))
+    assert line.n == "2"
+
+
+class Page(HTMLParser):
+    """Collect table cells, headings and unclosed tags."""
+
+    def __init__(self):
+        super().__init__()
+        self.cells, self.open, self.images = [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        if tag == "img":
+            self.images.append(dict(attributes))
+        if tag not in ("meta", "img", "link"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] in ("td", "th", "a"):
+            self.cells.append(data)
+
+
+def test_the_same_numbers_stand_in_markdown_csv_latex_and_html(project):
+    page = Page()
+    text = report.write(PROFILE, project).read_text()
+    page.feed(text)
+    assert not page.open, "every tag is closed"
+    for table in tables.build(PROFILE, project):
+        stem = f"table_{table.key}" if table.key.isdigit() else table.key
+        folder = project / "reports/twin/tables"
+        markdown = (folder / f"{stem}.md").read_text()
+        latex = (folder / f"{stem}.tex").read_text()
+        with (folder / f"{stem}.csv").open() as file:
+            rows = list(csv.reader(file))[2:]
+        assert [tuple(r) for r in rows] == [tables.cells_of(line) for line in table.lines]
+        for line in table.lines:
+            strings = tables.cells_of(line)
+            assert f"| {' | '.join(strings)} |" in markdown
+            assert " & ".join(report._latex(s) for s in strings) in latex
+            assert all(s in page.cells for s in strings if s)
+        assert ("TWIN" in markdown.splitlines()[0]) == table.twin
+
+
+def test_twin_stands_in_title_and_file_header_of_every_twin_table(project):
+    report.write(PROFILE, project)
+    for name in ("table_01", "table_02", "table_04", "table_05", "table_10", "table_12"):
+        for suffix in ("md", "csv", "tex"):
+            first = (project / f"reports/twin/tables/{name}.{suffix}").read_text().splitlines()[0]
+            assert "(TWIN)" in first
+    first = (project / "reports/twin/tables/real_data.md").read_text().splitlines()[0]
+    assert "TWIN" not in first
+
+
+def test_the_page_is_one_offline_file_with_alt_texts(project):
+    text = report.write(PROFILE, project).read_text()
+    page = Page()
+    page.feed(text)
+    assert not re.search(r'(src|href)="https?:', text)
+    assert page.images and all(image["alt"] for image in page.images)
+    assert all(image["src"].startswith("data:") for image in page.images)
+    assert 'lang="en"' in text and "prefers-color-scheme: dark" in text and 'scope="row"' in text
+
+
+def test_the_same_records_give_the_same_files(project):
+    report.write(PROFILE, project)
+    folder = project / "reports/twin"
+    first = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    report.write(PROFILE, project)
+    assert first == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_metrics_and_history_for_dvc(project):
+    report.write(PROFILE, project)
+    metrics = json.loads((project / "reports/twin/metrics.json").read_text())
+    assert metrics["crema_d"]["ibma"]["accuracy"] == pytest.approx(0.66)
+    assert "auc/Consolidation" not in metrics["chexpert"]["ibma"]
+    history = (project / "reports/twin/plots/history.csv").read_text().splitlines()
+    assert history[0] == "cell,epoch,loss" and "crema_d/ibma,2,1.01000" in history
+
+
+def test_latex_marks_are_escaped():
+    assert report._latex("50 % of a_b & c") == r"50 \% of a\_b \& c"
+
+
+def test_a_record_survives_its_file(tmp_path):
+    one = fake("crema_d", "ibma", 0)
+    assert asdict(record.read(one.write(tmp_path))) == asdict(one)
