@@ -1,0 +1,93 @@
+"""RAVDESS: names, folds, the join with action units, and the mirror's stand-in for the zip."""
+
+import hashlib
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from ibma import fetch
+from ibma.datasets import Dropped, ravdess
+from ibma.errors import IbmaError
+
+MIRROR = Path(os.environ.get("IBMA_MIRROR", Path(__file__).parent.parent.parent / "shared/mirror"))
+needs_mirror = pytest.mark.skipif(
+    not (MIRROR / "ravdess/flac16k").is_dir(), reason="no local copy of RAVDESS: set IBMA_MIRROR"
+)
+CLIPS = ("03-01-01-01-01-01-01", "03-01-05-02-01-02-02", "03-01-08-01-02-01-24")
+
+
+@pytest.fixture
+def raw(tmp_path):
+    for clip in CLIPS:
+        folder = tmp_path / f"Actor_{clip[-2:]}"
+        folder.mkdir()
+        (folder / f"{clip}.wav").write_bytes(b"RIFF")
+    lines = ["AU01_r;AU45_c;speech;name"]
+    lines += [f"0.5;{i};0.1;01{clip[2:]}" for i, clip in enumerate(CLIPS)]
+    (tmp_path / ravdess.ACTION_UNITS).write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+def test_names_become_labels_folds_and_groups(raw, monkeypatch):
+    monkeypatch.setattr(ravdess, "CLIPS", 3)
+    found = list(ravdess.samples(raw))
+    assert [s.id for s in found] == list(CLIPS)
+    assert [s.label for s in found] == [0, 4, 7]
+    assert [s.split for s in found] == ["fold4", "fold0", "fold3"]
+    assert [s.group for s in found] == ["actor01", "actor02", "actor24"]
+    assert [s.parts["face"] for s in found] == [(0.5, 0.0), (0.5, 1.0), (0.5, 2.0)]
+
+
+def test_every_actor_is_in_one_fold():
+    assert sorted(actor for fold in ravdess.FOLDS for actor in fold) == list(range(1, 25))
+
+
+def test_a_wrong_number_of_clips_stops(raw):
+    with pytest.raises(IbmaError, match="3 clips .* expected 1440"):
+        list(ravdess.samples(raw))
+
+
+def test_an_emotion_outside_the_vocabulary_is_named(raw, monkeypatch):
+    monkeypatch.setattr(ravdess, "CLIPS", 4)
+    (raw / "Actor_01/03-01-09-01-01-01-01.wav").write_bytes(b"RIFF")
+    with pytest.raises(IbmaError, match=r"03-01-09-01-01-01-01.wav: emotion is not 01..08"):
+        list(ravdess.samples(raw))
+
+
+def test_a_clip_without_action_units_stops_or_is_dropped(raw, monkeypatch):
+    monkeypatch.setattr(ravdess, "CLIPS", 3)
+    table = raw / ravdess.ACTION_UNITS
+    table.write_text("\n".join(table.read_text().splitlines()[:-1]) + "\n")
+    with pytest.raises(IbmaError, match=f"no row for clip {CLIPS[2]}"):
+        list(ravdess.samples(raw))
+    assert Dropped(CLIPS[2], "no action units") in list(ravdess.samples(raw, on_bad="drop"))
+
+
+def test_the_mirror_stands_in_for_the_zip_under_its_own_checksums(tmp_path, monkeypatch):
+    folder = tmp_path / "mirror/ravdess/flac16k"
+    folder.mkdir(parents=True)
+    (folder / "a.flac").write_bytes(b"sound")
+    listed = tmp_path / "list.sha256"
+    listed.write_text(f"{hashlib.sha256(b'sound').hexdigest()}  a.flac\n")
+    monkeypatch.setattr(ravdess, "MIRRORED", listed)
+    assert ravdess.fetch_mirror(tmp_path / "mirror", tmp_path / "raw")
+    assert (tmp_path / "raw/flac16k/a.flac").read_bytes() == b"sound"
+    listed.write_text(f"{'0' * 64}  a.flac\n")
+    with pytest.raises(IbmaError, match=r"a.flac: wrong checksum, deleted"):
+        ravdess.fetch_mirror(tmp_path / "mirror", tmp_path / "raw")
+    assert not (tmp_path / "raw/flac16k/a.flac").exists()
+    assert not ravdess.fetch_mirror(tmp_path / "nowhere", tmp_path / "raw")
+
+
+@needs_mirror
+def test_the_real_files(tmp_path, monkeypatch):
+    monkeypatch.setenv("IBMA_MIRROR", str(MIRROR))
+    fetch.dataset("ravdess", "real", tmp_path)
+    found = list(ravdess.samples(tmp_path))
+    assert len(found) == 1440
+    labels = Counter(ravdess.CARD.classes[s.label] for s in found)
+    assert labels["neutral"] == 96 and set(labels.values()) == {96, 192}
+    assert Counter(s.split for s in found) == {"fold4": 240} | {f"fold{k}": 300 for k in range(4)}
+    assert {len(s.parts["face"]) for s in found} == {35}
