@@ -57,6 +57,7 @@ def project(tmp_path):
             "classes": list("abc"),
             "counts": {"train": 10, "test": 5},
             "dropped": 2,
+            "folds": 0,
         }
         record.write_json(tmp_path / "data/features" / task / "meta.json", meta)
     rows = tables.significance(PROFILE, tables.cells(PROFILE, tmp_path))
@@ -133,6 +134,54 @@ def test_undefined_metrics_are_left_out(project):
     one.write(project / "runs/chexpert/ibma")
     line = next(x for x in lines(project, "04") if x.row.startswith("IBMA"))
     assert line.n == "2"
+
+
+@pytest.mark.parametrize(("task", "method"), [("chexpert", "ce3"), ("split_digits", "omib")])
+def test_a_cell_without_one_defined_metric_does_not_stop_the_report(project, task, method):
+    for seed in range(3):
+        one = fake(task, method, seed)
+        replace(one, metrics=dict.fromkeys(one.metrics)).write(project / "runs" / task / method)
+    assert report.write(PROFILE, project).exists()
+
+
+def test_one_run_has_no_verdict(project):
+    replace(fake("crema_d", "ibma", 0), source="real").write(project / "runs/crema_d/ibma")
+    for seed in (1, 2):
+        (project / f"runs/crema_d/ibma/seed_{seed}.json").unlink()
+    assert row(project, "02", "IBMA").verdict == "no verdict: one run"
+
+
+def test_sizes_of_a_task_with_folds_are_those_of_run_0(project):
+    counts = {f"fold{k}": 10 + k for k in range(5)}
+    meta = {"source": "real", "classes": list("abc"), "counts": counts, "dropped": 0, "folds": 5}
+    record.write_json(project / "data/features/split_digits/meta.json", meta)
+    sizes = {x.measure: x.ours for x in lines(project, "01") if x.row.startswith("Split digits")}
+    assert (sizes["train"], sizes["test"]) == ("50", "10")
+
+
+def test_a_loss_that_rounds_to_zero_has_no_sign():
+    assert tables._format(-0.00001, "nats") == "0.0000"
+
+
+def test_notes_count_labels_and_name_the_control(project):
+    notes = {table.key: " ".join(table.notes) for table in tables.build(PROFILE, project)}
+    assert "mean over the 4 labels" in notes["04"]
+    assert "against ce3" in notes["10"] and "against ce3" in notes["12"]
+
+
+def test_a_table_without_a_task_says_so_in_markdown_and_latex(project):
+    only = replace(PROFILE, tasks={"split_digits": PROFILE.tasks["split_digits"]})
+    report.write(only, project)
+    for suffix in ("md", "tex"):
+        assert (
+            "not run: no task" in (project / f"reports/twin/tables/table_02.{suffix}").read_text()
+        )
+
+
+def test_records_are_listed_when_mlflow_knows_none(project):
+    record.write_json(project / "data/track.json", {})
+    text = report.write(PROFILE, project).read_text()
+    assert "runs/crema_d/ibma/seed_2.json" in text and "not tracked" in text
 
 
 class Page(HTMLParser):

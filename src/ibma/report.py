@@ -83,7 +83,7 @@ def _write_figures(params: Params, here: Cells, folder: Path) -> list[tuple[str,
         if not found:
             continue
         metric = tables.selection(next(iter(found.values())))
-        percents = {m: tables.values(r, metric, "percent") for m, r in found.items()}
+        percents = {m: v for m, r in found.items() if (v := tables.values(r, metric, "percent"))}
         source = next(iter(found.values()))[0].source
         figures.comparison(task, metric, percents, source, folder / f"comparison_{task}")
         figures.training_curves(task, found, folder / f"history_{task}")
@@ -178,9 +178,18 @@ def _html(
             pictures=pictures,
             summary=_summary(params, here),
             provenance=_provenance(params, root, here),
-            records=[(path, run) for path, run in runs.items()],
+            records=[(path, runs.get(path, "not tracked")) for path in _paths(here)],
         )
     )
+
+
+def _paths(here: Cells) -> list[str]:
+    """Every record behind the page, whether MLflow knows it or not."""
+    return [
+        f"runs/{task}/{method}/seed_{one.seed}.json"
+        for (task, method), records in here.items()
+        for one in records
+    ]
 
 
 def _summary(params: Params, here: Cells) -> list[str]:

@@ -29,7 +29,8 @@ VERDICTS = {
     "direction fails": "the difference has not the published sign",
     "no verdict: TWIN": "generated data cannot judge a number about real data",
     "control": "a row of ours that the paper does not have",
-    "not run": "no record: the reason stands behind it",
+    "no verdict: one run": "one run has no interval",
+    "not run": "no number: the reason stands behind it",
 }
 
 Cells = Mapping[tuple[str, str], Sequence[Record]]
@@ -132,9 +133,11 @@ def _sizes(params: Params, root: Path, paper: published.Published) -> ReportTabl
         if meta is None:
             notes.append(f"{task}: not run: no features")
             continue
-        test = meta["counts"].get("test", 0)
-        ours = {"classes": len(meta["classes"]), "test": test}
-        ours["train"] = sum(meta["counts"].values()) - test - meta["counts"].get("valid", 0)
+        ours = {"classes": len(meta["classes"])} | _split_sizes(meta)
+        if meta["folds"]:
+            notes.append(
+                f"{card.title}: run k tests on fold k mod {meta['folds']}; sizes of run 0."
+            )
         for measure in ("classes", "train", "test"):
             cell = printed[name].cells[measure].value if name in printed else None
             lines.append(_count(f"{card.title} ({meta['source']})", measure, cell, ours[measure]))
@@ -150,6 +153,13 @@ def _sizes(params: Params, root: Path, paper: published.Published) -> ReportTabl
     return ReportTable(
         "01", "Table 1: " + table.title, table.caption, "count", twin, tuple(lines), tuple(notes)
     )
+
+
+def _split_sizes(meta: Mapping[str, Any]) -> dict[str, int]:
+    """Training and test size of run 0, which tests on fold 0 where there is no fixed split."""
+    counts = meta["counts"]
+    test = counts.get("fold0" if meta["folds"] else "test", 0)
+    return {"train": sum(counts.values()) - test - counts.get("valid", 0), "test": test}
 
 
 def _count(row: str, measure: str, printed: float | None, ours: int) -> Line:
@@ -178,8 +188,9 @@ def _metrics(params: Params, here: Cells, table: published.Table) -> ReportTable
             lines.append(_metric_line(here, row.label, column, target, printed))
     for task, column in dict.fromkeys((t.task, c) for t, c in _targets(table)):
         records = here.get((str(task), CONTROL), ())
-        if records and column.eta is None:
-            ours = stats.summary(values(records, str(column.metric), column.unit))
+        found = values(records, str(column.metric), column.unit)
+        if found and column.eta is None:
+            ours = stats.summary(found)
             lines.append(
                 Line(
                     "CE3: IBMA's network without a bound (control)",
@@ -193,6 +204,7 @@ def _metrics(params: Params, here: Cells, table: published.Table) -> ReportTable
                 )
             )
     twin = any(r.source == "twin" for t, _ in _targets(table) for r in _of_task(here, t.task))
+    tasks = dict.fromkeys(target.task for target, _ in _targets(table))
     return ReportTable(
         f"{table.number:02d}",
         f"Table {table.number}: {table.title}",
@@ -200,7 +212,16 @@ def _metrics(params: Params, here: Cells, table: published.Table) -> ReportTable
         table.unit,
         twin,
         tuple(lines),
+        tuple(note for task in tasks for note in _label_notes(here, task)),
     )
+
+
+def _label_notes(here: Cells, task: str | None) -> Iterator[str]:
+    """How many labels of a multi-label task have an AUC on its test split."""
+    found = {one.metrics.get("mauc_defined") for one in _of_task(here, task)} - {None}
+    if found:
+        counts = ", ".join(f"{count:.0f}" for count in sorted(found))  # type: ignore[type-var]
+        yield f"{task}: mAUC is the mean over the {counts} labels that have both classes in test."
 
 
 def _targets(table: published.Table) -> Iterator[tuple[published.Target, published.Column]]:
@@ -244,6 +265,8 @@ def _metric_line(
 
 
 def _why(here: Cells, task: str, method: str, target: published.Target) -> str:
+    if here.get((task, method)) and target.eta is None:
+        return f"not run: {target.metric} is undefined in every run"
     if (task, method) not in here:
         return f"not run: no method {method} in this profile"
     if target.eta is not None:
@@ -253,7 +276,7 @@ def _why(here: Cells, task: str, method: str, target: published.Target) -> str:
 
 def _inside(printed: float, ours: stats.Summary) -> str:
     if ours.low is None or ours.high is None:
-        return "outside" if printed != ours.mean else "inside"
+        return "no verdict: one run"
     return "inside" if ours.low <= printed <= ours.high else "outside"
 
 
@@ -350,6 +373,11 @@ def _tests(
             continue
         lines += _test_lines(here, row, test)
         notes.append(_test_note(row.label, test))
+        notes += [
+            _test_note(f"{row.label}, the control", other)
+            for other in tests
+            if _is_of(other, str(row.task), CONTROL, here)
+        ]
     twin = any(r.source == "twin" for row in table.rows for r in _of_task(here, row.task))
     notes.append(
         "Pairing seeds on one test set shows that a difference is not luck of the "
@@ -434,7 +462,12 @@ def _every_cell(params: Params, here: Cells, root: Path) -> ReportTable:
         if not records or records[0].source != "real" or task in ("crema_d", "chexpert"):
             continue
         metric = selection(records)
-        ours = stats.summary(values(records, metric, "percent"))
+        found = values(records, metric, "percent")
+        if not found:
+            why = f"not run: {metric} is undefined in every run"
+            lines.append(Line(method, f"{task}, {metric} (%)", "", "", "", "", "", why, ""))
+            continue
+        ours = stats.summary(found)
         lines.append(
             Line(
                 method,
@@ -448,6 +481,8 @@ def _every_cell(params: Params, here: Cells, root: Path) -> ReportTable:
             )
         )
     notes = []
+    if "ravdess" not in params.tasks:
+        notes.append("ravdess: not run: it is in profile open (`ibma profile open`).")
     for test in significance_rows(root):
         if any(line.records == f"runs/{test['task']}/{OURS}" for line in lines):
             notes.append(_test_note(f"{test['task']}: ibma", test))
@@ -489,6 +524,7 @@ def _interval(ours: stats.Summary, unit: str) -> tuple[str]:
 
 def _format(number: float, unit: str, *, sign: bool = False) -> str:
     digits = {"percent": 1, "minutes": 1, "count": 0, "nats": 4}.get(unit, 3)
+    number = round(number, digits) + 0.0  # no -0.0
     return f"{number:+.{digits}f}" if sign else f"{number:.{digits}f}"
 
 
