@@ -96,6 +96,33 @@ def test_images_in_the_full_releases_batch_folders_are_found(twin):
     assert "batch 2" in str(by_place(samples(twin), 21).parts["image"])
 
 
+def test_the_full_release_as_its_zips_unpack(copy):
+    """Tables and valid/ in batch 1, training patients in batch 2; no CheXpert-v1.0-small."""
+    small, first = copy / "CheXpert-v1.0-small", copy / "CheXpert-v1.0 batch 1 (validate & csv)"
+    expected = [s.id for s in samples(copy)]
+    second = copy / "CheXpert-v1.0 batch 2 (train 1)"
+    shutil.copytree(small / "train", second, dirs_exist_ok=True)
+    shutil.rmtree(small / "train")
+    small.rename(first)
+    found = samples(copy)
+    assert [s.id for s in found] == expected
+    places = {s.split: {s.parts["image"].relative_to(copy).parts[0]} for s in found}
+    assert places == {"train": {second.name}, "test": {first.name}}
+
+
+def test_a_path_of_another_form_names_file_and_line(copy):
+    rewrite(copy, "train.csv", lambda rows: rows[2].update({"Path": "view1_frontal.jpg"}))
+    with pytest.raises(IbmaError, match=r"train.csv: line 4: path 'view1_frontal.jpg': expected"):
+        samples(copy)
+
+
+def test_a_table_that_is_not_utf8_is_named(copy):
+    table = copy / "CheXpert-v1.0-small/train.csv"
+    table.write_bytes(table.read_bytes().replace(b"Female", b"F\xe9male", 1))
+    with pytest.raises(IbmaError, match=r"train.csv: after line .*utf-8.*: use the original"):
+        samples(copy)
+
+
 def test_a_listed_image_that_is_missing_is_dropped_or_stops(twin):
     found = list(chexpert.samples(twin, on_bad="drop"))
     dropped = [s for s in found if isinstance(s, Dropped)]

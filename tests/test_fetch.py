@@ -1,15 +1,23 @@
 """Download: checksum, mirror, unpacking, and one clear line when it fails."""
 
+import errno
 import hashlib
 import io
 import json
+import os
+import shutil
+import subprocess
+import sys
 import tarfile
+import threading
 import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from ibma import datasets, fetch
+from ibma import datasets, fetch, twins
 from ibma.datasets import Card, Counts, Remote
 from ibma.errors import IbmaError
 
@@ -52,7 +60,7 @@ def test_a_file_already_right_is_kept(tmp_path, monkeypatch, mirror):
 
 def test_wrong_checksum_is_named_and_leaves_nothing(tmp_path, monkeypatch, mirror):
     data_set(monkeypatch, Remote(URL, "0" * 64, "list.csv"))
-    with pytest.raises(IbmaError, match=r"list.csv: sha256 of https://raw.*is not 000") as caught:
+    with pytest.raises(IbmaError, match=r"list.csv: checksum of https://raw.*is not 000") as caught:
         fetch.dataset("x", "real", tmp_path / "raw")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "raw/list.csv").exists()
@@ -94,8 +102,9 @@ def test_a_tar_that_escapes_or_links_out_is_refused(tmp_path, kind):
         if kind == "link":
             member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
         package.addfile(member, io.BytesIO())
-    with pytest.raises(IbmaError, match="not unpacked"):
+    with pytest.raises(IbmaError, match="link or leads out of the folder: refused"):
         fetch._unpack(tmp_path / "bad.tar.gz", tmp_path / "in")
+    assert not (tmp_path / "in").exists() and not (tmp_path / "outside.txt").exists()
 
 
 def test_a_good_zip_is_unpacked(tmp_path):
@@ -103,3 +112,152 @@ def test_a_good_zip_is_unpacked(tmp_path):
         package.writestr("Actor_01/a.wav", "x")
     fetch._unpack(tmp_path / "good.zip", tmp_path / "in")
     assert (tmp_path / "in/Actor_01/a.wav").read_text() == "x"
+
+
+@pytest.mark.parametrize("name", ["cut.zip", "flipped.zip", "cut.tar.gz", "page.zip"])
+def test_a_broken_archive_is_named(tmp_path, name):
+    archive = tmp_path / name
+    if name.endswith(".zip"):
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as package:
+            package.writestr("a.wav", b"sound" * 100)
+    else:
+        with tarfile.open(archive, "w:gz") as package:
+            member = tarfile.TarInfo("a.wav")
+            member.size = 50_000
+            package.addfile(member, io.BytesIO(os.urandom(50_000)))
+    content = archive.read_bytes()
+    broken = {
+        "cut.zip": content[:-30],
+        "flipped.zip": content.replace(b"sound", b"noise", 1),
+        "cut.tar.gz": content[:20_000],
+        "page.zip": b"<html>try again later</html>",
+    }
+    archive.write_bytes(broken[name])
+    with pytest.raises(IbmaError, match=rf"{name}: broken archive .*delete it") as caught:
+        fetch._unpack(archive, tmp_path / "in")
+    assert "\n" not in str(caught.value)
+
+
+class Server(BaseHTTPRequestHandler):
+    """Serves `content`, from a byte on when asked; `requests` holds the ranges asked for."""
+
+    content = bytes(range(256)) * 400
+    requests: list[str | None] = []
+    ranges = True
+
+    def do_GET(self):
+        asked = self.headers["Range"]
+        self.requests.append(asked)
+        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and self.ranges else 0
+        body = self.content[start:]
+        self.send_response(416 if asked and not body else 206 if start else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.delenv("IBMA_MIRROR", raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(Server, "requests", [])
+    web = ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    threading.Thread(target=web.serve_forever, args=(0.01,), daemon=True).start()
+    yield f"http://127.0.0.1:{web.server_port}/big.bin"
+    web.shutdown()
+    web.server_close()
+
+
+@pytest.mark.parametrize(
+    ("left", "ranges", "asked"),
+    [
+        (0, True, None),
+        (1000, True, "bytes=1000-"),
+        (1000, False, "bytes=1000-"),  # a server that ignores ranges sends the whole again
+        (len(Server.content), True, f"bytes={len(Server.content)}-"),  # killed before the move
+    ],
+)
+def test_a_cut_download_goes_on(tmp_path, monkeypatch, server, left, ranges, asked):
+    monkeypatch.setattr(Server, "ranges", ranges)
+    if left:
+        (tmp_path / "big.bin.part").write_bytes(Server.content[:left])
+    digest = hashlib.md5(Server.content).hexdigest()
+    data_set(monkeypatch, Remote(server, f"md5:{digest}", "big.bin"))
+    fetch.dataset("x", "real", tmp_path)
+    assert (tmp_path / "big.bin").read_bytes() == Server.content
+    assert Server.requests == [asked]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["SOURCES.json", "big.bin"]
+    (source,) = json.loads((tmp_path / "SOURCES.json").read_text())
+    assert source["sha256"] == hashlib.sha256(Server.content).hexdigest()
+    assert source["served_by"] == "public"
+
+
+def test_a_stale_part_fails_the_checksum_once_and_is_gone(tmp_path, monkeypatch, server):
+    (tmp_path / "big.bin.part").write_bytes(b"of another version")
+    data_set(monkeypatch, Remote(server, hashlib.sha256(Server.content).hexdigest(), "big.bin"))
+    with pytest.raises(IbmaError, match="checksum"):
+        fetch.dataset("x", "real", tmp_path)
+    fetch.dataset("x", "real", tmp_path)
+    assert (tmp_path / "big.bin").read_bytes() == Server.content
+
+
+def test_a_full_disk_is_not_told_as_a_dead_network(tmp_path, monkeypatch, mirror):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    data_set(monkeypatch, Remote(URL, GOOD, "list.csv"))
+    with pytest.raises(OSError, match="No space left") as caught:
+        fetch.dataset("x", "real", tmp_path / "raw")
+    assert caught.value.errno == errno.ENOSPC
+
+
+def test_twin_and_real_files_never_share_a_folder(tmp_path, monkeypatch):
+    data_set(monkeypatch, access="request")
+    monkeypatch.setattr(twins, "write", lambda name, raw: (raw / "train.csv").write_text("twin"))
+    real = tmp_path / "real"
+    real.mkdir()
+    (real / "train.csv").write_text("real")
+    with pytest.raises(IbmaError, match="holds real files"):
+        fetch.dataset("x", "twin", real)
+    assert (real / "train.csv").read_text() == "real"
+    fetch.dataset("x", "twin", tmp_path / "twin")
+    fetch.dataset("x", "twin", tmp_path / "twin")  # over itself it may be written again
+    with pytest.raises(IbmaError, match="holds the twin: delete this folder"):
+        fetch.dataset("x", "real", tmp_path / "twin")
+
+
+def test_a_twin_cut_short_is_known_as_one(tmp_path, monkeypatch):
+    def killed(name, raw):
+        (raw / "half.csv").write_text("")
+        raise KeyboardInterrupt
+
+    data_set(monkeypatch)
+    with monkeypatch.context() as patch:
+        patch.setattr(twins, "write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            fetch.dataset("x", "twin", tmp_path)
+    monkeypatch.setattr(twins, "write", lambda name, raw: None)
+    fetch.dataset("x", "twin", tmp_path)
+
+
+def test_a_builtin_set_says_so(tmp_path, monkeypatch):
+    data_set(monkeypatch, access="builtin")
+    fetch.dataset("x", "real", tmp_path)
+    assert json.loads((tmp_path / "SOURCES.json").read_text()) == [{"served_by": "builtin"}]
+
+
+def test_the_door_names_an_unknown_data_set(tmp_path):
+    root = Path(__file__).parent.parent
+    shutil.copy(root / "params.yaml", tmp_path)
+    done = subprocess.run(
+        [sys.executable, root / "stages/download.py", "chexprt"],
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(root / "src")}, capture_output=True,
+        text=True,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: params.yaml: no data set 'chexprt': expected one of")
+    assert done.stderr.count("\n") == 1

@@ -49,10 +49,12 @@ def test_a_wrong_number_of_clips_stops(raw):
         list(ravdess.samples(raw))
 
 
-def test_an_emotion_outside_the_vocabulary_is_named(raw, monkeypatch):
+@pytest.mark.parametrize("name", ["03-01-09-01-01-01-01", "03-01-xx-01-01-01-01",
+                                  "03-01-01-01-01-01-25", "03-01-01-01"])  # fmt: skip
+def test_a_name_outside_the_vocabulary_is_named(raw, monkeypatch, name):
     monkeypatch.setattr(ravdess, "CLIPS", 4)
-    (raw / "Actor_01/03-01-09-01-01-01-01.wav").write_bytes(b"RIFF")
-    with pytest.raises(IbmaError, match=r"03-01-09-01-01-01-01.wav: emotion is not 01..08"):
+    (raw / f"Actor_01/{name}.wav").write_bytes(b"RIFF")
+    with pytest.raises(IbmaError, match=rf"{name}.wav: emotion is not 01..08 or actor"):
         list(ravdess.samples(raw))
 
 

@@ -6,41 +6,57 @@
 
 from __future__ import annotations
 
+import errno
+import gzip
 import json
 import os
 import shutil
+import tarfile
+import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ibma import datasets, twins
-from ibma.datasets import Dataset, Remote
+from ibma.datasets import TWIN_MARKER, Dataset, Remote
 from ibma.errors import IbmaError
 
 GITHUB = "https://raw.githubusercontent.com/"
+SOURCES = "SOURCES.json"
+Downloader = Callable[[str, str, object], None]  # pooch's: (url, file to write, pooch)
 
 
 def dataset(name: str, source: str, raw: Path) -> None:
     """Fill `raw` (= data/raw/<name>): generate the twin, or fetch what is open.
 
-    Writes `SOURCES.json`: url, sha256 and who served each file. Files already right are kept.
+    Writes `SOURCES.json`: url, sha256 and who served each file. Files already right are kept, and
+    a twin never shares a folder with real files.
 
     Raises IbmaError for a wrong checksum, an address that does not answer, a mirror that lacks the
-    file, or (data sets by request) a folder that is not there yet.
+    file, a folder that holds the other source, or (data sets by request) one that is empty.
     """
     raw.mkdir(parents=True, exist_ok=True)
     module = datasets.load(name)
+    marker = raw / TWIN_MARKER
+    filled = any(path.name != SOURCES for path in raw.iterdir())
     if source == "twin":
+        if filled and not marker.exists():
+            raise IbmaError(
+                f"{raw}: holds real files, the twin would overwrite them: move them away, or set "
+                f"datasets.{name}.source to real"
+            )
+        marker.touch()  # first, so that a twin cut short is known as one
         twins.write(name, raw)
-        _write_sources(raw, [{"served_by": "twin"}])
-        return
-    if module.CARD.access == "request" and not any(raw.iterdir()):
-        raise IbmaError(f"{raw}: '{name}' is by request: {module.CARD.how_to_get}")
-    _write_sources(raw, _fetch_all(module, raw))
-
-
-def _write_sources(raw: Path, sources: list[dict[str, Any]]) -> None:
-    (raw / "SOURCES.json").write_text(json.dumps(sources, indent=1) + "\n")
+        sources: list[dict[str, Any]] = [{"served_by": "twin"}]
+    else:
+        if marker.exists():
+            raise IbmaError(f"{raw}: holds the twin: delete this folder, then run again")
+        if module.CARD.access == "request" and not filled:
+            raise IbmaError(f"{raw}: '{name}' is by request: {module.CARD.how_to_get}")
+        builtin = module.CARD.access == "builtin"
+        sources = [{"served_by": "builtin"}] if builtin else _fetch_all(module, raw)
+    (raw / SOURCES).write_text(json.dumps(sources, indent=1) + "\n")
 
 
 def _fetch_all(module: Dataset, raw: Path) -> list[dict[str, Any]]:
@@ -59,38 +75,68 @@ def _fetch(file: Remote, raw: Path, mirror: str | None) -> dict[str, Any]:
 
     target = raw / file.path
     from_mirror = mirror is not None and file.url.startswith(GITHUB)
-    downloader = (
-        _copy_from(Path(str(mirror))) if from_mirror else pooch.HTTPDownloader(progressbar=True)
-    )
+    part = target.with_name(f"{target.name}.part")
     try:
         pooch.retrieve(
             file.url,
-            known_hash=file.sha256 and f"sha256:{file.sha256}",
+            known_hash=file.sha256,
             fname=target.name,
             path=target.parent,
-            downloader=downloader,
+            downloader=_copy_from(Path(str(mirror))) if from_mirror else _resume(part),
         )
     except ValueError:
         raise IbmaError(
-            f"{target}: sha256 of {file.url} is not {file.sha256}: the file changed or arrived "
+            f"{target}: checksum of {file.url} is not {file.sha256}: the file changed or arrived "
             "broken, run again; if it persists, report it"
         ) from None
     except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise  # the door tells a full disk from a dead network
         raise IbmaError(
-            f"{target}: {file.url} cannot be fetched ({str(error).splitlines()[0]}): check the "
-            "network, or set IBMA_MIRROR to a folder with a copy"
+            f"{target}: {file.url} cannot be fetched ({_cause(error)}): check the network and run "
+            "again to go on, or set IBMA_MIRROR to a folder with a copy"
         ) from None
     if file.unpack:
         _unpack(target, raw)
     return {
         "url": file.url,
-        "sha256": file.sha256,
+        "sha256": pooch.file_hash(str(target)),
         "bytes": target.stat().st_size,
         "served_by": "mirror" if from_mirror else "public",
     }
 
 
-def _copy_from(mirror: Path) -> Callable[[str, str, object], None]:
+def _cause(error: Exception) -> str:
+    """In one line: tarfile, for one, lists every format it tried, a line each."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def _resume(part: Path) -> Downloader:
+    """Download through `part`; what an interrupted run left there is not fetched again."""
+
+    def download(url: str, output: str, _: object) -> None:
+        import requests
+        from tqdm import tqdm
+
+        have = part.stat().st_size if part.exists() else 0
+        # identity: a range counts the bytes of the file, not of a compressed answer
+        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+        with requests.get(url, headers=headers, stream=True, timeout=60) as answer:
+            if answer.status_code != requests.codes.requested_range_not_satisfiable:
+                answer.raise_for_status()
+                resumed = answer.status_code == requests.codes.partial_content
+                have *= resumed
+                total = have + int(answer.headers.get("Content-Length", 0)) or None
+                shown = {"initial": have, "total": total, "unit": "B", "unit_scale": True}
+                with part.open("ab" if resumed else "wb") as file, tqdm(**shown) as bar:
+                    for block in answer.iter_content(1 << 16):
+                        bar.update(file.write(block))
+        shutil.move(part, output)  # the caller checks it and deletes it if it is wrong
+
+    return download
+
+
+def _copy_from(mirror: Path) -> Downloader:
     def copy(url: str, output: str, _: object) -> None:
         source = mirror / "github" / url.removeprefix(GITHUB)
         if not source.exists():
@@ -101,20 +147,38 @@ def _copy_from(mirror: Path) -> Callable[[str, str, object], None]:
 
 
 def _unpack(archive: Path, folder: Path) -> None:
-    """Unpack a zip or tar below `folder`; refuse members that lead out of it, and links."""
-    import tarfile
-    import zipfile
+    """Unpack a zip or tar below `folder`; refuse members that lead out of it, and links.
 
-    if zipfile.is_zipfile(archive):
-        with zipfile.ZipFile(archive) as package:
-            for name in package.namelist():
-                path = PurePosixPath(name)
-                if path.is_absolute() or ".." in path.parts:
-                    raise IbmaError(f"{archive}: member '{name}' leads out of the folder: refused")
-            package.extractall(folder)
-        return
+    zipfile never makes a link (it writes the link's text as a file), so only a tar can hold one.
+    """
     try:
-        with tarfile.open(archive) as package:
-            package.extractall(folder, filter="data")
-    except tarfile.TarError as error:
-        raise IbmaError(f"{archive}: {error}: not unpacked, fetch it again") from None
+        if zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as package:
+                _refuse(archive, [name for name in package.namelist() if _leads_out(name)])
+                package.extractall(folder)
+        else:
+            with tarfile.open(archive) as package:
+                members = package.getmembers()
+                _refuse(archive, [m.name for m in members if _leads_out(m.name) or _is_link(m)])
+                package.extractall(folder, filter="data")
+    except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise IbmaError(
+            f"{archive}: broken archive ({_cause(error)}): delete it and run again"
+        ) from None
+
+
+def _refuse(archive: Path, members: list[str]) -> None:
+    if members:
+        raise IbmaError(
+            f"{archive}: member '{members[0]}' is a link or leads out of the folder: refused, "
+            "nothing was unpacked"
+        )
+
+
+def _leads_out(name: str) -> bool:
+    path = PurePosixPath(name)
+    return path.is_absolute() or ".." in path.parts
+
+
+def _is_link(member: tarfile.TarInfo) -> bool:
+    return member.issym() or member.islnk()

@@ -24,9 +24,10 @@ TWIN_MARKER = "TWIN"  # a file of this name at the root of a raw folder marks ge
 class Remote:
     """One file at a public address.
 
-    url: where it is fetched from. sha256: hex digest of its bytes (None: nobody published one, the
-    loader verifies what is inside). path: where it lies below
-    `data/raw/<dataset>/`. unpack: True for a zip or tar archive that is unpacked there.
+    url: where it is fetched from. sha256: hex digest of its bytes, or "md5:<hex>" where the
+    publisher lists no other (None: nobody published one, the loader verifies what is inside).
+    path: where it lies below `data/raw/<dataset>/`. unpack: True for a zip or tar archive that is
+    unpacked there.
     """
 
     url: str

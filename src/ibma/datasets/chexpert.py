@@ -17,6 +17,12 @@ from ibma.errors import IbmaError
 
 LABELS = ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusion")
 REPORTS = "df_chexpert_plus_240401.csv"
+ROOTS = (  # where train.csv may lie; the last is the full release as its four zips unpack
+    "CheXpert-v1.0-small",
+    "CheXpert-v1.0",
+    "CheXpert-v1.0 batch 1 (validate & csv)",
+)
+VALUES = {"": 0, "0.0": 0, "0": 0, "1.0": 1, "1": 1, "-1.0": -1, "-1": -1}  # empty: not mentioned
 # lambert-x/medical_mae@953a460 util/dataloader_med.py: uncertain counts as positive for these two
 UNCERTAIN_IS_POSITIVE = {
     "mixed": {"Edema", "Atelectasis"},
@@ -41,7 +47,8 @@ CARD = Card(
     ),
     notes=(
         "The counts are rows of train.csv and valid.csv: frontal and lateral views.",
-        "186 training images have no row in CheXpert Plus: they keep an empty text.",
+        "A training image without a row in CheXpert Plus (186 by the published counts) keeps an "
+        "empty text.",
         "Not mentioned counts as negative; uncertain (-1) as the option `uncertain` says.",
         "The authors' released code selects its epoch on the test set and uses the image alone at "
         "test time; here the last epoch counts and both modalities are used.",
@@ -58,20 +65,26 @@ def samples(
     uncertain: what -1 becomes: `mixed` (1 for Edema and Atelectasis, else 0; medical_mae's rule),
     `ones` or `zeros`. frontal_only: leave lateral views out (Table 1 counts both).
 
-    Raises IbmaError naming the file: no csv, a missing column, an unknown label value, and
-    (on_bad="stop") a listed image that is not there.
+    Raises IbmaError naming the file: no csv, a missing column, a path or label value of another
+    form, and (on_bad="stop") a listed image that is not there.
     """
     if uncertain not in UNCERTAIN_IS_POSITIVE:
         raise IbmaError(f"params.yaml: uncertain '{uncertain}': expected mixed, ones or zeros")
     root = _root(raw)
+    batches = sorted(raw.glob("CheXpert-v1.0 batch *"))
     reports = _reports(raw / REPORTS)
     for split, name in (("train", "train"), ("test", "valid")):
         table = root / f"{name}.csv"
         for line, row in _rows(table, ("Path", "Frontal/Lateral", *LABELS)):
             if frontal_only and row["Frontal/Lateral"] != "Frontal":
                 continue
+            if len(row["Path"].split("/")) != 5:
+                raise IbmaError(
+                    f"{table}: line {line}: path '{row['Path']}': expected "
+                    "<release>/<split>/<patient>/<study>/<view>.jpg: use the original file"
+                )
             key = row["Path"].split("/", 1)[1]  # without `CheXpert-v1.0-small/`
-            image = _image(raw, root, key)
+            image = _image(root, batches, key)
             if image is None:
                 if on_bad == "stop":
                     raise IbmaError(
@@ -89,16 +102,15 @@ def samples(
 
 
 def _root(raw: Path) -> Path:
-    for name in ("CheXpert-v1.0-small", "CheXpert-v1.0"):
+    for name in ROOTS:
         if (raw / name / "train.csv").exists():
             return raw / name
     raise IbmaError(f"{raw}: no CheXpert-v1.0-small/train.csv: {CARD.how_to_get}")
 
 
-def _image(raw: Path, root: Path, key: str) -> Path | None:
+def _image(root: Path, batches: list[Path], key: str) -> Path | None:
     """The image below the csv's folder, or below one of the full release's batch folders."""
     inside = key.split("/", 1)[1]
-    batches = sorted(raw.glob("CheXpert-v1.0 batch *"))
     places = [root / key, *(batch / inside for batch in batches)]
     return next((path for path in places if path.exists()), None)
 
@@ -108,16 +120,11 @@ def _patient(key: str) -> str:
 
 
 def _label(value: str, uncertain_is_positive: bool, table: Path, line: int) -> int:
-    try:
-        return (
-            {"": 0, "0.0": 0, "0": 0, "1.0": 1, "1": 1, "-1.0": -1, "-1": -1}[value]
-            % 2
-            * (uncertain_is_positive or not value.startswith("-"))
-        )
-    except KeyError:
+    if value not in VALUES:
         raise IbmaError(
             f"{table}: line {line}: label value '{value}': expected 1.0, 0.0, -1.0 or empty"
-        ) from None
+        )
+    return int(uncertain_is_positive) if VALUES[value] == -1 else VALUES[value]
 
 
 def _reports(path: Path) -> dict[str, str]:
@@ -142,8 +149,13 @@ def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str,
     csv.field_size_limit(sys.maxsize)
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
-        missing = [name for name in columns if name not in (reader.fieldnames or ())]
-        if missing:
-            raise IbmaError(f"{path}: column '{missing[0]}' is missing: use the original file")
-        for row in reader:
-            yield reader.line_num, {name: row[name] or "" for name in row if name}
+        try:
+            missing = [name for name in columns if name not in (reader.fieldnames or ())]
+            if missing:
+                raise IbmaError(f"{path}: column '{missing[0]}' is missing: use the original file")
+            for row in reader:
+                yield reader.line_num, {name: row[name] or "" for name in row if name}
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise IbmaError(
+                f"{path}: after line {reader.line_num}: {error}: use the original file (UTF-8)"
+            ) from None

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,8 @@ FOLDS = (  # test actors
 )
 ACTION_UNITS = "df_average_AUs_total.csv"
 CLIPS = 1440
+# modality 03 (sound), channel 01 (speech), emotion, intensity, statement, repetition, actor
+NAME = re.compile(r"03-01-0([1-8])-0[12]-0[12]-0[12]-(0[1-9]|1\d|2[0-4])")
 MIRRORED = Path(__file__).with_name("ravdess_flac16k.sha256")
 
 CARD = Card(
@@ -45,14 +48,14 @@ CARD = Card(
         "Neutral has 96 clips, every other emotion 192.",
         "With IBMA_MIRROR the sound is 16 kHz FLAC resampled from the 48 kHz originals, checked "
         "against a list of sha256 of its own; SOURCES.json says which source was used.",
-        "The zip's sha256 is not known to us: its 1,440 clips, names and counts are verified.",
+        "Zenodo lists an md5 of the zip, no sha256: that is checked, then the names and the count.",
         "The video of sound 03-01-X is 01-01-X: the action units are joined so.",
     ),
 )
 FILES = (
     Remote(
         "https://zenodo.org/records/1188976/files/Audio_Speech_Actors_01-24.zip",
-        None,
+        "md5:bc696df654c87fed845eb13823edef8a",
         "Audio_Speech_Actors_01-24.zip",
         unpack=True,
     ),
@@ -91,10 +94,8 @@ def fetch_mirror(mirror: Path, raw: Path) -> bool:
 def samples(raw: Path, *, on_bad: str = "stop") -> Iterator[Sample | Dropped]:
     """Walk the clips in the order of their names; group = actor.
 
-    A name is `modality-channel-emotion-intensity-statement-repetition-actor`.
-
-    Raises IbmaError naming the file: no clips, a number other than 1,440 (on_bad="stop"), an
-    emotion outside 1..8, a clip without action units.
+    Raises IbmaError naming the file: no clips, a number other than 1,440 (on_bad="stop"), a name
+    with an emotion outside 1..8 or an actor outside 1..24, a clip without action units.
     """
     faces = _action_units(raw / ACTION_UNITS)
     clips = sorted(
@@ -107,19 +108,21 @@ def samples(raw: Path, *, on_bad: str = "stop") -> Iterator[Sample | Dropped]:
             "and run `dvc repro download@ravdess`"
         )
     for path in clips:
-        fields = path.stem.split("-")
-        if len(fields) != 7 or not 1 <= int(fields[2]) <= len(CARD.classes):
-            raise IbmaError(f"{path}: emotion is not 01..08: not a RAVDESS clip, remove it")
+        name = NAME.fullmatch(path.stem)
+        if name is None:
+            raise IbmaError(
+                f"{path}: emotion is not 01..08 or actor not 01..24: not a RAVDESS clip, remove it"
+            )
+        emotion, actor = int(name[1]), int(name[2])
         face = faces.get(f"01-{path.stem[3:]}")
         if face is None and on_bad == "stop":
             raise IbmaError(f"{raw / ACTION_UNITS}: no row for clip {path.stem}: fetch it again")
         if face is None:
             yield Dropped(path.stem, "no action units")
             continue
-        actor = int(fields[6])
         fold = next(i for i, actors in enumerate(FOLDS) if actor in actors)
         parts: dict[str, Path | tuple[float, ...]] = {"audio": path, "face": face}
-        yield Sample(path.stem, f"fold{fold}", f"actor{actor:02d}", int(fields[2]) - 1, parts)
+        yield Sample(path.stem, f"fold{fold}", f"actor{actor:02d}", emotion - 1, parts)
 
 
 def _action_units(path: Path) -> dict[str, tuple[float, ...]]:
