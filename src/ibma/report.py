@@ -24,16 +24,18 @@ PACKAGES = ("torch", "transformers", "faiss-gpu", "dvc", "mlflow", "scikit-learn
 def write(params: Params, root: Path) -> Path:
     """Write `reports/<profile>/` below `root` and return the page's path.
 
-    tables/table_NN.{md,csv,tex}, figures/*.{svg,png}, metrics.json (task -> method -> mean per
-    metric), plots/history.csv, tuning.csv, index.html. The same records give the same files.
+    tables/table_NN.{md,csv,tex}, figures/*.{svg,png}, metrics.json (task -> method -> mean
+    in percent) and plots/metrics.csv (the same, for bars), tuning.csv, index.html. The same records give the same files.
     """
     out = root / "reports" / params.profile
     here = tables.cells(params, root)
     built = tables.build(params, root)
     _write_tables(built, out / "tables")
     pictures = _write_figures(params, here, out / "figures")
-    _write_json(out / "metrics.json", _metrics(here))
-    _write_csv(out / "plots" / "history.csv", ("cell", "epoch", "loss"), _history(here))
+    metrics = _metrics(here)
+    _write_json(out / "metrics.json", metrics)
+    bars = [(f"{task}/{m}", value) for task, of in metrics.items() for m, value in of.items()]
+    _write_csv(out / "plots" / "metrics.csv", ("cell", "percent"), bars)
     _write_csv(out / "tuning.csv", TUNING, _tuning(root))
     page = out / "index.html"
     page.write_text(_html(params, root, built, pictures, here), encoding="utf-8")
@@ -96,29 +98,14 @@ def _write_figures(params: Params, here: Cells, folder: Path) -> list[tuple[str,
     return drawn
 
 
-def _metrics(here: Cells) -> dict[str, Any]:
-    """Task -> method -> metric -> mean over seeds (fractions), for `dvc metrics`."""
-    result: dict[str, Any] = {}
+def _metrics(here: Cells) -> dict[str, dict[str, float]]:
+    """task -> method -> mean of the metric the task is judged by, in percent: for `dvc metrics`."""
+    result: dict[str, dict[str, float]] = {}
     for (task, method), records in here.items():
-        for name in records[0].metrics if records else ():
-            found = tables.values(records, name, "fraction")
-            if found:
-                mean = round(float(np.mean(found)), 6)
-                result.setdefault(task, {}).setdefault(method, {})[name] = mean
+        found = tables.values(records, tables.selection(records), "percent")
+        if found:
+            result.setdefault(task, {})[method] = round(float(np.mean(found)), 3)
     return result
-
-
-def _history(here: Cells) -> list[tuple[str, int, str]]:
-    """(cell, epoch, mean total loss), for `dvc plots`."""
-    rows = []
-    for (task, method), records in here.items():
-        if records:
-            totals = [np.sum(list(one.history.values()), axis=0) for one in records]
-            rows += [
-                (f"{task}/{method}", epoch, f"{loss:.5f}")
-                for epoch, loss in enumerate(np.mean(totals, axis=0), 1)
-            ]
-    return rows
 
 
 TUNING = (
