@@ -99,7 +99,7 @@ def _write_figures(params: Params, here: Cells, folder: Path) -> list[tuple[str,
 
 
 def _metrics(here: Cells) -> dict[str, dict[str, float]]:
-    """task -> method -> mean of the metric the task is judged by, in percent: for `dvc metrics`."""
+    """Task -> method -> mean of the metric the task is judged by, in percent: for `dvc metrics`."""
     result: dict[str, dict[str, float]] = {}
     for (task, method), records in here.items():
         found = tables.values(records, tables.selection(records), "percent")
