@@ -25,7 +25,8 @@ def write(params: Params, root: Path) -> Path:
     """Write `reports/<profile>/` below `root` and return the page's path.
 
     tables/table_NN.{md,csv,tex}, figures/*.{svg,png}, metrics.json (task -> method -> mean
-    in percent) and plots/metrics.csv (the same, for bars), tuning.csv, index.html. The same records give the same files.
+    in percent), plots/metrics.csv (the same, for bars), tuning.csv, index.html. The same records
+    at the same commit give the same files.
     """
     out = root / "reports" / params.profile
     here = tables.cells(params, root)
