@@ -179,3 +179,29 @@ def test_parity_compute_centroids_with_a_label_that_is_in_neither_class():
     found = assignment.centroids(sums.sums, sums.counts)
     assert torch.allclose(found[:, 1], d["centroids"], atol=1e-8, rtol=0)
     assert torch.allclose(found[:, 0], d["anti_centroids"], atol=1e-8, rtol=0)
+
+
+@given(st.integers(0, 10_000), st.integers(1, 40), st.integers(1, 8))
+@settings(max_examples=40, deadline=None)
+def test_club_by_moments_equals_all_pairs(seed, n, d):
+    rng = torch.Generator().manual_seed(seed)
+    z, mean, log_variance = (
+        torch.randn(n, d, generator=rng, dtype=torch.float64) for _ in range(3)
+    )
+    moments = bounds.club(z, mean, log_variance)
+    pairs = bounds.club_pairwise(z, mean, log_variance)
+    assert torch.allclose(moments, pairs, atol=1e-10, rtol=1e-10)
+
+
+def test_parity_club_of_the_released_code():
+    d = golden("ibma_club")
+
+    def net(name: str, x: Tensor) -> Tensor:
+        w = {k: d[f"w__{name}__{k.replace('.', '__')}"] for k in ("0.weight", "0.bias")}
+        hidden = torch.relu(x @ w["0.weight"].T + w["0.bias"])
+        return hidden @ d[f"w__{name}__2__weight"].T + d[f"w__{name}__2__bias"]
+
+    mean, log_variance = net("mu_net", d["x"]), torch.tanh(net("logvar_net", d["x"]))
+    assert torch.allclose(bounds.club(d["y"], mean, log_variance), d["club"], atol=1e-8, rtol=0)
+    learning = bounds.club_learning_loss(d["y"], mean, log_variance)
+    assert torch.allclose(learning, d["learning_loss"], atol=1e-8, rtol=0)

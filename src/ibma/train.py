@@ -186,7 +186,7 @@ class Fit:
         torch.manual_seed(self.seed * 1_000_003 + self.epoch + 1)
         self.model.eval()
         with torch.no_grad():
-            self.model.before_epoch(self.epoch, self._evaluation_batches)
+            self.model.before_epoch(self.epoch, self.evaluation_batches)
         self.model.train()
         totals: dict[str, Tensor] = {}
         seen = 0
@@ -209,7 +209,8 @@ class Fit:
         self.optimiser.step()
         return {name: value.detach() for name, value in terms.items()}
 
-    def _evaluation_batches(self) -> Iterator[Batch]:
+    def evaluation_batches(self) -> Iterator[Batch]:
+        """The training rows in store order, for passes that do not train."""
         return self.rows.batches(EVALUATION_BATCH, self.device)
 
     def _log(self, terms: Mapping[str, float], label: str) -> None:
@@ -340,7 +341,7 @@ def run_seed(
     fit.run(f"{cell.task_name} {cell.method} seed {run}")
     with torch.no_grad():  # centroids and Q of the final network, as after every epoch
         model.eval()
-        model.before_epoch(cell.epochs, fit._evaluation_batches)
+        model.before_epoch(cell.epochs, fit.evaluation_batches)
     logits, features = predict(model, test, cell.device)
     result = record.Record(
         key=key,
