@@ -282,3 +282,11 @@ def test_a_wav_without_samples_or_the_wrong_stream_is_refused(tmp_path: Path) ->
     empty = write_wav(tmp_path / "a.wav", np.zeros(0))
     assert "no sound" in refused("audio", empty)
     assert "no video stream" in refused("frames", write_wav(tmp_path / "b.wav", tone(0.2)))
+
+
+@pytest.mark.parametrize(("kind", "part"), [("text", "a word"), ("audio", None)])
+def test_a_misspelt_feature_parameter_is_named(kind, part, tmp_path):
+    path = tmp_path / "a.wav"
+    path.write_bytes(b"RIFF")
+    with pytest.raises(IbmaError, match="params.yaml: features: .*'max_lenght': remove or correct"):
+        media.compute(kind, part or path, {"max_lenght": 3})

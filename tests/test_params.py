@@ -38,6 +38,7 @@ def test_every_shipped_profile_loads_under_its_own_name(profile):
         (lambda v: v["datasets"]["crema_d"].update(source="fake"), "expected twin or real"),
         (lambda v: v.pop("seeds"), "missing key 'seeds'"),
         (lambda v: v.update(seeds=0), "seeds: expected"),
+        (lambda v: v.update(device="gpu"), "device: expected auto, cpu or cuda"),
         (lambda v: v.update(eta="high"), "eta: expected a number or null"),
         (lambda v: v["methods"].update({"my-method": {}}), "use _ in names"),
         (lambda v: v.update(tasks=[]), "expected a mapping"),

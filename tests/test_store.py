@@ -98,3 +98,8 @@ def test_digest_follows_the_data(tmp_path):
         (extract(tmp_path / "c", fake_dataset("multilabel")) / "meta.json").read_text()
     )
     assert first["digest"] == again["digest"] != other["digest"]
+
+
+def test_a_misspelt_option_names_its_place(tmp_path):
+    with pytest.raises(IbmaError, match=r"tasks.fake.options: .*'uncertian': remove or correct"):
+        extract(tmp_path, fake_dataset(), options={"uncertian": "mixed"})

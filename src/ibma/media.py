@@ -6,7 +6,7 @@ Decoding is PyAV's (sound, video) and Pillow's (pictures); spectrograms are tran
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,17 +32,25 @@ def compute(kind: str, part: Part, params: Mapping[str, Any]) -> NDArray[Any]:
     [max_length], 0 is padding; vector, expression: float32 [d]. params:
     `tasks.<task>.features.<modality>`.
 
-    Raises Unreadable naming the file when it is missing, a git-lfs stub or not decodable.
+    Raises Unreadable naming the file when it is missing, a git-lfs stub or not decodable, and
+    IbmaError for an unknown parameter.
     """
     if kind in ("vector", "expression"):
         return np.asarray(part, dtype=np.float32)
-    if kind == "text":
-        return text(str(part), **params)
-    path = Path(str(part))
-    _present(path)
-    if kind == "audio":
-        return audio(path, **params)
-    return frames(path, **params) if kind == "frames" else image(path, **params)
+    if kind != "text":
+        _present(Path(str(part)))
+    readers: dict[str, Callable[..., NDArray[Any]]] = {
+        "audio": audio,
+        "frames": frames,
+        "image": image,
+        "text": text,
+    }
+    try:
+        return readers[kind](part, **params)
+    except TypeError as error:
+        if "unexpected keyword" not in str(error):
+            raise
+        raise IbmaError(f"params.yaml: features: {error}: remove or correct it") from None
 
 
 def _present(path: Path) -> None:

@@ -121,6 +121,8 @@ def _check(params: Params, path: Path) -> None:
             raise IbmaError(f"{path}: '{name}': use _ in names, DVC joins matrix axes with -")
     if params.eta is not None and not isinstance(params.eta, int | float):
         raise IbmaError(f"{path}: eta: expected a number or null, found {params.eta!r}")
+    if params.device not in ("auto", "cpu", "cuda"):
+        raise IbmaError(f"{path}: device: expected auto, cpu or cuda, found {params.device!r}")
     if not isinstance(params.seeds, int) or params.seeds < 1:
         raise IbmaError(f"{path}: seeds: expected a number of runs >= 1, found {params.seeds!r}")
     _known(params.tuning.grid, ("lr", "weight_decay", "eta"), path, "tuning.grid.")

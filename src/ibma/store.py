@@ -180,7 +180,7 @@ def extract(
     """
     card = dataset.CARD
     options = {**entry.get("options", {}), "on_bad": entry.get("on_bad", "stop")}
-    listed = list(dataset.samples(raw, **options))
+    listed = _listed(dataset, raw, task, options)
     dropped = [sample for sample in listed if isinstance(sample, Dropped)]
     samples = [sample for sample in listed if isinstance(sample, Sample)]
     if not samples:
@@ -218,6 +218,19 @@ def extract(
         "dropped": len(dropped),
     }
     (out / "meta.json").write_text(json.dumps(meta, indent=1) + "\n")
+
+
+def _listed(
+    dataset: Dataset, raw: Path, task: str, options: Mapping[str, Any]
+) -> list[Sample | Dropped]:
+    try:
+        return list(dataset.samples(raw, **options))
+    except TypeError as error:
+        if "unexpected keyword" not in str(error):
+            raise
+        raise IbmaError(
+            f"params.yaml: tasks.{task}.options: {error}: remove or correct it"
+        ) from None
 
 
 def _digest(folder: Path, names: Sequence[str]) -> str:
