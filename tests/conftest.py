@@ -9,21 +9,25 @@ import pytest
 import torch
 
 from ibma import store
-from ibma.centroids import Assignment, InputAssignments, file_name
+from ibma.centroids import Assignment, write_all
 from ibma.datasets import Card, Counts, Dataset, Dropped, Sample
 from ibma.train import Cell
 
 ENCODER = {"name": "mlp", "hidden": [16]}
-CLASSES = {"classify": 3, "multilabel": 3}
+KINDS = ("classify", "multilabel", "one_class", "sentiment")
+CLASSES = {"one_class": ("normal", "anomalous")}
 
 
 def fake_dataset(kind: str = "classify", modalities: int = 2, folds: int = 0) -> Dataset:
-    """72 samples of 12 groups whose views are noisy one-hot labels."""
+    """72 samples of 12 groups whose views are noisy one-hot labels.
+
+    One-class: three clusters of normal samples, and anomalies in test whose views disagree.
+    """
     names = [f"view{m}" for m in range(modalities)]
     card = Card(
         title="fake",
         kind=kind,
-        classes=("a", "b", "c"),
+        classes=CLASSES.get(kind, ("a", "b", "c")),
         modalities=dict.fromkeys(names, "vector"),
         licence="none",
         access="builtin",
@@ -36,11 +40,21 @@ def fake_dataset(kind: str = "classify", modalities: int = 2, folds: int = 0) ->
         rng = np.random.default_rng(0)
         for i in range(72):
             y = rng.integers(0, 2, 3) if kind == "multilabel" else np.eye(3, dtype=int)[i % 3]
-            parts = {name: tuple(y + 0.4 * rng.normal(size=3)) for name in names}
             split = f"fold{i % folds}" if folds else ("test" if i % 3 == (i // 9) % 3 else "train")
-            label = tuple(int(v) for v in y) if kind == "multilabel" else int(y.argmax())
+            odd = kind == "one_class" and split == "test" and i % 2 == 0
+            parts = {
+                name: tuple(np.roll(y, m * odd) + odd + 0.4 * rng.normal(size=3))
+                for m, name in enumerate(names)
+            }
+            label: int | float | tuple[int, ...] = int(y.argmax())
+            if kind == "multilabel":
+                label = tuple(int(v) for v in y)
+            elif kind == "sentiment":
+                label = float(y.argmax() - 1) * 0.8
+            elif kind == "one_class":
+                label = int(odd)
             group = f"g{i % folds}_{i % 4}" if folds else f"g{i % 12}"
-            yield Sample(f"s{i}", split, group, label, parts)
+            yield Sample(f"s{i}", split, group, label, parts, dialogue=group)
         yield Dropped("broken", "for the test")
 
     return SimpleNamespace(CARD=card, FILES=(), samples=samples)  # type: ignore[return-value]
@@ -86,9 +100,8 @@ def make_cell(tmp_path: Path):
             out / "centroids",
             torch.device("cpu"),
         )
-        for run in range(max(folds, 1)):
-            inputs = InputAssignments.compute(features, run, cell.task, encoders, Assignment())
-            inputs.write(cell.centroids / file_name(features.fold(run)))
+        if not cell.centroids.exists():
+            write_all(features, cell.task, encoders, Assignment(), 3, cell.centroids)
         return cell
 
     return make

@@ -5,7 +5,15 @@ import pytest
 import torch
 
 from ibma import bounds
-from ibma.centroids import Assignment, ClassSums, InputAssignments, InputSpace, input_vectors
+from ibma.centroids import (
+    INPUT_WIDTH,
+    Assignment,
+    ClassSums,
+    InputAssignments,
+    InputSpace,
+    input_vectors,
+    project,
+)
 
 
 @pytest.mark.parametrize("normalise", [True, False])
@@ -54,7 +62,7 @@ def test_features_are_not_changed_by_normalisation():
     assert vectors.tolist() == [[3.0, 4.0]]
 
 
-def test_stage_round_trip_and_constant_u(make_cell, tmp_path):
+def test_stage_round_trip_and_constant_u(make_cell):
     cell = make_cell()
     inputs = cell.inputs(0)
     assert set(inputs.phi) == {"view0", "view1"}
@@ -62,6 +70,35 @@ def test_stage_round_trip_and_constant_u(make_cell, tmp_path):
     train = cell.features.training(0).index
     expected = bounds.u_term(inputs.phi["view0"][train], inputs.prior).mean()
     assert inputs.u["view0"] == pytest.approx(float(expected))
-    inputs.write(tmp_path / "again.npz")
-    again = InputAssignments.read(tmp_path / "again.npz")
+    inputs.write(cell.centroids / "again.npz")
+    again = InputAssignments.read(cell.centroids / "again.npz")
     assert again.u == inputs.u and torch.equal(again.prior, inputs.prior)
+
+
+def test_input_vectors_are_standardised_on_the_training_rows(make_cell):
+    cell = make_cell()
+    vectors = cell.inputs(0).vectors["view1"]
+    assert vectors.width == 3
+    train = vectors[torch.from_numpy(cell.features.training(0).index)]
+    torch.testing.assert_close(train.mean(0), torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(train.std(0, correction=0), torch.ones(3), atol=1e-4, rtol=0)
+
+
+def test_wide_inputs_are_projected_and_keep_their_distances(make_cell, tmp_path):
+    cell = make_cell()
+    wide = np.random.default_rng(0).normal(size=(72, 2000)).astype(np.float32)
+    cell.features.arrays["view0"] = wide
+    project(cell.features.everything(), "view0", 0, tmp_path / "out.npy")
+    narrow = np.load(tmp_path / "out.npy")
+    assert narrow.shape == (72, INPUT_WIDTH)
+    ratio = np.linalg.norm(narrow[:36] - narrow[36:], axis=1) / np.linalg.norm(
+        wide[:36] - wide[36:], axis=1
+    )
+    assert np.abs(ratio - 1).max() < 0.15
+
+
+def test_one_class_data_gets_pseudo_classes(make_cell):
+    inputs = make_cell("one_class").inputs(0)
+    assert inputs.pseudo is not None and set(inputs.pseudo.tolist()) == {0, 1, 2}
+    assert inputs.phi["view0"].shape == (72, 1, 3)
+    assert inputs.u["view0"] > 0

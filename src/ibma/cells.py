@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from ibma import datasets, media, methods, store, tasks, train, tune
-from ibma.centroids import Assignment, InputAssignments, file_name
+from ibma.centroids import Assignment, write_all
 from ibma.errors import IbmaError
 from ibma.params import Params
 from ibma.train import Cell
@@ -30,15 +30,17 @@ def extract(params: Params, task: str) -> None:
 
 
 def centroids(params: Params, task: str) -> None:
-    """Stage `centroids`: phi(X) and U of every test fold (or the fixed split)."""
+    """Stage `centroids`: phi(X), U and X as vectors, per test fold (or the fixed split)."""
     entry = params.task(task)
     features = store.Features(FEATURES / task)
-    kind = tasks.build(features.meta["kind"], features.meta["classes"])
-    for run in range(max(features.meta["folds"], 1)):
-        inputs = InputAssignments.compute(
-            features, run, kind, entry["encoders"], assignment(params)
-        )
-        inputs.write(CENTROIDS / task / file_name(features.fold(run)))
+    write_all(
+        features,
+        tasks.build(features.meta["kind"], features.meta["classes"]),
+        entry["encoders"],
+        assignment(params),
+        params.training.pseudo_classes,
+        CENTROIDS / task,
+    )
 
 
 def assignment(params: Params) -> Assignment:

@@ -6,7 +6,7 @@ Shapes as in `ibma.bounds`: systems [n, G, K], centroids [G, K, D], phi [n, G, K
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -163,17 +163,105 @@ def vocabulary_of(encoder: Mapping[str, object], kind: str) -> int:
     return int(str(encoder.get("vocab_size", 30522))) if kind == "text" else 0
 
 
+INPUT_WIDTH = 512  # wider inputs are projected to this; CHOICE: the paper's embedding size
+
+
+def project(rows: Rows, name: str, vocabulary: int, path: Path) -> None:
+    """Write the inputs of one modality as vectors of at most `INPUT_WIDTH`, [n, R] at `path`.
+
+    CHOICE: a fixed Gaussian random projection where the input is wider (raw pixels, spectrograms);
+    it keeps distances up to a few percent and needs no second model.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mixing: NDArray[np.float32] | None = None
+    out: NDArray[np.float32] | None = None
+    for start, vectors in stream(rows, name, vocabulary):
+        width = vectors.shape[1]
+        if width > INPUT_WIDTH:
+            if mixing is None:
+                normal = np.random.default_rng(0).standard_normal(
+                    (width, INPUT_WIDTH), dtype=np.float32
+                )
+                mixing = normal / np.sqrt(INPUT_WIDTH, dtype=np.float32)
+            vectors = vectors @ mixing
+        if out is None:
+            shape = (len(rows), vectors.shape[1])
+            out = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+        out[start : start + len(vectors)] = vectors
+
+
+@dataclass(frozen=True)
+class InputVectors:
+    """X_j of every row of the store as standardised vectors of modest width.
+
+    array: memory map [n, R]. mean, scale: [R], over the training split of a run; a constant
+    dimension has scale 1.
+    """
+
+    array: NDArray[np.float32]
+    mean: Tensor
+    scale: Tensor
+
+    @classmethod
+    def over(cls, array: NDArray[np.float32], train: NDArray[np.int64]) -> InputVectors:
+        """Standardise by the rows `train`, read a slice at a time."""
+        total = np.zeros(array.shape[1])
+        squares = np.zeros(array.shape[1])
+        for start in range(0, len(train), 4096):
+            part = array[train[start : start + 4096]].astype(np.float64)
+            total += part.sum(0)
+            squares += np.square(part).sum(0)
+        mean = total / len(train)
+        scale = np.sqrt(np.maximum(squares / len(train) - np.square(mean), 0.0))
+        scale[scale < 1e-6] = 1.0
+        return cls(array, torch.from_numpy(mean).float(), torch.from_numpy(scale).float())
+
+    @property
+    def width(self) -> int:
+        """R."""
+        return int(self.array.shape[1])
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        """Rows `index` (store rows, [B]) as [B, R], on the device of `index`."""
+        rows = torch.from_numpy(np.ascontiguousarray(self.array[index.cpu().numpy()]))
+        return ((rows - self.mean) / self.scale).to(index.device)
+
+
+def pseudo_classes(
+    vectors: Mapping[str, InputVectors], train: NDArray[np.int64], classes: int
+) -> Tensor:
+    """Class of every row by FAISS k-means on the training inputs, int64 [n].
+
+    One-class data has a single label, on which phi is 1 and IBB vanishes; clusters of all
+    modalities' input vectors side by side stand in for classes (CHOICE, design section 4.6).
+    """
+    import faiss
+
+    everything = torch.arange(len(next(iter(vectors.values())).array))
+    joint = torch.cat([value[everything] for value in vectors.values()], dim=1).numpy()
+    joint = np.ascontiguousarray(joint)
+    means = faiss.Kmeans(
+        joint.shape[1], min(classes, len(train)), seed=0, min_points_per_centroid=1
+    )
+    means.train(joint[train])
+    _, nearest = means.index.search(joint, 1)
+    return torch.from_numpy(nearest[:, 0])
+
+
 @dataclass(frozen=True)
 class InputAssignments:
     """What the centroid stage leaves for one test fold (or the fixed split).
 
     phi: modality -> phi(X) of every row of the store [n, G, K]. u: modality -> mean of U over
-    train, in nats. prior: p_y [G, K].
+    train, in nats. prior: p_y [G, K]. vectors: modality -> X of every row. pseudo: pseudo-class of
+    every row [n], for one-class data only.
     """
 
     phi: dict[str, Tensor]
     u: dict[str, float]
     prior: Tensor
+    vectors: dict[str, InputVectors] = field(default_factory=dict)
+    pseudo: Tensor | None = None
 
     @classmethod
     def compute(
@@ -183,10 +271,23 @@ class InputAssignments:
         task: Task,
         encoders: Mapping[str, Mapping[str, object]],
         assignment: Assignment,
+        classes: int,
+        folder: Path,
     ) -> InputAssignments:
-        """Centroids from the training rows of `run`, then phi(X) of every row."""
+        """Centroids from the training rows of `run`, then phi(X) of every row.
+
+        classes: number of pseudo-classes of one-class data. folder: where `project` wrote.
+        """
         train, everything = features.training(run), features.everything()
+        vectors = {
+            name: InputVectors.over(vectors_file(folder, name), train.index)
+            for name in features.modalities
+        }
+        pseudo = None
         systems = task.systems(train.labels())
+        if task.kind == "one_class":
+            pseudo = pseudo_classes(vectors, train.index, classes)
+            systems = one_hot_systems(pseudo)[train.index]
         prior = bounds.priors(systems)
         phi, u = {}, {}
         for name, modality in features.modalities.items():
@@ -194,20 +295,24 @@ class InputAssignments:
             space = InputSpace(assignment)
             one_hot = systems.numpy()
             space.fit(
-                (vectors, one_hot[start : start + len(vectors)])
-                for start, vectors in stream(train, name, vocabulary)
+                (rows, one_hot[start : start + len(rows)])
+                for start, rows in stream(train, name, vocabulary)
             )
-            chunks = [space.phi(vectors) for _, vectors in stream(everything, name, vocabulary)]
+            chunks = [space.phi(rows) for _, rows in stream(everything, name, vocabulary)]
             phi[name] = torch.from_numpy(np.concatenate(chunks))
             u[name] = float(bounds.u_term(phi[name][train.index], prior).mean())
-        return cls(phi, u, prior)
+        return cls(phi, u, prior, vectors, pseudo)
 
     def write(self, path: Path) -> None:
         """Write one `.npz`."""
         path.parent.mkdir(parents=True, exist_ok=True)
         arrays = {f"phi/{name}": phi.numpy() for name, phi in self.phi.items()}
-        scalars = {f"u/{name}": np.float64(u) for name, u in self.u.items()}
-        np.savez(path, **arrays, **scalars, prior=self.prior.numpy())  # type: ignore[arg-type]
+        arrays |= {f"u/{name}": np.array(u) for name, u in self.u.items()}
+        arrays |= {f"mean/{name}": value.mean.numpy() for name, value in self.vectors.items()}
+        arrays |= {f"scale/{name}": value.scale.numpy() for name, value in self.vectors.items()}
+        if self.pseudo is not None:
+            arrays["pseudo"] = self.pseudo.numpy()
+        np.savez(path, prior=self.prior.numpy(), **arrays)  # type: ignore[arg-type]
 
     @classmethod
     def read(cls, path: Path) -> InputAssignments:
@@ -215,11 +320,58 @@ class InputAssignments:
         if not path.exists():
             raise IbmaError(f"{path}: missing: run `dvc repro centroids` first")
         with np.load(path) as file:
-            phi = {k[4:]: torch.from_numpy(file[k]) for k in file if k.startswith("phi/")}
-            u = {k[2:]: float(file[k]) for k in file if k.startswith("u/")}
-            return cls(phi, u, torch.from_numpy(file["prior"]))
+            parts: dict[str, dict[str, Tensor]] = {"phi": {}, "u": {}, "mean": {}, "scale": {}}
+            for key in file:
+                kind, _, name = key.partition("/")
+                if name:
+                    parts[kind][name] = torch.from_numpy(file[key])
+            vectors = {
+                name: InputVectors(vectors_file(path.parent, name), mean, parts["scale"][name])
+                for name, mean in parts["mean"].items()
+            }
+            u = {name: float(value) for name, value in parts["u"].items()}
+            pseudo = torch.from_numpy(file["pseudo"]) if "pseudo" in file else None
+            return cls(parts["phi"], u, torch.from_numpy(file["prior"]), vectors, pseudo)
+
+
+def one_hot_systems(pseudo: Tensor) -> Tensor:
+    """Pseudo-classes [n] as class systems [n, 1, K]."""
+    return F.one_hot(pseudo).unsqueeze(1).float()
+
+
+def vectors_path(folder: Path, name: str) -> Path:
+    """Where the input vectors of a modality lie; all folds share them."""
+    return folder / f"inputs_{name}.npy"
+
+
+def vectors_file(folder: Path, name: str) -> NDArray[np.float32]:
+    """The memory map that `project` wrote."""
+    array: NDArray[np.float32] = np.load(vectors_path(folder, name), mmap_mode="r")
+    return array
 
 
 def file_name(fold: int | None) -> str:
     """Name of the file for a test fold (None: fixed split)."""
     return "split.npz" if fold is None else f"fold_{fold}.npz"
+
+
+def write_all(
+    features: Features,
+    task: Task,
+    encoders: Mapping[str, Mapping[str, object]],
+    assignment: Assignment,
+    classes: int,
+    folder: Path,
+) -> None:
+    """The centroid stage of one task: input vectors once, the rest for every test fold.
+
+    classes: number of pseudo-classes of one-class data.
+    """
+    for name, modality in features.modalities.items():
+        vocabulary = vocabulary_of(encoders[name], modality.kind)
+        project(features.everything(), name, vocabulary, vectors_path(folder, name))
+    for run in range(max(features.meta["folds"], 1)):
+        inputs = InputAssignments.compute(
+            features, run, task, encoders, assignment, classes, folder
+        )
+        inputs.write(folder / file_name(features.fold(run)))

@@ -21,7 +21,8 @@ class Training:
     """How every network is trained.
 
     epochs; batch_size; width: embedding size D; heads: of the fusion block; beta and normalise: of
-    the soft assignments (`centroids.Assignment`).
+    the soft assignments (`centroids.Assignment`); pseudo_classes: clusters that stand in for the
+    classes of one-class data.
     """
 
     epochs: int
@@ -30,6 +31,7 @@ class Training:
     heads: int
     beta: float
     normalise: bool
+    pseudo_classes: int
 
 
 @dataclass(frozen=True)

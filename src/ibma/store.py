@@ -1,7 +1,8 @@
 """Features on disk, memory-mapped, and the batches that training sees.
 
 A folder `data/features/<task>/` holds one `<modality>.npy` per modality, `index.csv` (id, split,
-group, label), `dropped.csv` (id, reason) and `meta.json`. Rows keep the order of `samples()`.
+group, label, dialogue), `dropped.csv` (id, reason) and `meta.json`. Rows keep the order of
+`samples()`.
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ class Features:
         self.ids = [row["id"] for row in rows]
         self.groups = np.array([row["group"] for row in rows])
         self.splits = np.array([row["split"] for row in rows])
-        self.labels = np.array([[int(v) for v in row["label"].split()] for row in rows])
+        self.labels = np.array([[float(v) for v in row["label"].split()] for row in rows])
+        self.dialogues = np.array([row["dialogue"] for row in rows])
 
     def training(self, run: int) -> TrainingSet:
         """What run `run` may learn from: all but the test split (or test fold run mod folds)."""
@@ -116,6 +118,10 @@ class Rows:
         """All labels of these rows."""
         return label_tensor(self.features.meta["kind"], self.features.labels[self.index])
 
+    def groups(self) -> NDArray[np.str_]:
+        """The group of each of these rows."""
+        return self.features.groups[self.index]
+
 
 class TestSet(Rows):
     """Rows that metrics are computed on. Nothing that chooses takes this type."""
@@ -138,15 +144,30 @@ class TrainingSet(Rows):
             if len(rows) > 1:
                 yield self.batch(rows, device)
 
+    def previous_labels(self) -> Tensor | None:
+        """The label of the utterance before each row of the store, [n]; None without dialogues.
+
+        NaN for the first utterance of a dialogue and for rows outside this training split.
+        """
+        dialogues = self.features.dialogues
+        if not any(dialogues):
+            return None
+        said: dict[str, float] = {}
+        before = torch.full((len(dialogues),), torch.nan)
+        for row in self.index:
+            before[row] = said.get(dialogues[row], torch.nan)
+            said[dialogues[row]] = float(self.features.labels[row, 0])
+        return before
+
     def hold_outs(self, folds: int, seed: int = 0) -> Iterator[tuple[TrainingSet, HoldOut]]:
         """Cross-validation inside training: stratified by label, groups never split.
 
-        Multi-label data is stratified by the full label combination.
+        Multi-label data is stratified by the full label combination, scores by the nearest integer.
         """
         from sklearn.model_selection import StratifiedGroupKFold
 
         labels = self.features.labels[self.index]
-        strata = np.unique(labels, axis=0, return_inverse=True)[1].ravel()
+        strata = np.unique(np.round(labels), axis=0, return_inverse=True)[1].ravel()
         splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
         for learn, judge in splitter.split(labels, strata, self.features.groups[self.index]):
             yield (
@@ -159,10 +180,15 @@ class HoldOut(Rows):
     """Rows of train that a fold of the tuning stage is scored on."""
 
 
-def label_tensor(kind: str, labels: NDArray[np.int64]) -> Tensor:
-    """Labels as the task's loss takes them: int64 [n], or float [n, C] for multi-label."""
-    y = torch.from_numpy(np.asarray(labels, dtype=np.int64))
-    return y.float() if kind == "multilabel" else y[:, 0]
+def label_tensor(kind: str, labels: NDArray[np.float64]) -> Tensor:
+    """Labels as the task's loss takes them.
+
+    int64 [n]; float [n, C] for multi-label; float [n] for sentiment scores.
+    """
+    y = torch.from_numpy(np.asarray(labels, dtype=np.float32))
+    if kind == "multilabel":
+        return y
+    return y[:, 0] if kind == "sentiment" else y[:, 0].long()
 
 
 # --- writing -------------------------------------------------------------------------------------
@@ -193,8 +219,8 @@ def extract(
     _write_csv(out / "dropped.csv", ["id", "reason"], [[d.id, d.reason] for d in dropped])
     _write_csv(
         out / "index.csv",
-        ["id", "split", "group", "label"],
-        [[s.id, s.split, s.group, _label_text(s, card)] for s in kept],
+        ["id", "split", "group", "label", "dialogue"],
+        [[s.id, s.split, s.group, _label_text(s, card), s.dialogue] for s in kept],
     )
     shapes = {name: np.load(out / f"{name}.npy", mmap_mode="r") for name in card.modalities}
     meta = {
@@ -244,14 +270,22 @@ def _digest(folder: Path, names: Sequence[str]) -> str:
 
 def _label_text(sample: Sample, card: Card) -> str:
     values = sample.label if isinstance(sample.label, tuple) else (sample.label,)
-    bound = 2 if card.kind == "multilabel" else len(card.classes)
+    low, high = _label_range(card)
     for value in values:
-        if not 0 <= value < bound:
+        if not low <= value <= high:
             raise IbmaError(
-                f"sample {sample.id}: label {value} is outside 0..{bound - 1}: "
+                f"sample {sample.id}: label {value} is outside {low}..{high}: "
                 "correct the label file"
             )
     return " ".join(str(value) for value in values)
+
+
+def _label_range(card: Card) -> tuple[int, int]:
+    """Smallest and largest label of a data set."""
+    if card.kind == "sentiment":
+        bound = (len(card.classes) - 1) // 2
+        return -bound, bound
+    return 0, 1 if card.kind == "multilabel" else len(card.classes) - 1
 
 
 def _write_arrays(

@@ -1,20 +1,23 @@
-"""What is predicted and how it is judged: loss, labels as class systems, metrics.
+"""What is predicted and how it is judged: head, loss, labels as class systems, metrics.
 
 A class system is one soft-assignable partition of the samples. Labels have shape [n, G, K]:
 single-label data is one system (G=1) of K=C classes; multi-label data is G=C systems of K=2
 classes, index 0 the negatives and index 1 the positives. Everything that assigns softly uses this
 one shape.
+
+No method knows which kind it solves: a head comes from `Task.head`, its loss from `Task.loss`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ibma.errors import IbmaError
@@ -36,26 +39,61 @@ class Task(Protocol):
         ...
 
     @property
-    def selection(self) -> str:
-        """The metric that tuning maximises."""
+    def selection(self) -> str | None:
+        """The metric that tuning maximises; None where training data cannot show one."""
         ...
 
     @property
     def outputs(self) -> int:
-        """Number of logits C."""
+        """Width C of a head's output."""
+        ...
+
+    def head(self, width: int) -> nn.Linear:
+        """A fresh last layer, [B, width] -> [B, C]."""
         ...
 
     def loss(self, logits: Tensor, y: Tensor) -> Tensor:
         """logits: [B, C]; y: labels of a batch -> scalar."""
         ...
 
+    def loss_per_sample(self, logits: Tensor, y: Tensor) -> Tensor:
+        """`loss` before its mean over the batch: [B]."""
+        ...
+
+    def log_probabilities(self, logits: Tensor) -> Tensor:
+        """Logits [B, C] -> ln p of every class system [B, G, K]."""
+        ...
+
     def systems(self, y: Tensor) -> Tensor:
         """y: labels -> one-hot class systems [n, G, K], float."""
         ...
 
-    def metrics(self, logits: Tensor, y: Tensor) -> Metrics:
-        """Metrics as fractions; None where undefined."""
+    def metrics(self, logits: Tensor, y: Tensor, groups: NDArray[np.str_]) -> Metrics:
+        """Metrics as fractions; None where undefined. groups: [n], slices or speakers."""
         ...
+
+
+class Sphere(nn.Linear):
+    """A head without bias whose output is the offset o - c from a fixed centre.
+
+    Source: lukasruff/Deep-SVDD-PyTorch@1901612, src/optim/deepSVDD_trainer.py. Without a bias the
+    layer cannot move onto its centre whatever it reads (Ruff et al. 2018, section 3.3).
+    """
+
+    MARGIN = 0.1  # a centre this close to 0 could be reached by zero weights
+
+    def __init__(self, width: int, outputs: int) -> None:
+        super().__init__(width, outputs, bias=False)
+        self.register_buffer("centre", torch.zeros(outputs))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, width] -> [B, outputs]."""
+        return super().forward(features) - self.get_buffer("centre")
+
+    def centre_on(self, mean: Tensor) -> None:
+        """Fix the centre at the mean output of the untrained network, pushed away from 0."""
+        near = mean.abs() < self.MARGIN
+        self.get_buffer("centre").copy_(torch.where(near, self.MARGIN * mean.sign(), mean))
 
 
 @dataclass(frozen=True)
@@ -64,26 +102,87 @@ class Classify:
 
     classes: tuple[str, ...]
     kind: str = "classify"
-    selection: str = "accuracy"
+    selection: str | None = "accuracy"
 
     @property
     def outputs(self) -> int:
         """Number of classes."""
         return len(self.classes)
 
+    def head(self, width: int) -> nn.Linear:
+        """A linear layer."""
+        return nn.Linear(width, self.outputs)
+
+    def target(self, y: Tensor) -> Tensor:
+        """Labels as class indices, int64 [n]."""
+        return y
+
     def loss(self, logits: Tensor, y: Tensor) -> Tensor:
-        """logits: [B, C]; y: int64 [B]."""
-        return F.cross_entropy(logits, y)
+        """logits: [B, C]; y: [B]."""
+        return self.loss_per_sample(logits, y).mean()
+
+    def loss_per_sample(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Cross-entropy [B]."""
+        return F.cross_entropy(logits, self.target(y), reduction="none")
+
+    def log_probabilities(self, logits: Tensor) -> Tensor:
+        """[B, C] -> [B, 1, C]."""
+        return F.log_softmax(logits, dim=1).unsqueeze(1)
 
     def systems(self, y: Tensor) -> Tensor:
-        """y: int64 [n] -> [n, 1, C]."""
-        return F.one_hot(y, self.outputs).unsqueeze(1).float()
+        """y: [n] -> [n, 1, C]."""
+        return F.one_hot(self.target(y), self.outputs).unsqueeze(1).float()
 
-    def metrics(self, logits: Tensor, y: Tensor) -> Metrics:
+    def metrics(self, logits: Tensor, y: Tensor, groups: NDArray[np.str_]) -> Metrics:
         """Top-1 accuracy."""
-        from sklearn.metrics import accuracy_score
+        return {"accuracy": accuracy(self.target(y), logits.argmax(1))}
 
-        return {"accuracy": float(accuracy_score(y.numpy(), logits.argmax(1).numpy()))}
+
+@dataclass(frozen=True)
+class Sentiment(Classify):
+    """Sentiment scores in [-s, s], learnt as C = 2 s + 1 classes, judged as scores too.
+
+    y is the real score; its class is the nearest integer (half to even, as numpy and the
+    literature round) after clipping. CHOICE: classes rather than a regression, because IBB needs
+    classes (the literature behind the paper's Table 3 regresses).
+
+    Metrics: `acc<C>` of the arg-max class; Acc-2 and F1 (weighted over the two sides, truth first)
+    of the expected score sum_c p_c (c - s), >= 0 counted as positive. `acc2` and `f1` drop the rows
+    whose true score is 0 (TmacMai/Multimodal-Information-Bottleneck@f6d006b); `acc2_has0` and
+    `f1_has0` keep them as positive (thuiar/MMSA@a94e65d).
+    """
+
+    kind: str = "sentiment"
+    selection: str | None = "acc2"
+
+    @property
+    def bound(self) -> int:
+        """s, the largest score."""
+        return (self.outputs - 1) // 2
+
+    def target(self, y: Tensor) -> Tensor:
+        """Scores as class indices."""
+        return torch.round(y.clamp(-self.bound, self.bound)).long() + self.bound
+
+    def score(self, logits: Tensor) -> Tensor:
+        """Expected score [B] of logits [B, C]."""
+        values = torch.arange(-self.bound, self.bound + 1).to(logits)
+        return logits.softmax(1) @ values
+
+    def metrics(self, logits: Tensor, y: Tensor, groups: NDArray[np.str_]) -> Metrics:
+        """The class accuracy and both readings of Acc-2 and F1."""
+        from sklearn.metrics import f1_score
+
+        result: Metrics = {f"acc{self.outputs}": accuracy(self.target(y), logits.argmax(1))}
+        predicted, truth = self.score(logits) >= 0, y >= 0
+        for suffix, kept in (("", y != 0), ("_has0", torch.ones_like(y, dtype=torch.bool))):
+            result[f"acc2{suffix}"] = accuracy(truth[kept], predicted[kept])
+            result[f"f1{suffix}"] = (
+                float(f1_score(truth[kept], predicted[kept], average="weighted"))
+                if kept.any()
+                else None
+            )
+        return result
 
 
 @dataclass(frozen=True)
@@ -97,42 +196,126 @@ class MultiLabel:
 
     classes: tuple[str, ...]
     kind: str = "multilabel"
-    selection: str = "mauc"
+    selection: str | None = "mauc"
 
     @property
     def outputs(self) -> int:
         """Number of labels."""
         return len(self.classes)
 
+    def head(self, width: int) -> nn.Linear:
+        """A linear layer."""
+        return nn.Linear(width, self.outputs)
+
     def loss(self, logits: Tensor, y: Tensor) -> Tensor:
         """logits: [B, C]; y: float 0/1 [B, C]."""
-        return F.binary_cross_entropy_with_logits(logits, y)
+        return self.loss_per_sample(logits, y).mean()
+
+    def loss_per_sample(self, logits: Tensor, y: Tensor) -> Tensor:
+        """BCE with logits, mean over labels: [B]."""
+        return F.binary_cross_entropy_with_logits(logits, y, reduction="none").mean(1)
+
+    def log_probabilities(self, logits: Tensor) -> Tensor:
+        """[B, C] -> [B, C, 2]: a sigmoid is a softmax over the logits (0, l)."""
+        return torch.stack([F.logsigmoid(-logits), F.logsigmoid(logits)], dim=-1)
 
     def systems(self, y: Tensor) -> Tensor:
         """y: [n, C] -> [n, C, 2]; a value other than 0 or 1 is in neither class."""
         return torch.stack([y == 0, y == 1], dim=-1).float()
 
-    def metrics(self, logits: Tensor, y: Tensor) -> Metrics:
+    def metrics(self, logits: Tensor, y: Tensor, groups: NDArray[np.str_]) -> Metrics:
         """Per-label AUROC and their arithmetic mean (paper 4.4)."""
-        from sklearn.metrics import roc_auc_score
-
         result: Metrics = {}
-        defined = []
         for column, name in enumerate(self.classes):
-            truth, score = y[:, column].numpy(), logits[:, column].numpy()
-            both = 0 < truth.sum() < len(truth)
-            auc = float(roc_auc_score(truth, score)) if both else None
-            result[f"auc/{name}"] = auc
-            if auc is not None:
-                defined.append(auc)
+            result[f"auc/{name}"] = auc(y[:, column].numpy(), logits[:, column].numpy())
+        defined = [value for value in result.values() if value is not None]
         result["mauc"] = float(np.mean(defined)) if defined else None
         result["mauc_defined"] = float(len(defined))
         return result
 
 
+@dataclass(frozen=True)
+class OneClass:
+    """Anomaly detection from normal samples only: Deep SVDD's one-class objective (Ruff 2018).
+
+    y: 0 normal, 1 anomalous; a training split holds 0 only. loss: batch mean of ||o - c||^2, which
+    is also the anomaly score. `systems` has one class; methods that need classes take the
+    pseudo-classes of the centroid stage (`methods.Spec.systems_of`). Nothing in a training split
+    tells a good detector from a bad one, so there is no metric to select by.
+    """
+
+    classes: tuple[str, ...]
+    kind: str = "one_class"
+    selection: str | None = None
+    outputs: int = 32  # CHOICE: Ruff's CIFAR network ends in 128, the MNIST one in 32
+
+    def head(self, width: int) -> nn.Linear:
+        """A layer without bias that gives the offset from its centre."""
+        return Sphere(width, self.outputs)
+
+    def loss(self, logits: Tensor, y: Tensor) -> Tensor:
+        """logits: offsets [B, outputs]; y: unused, all normal."""
+        return self.loss_per_sample(logits, y).mean()
+
+    def loss_per_sample(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Squared distances [B]."""
+        return logits.square().sum(1)
+
+    def log_probabilities(self, logits: Tensor) -> Tensor:
+        """[B, outputs] -> [B, 1, 1]: the one class is certain."""
+        return torch.zeros_like(logits[:, :1, None])
+
+    def systems(self, y: Tensor) -> Tensor:
+        """y: [n] -> [n, 1, 1]."""
+        return torch.ones(len(y), 1, 1, device=y.device)
+
+    def metrics(self, logits: Tensor, y: Tensor, groups: NDArray[np.str_]) -> Metrics:
+        """`auc/<slice>`, `f1/<slice>` and their unweighted means over slices (Table 7)."""
+        score, truth = self.loss_per_sample(logits, y).numpy(), y.numpy()
+        names = sorted(set(groups))
+        result: Metrics = {}
+        for metric, compute in (("auc", auc), ("f1", f1_at_true_rate)):
+            values = [compute(truth[groups == name], score[groups == name]) for name in names]
+            result |= {f"{metric}/{n}": v for n, v in zip(names, values, strict=True)}
+            defined = [value for value in values if value is not None]
+            result[f"{metric}/mean"] = float(np.mean(defined)) if defined else None
+        return result
+
+
+def accuracy(truth: Tensor, predicted: Tensor) -> float | None:
+    """Share of equal entries; None without any."""
+    from sklearn.metrics import accuracy_score
+
+    return float(accuracy_score(truth.numpy(), predicted.numpy())) if len(truth) else None
+
+
+def auc(truth: NDArray[Any], score: NDArray[Any]) -> float | None:
+    """AUROC; None where one class is absent. truth: 0/1 [n]; score: [n]."""
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(truth, score)) if 0 < np.sum(truth) < len(truth) else None
+
+
+def f1_at_true_rate(truth: NDArray[Any], score: NDArray[Any]) -> float | None:
+    """F1 of the anomalies at the threshold that flags their TRUE share; None where one is absent.
+
+    The literature's rule (wqlzuel/MEATRD@9f8eee2, utils.py): threshold = percentile of the scores
+    at the share of normals, anomalous where score >= threshold. It reads the test labels, so a
+    useless score still gets the share of anomalies.
+    """
+    from sklearn.metrics import f1_score
+
+    if not 0 < np.sum(truth) < len(truth):
+        return None
+    threshold = np.percentile(score, 100.0 * float(np.mean(truth == 0)))
+    return float(f1_score(truth, score >= threshold))
+
+
 KINDS: dict[str, Callable[[tuple[str, ...]], Task]] = {
     "classify": Classify,
     "multilabel": MultiLabel,
+    "one_class": OneClass,
+    "sentiment": Sentiment,
 }
 
 

@@ -12,7 +12,7 @@ import platform
 import resource
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,7 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ibma import bounds, methods, record, tasks
-from ibma.centroids import Assignment, ClassSums, InputAssignments, file_name
+from ibma.centroids import Assignment, ClassSums, InputAssignments, file_name, one_hot_systems
 from ibma.errors import IbmaError
 from ibma.store import Batch, Features, Rows, TrainingSet
 
@@ -76,22 +76,24 @@ class Cell:
     def build(self, run: int, setting: Setting, epochs: int, seed: int) -> methods.Method:
         """A freshly initialised network; the initialisation is a pure function of `seed`."""
         inputs = self.inputs(run)
-        task = self.task
-        systems = task.systems(self.features.training(run).labels()[:1])
+        systems = next(iter(inputs.phi.values())).shape[1:]
         spec = methods.Spec(
             modalities={
                 name: methods.Modality(m.kind, m.shape, self._encoder(name))
                 for name, m in self.features.modalities.items()
             },
-            task=task,
+            task=self.task,
             width=self.width,
             heads=self.heads,
             epochs=epochs,
-            systems=(systems.shape[1], systems.shape[2]),
+            systems=(systems[0], systems[1]),
             assignment=self.assignment,
             eta=setting.eta,
             u=inputs.u,
             input_phi=inputs.phi,
+            inputs=inputs.vectors,
+            pseudo=inputs.pseudo,
+            previous=self.features.training(run).previous_labels(),
         )
         torch.manual_seed(seed)
         return methods.build(self.method_file, spec, **self.hparams).to(self.device)
@@ -157,7 +159,7 @@ class Fit:
         self.batch_size, self.device = batch_size, device
         self.checkpoint, self.key = checkpoint, key
         self.optimiser = torch.optim.Adam(
-            [p for p in model.parameters() if p.requires_grad],
+            model.parameter_groups(),
             lr=setting.lr,
             weight_decay=setting.weight_decay,
         )
@@ -186,6 +188,8 @@ class Fit:
         torch.manual_seed(self.seed * 1_000_003 + self.epoch + 1)
         self.model.eval()
         with torch.no_grad():
+            if self.epoch == 0:
+                centre_spheres(self.model, self.evaluation_batches())
             self.model.before_epoch(self.epoch, self.evaluation_batches)
         self.model.train()
         totals: dict[str, Tensor] = {}
@@ -200,12 +204,14 @@ class Fit:
         return dict(zip(totals, (value / seen for value in values), strict=True))
 
     def _step(self, batch: Batch) -> dict[str, Tensor]:
-        self.model.before_step(batch)
         self.optimiser.zero_grad(set_to_none=True)
         with autocast(self.device):
             out = self.model(batch.x)
+        self.model.inner_step(out, batch)
         terms = self.model.losses(out, batch)
         torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
+        if self.model.clip_value is not None:
+            torch.nn.utils.clip_grad_value_(self.model.parameters(), self.model.clip_value)
         self.optimiser.step()
         return {name: value.detach() for name, value in terms.items()}
 
@@ -233,6 +239,8 @@ class Fit:
             return
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
+        if self.model.inner is not None:
+            self.model.inner.load_state_dict(state["inner"])
         self.history, self.seconds, self.epoch = state["history"], state["seconds"], state["epoch"]
 
     def _save(self) -> None:
@@ -242,11 +250,32 @@ class Fit:
             "key": self.key,
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
+            "inner": self.model.inner.state_dict() if self.model.inner is not None else None,
             "history": self.history,
             "seconds": self.seconds,
             "epoch": self.epoch,
         }
         save_atomically(state, self.checkpoint)
+
+
+@torch.no_grad()
+def centre_spheres(model: methods.Method, batches: Iterable[Batch]) -> None:
+    """Fix the centre of every one-class head at its mean output over train, in eval mode."""
+    spheres = [module for module in model.modules() if isinstance(module, tasks.Sphere)]
+    if not spheres:
+        return
+    sums = [torch.zeros_like(sphere.get_buffer("centre")) for sphere in spheres]
+    hooks = [
+        sphere.register_forward_hook(lambda _, __, out, sum_=sum_: sum_.add_(out.float().sum(0)))
+        for sphere, sum_ in zip(spheres, sums, strict=True)
+    ]
+    seen = 0
+    for batch in batches:
+        model(batch.x)
+        seen += len(batch.y)
+    for sphere, sum_, hook in zip(spheres, sums, hooks, strict=True):
+        hook.remove()
+        sphere.centre_on(sum_ / seen)
 
 
 def save_atomically(state: object, path: Path) -> None:
@@ -290,8 +319,8 @@ def ib_losses(
     stage; the joint tables are averaged over test.
     """
     train, test = cell.features.training(run), cell.features.test(run)
-    systems = cell.task.systems(train.labels())
     inputs = cell.inputs(run)
+    systems, truth = (_systems(cell, inputs, rows) for rows in (train, test))
     _, train_features = predict(model, train, cell.device)
     phi = {}
     for name, value in train_features.items():
@@ -306,9 +335,15 @@ def ib_losses(
         )
         for name in phi_x
     }
-    truth = cell.task.systems(test.labels())
     result["fused"] = float(bounds.ib_fused(phi["fused"], list(phi_x.values()), truth))
     return result | {f"u/{name}": value for name, value in inputs.u.items()}
+
+
+def _systems(cell: Cell, inputs: InputAssignments, rows: Rows) -> Tensor:
+    """One-hot class systems [n, G, K] of some rows: labels, or pseudo-classes of one-class data."""
+    if inputs.pseudo is None:
+        return cell.task.systems(rows.labels())
+    return one_hot_systems(inputs.pseudo)[rows.index]
 
 
 def run_seed(
@@ -355,7 +390,7 @@ def run_seed(
         n_test=len(test),
         params={"lr": setting.lr, "weight_decay": setting.weight_decay, "eta": setting.eta}
         | dict(cell.hparams),
-        metrics=cell.task.metrics(logits, test.labels()),
+        metrics=cell.task.metrics(logits, test.labels(), test.groups()),
         ib=ib_losses(cell, run, model, features),
         history=fit.history,
         volatile=volatile(cell.device, fit.seconds, started),

@@ -38,7 +38,9 @@ def grid(tuning: Tuning, reads_eta: bool) -> list[Setting]:
 def tune(cell: Cell, tuning: Tuning, out: Path, reads_eta: bool) -> None:
     """Write `<out>/<method>.json`: every fold's score and the choice per test fold.
 
-    Finished trials of an interrupted call are kept in a file beside it and not repeated.
+    Finished trials of an interrupted call are kept in a file beside it and not repeated. A task
+    without a metric to select by (one-class: train holds no anomaly) tries nothing and takes the
+    middle point of the grid.
     """
     settings = grid(tuning, reads_eta)
     target, partial = out / f"{cell.method}.json", out / f".{cell.method}.partial.json"
@@ -46,8 +48,8 @@ def tune(cell: Cell, tuning: Tuning, out: Path, reads_eta: bool) -> None:
     if target.exists() and json.loads(target.read_text())["key"] == key:
         return
     scores = _kept(partial, key)
-    folds = cell.features.meta["folds"]
-    for run in range(max(folds, 1)):
+    runs = range(max(cell.features.meta["folds"], 1)) if cell.task.selection else ()
+    for run in runs:
         for score in _trials(cell, tuning, settings, run, scores):
             scores.append(score)
             record.write_json(partial, {"key": key, "scores": scores})
@@ -61,7 +63,8 @@ def tune(cell: Cell, tuning: Tuning, out: Path, reads_eta: bool) -> None:
             "grid": tuning.grid,
             "folds": tuning.folds,
             "epochs": tuning.epochs,
-            "choices": [_choose(scores, cell.features.fold(run)) for run in range(max(folds, 1))],
+            "choices": [_choose(scores, cell.features.fold(run)) for run in runs]
+            or [{"run_fold": None, **vars(settings[len(settings) // 2]), "score": None}],
             "scores": scores,
         },
     )
@@ -127,7 +130,8 @@ def _score(
     )
     fit.run(f"tune {cell.task_name} {cell.method} fold {fold} {setting.lr} {setting.eta}")
     logits, _ = predict(model, judge, cell.device)
-    value = cell.task.metrics(logits, judge.labels())[cell.task.selection]
+    metrics = cell.task.metrics(logits, judge.labels(), judge.groups())
+    value = metrics[str(cell.task.selection)]
     return 0.0 if value is None else value
 
 
@@ -156,7 +160,7 @@ def chosen(path: Path, run_fold: int | None, eta: float | None) -> Setting:
     if not path.exists():
         raise IbmaError(f"{path}: missing: run `dvc repro tune` first")
     choices = json.loads(path.read_text())["choices"]
-    choice = next(c for c in choices if c["run_fold"] == run_fold)
+    choice = next(c for c in choices if c["run_fold"] in (run_fold, None))
     reads_eta = choice["eta"] is not None
     return Setting(
         choice["lr"],

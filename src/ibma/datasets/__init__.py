@@ -48,7 +48,8 @@ class Counts:
 class Card:
     """What a data set is, who may have it, and where its counts disagree.
 
-    classes: label names; position is the label index (for `multilabel`: the label columns).
+    classes: label names; position is the label index (for `multilabel`: the label columns, for
+    `sentiment`: the integer scores from most negative to most positive).
     modalities: name -> kind. paper: counts of the paper's Table 1 (None: not in the paper).
     official: counts of the official release. folds: number of cross-validation folds that stand
     in for a fixed test split (run k tests on fold k mod folds); 0 means a fixed split.
@@ -72,16 +73,19 @@ class Card:
 class Sample:
     """One example before its features are computed.
 
-    id: unique. split: "train", "test", "valid", or "fold0".."fold<k-1>". group: speaker, patient
-    or dialogue, never split by a fold. label: class index (classify) or a tuple of 0/1
-    (multilabel). parts: modality -> a file, a text, or a numeric vector (tuple of floats).
+    id: unique. split: "train", "test", "valid", or "fold0".."fold<k-1>". group: speaker, patient,
+    slice or dialogue, never split by a fold. label: class index (classify), a tuple of 0/1
+    (multilabel), a score (sentiment), 0 normal or 1 anomalous (one_class). parts: modality -> a
+    file, a text, or a numeric vector (tuple of floats).
+    dialogue: the conversation it is an utterance of; a dialogue's samples come in spoken order.
     """
 
     id: str
     split: str
     group: str
-    label: int | tuple[int, ...]
+    label: int | float | tuple[int, ...]
     parts: Mapping[str, Path | str | tuple[float, ...]]
+    dialogue: str = ""
 
 
 @dataclass(frozen=True)

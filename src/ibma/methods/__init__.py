@@ -14,9 +14,10 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ibma import encoders
-from ibma.centroids import Assignment
+from ibma.centroids import Assignment, InputVectors, one_hot_systems
 from ibma.errors import IbmaError
 from ibma.store import Batch
 from ibma.tasks import Task
@@ -43,7 +44,9 @@ class Spec:
     the fusion block (paper B.2: 8). epochs: length of training. systems: (G, K), the label shape of
     `ibma.tasks`. assignment: how phi is computed. eta: weight of the IB bound (paper Eq. 2), None
     for methods that do not read it. From the centroid stage: u, the Z-free mean of U per modality
-    (nats), and input_phi, phi(X) per modality for every row of the store, [n, G, K].
+    (nats); input_phi, phi(X) per modality for every row of the store, [n, G, K]; inputs, X per
+    modality as vectors; pseudo, the pseudo-class of every row [n] of one-class data. previous: the
+    label of the utterance before each row in its dialogue [n], NaN for none; None without dialogues.
     """
 
     modalities: Mapping[str, Modality]
@@ -56,6 +59,16 @@ class Spec:
     eta: float | None = None
     u: Mapping[str, float] = field(default_factory=dict)
     input_phi: Mapping[str, Tensor] = field(default_factory=dict)
+    inputs: Mapping[str, InputVectors] = field(default_factory=dict)
+    pseudo: Tensor | None = None
+    previous: Tensor | None = None
+
+    def systems_of(self, batch: Batch) -> Tensor:
+        """One-hot class systems [B, G, K] of a batch: its labels, or its pseudo-classes."""
+        if self.pseudo is None:
+            return self.task.systems(batch.y)
+        pseudo = one_hot_systems(self.pseudo)[batch.index.cpu()]
+        return pseudo.to(batch.y.device)
 
 
 @dataclass
@@ -93,12 +106,37 @@ class Fusion(nn.Module):
         return cast(Tensor, self.project(tokens.flatten(1)))
 
 
+class Gaussian(nn.Module):
+    """z -> mean and deviation of a Gaussian bottleneck: one ReLU layer, two linear outputs.
+
+    deviation = softplus(linear - 5), which starts near 0.0067. Source:
+    TmacMai/Multimodal-Information-Bottleneck@f6d006b, emib.py (its hidden layer has 1024 units).
+    """
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.hidden = nn.Sequential(nn.Linear(width, hidden), nn.ReLU())
+        self.mean = nn.Linear(hidden, width)
+        self.deviation = nn.Linear(hidden, width)
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, D] -> mean [B, D] and deviation [B, D] > 0."""
+        hidden = self.hidden(z)
+        return self.mean(hidden), F.softplus(self.deviation(hidden) - 5.0)
+
+
 class Method(nn.Module):
     """A method: encoders, a fusion and one head; subclasses change what their paper changes.
 
     Subclasses take their own parameters as keyword arguments after `spec`; an unknown one is a
     TypeError that `build` turns into one line.
+
+    clip_value: gradients are clipped to [-clip_value, clip_value], None for no clipping. inner: the
+    optimiser of an inner update, if the method has one; it is saved with every checkpoint.
     """
+
+    clip_value: float | None = None
+    inner: torch.optim.Optimizer | None = None
 
     def __init__(self, spec: Spec) -> None:
         super().__init__()
@@ -126,8 +164,16 @@ class Method(nn.Module):
     def before_epoch(self, epoch: int, batches: Batches) -> None:
         """Called before each epoch (0-based), in eval mode under no_grad; `batches` walks train."""
 
-    def before_step(self, batch: Batch) -> None:
-        """Called before each step, for methods with an inner update."""
+    def inner_step(self, out: Output, batch: Batch) -> None:
+        """Called in every training step between `forward` and `losses`, for an inner update."""
+
+    def parameter_groups(self) -> list[dict[str, object]]:
+        """What the optimiser trains, as groups of torch; a group may set its own weight decay."""
+        return [{"params": [p for p in self.parameters() if p.requires_grad]}]
+
+    def noise(self, like: Tensor) -> Tensor:
+        """Standard normal while training, 0 in evaluation; same shape as `like`."""
+        return torch.randn_like(like) if self.training else torch.zeros_like(like)
 
 
 class Fused(Method):
@@ -136,7 +182,7 @@ class Fused(Method):
     def __init__(self, spec: Spec) -> None:
         super().__init__(spec)
         self.fusion = Fusion(len(self.names), spec.width, spec.heads)
-        self.head = nn.Linear(spec.width, spec.task.outputs)
+        self.head = spec.task.head(spec.width)
 
     def forward(self, x: Mapping[str, Tensor]) -> Output:
         """x: modality -> [B, ...]."""
@@ -150,9 +196,7 @@ class Headed(Fused):
 
     def __init__(self, spec: Spec) -> None:
         super().__init__(spec)
-        self.heads = nn.ModuleDict(
-            {name: nn.Linear(spec.width, spec.task.outputs) for name in self.names}
-        )
+        self.heads = nn.ModuleDict({name: spec.task.head(spec.width) for name in self.names})
 
     def forward(self, x: Mapping[str, Tensor]) -> Output:
         """x: modality -> [B, ...]; `extra` has the modality logits `logits/<modality>` [B, C]."""

@@ -26,9 +26,10 @@ class Model(Method):
 
     def __init__(self, spec: Spec) -> None:
         super().__init__(spec)
-        self.head = nn.Linear(len(self.names) * spec.width, spec.task.outputs)
+        self.head = spec.task.head(len(self.names) * spec.width)
         nn.init.xavier_normal_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        if self.head.bias is not None:
+            nn.init.zeros_(self.head.bias)
 
     def forward(self, x: Mapping[str, Tensor]) -> Output:
         """x: modality -> [B, ...]."""

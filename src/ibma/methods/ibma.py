@@ -67,7 +67,7 @@ class Model(Headed):
     def losses(self, out: Output, batch: Batch) -> dict[str, Tensor]:
         """Terms `ce/<modality>`, `ce/fused` and, times eta, `ibb/<j>|<j'>`, `ibb/fused`."""
         terms = super().losses(out, batch)
-        bound = self.bound_terms(out, self.spec.task.systems(batch.y), batch.index)
+        bound = self.bound_terms(out, self.spec.systems_of(batch), batch.index)
         return terms | {name: self.eta * value for name, value in bound.items()}
 
     def bound_terms(self, out: Output, systems: Tensor, index: Tensor) -> dict[str, Tensor]:
@@ -99,7 +99,7 @@ class Model(Headed):
         sums = {name: ClassSums.zeros((systems, classes), self.spec.width, like) for name in joint}
         for batch in batches():
             out = self(batch.x)
-            one_hot = self.spec.task.systems(batch.y)
+            one_hot = self.spec.systems_of(batch)
             counts += one_hot.sum(0)
             for name, feature in self._features(out).items():
                 joint[name] += bounds.conditional_sums(self._phi(name, feature), one_hot)[0]

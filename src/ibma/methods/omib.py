@@ -27,10 +27,9 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ibma import bounds
-from ibma.methods import Batches, Fusion, Method, Output, Spec
+from ibma.methods import Batches, Fusion, Gaussian, Method, Output, Spec
 from ibma.store import Batch
 
 WARM_UP_SHARE, WARM_UP_LEAST = 0.1, 5
@@ -42,16 +41,12 @@ def warm_up_length(epochs: int) -> int:
     return min(max(round(WARM_UP_SHARE * epochs), WARM_UP_LEAST), epochs // 2)
 
 
-def prediction_kl(logits: Tensor, reference: Tensor, *, multilabel: bool) -> Tensor:
-    """Batch mean of KL(p || q) between predictions, nats; logits of p, reference of q: [B, C].
+def prediction_kl(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """Batch mean of KL(p || q) between predictions, in nats, summed over class systems.
 
-    Categorical, or independent Bernoullis summed over labels.
+    log_p, log_q: [B, G, K] as `Task.log_probabilities` gives them (Bernoullis for multi-label
+    data; 0 for one-class data, whose prediction is certain).
     """
-    if multilabel:  # a Bernoulli with logit l is a categorical with logits (0, l)
-        logits, reference = (
-            torch.stack([torch.zeros_like(value), value], dim=-1) for value in (logits, reference)
-        )
-    log_p, log_q = F.log_softmax(logits, dim=-1), F.log_softmax(reference, dim=-1)
     return (log_p.exp() * (log_p - log_q)).flatten(1).sum(1).mean()
 
 
@@ -67,37 +62,20 @@ def relative_weight(divergence: Tensor, first: Tensor) -> Tensor:
     return 1.0 - torch.tanh(torch.log(ratio))
 
 
-class Gaussian(nn.Module):
-    """z -> mean and deviation of the bottleneck variable zeta."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.hidden = nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU())
-        self.mean = nn.Linear(2 * width, width)
-        self.deviation = nn.Linear(2 * width, width)
-
-    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, D] -> mean [B, D] and deviation [B, D] > 0."""
-        hidden = self.hidden(z)
-        return self.mean(hidden), F.softplus(self.deviation(hidden) - 5.0)
-
-
 class Model(Method):
     """OMIB. beta: weight of the compression terms."""
 
     def __init__(self, spec: Spec, *, beta: float = 1e-3) -> None:
         super().__init__(spec)
-        width, outputs = spec.width, spec.task.outputs
+        width = spec.width
         self.beta = beta
         self.warming = True
-        self.gaussians = nn.ModuleDict({name: Gaussian(width) for name in self.names})
+        self.gaussians = nn.ModuleDict({name: Gaussian(width, 2 * width) for name in self.names})
         self.fusion = Fusion(len(self.names), width, spec.heads)
-        self.head = nn.Linear(width, outputs)
+        self.head = spec.task.head(width)
         self.decoders = nn.ModuleDict(
             {
-                name: nn.Sequential(
-                    nn.Linear(2 * width, width), nn.ReLU(), nn.Linear(width, outputs)
-                )
+                name: nn.Sequential(nn.Linear(2 * width, width), nn.ReLU(), spec.task.head(width))
                 for name in self.names
             }
         )
@@ -118,10 +96,10 @@ class Model(Method):
         for name in self.names:
             mean, std = self.gaussians[name](z[name])
             extra |= {f"mean/{name}": mean, f"std/{name}": std}
-            zeta.append(mean + std * self._noise(std))
+            zeta.append(mean + std * self.noise(std))
         xi = self.fusion(zeta)
         for name in self.names:
-            beside = self._noise(z[name]) if self.warming else xi
+            beside = self.noise(z[name]) if self.warming else xi
             extra[f"logits/{name}"] = self.decoders[name](torch.cat([z[name], beside], dim=1))
         return Output(z, xi, self.head(xi), extra)
 
@@ -140,10 +118,9 @@ class Model(Method):
 
     def _compression(self, out: Output) -> dict[str, Tensor]:
         """r_m E[KL(N(mu_m, sigma_m^2) || N(0, I))] per modality."""
-        multilabel = self.spec.task.kind == "multilabel"
+        log_p = self.spec.task.log_probabilities
         divergence = {
-            n: prediction_kl(out.extra[f"logits/{n}"], out.logits, multilabel=multilabel)
-            for n in self.names
+            n: prediction_kl(log_p(out.extra[f"logits/{n}"]), log_p(out.logits)) for n in self.names
         }
         first = divergence[self.names[0]]
         return {
@@ -151,6 +128,3 @@ class Model(Method):
             * bounds.gaussian_kl(out.extra[f"mean/{n}"], out.extra[f"std/{n}"]).sum(1).mean()
             for n in self.names
         }
-
-    def _noise(self, like: Tensor) -> Tensor:
-        return torch.randn_like(like) if self.training else torch.zeros_like(like)

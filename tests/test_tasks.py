@@ -1,0 +1,118 @@
+"""Kinds of tasks: losses, class systems, and metrics against hand-computed and stored values."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ibma import tasks
+from ibma.errors import IbmaError
+from ibma.tasks import Sphere, f1_at_true_rate
+
+GOLDEN = Path(__file__).parent / "golden"
+NOBODY = np.array(["g"] * 6)
+
+
+def confident(classes: list[int], outputs: int) -> torch.Tensor:
+    """Logits that are all but certain of those classes."""
+    return 50.0 * torch.eye(outputs)[classes]
+
+
+def test_unknown_kind_is_refused():
+    with pytest.raises(IbmaError, match="regress"):
+        tasks.build("regress", "ab")
+
+
+def test_scores_become_the_nearest_class():
+    task = tasks.build("sentiment", [str(v) for v in range(-3, 4)])
+    y = torch.tensor([-3.0, -2.6, -0.5, 0.5, 1.5, 2.5, 3.0])
+    # half to even, as numpy rounds
+    assert (task.target(y) - 3).tolist() == np.round(y.numpy()).tolist() == [-3, -3, 0, 0, 2, 2, 3]
+    assert task.systems(y).shape == (7, 1, 7)
+
+
+def test_both_readings_of_acc2_and_f1_by_hand():
+    """Truth -2, 0, 0, 0.4, 1, 3 against predictions -1, -1, 1, 1, -2, 3."""
+    task = tasks.build("sentiment", [str(v) for v in range(-3, 4)])
+    y = torch.tensor([-2.0, 0.0, 0.0, 0.4, 1.0, 3.0])
+    logits = confident([2, 2, 4, 4, 1, 6], 7)
+    found = task.metrics(logits, y, NOBODY)
+    assert found["acc7"] == pytest.approx(1 / 6)  # only the 3
+    # zeros dropped: truth - + + +, predicted - + - +
+    assert found["acc2"] == pytest.approx(3 / 4)
+    positive, negative = 2 * 2 / (2 * 2 + 1), 2 * 1 / (2 * 1 + 1)
+    assert found["f1"] == pytest.approx(0.75 * positive + 0.25 * negative)
+    # zeros kept as positive: truth - + + + + +, predicted - - + + - +
+    assert found["acc2_has0"] == pytest.approx(4 / 6)
+    positive, negative = 2 * 3 / (2 * 3 + 2), 2 * 1 / (2 * 1 + 2)
+    assert found["f1_has0"] == pytest.approx((5 * positive + negative) / 6)
+
+
+def test_sentiment_with_three_classes_is_named_so():
+    task = tasks.build("sentiment", ["negative", "neutral", "positive"])
+    y = torch.tensor([-1.0, 0.0, 1.0, 0.0, 0.0, 0.0])
+    found = task.metrics(confident([0, 1, 2, 1, 1, 1], 3), y, NOBODY)
+    assert found == {"acc3": 1.0, "acc2": 1.0, "f1": 1.0, "acc2_has0": 1.0, "f1_has0": 1.0}
+
+
+def test_expected_score_not_the_top_class_decides_the_side():
+    task = tasks.build("sentiment", ["negative", "neutral", "positive"])
+    logits = torch.tensor([[math.log(0.4), math.log(0.1), math.log(0.5)]])
+    assert float(task.score(logits)) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("suffix", ["", "2"])
+def test_anomaly_metrics_equal_the_official_evaluation(suffix):
+    with np.load(GOLDEN / "atd_evaluate.npz") as stored:
+        truth, score = stored[f"y_true{suffix}"], stored["y_score"]
+        assert tasks.auc(truth, score) == pytest.approx(float(stored[f"auc{suffix}"]), abs=1e-12)
+        f1 = float(stored["f1" if not suffix else "f1_2"])
+        assert f1_at_true_rate(truth, score) == pytest.approx(f1, abs=1e-12)
+
+
+def test_one_class_metrics_are_means_over_slices_that_have_both_classes():
+    task = tasks.build("one_class", ["normal", "anomalous"])
+    groups = np.array(["A", "A", "B", "B", "C", "C"])
+    y = torch.tensor([0, 1, 1, 0, 0, 0])
+    offsets = torch.tensor([1.0, 2.0, 1.0, 2.0, 1.0, 1.0])[:, None]
+    found = task.metrics(offsets, y, groups)
+    assert found["auc/A"] == 1.0 and found["auc/B"] == 0.0 and found["auc/C"] is None
+    assert found["auc/mean"] == 0.5 and found["f1/mean"] == 0.5
+
+
+def test_sphere_equals_the_official_one_class_step():
+    """Centre, loss and one Adam step of the official trainer; scores afterwards."""
+    with np.load(GOLDEN / "deepsvdd_one-class.npz") as stored:
+        values = {key: torch.from_numpy(stored[key]) for key in stored}
+    sphere = Sphere(3, 4).double()
+    sphere.weight.data.copy_(values["W0"])
+    with torch.no_grad():
+        sphere.centre_on(sphere(values["X"]).mean(0))
+    torch.testing.assert_close(sphere.get_buffer("centre"), values["c"], rtol=0, atol=1e-8)
+    task = tasks.build("one_class", ["normal", "anomalous"])
+    optimiser = torch.optim.Adam(sphere.parameters(), lr=1e-3, weight_decay=1e-6)
+    loss = task.loss(sphere(values["X"]), torch.zeros(12))
+    assert float(loss.detach()) == pytest.approx(float(values["loss"]), abs=1e-8)
+    loss.backward()
+    optimiser.step()
+    torch.testing.assert_close(sphere.weight.data, values["W1"], rtol=0, atol=1e-8)
+    scores = task.loss_per_sample(sphere(values["X"]), torch.zeros(12)).detach()
+    torch.testing.assert_close(scores, values["scores"], rtol=0, atol=1e-8)
+
+
+def test_centres_near_zero_are_pushed_away_and_exact_zeros_stay():
+    with np.load(GOLDEN / "deepsvdd_center_eps.npz") as stored:
+        mean, expected = torch.from_numpy(stored["mean"]), torch.from_numpy(stored["c"])
+    sphere = Sphere(2, 4).double()
+    sphere.centre_on(mean)
+    torch.testing.assert_close(sphere.get_buffer("centre"), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["classify", "multilabel", "sentiment", "one_class"])
+def test_probabilities_of_every_system_sum_to_one(kind):
+    task = tasks.build(kind, "abc")
+    logits = torch.randn(4, task.outputs, generator=torch.Generator().manual_seed(0))
+    total = task.log_probabilities(logits).exp().sum(-1)
+    torch.testing.assert_close(total, torch.ones_like(total))
