@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ibma import media
+from ibma.datasets import Excerpt
 from ibma.errors import IbmaError
 
 av = pytest.importorskip("av")
@@ -290,3 +291,26 @@ def test_a_misspelt_feature_parameter_is_named(kind, part, tmp_path):
     path.write_bytes(b"RIFF")
     with pytest.raises(IbmaError, match="params.yaml: features: .*'max_lenght': remove or correct"):
         media.compute(kind, part or path, {"max_lenght": 3})
+
+
+def test_an_excerpt_is_cut_in_time_and_space(tmp_path):
+    clip = write_clip(tmp_path / "clip.mp4", [RED] * 5 + [BLUE] * 5)
+    later = media.compute("frames", Excerpt(clip, start=0.5), {"frames": 2, "size": 8})
+    assert (later.argmax(1) == SHADES["blue"]).all()
+    picture = np.zeros((20, 40, 3), np.uint8)
+    picture[:, :20], picture[:, 20:] = RED, GREEN
+    Image.fromarray(picture).save(tmp_path / "halves.png")
+    right = Excerpt(tmp_path / "halves.png", box=(20, 0, 40, 20))
+    cut = media.compute("image", right, {"size": 8})
+    assert (cut.argmax(0) == SHADES["green"]).all()
+    np.testing.assert_array_equal(media.compute("image", picture[:, 20:], {"size": 8}), cut)
+
+
+def test_sound_of_an_excerpt(tmp_path):
+    both = np.concatenate([tone(1.0, 500.0), tone(1.0, 4000.0)])
+    path = write_wav(tmp_path / "both.wav", both)
+    whole = media.compute("audio", write_wav(tmp_path / "b.wav", tone(1.0, 4000.0)), {"n_mels": 32})
+    part = media.compute("audio", Excerpt(path, start=1.0, end=2.0), {"n_mels": 32})
+    assert (part.mean(1).argmax() == whole.mean(1).argmax()).all()
+    with pytest.raises(IbmaError, match=r"both.wav: no sound from 5.0 to 6.0 s, it lasts 2.0 s"):
+        media.compute("audio", Excerpt(path, start=5.0, end=6.0), {})

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -103,3 +104,32 @@ def test_digest_follows_the_data(tmp_path):
 def test_a_misspelt_option_names_its_place(tmp_path):
     with pytest.raises(IbmaError, match=r"tasks.fake.options: .*'uncertian': remove or correct"):
         extract(tmp_path, fake_dataset(), options={"uncertian": "mixed"})
+
+
+def test_a_missing_modality_is_zero_and_counted(tmp_path):
+    dataset = fake_dataset()
+
+    def samples(raw: Path, **options: str):
+        for i, sample in enumerate(fake_dataset().samples(raw)):
+            if i == 5:
+                sample = replace(sample, parts={**sample.parts, "view1": None})
+            yield sample
+
+    dataset.samples = samples
+    features = store.Features(extract(tmp_path, dataset))
+    assert features.meta["absent"] == {"view0": 0, "view1": 1}
+    assert not features.arrays["view1"][5].any() and features.arrays["view0"][5].any()
+
+
+def test_previous_label_of_a_dialogue_comes_from_training_rows_only(tmp_path):
+    features = store.Features(extract(tmp_path, fake_dataset()))
+    train = features.training(0)
+    previous = train.previous_labels()
+    said = {}
+    for row in range(72):
+        expected = said.get(features.dialogues[row]) if row in train.index else None
+        assert previous[row].isnan() if expected is None else previous[row] == expected
+        if row in train.index:
+            said[features.dialogues[row]] = features.labels[row, 0]
+    features.dialogues[:] = ""
+    assert train.previous_labels() is None

@@ -6,7 +6,7 @@ Decoding is PyAV's (sound, video) and Pillow's (pictures); spectrograms are tran
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ibma.datasets import Excerpt, Part
 from ibma.errors import IbmaError
 
 SAMPLE_RATE, SECONDS, N_FFT, HOP = 22_050, 3, 512, 353  # OGM-GE_CVPR2022@343dc1d CramedDataset.py
 LFS_STUB = b"version https://git-lfs"
-Part = Path | str | tuple[float, ...]
 
 
 class Unreadable(IbmaError):
@@ -28,17 +28,19 @@ class Unreadable(IbmaError):
 def compute(kind: str, part: Part, params: Mapping[str, Any]) -> NDArray[Any]:
     """Return the feature of one example.
 
-    audio: float32 [n_mels, T]; frames: uint8 [T, 3, S, S]; image: uint8 [3, S, S]; text: int32
-    [max_length], 0 is padding; vector, expression: float32 [d]. params:
-    `tasks.<task>.features.<modality>`.
+    part: a path or an excerpt (audio, frames, image), a picture as array (image), words (text) or
+    numbers (vector, expression). Returned: audio float32 [n_mels, T]; frames uint8 [T, 3, S, S];
+    image uint8 [3, S, S]; text int32 [max_length], 0 is padding; vector, expression float32 [d].
+    params: `tasks.<task>.features.<modality>`.
 
     Raises Unreadable naming the file when it is missing, a git-lfs stub or not decodable, and
     IbmaError for an unknown parameter.
     """
     if kind in ("vector", "expression"):
         return np.asarray(part, dtype=np.float32)
-    if kind != "text":
-        _present(Path(str(part)))
+    if isinstance(part, Path | Excerpt):
+        part = part if isinstance(part, Excerpt) else Excerpt(part)
+        _present(part.path)
     readers: dict[str, Callable[..., NDArray[Any]]] = {
         "audio": audio,
         "frames": frames,
@@ -62,9 +64,9 @@ def _present(path: Path) -> None:
 
 
 def audio(
-    path: Path, *, spectrogram: str = "logmel", n_mels: int = 128, hop: int = HOP
+    part: Excerpt, *, spectrogram: str = "logmel", n_mels: int = 128, hop: int = HOP
 ) -> NDArray[np.float32]:
-    """Log spectrogram of the first 3 s at 22,050 Hz, shorter clips tiled; [n_mels or 257, T].
+    """Log spectrogram of the first 3 s at 22,050 Hz, shorter ones tiled; [n_mels or 257, T].
 
     `ogm` is OGM-GE's log(|STFT| + 1e-7) with 257 bins. `logmel` is the paper's wording (section
     4.2); CHOICE: it keeps OGM-GE's window of 512 and the given hop, since the paper names none,
@@ -72,7 +74,7 @@ def audio(
     """
     from transformers import audio_utils
 
-    wave = np.clip(_tile(_waveform(path)), -1.0, 1.0)
+    wave = np.clip(_tile(_waveform(part)), -1.0, 1.0)
     mel = None
     if spectrogram == "logmel":
         mel = audio_utils.mel_filter_bank(
@@ -103,10 +105,11 @@ def _tile(wave: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.resize(wave, length) if len(wave) < length else wave[:length]
 
 
-def _waveform(path: Path) -> NDArray[np.float32]:
+def _waveform(part: Excerpt) -> NDArray[np.float32]:
     """Mean of the channels at SAMPLE_RATE; FFmpeg's own float downmix would not keep loudness."""
     import av
 
+    path = part.path
     try:
         with av.open(str(path)) as container:
             if not container.streams.audio:
@@ -122,22 +125,44 @@ def _waveform(path: Path) -> NDArray[np.float32]:
         raise Unreadable(f"{path}: cannot be decoded ({error.strerror}): fetch it again") from None
     if not parts or not sum(len(part) for part in parts):
         raise Unreadable(f"{path}: holds no sound: fetch it again")
-    return np.concatenate(parts).astype(np.float32)
+    wave = np.concatenate(parts).astype(np.float32)
+    first = int((part.start or 0.0) * SAMPLE_RATE)
+    last = len(wave) if part.end is None else int(part.end * SAMPLE_RATE)
+    if not len(wave[first:last]):
+        raise Unreadable(
+            f"{path}: no sound from {part.start} to {part.end} s, it lasts "
+            f"{len(wave) / SAMPLE_RATE:.1f} s: correct the times"
+        )
+    return wave[first:last]
 
 
-def frames(path: Path, *, frames: int = 3, size: int = 224) -> NDArray[np.uint8]:
+def frames(part: Excerpt, *, frames: int = 3, size: int = 224) -> NDArray[np.uint8]:
     """`frames` pictures spread evenly over the clip, resized to size x size; [T, 3, S, S].
 
     CHOICE: even spread (OGM-GE keeps one frame a second, about three a clip, but its loader's
     choice among them is broken); a clip with fewer pictures repeats them. A first pass counts,
     since containers may lack a duration; the second keeps only what is wanted of a long clip.
     """
-    count = sum(1 for _ in _decode(path))
+    count = sum(1 for _ in _pictures(part))
     if count == 0:
-        raise Unreadable(f"{path}: holds no picture: fetch it again")
+        raise Unreadable(f"{part.path}: holds no picture: fetch it again")
     wanted = np.linspace(0, count - 1, frames).round().astype(int)
-    pictures = {i: p for i, p in enumerate(_decode(path)) if i in set(wanted.tolist())}
-    return np.stack([_resize(pictures[int(i)].to_image(), size) for i in wanted])
+    pictures = {i: p for i, p in enumerate(_pictures(part)) if i in set(wanted.tolist())}
+    return np.stack([_resize(_cut(pictures[int(i)].to_image(), part), size) for i in wanted])
+
+
+def _pictures(part: Excerpt) -> Iterator[Any]:
+    """Decoded video frames between the excerpt's start and end."""
+    for frame in _decode(part.path):
+        seconds = frame.time or 0.0
+        if part.end is not None and seconds >= part.end:
+            break
+        if part.start is None or seconds >= part.start:
+            yield frame
+
+
+def _cut(picture: Any, part: Excerpt) -> Any:
+    return picture if part.box is None else picture.crop(part.box)
 
 
 def _decode(path: Path) -> Any:
@@ -166,15 +191,17 @@ def _ends_inside_tag(path: Path) -> bool:
     return int.from_bytes(tag[1:4], "big") + 11 != size
 
 
-def image(path: Path, *, size: int = 224) -> NDArray[np.uint8]:
+def image(part: Excerpt | NDArray[np.uint8], *, size: int = 224) -> NDArray[np.uint8]:
     """One picture as RGB, resized to size x size; [3, S, S]."""
     from PIL import Image
 
+    if not isinstance(part, Excerpt):
+        return _resize(Image.fromarray(part), size)
     try:
-        with Image.open(path) as picture:
-            return _resize(picture, size)
+        with Image.open(part.path) as picture:
+            return _resize(_cut(picture, part), size)
     except OSError as error:
-        raise Unreadable(f"{path}: cannot be decoded ({error}): fetch it again") from None
+        raise Unreadable(f"{part.path}: cannot be decoded ({error}): fetch it again") from None
 
 
 def _resize(picture: Any, size: int) -> NDArray[np.uint8]:

@@ -21,10 +21,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ibma.datasets import TWIN_MARKER, Card, Dataset, Dropped, Sample
+from ibma.datasets import TWIN_MARKER, Card, Dataset, Dropped, Part, Sample
 from ibma.errors import IbmaError
 
-Compute = Callable[[str, Path | str | tuple[float, ...], Mapping[str, Any]], NDArray[Any]]
+Compute = Callable[[str, Part, Mapping[str, Any]], NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -242,6 +242,9 @@ def extract(
         },
         "counts": dict(sorted(Counter(s.split for s in kept).items())),
         "dropped": len(dropped),
+        "absent": {
+            name: sum(sample.parts[name] is None for sample in kept) for name in card.modalities
+        },
     }
     (out / "meta.json").write_text(json.dumps(meta, indent=1) + "\n")
 
@@ -291,7 +294,10 @@ def _label_range(card: Card) -> tuple[int, int]:
 def _write_arrays(
     samples: Sequence[Sample], card: Card, entry: Mapping[str, Any], out: Path, compute: Compute
 ) -> tuple[list[Sample], list[Dropped]]:
-    """Fill `<modality>.npy`; unreadable samples are dropped (or stop the run) as `on_bad` says."""
+    """Fill `<modality>.npy`; unreadable samples are dropped (or stop the run) as `on_bad` says.
+
+    A part that is None stays zero.
+    """
     from tqdm import tqdm
 
     arrays: dict[str, NDArray[Any]] = {}
@@ -302,6 +308,7 @@ def _write_arrays(
             row = {
                 name: compute(kind, sample.parts[name], entry["features"].get(name) or {})
                 for name, kind in card.modalities.items()
+                if sample.parts[name] is not None
             }
         except IbmaError as error:
             if entry.get("on_bad", "stop") == "stop":
@@ -317,6 +324,9 @@ def _write_arrays(
         kept.append(sample)
     if not kept:
         raise IbmaError(f"{out}: every sample was dropped, first reason: {dropped[0].reason}")
+    for name in card.modalities:
+        if name not in arrays:
+            raise IbmaError(f"{out}: no sample has '{name}': check the data set's files")
     for name, array in arrays.items():
         _trim(array, len(kept), out / f"{name}.npy")
         (out / f"{name}.part.npy").unlink()

@@ -11,7 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Literal, Protocol, cast
+from typing import Any, Literal, Protocol, cast
+
+from numpy.typing import NDArray
 
 from ibma.errors import IbmaError
 
@@ -70,13 +72,31 @@ class Card:
 
 
 @dataclass(frozen=True)
+class Excerpt:
+    """A piece of a file: some seconds of a recording, or a rectangle of its pictures.
+
+    start, end: seconds, None for the file's own. box: left, upper, right, lower edge in pixels;
+    what lies outside the picture is black.
+    """
+
+    path: Path
+    start: float | None = None
+    end: float | None = None
+    box: tuple[int, int, int, int] | None = None
+
+
+# What a modality of a sample may be. None: this sample lacks the modality; its features are zeros.
+Part = Path | Excerpt | str | tuple[float, ...] | NDArray[Any] | None
+
+
+@dataclass(frozen=True)
 class Sample:
     """One example before its features are computed.
 
     id: unique. split: "train", "test", "valid", or "fold0".."fold<k-1>". group: speaker, patient,
     slice or dialogue, never split by a fold. label: class index (classify), a tuple of 0/1
     (multilabel), a score (sentiment), 0 normal or 1 anomalous (one_class). parts: modality -> a
-    file, a text, or a numeric vector (tuple of floats).
+    file or an excerpt of one, a text, a vector, a picture as uint8 [H, W, 3], or None.
     dialogue: the conversation it is an utterance of; a dialogue's samples come in spoken order.
     """
 
@@ -84,7 +104,7 @@ class Sample:
     split: str
     group: str
     label: int | float | tuple[int, ...]
-    parts: Mapping[str, Path | str | tuple[float, ...]]
+    parts: Mapping[str, Part]
     dialogue: str = ""
 
 

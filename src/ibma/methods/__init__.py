@@ -45,8 +45,9 @@ class Spec:
     `ibma.tasks`. assignment: how phi is computed. eta: weight of the IB bound (paper Eq. 2), None
     for methods that do not read it. From the centroid stage: u, the Z-free mean of U per modality
     (nats); input_phi, phi(X) per modality for every row of the store, [n, G, K]; inputs, X per
-    modality as vectors; pseudo, the pseudo-class of every row [n] of one-class data. previous: the
-    label of the utterance before each row in its dialogue [n], NaN for none; None without dialogues.
+    modality as vectors; pseudo, the pseudo-class of every row [n] of one-class data. previous:
+    label of the utterance before each row in its dialogue, [n], NaN for none; None where the data
+    has no dialogues.
     """
 
     modalities: Mapping[str, Modality]
