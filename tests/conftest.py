@@ -21,7 +21,7 @@ CLASSES = {"one_class": ("normal", "anomalous")}
 def fake_dataset(kind: str = "classify", modalities: int = 2, folds: int = 0) -> Dataset:
     """72 samples of 12 groups whose views are noisy one-hot labels.
 
-    One-class: three clusters of normal samples, and anomalies in test whose views disagree.
+    One-class: three clusters of normal samples, and anomalies in test that are far and disagree.
     """
     names = [f"view{m}" for m in range(modalities)]
     card = Card(
@@ -43,7 +43,7 @@ def fake_dataset(kind: str = "classify", modalities: int = 2, folds: int = 0) ->
             split = f"fold{i % folds}" if folds else ("test" if i % 3 == (i // 9) % 3 else "train")
             odd = kind == "one_class" and split == "test" and i % 2 == 0
             parts = {
-                name: tuple(np.roll(y, m * odd) + odd + 0.4 * rng.normal(size=3))
+                name: tuple(np.roll(y, m * odd) + (2.0 if odd else 0.4) * rng.normal(size=3))
                 for m, name in enumerate(names)
             }
             label: int | float | tuple[int, ...] = int(y.argmax())
@@ -54,6 +54,8 @@ def fake_dataset(kind: str = "classify", modalities: int = 2, folds: int = 0) ->
             elif kind == "one_class":
                 label = int(odd)
             group = f"g{i % folds}_{i % 4}" if folds else f"g{i % 12}"
+            if kind == "one_class":
+                group = f"slice{i // 36}"
             yield Sample(f"s{i}", split, group, label, parts, dialogue=group)
         yield Dropped("broken", "for the test")
 

@@ -17,7 +17,7 @@ DOORS = sorted((ROOT / "stages").glob("*.py"))
 LAYERS = (
     *("errors", "doors", "params"),
     *("datasets", "twins", "fetch", "media", "store"),
-    *("encoders", "tasks", "bounds", "centroids", "methods"),
+    *("encoders", "tasks", "bounds", "dependence", "centroids", "methods"),
     *("record", "train", "tune", "cells"),
     *("stats", "published", "tables", "figures", "tracking", "audit", "report"),
     *("grid", "cli"),

@@ -85,6 +85,33 @@ def ib_fused(phi_z: Tensor, phi_xs: list[Tensor], systems: Tensor) -> Tensor:
     return compression - mutual_information(phi_z, systems)
 
 
+def plug_in_information(
+    phi_a: Tensor, phi_b: Tensor, marginal_a: Tensor, marginal_b: Tensor
+) -> Tensor:
+    """`mutual_information` of a batch against given marginals, with a gradient -> scalar, nats.
+
+    phi_a: [n, G, K], phi_b: [n, G, L]; marginals [G, K] and [G, L], constants. Where they are the
+    batch's own, value and gradient are those of `mutual_information`.
+    """
+    joint = torch.einsum("nga,ngb->gab", phi_a, phi_b) / len(phi_a)
+    product = marginal_a.detach().unsqueeze(2) * marginal_b.detach().unsqueeze(1)
+    ratio = joint.clamp_min(FLOOR).log() - product.clamp_min(FLOOR).log()
+    return (joint * ratio).sum((1, 2)).mean()
+
+
+def gate_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL of a multiplicative Gaussian gate, its prior optimised out, per feature [D] in nats.
+
+    Dai et al. 2018; zhuchen03/VIBNet@2ebc51c, ib_layers.py, kl_closed_form (which sums them).
+    """
+    return 0.5 * torch.log1p(mean.square() / (log_variance.exp() + FLOOR))
+
+
+def gate_log_alpha(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """Logarithm of a gate's noise-to-signal ratio [D]; evaluation shuts a gate that is >= 0."""
+    return log_variance - torch.log(mean.square() + FLOOR)
+
+
 def gaussian_kl(mean: Tensor, std: Tensor) -> Tensor:
     """KL(N(mean, std^2) || N(0, 1)) per element, in nats; same shape as `mean`."""
     return 0.5 * (mean.square() + std.square() - 1.0) - torch.log(std)

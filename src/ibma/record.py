@@ -21,6 +21,7 @@ from ibma.errors import IbmaError
 SHARED_CODE = (
     "bounds.py",
     "centroids.py",
+    "dependence.py",
     "encoders.py",
     "methods/__init__.py",
     "record.py",

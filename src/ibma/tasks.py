@@ -10,6 +10,7 @@ No method knows which kind it solves: a head comes from `Task.head`, its loss fr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -62,6 +63,10 @@ class Task(Protocol):
 
     def log_probabilities(self, logits: Tensor) -> Tensor:
         """Logits [B, C] -> ln p of every class system [B, G, K]."""
+        ...
+
+    def average(self, logits: Tensor) -> Tensor:
+        """Logits of the mean prediction of S draws: [S, B, C] -> [B, C]."""
         ...
 
     def systems(self, y: Tensor) -> Tensor:
@@ -128,6 +133,10 @@ class Classify:
     def log_probabilities(self, logits: Tensor) -> Tensor:
         """[B, C] -> [B, 1, C]."""
         return F.log_softmax(logits, dim=1).unsqueeze(1)
+
+    def average(self, logits: Tensor) -> Tensor:
+        """Logarithm of the mean softmax: [S, B, C] -> [B, C]."""
+        return F.log_softmax(logits, dim=2).logsumexp(0) - math.log(len(logits))
 
     def systems(self, y: Tensor) -> Tensor:
         """y: [n] -> [n, 1, C]."""
@@ -219,6 +228,10 @@ class MultiLabel:
         """[B, C] -> [B, C, 2]: a sigmoid is a softmax over the logits (0, l)."""
         return torch.stack([F.logsigmoid(-logits), F.logsigmoid(logits)], dim=-1)
 
+    def average(self, logits: Tensor) -> Tensor:
+        """Logit of the mean sigmoid: [S, B, C] -> [B, C]."""
+        return F.logsigmoid(logits).logsumexp(0) - F.logsigmoid(-logits).logsumexp(0)
+
     def systems(self, y: Tensor) -> Tensor:
         """y: [n, C] -> [n, C, 2]; a value other than 0 or 1 is in neither class."""
         return torch.stack([y == 0, y == 1], dim=-1).float()
@@ -264,6 +277,10 @@ class OneClass:
     def log_probabilities(self, logits: Tensor) -> Tensor:
         """[B, outputs] -> [B, 1, 1]: the one class is certain."""
         return torch.zeros_like(logits[:, :1, None])
+
+    def average(self, logits: Tensor) -> Tensor:
+        """Mean offset: [S, B, outputs] -> [B, outputs]."""
+        return logits.mean(0)
 
     def systems(self, y: Tensor) -> Tensor:
         """y: [n] -> [n, 1, 1]."""

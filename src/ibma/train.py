@@ -264,18 +264,24 @@ def centre_spheres(model: methods.Method, batches: Iterable[Batch]) -> None:
     spheres = [module for module in model.modules() if isinstance(module, tasks.Sphere)]
     if not spheres:
         return
-    sums = [torch.zeros_like(sphere.get_buffer("centre")) for sphere in spheres]
+    outputs: dict[tasks.Sphere, list[Tensor]] = {sphere: [] for sphere in spheres}
     hooks = [
-        sphere.register_forward_hook(lambda _, __, out, sum_=sum_: sum_.add_(out.float().sum(0)))
-        for sphere, sum_ in zip(spheres, sums, strict=True)
+        sphere.register_forward_hook(lambda this, _, out: outputs[this].append(_row_sums(out)))
+        for sphere in spheres
     ]
-    seen = 0
     for batch in batches:
         model(batch.x)
-        seen += len(batch.y)
-    for sphere, sum_, hook in zip(spheres, sums, hooks, strict=True):
+    for hook in hooks:
         hook.remove()
-        sphere.centre_on(sum_ / seen)
+    for sphere, sums in outputs.items():
+        total = torch.stack(sums).sum(0)
+        sphere.centre_on(total[:-1] / total[-1])
+
+
+def _row_sums(out: Tensor) -> Tensor:
+    """Sum over rows of [..., C], with their number behind it: [C + 1]."""
+    rows = out.float().flatten(0, -2)
+    return torch.cat([rows.sum(0), rows.new_tensor([len(rows)])])
 
 
 def save_atomically(state: object, path: Path) -> None:

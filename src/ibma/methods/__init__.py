@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -21,6 +21,8 @@ from ibma.centroids import Assignment, InputVectors, one_hot_systems
 from ibma.errors import IbmaError
 from ibma.store import Batch
 from ibma.tasks import Task
+
+FUSED = "fused"  # name of the fused representation beside those of the modalities
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,18 @@ class Fusion(nn.Module):
         return cast(Tensor, self.project(tokens.flatten(1)))
 
 
+class ConcatFusion(nn.Module):
+    """ReLU(Linear([z_1; ...; z_M])), the fusion of MIB's code (emib.py, class concat)."""
+
+    def __init__(self, modalities: int, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(modalities * width, width)
+
+    def forward(self, z: Iterable[Tensor]) -> Tensor:
+        """z: M tensors [B, D] -> [B, D]."""
+        return F.relu(self.linear(torch.cat(list(z), dim=1)))
+
+
 class Gaussian(nn.Module):
     """z -> mean and deviation of a Gaussian bottleneck: one ReLU layer, two linear outputs.
 
@@ -132,11 +146,13 @@ class Method(nn.Module):
     Subclasses take their own parameters as keyword arguments after `spec`; an unknown one is a
     TypeError that `build` turns into one line.
 
-    clip_value: gradients are clipped to [-clip_value, clip_value], None for no clipping. inner: the
-    optimiser of an inner update, if the method has one; it is saved with every checkpoint.
+    clip_value: gradients are clipped to [-clip_value, clip_value], None for no clipping.
+    sample_in_evaluation: whether `noise` is drawn in evaluation too. inner: the optimiser of an
+    inner update, if the method has one; it is saved with every checkpoint.
     """
 
     clip_value: float | None = None
+    sample_in_evaluation = False
     inner: torch.optim.Optimizer | None = None
 
     def __init__(self, spec: Spec) -> None:
@@ -174,7 +190,8 @@ class Method(nn.Module):
 
     def noise(self, like: Tensor) -> Tensor:
         """Standard normal while training, 0 in evaluation; same shape as `like`."""
-        return torch.randn_like(like) if self.training else torch.zeros_like(like)
+        drawn = self.training or self.sample_in_evaluation
+        return torch.randn_like(like) if drawn else torch.zeros_like(like)
 
 
 class Fused(Method):
@@ -187,9 +204,17 @@ class Fused(Method):
 
     def forward(self, x: Mapping[str, Tensor]) -> Output:
         """x: modality -> [B, ...]."""
-        z = self.encode(x)
-        fused = self.fusion(z.values())
-        return Output(z, fused, self.head(fused), {})
+        extra: dict[str, Tensor] = {}
+        z = {name: self.refine(name, value, extra) for name, value in self.encode(x).items()}
+        fused = self.refine(FUSED, self.fusion(z.values()), extra)
+        return Output(z, fused, self.head(fused), extra)
+
+    def refine(self, place: str, value: Tensor, extra: dict[str, Tensor]) -> Tensor:
+        """What a method makes of a representation [B, D] before anything reads it.
+
+        place: a modality or `FUSED`. Tensors for the loss may be left in `extra`.
+        """
+        return value
 
 
 class Headed(Fused):
@@ -202,7 +227,7 @@ class Headed(Fused):
     def forward(self, x: Mapping[str, Tensor]) -> Output:
         """x: modality -> [B, ...]; `extra` has the modality logits `logits/<modality>` [B, C]."""
         out = super().forward(x)
-        out.extra = {f"logits/{name}": self.heads[name](out.z[name]) for name in self.names}
+        out.extra |= {f"logits/{name}": self.heads[name](out.z[name]) for name in self.names}
         return out
 
     def losses(self, out: Output, batch: Batch) -> dict[str, Tensor]:
@@ -210,6 +235,29 @@ class Headed(Fused):
         loss = self.spec.task.loss
         terms = {f"ce/{n}": loss(out.extra[f"logits/{n}"], batch.y) for n in self.names}
         return terms | {"ce/fused": loss(out.logits, batch.y)}
+
+
+def fusion_of(spec: Spec, kind: str) -> nn.Module:
+    """The shared attention fusion ("shared") or MIB's ("concat")."""
+    if one_of("fusion", kind, ("shared", "concat")) == "concat":
+        return ConcatFusion(len(spec.modalities), spec.width)
+    return Fusion(len(spec.modalities), spec.width, spec.heads)
+
+
+def one_of(parameter: str, value: str, allowed: Sequence[str]) -> str:
+    """Return the value. Raises IbmaError when it is not among those allowed."""
+    if value not in allowed:
+        raise IbmaError(f"params.yaml: {parameter} '{value}': expected {' or '.join(allowed)}")
+    return value
+
+
+def xavier(layers: Iterable[nn.Module]) -> None:
+    """Start linear layers xavier-normal with zero bias (OGM-GE_CVPR2022@343dc1d, utils.py)."""
+    for layer in layers:
+        assert isinstance(layer, nn.Linear)
+        nn.init.xavier_normal_(layer.weight)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
 
 
 def names() -> list[str]:

@@ -1,8 +1,20 @@
 """Concat: the embeddings side by side, one linear layer (the simplest baseline).
 
-Source: GeWu-Lab/OGM-GE_CVPR2022@343dc1d, models/fusion_modules.py, ConcatFusion (audio before
-visual); with three modalities the same over three. The paper cites Perez 2018 here, which is FiLM;
-its text says early fusion by concatenation, and that is what this is.
+Citation: E. Perez et al. FiLM: Visual reasoning with a general conditioning layer. AAAI 2018, as
+the paper cites it; its text says early fusion by concatenation, and that is what this is (FiLM is
+another layer: the embedding of one modality scales and shifts the other's).
+
+Official code: GeWu-Lab/OGM-GE_CVPR2022@343dc1d, models/fusion_modules.py, ConcatFusion (audio
+before visual).
+
+Code over paper: nothing to decide.
+
+Choices: three modalities, the same over three. The method keeps its own fusion; `fusion="shared"`
+puts the attention block under the head (the paper says both "same fusion" and "same encoders").
+The linear layer starts xavier-normal with zero bias as in OGM-GE; the encoders keep their own
+start.
+
+Parity: concat_ogm.
 """
 
 from __future__ import annotations
@@ -10,29 +22,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ibma.methods import Method, Output, Spec
+from ibma.methods import Fusion, Method, Output, Spec, one_of, xavier
 
 
 class Model(Method):
     """logits = W [z_1; ...; z_M] + b: a sum of linear scores, with no term across modalities.
 
-    CHOICE: the method keeps its own fusion instead of the shared attention block (the paper says
-    both "same fusion" and "same encoders"). CHOICE: the linear layer starts xavier-normal with zero
-    bias as in OGM-GE; the encoders keep their own start. `Output.fused` is the concatenation,
-    [B, M * D], for want of a fused representation of width D.
+    fusion: "own" or "shared". `Output.fused` is what the head reads: [B, M * D], or [B, D] of the
+    shared fusion.
     """
 
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: Spec, *, fusion: str = "own") -> None:
         super().__init__(spec)
-        self.head = spec.task.head(len(self.names) * spec.width)
-        nn.init.xavier_normal_(self.head.weight)
-        if self.head.bias is not None:
-            nn.init.zeros_(self.head.bias)
+        shared = one_of("fusion", fusion, ("own", "shared")) == "shared"
+        self.fusion = Fusion(len(self.names), spec.width, spec.heads) if shared else None
+        self.head = spec.task.head(spec.width if shared else len(self.names) * spec.width)
+        xavier([self.head])
 
     def forward(self, x: Mapping[str, Tensor]) -> Output:
         """x: modality -> [B, ...]."""
         z = self.encode(x)
-        fused = torch.cat(list(z.values()), dim=1)
+        fused = (
+            torch.cat(list(z.values()), dim=1) if self.fusion is None else self.fusion(z.values())
+        )
         return Output(z, fused, self.head(fused), {})

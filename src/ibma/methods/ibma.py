@@ -1,10 +1,15 @@
-"""IBMA: Information Bottleneck-Based Multimodal Alignment (the paper's method and its variants).
+"""IBMA: information bottleneck-based multimodal alignment, with IBB or a bound in its place.
 
-Sources: paper sections 3.1, 3.2, A.1, A.2 and Algorithms 1, 3, 4; the released code
-Statistical-Deep-Learning/IBMA@c04b18b for `bound="released"` only.
+Citation: Y. Wang, Z. Dong, D. Sun, A. Silva, T. Wu, Y. Yang. IBMA: Information bottleneck-based
+multi-modal alignment: sections 3.1, 3.2, A.1, A.2, Algorithms 1, 3, 4, Table 6.
 
-Loss (2): cross-entropy on every modality's head and on the fused head, plus eta times the bound of
-every ordered pair of modalities and of the fused representation. Facts a reader must know:
+Official code: Statistical-Deep-Learning/IBMA@c04b18b (CheXpert only, no fusion module).
+
+Code over paper: the paper, except for `bound="released"`, the code's form: Q estimated on the batch
+with its gradient, modalities only.
+
+Loss (2): cross-entropy on every modality's head and on the fused head, plus eta times a bound of
+every ordered pair of modalities and of the fused representation. Facts a reader must know of IBB:
 
 - U_i does not contain Z (Eq. 3 factorises). It enters as a constant from the centroid stage, so
   what trains is cross-entropy minus eta V: the compression half of IBB has no gradient.
@@ -12,110 +17,495 @@ every ordered pair of modalities and of the fused representation. Facts a reader
 - After each epoch Q is computed first, with the centroids that were in force during the epoch,
   then the centroids (Algorithm 1, lines 13 to 19). Both come from one pass in eval mode.
 
-CHOICES: the initial feature centroids come from one evaluation pass (the paper: "zeros or one
+Choices: the initial feature centroids come from one evaluation pass (the paper: "zeros or one
 forward pass"). With three modalities the alignment runs over all ordered pairs and Q_j does not
 depend on j'; U_j counts once per pair. Multi-label data has two classes per label and IBB is
-averaged over labels (alternative: undefined in the paper). `normalise` and `beta` of phi: see
-`ibma.centroids.Assignment`.
+averaged over labels (undefined in the paper). One-class data has pseudo-classes. `normalise` and
+`beta` of phi: see `ibma.centroids.Assignment`. The released form runs on the paper's centroids and
+this network's heads. The paper does not say how VIB, APIB and CLUB enter (Table 6); here all share
+one frame, sum_j [U(Z_j, X_j) - sum_j' J(Z_j, Z_j')] + sum_m U(Z, X_m) - J(Z, Y), see `Bound`.
+
+Parity: ibma_ib_upper_bound, ibma_IBUpperBoundLoss, ibma_cluster_scores_beta1.0, ibma_estimate_q,
+ibma_compute_centroids, ibma_club, club_mean, club_sample, club_infonce_lower, vib_dai_gate,
+vib_alemi_kl_bits, apib_centered_kernels, apib_kernels_raw.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import permutations
-from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from ibma import bounds
+from ibma import bounds, dependence
 from ibma.centroids import ClassSums
 from ibma.errors import IbmaError
-from ibma.methods import Batches, Headed, Output, Spec
+from ibma.methods import FUSED, Batches, Headed, Output, Spec, one_of
 from ibma.store import Batch
 
-FUSED = "fused"
-BOUNDS = ("ibb", "released")
+CRITIC_WIDTH, CRITIC_TEMPERATURE = 128, 0.1
+Passed = tuple[Mapping[str, Tensor], Tensor]  # representations [B, D] by place, systems [B, G, K]
+
+
+class Bound(nn.Module):
+    """The frame of Table 6: what each bound calls U and J fills it in; nothing here is weighted.
+
+    U bounds what a representation keeps of an input from above (`compress`); J bounds from below
+    what two modalities share (`relate`, once in each direction) and what the fused representation
+    tells about y (`predict`). align: False drops the terms of single modalities (Table 5).
+
+    undecayed: parameters without weight decay. inner: those that the inner optimiser trains.
+    """
+
+    def __init__(self, spec: Spec, align: bool) -> None:
+        super().__init__()
+        self.spec, self.align = spec, align
+        self.names = tuple(spec.modalities)
+        self.places = (*self.names, FUSED)
+        self.undecayed: list[nn.Parameter] = []
+        self.inner: list[nn.Parameter] = []
+
+    def terms(self, out: Output, batch: Batch) -> dict[str, Tensor]:
+        """`compress/<place>`, `relate/<j>|<j'>` and `predict`."""
+        terms = {}
+        if self.align:
+            for name in self.names:
+                terms[f"compress/{name}"] = self.compress(name, name, out, batch)
+            for j, other in permutations(self.names, 2):
+                terms[f"relate/{j}|{other}"] = -self.relate(j, other, out)
+        kept = [self.compress(FUSED, name, out, batch) for name in self.names]
+        terms[f"compress/{FUSED}"] = torch.stack(kept).sum()
+        return terms | {"predict": -self.predict(out, batch)}
+
+    def compress(self, place: str, modality: str, out: Output, batch: Batch) -> Tensor:
+        """U(Z_place, X_modality)."""
+        raise NotImplementedError
+
+    def relate(self, j: str, other: str, out: Output) -> Tensor:
+        """J(Z_j, Z_other)."""
+        raise NotImplementedError
+
+    def predict(self, out: Output, batch: Batch) -> Tensor:
+        """J(Z, Y). By default minus the task loss: the classifier bound without H(Y)."""
+        return -self.spec.task.loss(out.logits, batch.y)
+
+    def refine(self, place: str, value: Tensor, extra: dict[str, Tensor]) -> Tensor:
+        """See `methods.Fused.refine`."""
+        return value
+
+    def refresh(self, epoch: int, passes: Iterable[Passed]) -> None:
+        """Before an epoch; `passes` walks the training split once, in eval mode."""
+
+    def inner_step(self, out: Output, batch: Batch) -> None:
+        """Between forward and losses of a training step."""
+
+
+def representation(place: str, out: Output) -> Tensor:
+    """Z of a modality or of `FUSED`, [B, D], in full precision."""
+    return (out.fused if place == FUSED else out.z[place]).float()
+
+
+# --- IBB, the plug-in and the released form: bounds of soft assignments --------------------------
+
+
+class Assigned(Bound):
+    """Feature centroids, refreshed before every epoch, and the soft assignments to them."""
+
+    def __init__(self, spec: Spec, align: bool) -> None:
+        super().__init__(spec, align)
+        systems, classes = spec.systems
+        for place in self.places:
+            self.register_buffer(f"centroids_{place}", torch.zeros(systems, classes, spec.width))
+
+    def phi(self, place: str, feature: Tensor) -> Tensor:
+        """[B, D] -> [B, G, K]."""
+        return self.spec.assignment.phi(feature.float(), self.get_buffer(f"centroids_{place}"))
+
+    def phi_x(self, modality: str, batch: Batch) -> Tensor:
+        """Soft assignments of the inputs, from the centroid stage: [B, G, K]."""
+        return self.spec.input_phi[modality][batch.index.cpu()].to(batch.y.device)
+
+    def refresh(self, epoch: int, passes: Iterable[Passed]) -> None:
+        """New centroids."""
+        self.pass_over(passes)
+
+    def pass_over(self, passes: Iterable[Passed]) -> tuple[dict[str, Tensor], Tensor]:
+        """New centroids; returns the sums that Q is made of, under the old centroids.
+
+        The sums are place -> [G, K, K] and class counts [G, K], see `bounds.conditional_sums`.
+        """
+        like = self.get_buffer(f"centroids_{FUSED}")
+        systems, classes = self.spec.systems
+        joint = {place: like.new_zeros(systems, classes, classes) for place in self.places}
+        sums = {p: ClassSums.zeros((systems, classes), self.spec.width, like) for p in self.places}
+        counts = like.new_zeros(systems, classes)
+        for features, one_hot in passes:
+            counts += one_hot.sum(0)
+            for place, feature in features.items():
+                joint[place] += bounds.conditional_sums(self.phi(place, feature), one_hot)[0]
+                sums[place].add(feature.float(), one_hot)
+        for place in self.places:
+            new = self.spec.assignment.centroids(sums[place].sums, sums[place].counts)
+            self.get_buffer(f"centroids_{place}").copy_(new)
+        return joint, counts
+
+
+class IBB(Assigned):
+    """The paper's bound: U constant, V against a Q that is refreshed before every epoch."""
+
+    def __init__(self, spec: Spec, align: bool) -> None:
+        super().__init__(spec, align)
+        systems, classes = spec.systems
+        for place in self.places:
+            uniform = torch.full((systems, classes, classes), 1.0 / classes)
+            self.register_buffer(f"q_{place}", uniform)
+
+    def refresh(self, epoch: int, passes: Iterable[Passed]) -> None:
+        """Q (from the second epoch on, with the old centroids), then the centroids."""
+        joint, counts = self.pass_over(passes)
+        if epoch > 0:
+            for place in self.places:
+                q = bounds.normalise_conditional(joint[place], counts)
+                self.get_buffer(f"q_{place}").copy_(q)
+
+    def terms(self, out: Output, batch: Batch) -> dict[str, Tensor]:
+        """`ibb/<j>|<j'>` and `ibb/fused`, in nats."""
+        terms, u = {}, self.spec.u
+        if self.align:
+            phi = {name: self.phi(name, out.z[name]) for name in self.names}
+            for j, other in permutations(self.names, 2):
+                terms[f"ibb/{j}|{other}"] = u[j] - self.v(j, phi[j], phi[other])
+        v = self.v(FUSED, self.phi(FUSED, out.fused), self.spec.systems_of(batch))
+        return terms | {f"ibb/{FUSED}": sum(u.values()) - v}
+
+    def v(self, place: str, phi: Tensor, other: Tensor) -> Tensor:
+        """Batch mean of V."""
+        return bounds.v_term(phi, other, self.get_buffer(f"q_{place}")).mean()
+
+
+class Released(Assigned):
+    """The authors' released bound of the modalities; their code has no fused representation."""
+
+    def terms(self, out: Output, batch: Batch) -> dict[str, Tensor]:
+        """`ibb/<j>|<j'>`."""
+        phi = {name: self.phi(name, out.z[name]) for name in self.names}
+        return {
+            f"ibb/{j}|{other}": bounds.released_bound(phi[j], phi[other], self.phi_x(j, batch))
+            for j, other in permutations(self.names, 2)
+        }
+
+
+class Plugin(Assigned):
+    """The plug-in IB itself on the batch, against running marginals: it does compress.
+
+    Not in the paper. CHOICE: marginals keep 9 parts in 10 of the past; with the batch's own the
+    value would be biased more, the smaller the batch.
+    """
+
+    MEMORY = 0.9
+
+    def __init__(self, spec: Spec, align: bool) -> None:
+        super().__init__(spec, align)
+        systems, classes = spec.systems
+        for what in (*self.places, *(f"x_{name}" for name in self.names), "y"):
+            uniform = torch.full((systems, classes), 1.0 / classes)
+            self.register_buffer(f"marginal_{what}", uniform)
+
+    @torch.no_grad()
+    def inner_step(self, out: Output, batch: Batch) -> None:
+        """Move every marginal towards the batch's."""
+        phi = {place: self.phi(place, representation(place, out)) for place in self.places}
+        phi |= {f"x_{name}": self.phi_x(name, batch) for name in self.names}
+        for what, value in (phi | {"y": self.spec.systems_of(batch)}).items():
+            self.get_buffer(f"marginal_{what}").lerp_(value.mean(0), 1.0 - self.MEMORY)
+
+    def compress(self, place: str, modality: str, out: Output, batch: Batch) -> Tensor:
+        """I(Z, X) of the averaged joint table."""
+        phi = self.phi(place, representation(place, out))
+        return self.information(place, phi, f"x_{modality}", self.phi_x(modality, batch))
+
+    def relate(self, j: str, other: str, out: Output) -> Tensor:
+        """I(Z_j, Z_other) of the averaged joint table."""
+        return self.information(j, self.phi(j, out.z[j]), other, self.phi(other, out.z[other]))
+
+    def predict(self, out: Output, batch: Batch) -> Tensor:
+        """I(Z, Y) of the averaged joint table."""
+        phi = self.phi(FUSED, out.fused)
+        return self.information(FUSED, phi, "y", self.spec.systems_of(batch))
+
+    def information(self, a: str, phi_a: Tensor, b: str, phi_b: Tensor) -> Tensor:
+        """`bounds.plug_in_information` with the running marginals of a and b."""
+        marginal_a, marginal_b = (self.get_buffer(f"marginal_{what}") for what in (a, b))
+        return bounds.plug_in_information(phi_a, phi_b, marginal_a, marginal_b)
+
+
+# --- VIB, CLUB and APIB: what the paper compares IBB with ----------------------------------------
+
+
+class Contrasted(Bound):
+    """J(Z_j, Z_j') by InfoNCE: cosines of 128-d projections at temperature .1 (CHOICE)."""
+
+    def __init__(self, spec: Spec, align: bool) -> None:
+        super().__init__(spec, align)
+        self.critics = nn.ModuleDict({n: nn.Linear(spec.width, CRITIC_WIDTH) for n in self.names})
+
+    def relate(self, j: str, other: str, out: Output) -> Tensor:
+        """InfoNCE in nats."""
+        a, b = (self.critics[name](out.z[name].float()) for name in (j, other))
+        return dependence.infonce(dependence.cosine_scores(a, b, CRITIC_TEMPERATURE))
+
+
+class DaiVIB(Contrasted):
+    """VIB by multiplicative Gaussian gates on every representation (Dai et al. 2018).
+
+    zhuchen03/VIBNet@2ebc51c, ib_layers.py. The gates do not depend on the input. CHOICE: KL per
+    dimension, so that eta in (0, 1) can weigh it; no weight decay on gates; the fused gate's KL
+    bounds I(Z, X_m) for every m.
+    """
+
+    def __init__(self, spec: Spec, align: bool) -> None:
+        super().__init__(spec, align)
+        self.mean = nn.ParameterDict(
+            {p: nn.Parameter(1.0 + 0.01 * torch.randn(spec.width)) for p in self.places}
+        )
+        self.log_variance = nn.ParameterDict(
+            {p: nn.Parameter(-9.0 + 0.01 * torch.randn(spec.width)) for p in self.places}
+        )
+        self.undecayed = [*self.mean.values(), *self.log_variance.values()]
+
+    def refine(self, place: str, value: Tensor, extra: dict[str, Tensor]) -> Tensor:
+        """Noisy gates in training, hard ones in evaluation."""
+        mean, log_variance = self.mean[place], self.log_variance[place]
+        gate: Tensor = mean * (bounds.gate_log_alpha(mean, log_variance) < 0)
+        if self.training:
+            gate = mean + (0.5 * log_variance).exp() * torch.randn_like(value)
+        return value * gate
+
+    def compress(self, place: str, modality: str, out: Output, batch: Batch) -> Tensor:
+        """Mean KL of the place's gates."""
+        return bounds.gate_kl(self.mean[place], self.log_variance[place]).mean()
+
+
+class AlemiVIB(Contrasted):
+    """VIB by a Gaussian posterior on every representation (Alemi et al. 2017).
+
+    alexalemi/vib_demo@e719469, MNISTVIB.ipynb: deviation softplus(linear - 5). CHOICE: KL per
+    dimension; means in evaluation.
+    """
+
+    def __init__(self, spec: Spec, align: bool) -> None:
+        super().__init__(spec, align)
+        width = spec.width
+        self.posterior = nn.ModuleDict({p: nn.Linear(width, 2 * width) for p in self.places})
+
+    def refine(self, place: str, value: Tensor, extra: dict[str, Tensor]) -> Tensor:
+        """A sample in training, the mean in evaluation."""
+        mean, rho = self.posterior[place](value).chunk(2, dim=1)
+        std = F.softplus(rho - 5.0)
+        extra |= {f"mean/{place}": mean, f"std/{place}": std}
+        sample: Tensor = mean + std * torch.randn_like(std) if self.training else mean
+        return sample
+
+    def compress(self, place: str, modality: str, out: Output, batch: Batch) -> Tensor:
+        """Mean KL of the place's posterior."""
+        mean, std = out.extra[f"mean/{place}"].float(), out.extra[f"std/{place}"].float()
+        return bounds.gaussian_kl(mean, std).mean()
+
+
+class Estimator(nn.Module):
+    """CLUB's q(z | x): mean and, through tanh, log variance, a ReLU network each."""
+
+    def __init__(self, inputs: int, width: int) -> None:
+        super().__init__()
+        self.mean, self.log_variance = (
+            nn.Sequential(nn.Linear(inputs, width), nn.ReLU(), nn.Linear(width, width))
+            for _ in range(2)
+        )
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, R] -> two of [B, D]."""
+        return self.mean(x), self.log_variance(x).tanh()
+
+
+class CLUB(Contrasted):
+    """CLUB's sampled upper bound with a learnt q per (representation, input) pair (Algorithm 2).
+
+    Linear95/CLUB@57b4ad7, mi_estimators.py. q learns in its own optimiser before every step, on Z
+    as data; the bound's gradient reaches Z alone. CHOICE: Adam 1e-3, one inner step, hidden width
+    D; Z layer-normalised, since q's variance lies in (1/e, e); per dimension. pairwise: the
+    published O(n^2) form, for timing; the value is the same.
+    """
+
+    def __init__(
+        self, spec: Spec, align: bool, *, pairwise: bool = False, inner_steps: int = 1
+    ) -> None:
+        super().__init__(spec, align)
+        self.estimate = bounds.club_pairwise if pairwise else bounds.club
+        self.inner_steps = inner_steps
+        pairs = [(FUSED, name) for name in self.names]
+        if align:
+            pairs += [(name, name) for name in self.names]
+        self.q = nn.ModuleDict(
+            {f"{p}|{m}": Estimator(spec.inputs[m].width, spec.width) for p, m in pairs}
+        )
+        self.inner = list(self.q.parameters())
+        self.optimiser = torch.optim.Adam(self.inner, lr=1e-3)
+
+    def target(self, place: str, out: Output) -> Tensor:
+        """Z as q sees it."""
+        return F.layer_norm(representation(place, out), (self.spec.width,))
+
+    def input(self, modality: str, batch: Batch) -> Tensor:
+        """X as q sees it."""
+        return self.spec.inputs[modality][batch.index].to(batch.y.device)
+
+    def inner_step(self, out: Output, batch: Batch) -> None:
+        """Fit every q to this batch."""
+        x = {name: self.input(name, batch) for name in self.names}
+        z = {place: self.target(place, out).detach() for place in self.places}
+        for _ in range(self.inner_steps):
+            losses = []
+            for pair, q in self.q.items():
+                place, modality = pair.split("|")
+                losses.append(bounds.club_learning_loss(z[place], *q(x[modality])))
+            self.optimiser.zero_grad(set_to_none=True)
+            torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
+            self.optimiser.step()
+
+    def compress(self, place: str, modality: str, out: Output, batch: Batch) -> Tensor:
+        """The vCLUB estimate per dimension."""
+        with torch.no_grad():
+            mean, log_variance = self.q[f"{place}|{modality}"](self.input(modality, batch))
+        return self.estimate(self.target(place, out), mean, log_variance) / self.spec.width
+
+
+class HSIC(Bound):
+    """APIB as a training loss: normalised HSIC on the batch in place of every information.
+
+    songxmu/APIB@6ed8d9d, pruners/HSIClasso.py, is a channel pruner without a training loss, so the
+    form is CHOICE: its Laplace kernel and width, a linear kernel on labels, values in [0, 1].
+    """
+
+    def compress(self, place: str, modality: str, out: Output, batch: Batch) -> Tensor:
+        """HSIC of Z and X."""
+        return self.hsic(
+            representation(place, out), self.spec.inputs[modality][batch.index].to(batch.y.device)
+        )
+
+    def relate(self, j: str, other: str, out: Output) -> Tensor:
+        """HSIC of Z_j and Z_other."""
+        return self.hsic(out.z[j].float(), out.z[other].float())
+
+    def predict(self, out: Output, batch: Batch) -> Tensor:
+        """HSIC of Z and the labels."""
+        kernel = dependence.laplace_kernel(out.fused.float())
+        return dependence.hsic(kernel, label_kernel(self.spec, batch))
+
+    def hsic(self, a: Tensor, b: Tensor) -> Tensor:
+        """Normalised HSIC of two batches [B, .] under Laplace kernels."""
+        return dependence.hsic(dependence.laplace_kernel(a), dependence.laplace_kernel(b))
+
+
+class HSICLasso(Bound):
+    """APIB nearer to its Lasso: learnable feature weights b that explain the labels' kernel.
+
+    CHOICE, as for `HSIC`: ||L - sum_k b_k K_k||^2 / (2 B^2) + 5e-5 ||b||_1 for every representation
+    with the centred Laplace kernel of each feature; b multiplies the representation.
+    """
+
+    SPARSITY = 5e-5
+
+    def __init__(self, spec: Spec, align: bool) -> None:
+        super().__init__(spec, align)
+        self.weights = nn.ParameterDict(
+            {p: nn.Parameter(torch.ones(spec.width)) for p in self.places}
+        )
+        self.undecayed = list(self.weights.values())
+
+    def refine(self, place: str, value: Tensor, extra: dict[str, Tensor]) -> Tensor:
+        """The weighted features."""
+        extra[f"feature/{place}"] = value
+        weights: Tensor = self.weights[place]
+        return value * weights
+
+    def terms(self, out: Output, batch: Batch) -> dict[str, Tensor]:
+        """`lasso/<place>`."""
+        labels = dependence.centre(label_kernel(self.spec, batch))
+        terms = {}
+        for place in self.places if self.align else (FUSED,):
+            features = out.extra[f"feature/{place}"].float()
+            kernels = dependence.centre(dependence.laplace_kernel(features.T.unsqueeze(-1)))
+            weights = self.weights[place]
+            rest = labels - torch.einsum("d,dij->ij", weights, kernels)
+            terms[f"lasso/{place}"] = (
+                0.5 * rest.square().mean() + self.SPARSITY * weights.abs().sum()
+            )
+        return terms
+
+
+def label_kernel(spec: Spec, batch: Batch) -> Tensor:
+    """Linear kernel of the one-hot class systems, [B, B]."""
+    one_hot = spec.systems_of(batch).flatten(1)
+    return one_hot @ one_hot.T
+
+
+BOUNDS: dict[str, Callable[..., Bound]] = {
+    "ibb": IBB,
+    "released": Released,
+    "plugin": Plugin,
+    "vib": DaiVIB,
+    "vib_alemi": AlemiVIB,
+    "apib": HSIC,
+    "apib_lasso": HSICLasso,
+    "club": CLUB,
+}
 
 
 class Model(Headed):
     """IBMA. align: False drops the modality-specific bounds (the ablation of Table 5).
 
-    bound: "ibb" (the paper) or "released" (per-batch Q with gradient, modalities only, as the
-    authors' code; CHOICE: on the paper's class centroids and with this network's heads, since the
-    code has no fusion module).
+    bound: a key of `BOUNDS`; further keyword arguments are that bound's.
     """
 
     def __init__(
-        self, spec: Spec, *, align: bool = True, bound: Literal["ibb", "released"] = "ibb"
+        self, spec: Spec, *, align: bool = True, bound: str = "ibb", **options: object
     ) -> None:
         super().__init__(spec)
-        if bound not in BOUNDS:
-            raise IbmaError(f"params.yaml: bound '{bound}' of ibma: expected one of {BOUNDS}")
         if spec.eta is None:
             raise IbmaError("ibma needs eta: put its entry under `variants`, not `methods`")
         self.eta = spec.eta
-        self.align = align
-        self.bound = bound
-        self.assignment = spec.assignment
-        systems, classes = spec.systems
-        for name in (*self.names, FUSED):
-            self.register_buffer(f"centroids_{name}", torch.zeros(systems, classes, spec.width))
-            uniform = torch.full((systems, classes, classes), 1.0 / classes)
-            self.register_buffer(f"q_{name}", uniform)
+        self.bound = BOUNDS[one_of("bound", bound, tuple(BOUNDS))](spec, align, **options)
+        self.inner = getattr(self.bound, "optimiser", None)
+
+    def refine(self, place: str, value: Tensor, extra: dict[str, Tensor]) -> Tensor:
+        """As the bound says."""
+        return self.bound.refine(place, value, extra)
 
     def losses(self, out: Output, batch: Batch) -> dict[str, Tensor]:
-        """Terms `ce/<modality>`, `ce/fused` and, times eta, `ibb/<j>|<j'>`, `ibb/fused`."""
-        terms = super().losses(out, batch)
-        bound = self.bound_terms(out, self.spec.systems_of(batch), batch.index)
-        return terms | {name: self.eta * value for name, value in bound.items()}
-
-    def bound_terms(self, out: Output, systems: Tensor, index: Tensor) -> dict[str, Tensor]:
-        """The bounds in nats, not yet weighted. systems: one-hot labels [B, G, K]."""
-        terms = {}
-        if self.align:
-            phi = {name: self._phi(name, out.z[name]) for name in self.names}
-            for j, other in permutations(self.names, 2):
-                terms[f"ibb/{j}|{other}"] = self._pair_bound(j, phi[j], phi[other], index)
-        if self.bound == "ibb":
-            u = sum(self.spec.u.values())
-            phi_fused = self._phi(FUSED, out.fused)
-            v = bounds.v_term(phi_fused, systems, self._buffer("q", FUSED)).mean()
-            terms[f"ibb/{FUSED}"] = u - v
-        return terms
-
-    def _pair_bound(self, j: str, phi_j: Tensor, phi_other: Tensor, index: Tensor) -> Tensor:
-        if self.bound == "released":
-            phi_x = self.spec.input_phi[j][index.cpu()].to(phi_j)
-            return bounds.released_bound(phi_j, phi_other, phi_x)
-        return self.spec.u[j] - bounds.v_term(phi_j, phi_other, self._buffer("q", j)).mean()
+        """Terms `ce/<modality>`, `ce/fused` and eta times those of the bound."""
+        terms = self.bound.terms(out, batch)
+        return super().losses(out, batch) | {name: self.eta * v for name, v in terms.items()}
 
     def before_epoch(self, epoch: int, batches: Batches) -> None:
-        """Refresh Q (from epoch 2 on, with the old centroids), then the centroids, in one pass."""
-        systems, classes = self.spec.systems
-        like = self._buffer("q", FUSED)
-        joint = {name: torch.zeros_like(like) for name in (*self.names, FUSED)}
-        counts = like.new_zeros(systems, classes)
-        sums = {name: ClassSums.zeros((systems, classes), self.spec.width, like) for name in joint}
+        """Let the bound refresh what it keeps of the training split."""
+        self.bound.refresh(epoch, self._passes(batches))
+
+    def _passes(self, batches: Batches) -> Iterator[Passed]:
         for batch in batches():
             out = self(batch.x)
-            one_hot = self.spec.systems_of(batch)
-            counts += one_hot.sum(0)
-            for name, feature in self._features(out).items():
-                joint[name] += bounds.conditional_sums(self._phi(name, feature), one_hot)[0]
-                sums[name].add(feature.float(), one_hot)
-        for name in joint:
-            if epoch > 0:
-                self._buffer("q", name).copy_(bounds.normalise_conditional(joint[name], counts))
-            self._buffer("centroids", name).copy_(
-                self.assignment.centroids(sums[name].sums, sums[name].counts)
-            )
+            yield {**out.z, FUSED: out.fused}, self.spec.systems_of(batch)
 
-    def _features(self, out: Output) -> Mapping[str, Tensor]:
-        return {**out.z, FUSED: out.fused}
+    def inner_step(self, out: Output, batch: Batch) -> None:
+        """Let the bound learn what it learns apart from the network."""
+        self.bound.inner_step(out, batch)
 
-    def _phi(self, name: str, feature: Tensor) -> Tensor:
-        return self.assignment.phi(feature.float(), self._buffer("centroids", name))
-
-    def _buffer(self, kind: str, name: str) -> Tensor:
-        return self.get_buffer(f"{kind}_{name}")
+    def parameter_groups(self) -> list[dict[str, object]]:
+        """Without those of the inner optimiser; some of the bound's without weight decay."""
+        apart = {id(p) for p in (*self.bound.undecayed, *self.bound.inner)}
+        own = [p for p in self.parameters() if p.requires_grad and id(p) not in apart]
+        groups: list[dict[str, object]] = [{"params": own}]
+        if self.bound.undecayed:
+            groups.append({"params": self.bound.undecayed, "weight_decay": 0.0})
+        return groups

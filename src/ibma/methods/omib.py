@@ -1,7 +1,11 @@
-"""OMIB: learning an optimal multimodal information bottleneck (Wu et al., ICML 2025).
+"""OMIB: learning an optimal multimodal information bottleneck (Wu et al., 2025).
 
-Source: arXiv 2505.19996. No code was ever published and the text was read through summaries only,
-so what they leave open is ours and says CHOICE.
+Citation: Q. Wu, Y. Shao, J. Wang, X. Sun. Learning optimal multimodal information bottleneck
+representations. ICML 2025, arXiv 2505.19996.
+
+Official code: none was ever published; the text was read through summaries only.
+
+Code over paper: nothing to compare.
 
 Warm-up: each modality learns its task from its embedding z_m beside pure noise e_m of width D.
 Main phase: a Gaussian block per modality gives zeta_m = mu_m + sigma_m eps; the fusion turns them
@@ -11,14 +15,15 @@ into xi, which predicts on its own and takes the place of e_m. Loss, in nats:
 
 with r_1 = 1 and r_m from the information that modality m still holds beside xi (`relative_weight`).
 
-CHOICES. KL sums over dimensions. Gaussian block: D -> 2D ReLU, linear mean, softplus(linear - 5)
-deviation (MIB's block, because the tables compare the two). Decoder: 2D -> D ReLU -> C. One Adam
-over all terms of the main phase, xi attached in all of them. No noise at evaluation. With three
-modalities each r_m is taken against the first one.
+Choices: what the summaries leave open. KL sums over dimensions. Gaussian block: D -> 2D ReLU,
+linear mean, softplus(linear - 5) deviation (MIB's block, because the tables compare the two).
+Decoder: 2D -> D ReLU -> C. One Adam over all terms of the main phase, xi attached in all of them.
+No noise at evaluation. With three modalities each r_m is taken against the first one. beta is a
+number: the paper computes it per data set from entropies that MINE estimates, but for continuous
+inputs H(v) = I(v; v) is infinite and MINE returns about the log of its batch size, so that rule
+measures the batch, and it is not built here.
 
-beta: a number. The paper computes it per data set from entropies that MINE estimates; for
-continuous inputs H(v) = I(v; v) is infinite and MINE returns about the log of its batch size, so
-that rule measures the batch, and it is not built here.
+Parity: omib_DERIVED_ce (the published formula, not official code).
 """
 
 from __future__ import annotations

@@ -1,0 +1,94 @@
+"""How much two batches of vectors know of each other, or differ: shared pieces of several losses.
+
+Everything is in nats where it estimates information. B: batch; a and b: [B, d].
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+FLOOR = 1e-12
+
+
+def infonce(scores: Tensor) -> Tensor:
+    """InfoNCE lower bound on the information between two views, at most ln B -> scalar.
+
+    scores: [B, B], entry (i, j) scores row i of one view with row j of the other; the true pairs
+    stand on the diagonal. Linear95/CLUB@57b4ad7, mi_estimators.py, InfoNCE. ln B minus it is the
+    contrastive cross-entropy of CLIP and its kin.
+    """
+    return (scores.diagonal() - scores.logsumexp(1)).mean() + math.log(len(scores))
+
+
+def cosine_scores(a: Tensor, b: Tensor, temperature: float) -> Tensor:
+    """Cosine of every row of a with every row of b over the temperature: [B, d], [N, d] -> [B, N].
+
+    A zero row has cosine 0 with everything.
+    """
+    return F.normalize(a, dim=1) @ F.normalize(b, dim=1).T / temperature
+
+
+def contrastive(a: Tensor, b: Tensor, temperature: float) -> Tensor:
+    """Symmetric InfoNCE cross-entropy between two views [B, d] of the same samples -> scalar.
+
+    ChangKe123/CLFA@ac96b8d, models.py, VitBERT.contrastive (on pooled vectors).
+    """
+    scores = cosine_scores(a, b, temperature)
+    return math.log(len(a)) - 0.5 * (infonce(scores) + infonce(scores.T))
+
+
+def cmd(a: Tensor, b: Tensor, moments: int = 5) -> Tensor:
+    """Central moment discrepancy of two batches -> scalar.
+
+    declare-lab/MISA@ec42fad, src/utils/functions.py: without the factors 1/|b - a|^k of the
+    original definition. Equal moments have distance 0 and, unlike there, gradient 0 instead of NaN.
+    """
+    mean_a, mean_b = a.mean(0), b.mean(0)
+    total = _norm(mean_a - mean_b)
+    for k in range(2, moments + 1):
+        total = total + _norm((a - mean_a).pow(k).mean(0) - (b - mean_b).pow(k).mean(0))
+    return total
+
+
+def _norm(vector: Tensor) -> Tensor:
+    """Euclidean norm whose gradient at 0 is 0."""
+    squared = vector.square().sum()
+    positive = squared > 0
+    return torch.where(positive, torch.where(positive, squared, 1.0).sqrt(), 0.0)
+
+
+def laplace_kernel(x: Tensor) -> Tensor:
+    """exp(-sqrt(1 / 2d) ||x_i - x_j||): [..., B, d] -> [..., B, B].
+
+    The kernel and width of songxmu/APIB@6ed8d9d, pruners/HSIClasso.py (ICCV version).
+    """
+    squared = _squared_distances(x)
+    return torch.exp(-math.sqrt(0.5 / x.shape[-1]) * squared.clamp_min(FLOOR).sqrt())
+
+
+def gaussian_kernel(x: Tensor) -> Tensor:
+    """exp(-||x_i - x_j||^2 / d): [..., B, d] -> [..., B, B]; APIB's 2022 version (same file)."""
+    return torch.exp(-_squared_distances(x) / x.shape[-1])
+
+
+def _squared_distances(x: Tensor) -> Tensor:
+    return (x.unsqueeze(-2) - x.unsqueeze(-3)).square().sum(-1)
+
+
+def centre(kernel: Tensor) -> Tensor:
+    """H K H with H = I - 11^T / B: [..., B, B] -> [..., B, B]."""
+    rows = kernel - kernel.mean(-1, keepdim=True)
+    return rows - rows.mean(-2, keepdim=True)
+
+
+def hsic(a: Tensor, b: Tensor) -> Tensor:
+    """Normalised HSIC of two kernels in [0, 1] (for positive semi-definite ones) -> scalar.
+
+    a, b: [B, B], not yet centred. <HaH, HbH> over the product of their norms: the biased estimate.
+    """
+    a, b = centre(a), centre(b)
+    return (a * b).sum() / (_norm(a) * _norm(b) + FLOOR)

@@ -1,0 +1,161 @@
+"""DCLF: dual contrastive learning framework (Xie et al., 2025), our reading of the abstract.
+
+Citation: Y. Xie, C. Sun, Z. Cao, B. Liu, Z. Ji, Y. Liu, L. Shan. A dual contrastive learning
+framework for enhanced multimodal conversational emotion recognition. COLING 2025.
+
+Official code: none was found, and the text was not to be had. The abstract names context-aware
+contrastive pairs against label replication, pseudo-labels that tell which modalities contribute,
+constraints at utterance, context and modality level, and a decision from the fused and the
+emotion-sensitive single-modality features.
+
+Code over paper: nothing to compare.
+
+Choices: everything numeric. Supervised contrastive losses (HobbitLong/SupContrast@084273b) at
+temperature .1 on 128-d projections, at three levels. Utterance: same label. Context (dialogues
+only): same label and same answer to "did the emotion shift?"; negatives whose previous utterance
+had the same label weigh double; previous labels enter this training loss only. Modality (from the
+second epoch): a modality that predicts its sample's label takes that label, another a class of its
+own. Loss: task of the decision + .5 task of each modality + .1 of the three. Decision: fused
+logits plus modality logits times a learnt gate. Multi-label data: pairs weigh the Jaccard index of
+their labels, and a modality helps where its loss is at most the batch median. One-class data has no
+labels: symmetric InfoNCE between modalities takes the place of the three.
+
+Parity: supcon_one_view (the reference loss, not DCLF).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import combinations
+
+import torch
+from torch import Tensor, nn
+
+from ibma import dependence
+from ibma.methods import Batches, Fusion, Method, Output, Spec
+from ibma.store import Batch
+
+PROJECTION, TEMPERATURE = 128, 0.1
+CONFUSER = 2.0  # weight of a negative whose previous utterance had the same label
+
+
+def supcon(
+    features: Tensor, weights: Tensor, temperature: float, negatives: Tensor | None = None
+) -> Tensor:
+    """Supervised contrastive loss with weighted pairs -> scalar.
+
+    features: [N, d], compared by cosine. weights: [N, N] >= 0, how much j is a positive of i; the
+    diagonal is ignored. negatives: [N, N] factors in the denominator (None: 1). A row without a
+    positive counts as 0 in the mean, as in the reference code.
+    """
+    others = ~torch.eye(len(features), dtype=torch.bool, device=features.device)
+    scores = dependence.cosine_scores(features, features, temperature)
+    shown = scores if negatives is None else scores + negatives.log()
+    log_p = scores - shown.masked_fill(~others, -torch.inf).logsumexp(1, keepdim=True)
+    log_p = torch.where(others, log_p, 0.0)
+    weights = weights * others
+    return -((weights * log_p).sum(1) / weights.sum(1).clamp_min(1e-12)).mean()
+
+
+def jaccard(y: Tensor) -> Tensor:
+    """Overlap of label sets, 1 where both are empty. y: 0/1 [N, C] -> [N, N]."""
+    both = y @ y.T
+    either = y.sum(1)[:, None] + y.sum(1) - both
+    return torch.where(either > 0, both / either.clamp_min(1.0), 1.0)
+
+
+class Model(Method):
+    """DCLF. level_weight: weight of the contrastive levels; side_weight: of the modalities."""
+
+    def __init__(self, spec: Spec, *, level_weight: float = 0.1, side_weight: float = 0.5) -> None:
+        super().__init__(spec)
+        self.level_weight, self.side_weight = level_weight, side_weight
+        self.modality_level = False
+        self.fusion = Fusion(len(self.names), spec.width, spec.heads)
+        self.head = spec.task.head(spec.width)
+        self.heads = nn.ModuleDict({n: spec.task.head(spec.width) for n in self.names})
+        self.gates = nn.ModuleDict({n: nn.Linear(spec.width, 1) for n in self.names})
+        places = (*self.names, "fused")
+        self.projections = nn.ModuleDict({n: nn.Linear(spec.width, PROJECTION) for n in places})
+
+    def before_epoch(self, epoch: int, batches: Batches) -> None:
+        """Pseudo-labels of an untrained head say nothing: the modality level waits an epoch."""
+        self.modality_level = epoch > 0
+
+    def forward(self, x: Mapping[str, Tensor]) -> Output:
+        """x: modality -> [B, ...]; `extra`: logits/<modality>, projected/<modality or fused>."""
+        z = self.encode(x)
+        fused = self.fusion(z.values())
+        logits = self.head(fused)
+        extra = {"projected/fused": self.projections["fused"](fused)}
+        for name in self.names:
+            side = self.heads[name](z[name])
+            logits = logits + self.gates[name](z[name]).sigmoid() * side
+            extra |= {
+                f"logits/{name}": side,
+                f"projected/{name}": self.projections[name](z[name]),
+            }
+        return Output(z, fused, logits, extra)
+
+    def losses(self, out: Output, batch: Batch) -> dict[str, Tensor]:
+        """Terms `task`, `task/<modality>`, and `utterance`, `context`, `modality` (or `views`)."""
+        terms = super().losses(out, batch)
+        for name in self.names:
+            side = self.spec.task.loss(out.extra[f"logits/{name}"], batch.y)
+            terms[f"task/{name}"] = self.side_weight * side
+        levels = (
+            {"views": self._views(out)}
+            if self.spec.task.kind == "one_class"
+            else self._levels(out, batch)
+        )
+        return terms | {name: self.level_weight * value for name, value in levels.items()}
+
+    def _views(self, out: Output) -> Tensor:
+        views = [out.extra[f"projected/{n}"].float() for n in self.names]
+        pairs = [dependence.contrastive(a, b, TEMPERATURE) for a, b in combinations(views, 2)]
+        return torch.stack(pairs).mean()
+
+    def _levels(self, out: Output, batch: Batch) -> dict[str, Tensor]:
+        same = self._same(batch.y)
+        fused = out.extra["projected/fused"].float()
+        zero = fused.new_zeros(())
+        levels = {"utterance": supcon(fused, same, TEMPERATURE), "context": zero, "modality": zero}
+        if self.spec.previous is not None and batch.y.ndim == 1:
+            levels["context"] = self._context(fused, same, batch)
+        if self.modality_level:
+            levels["modality"] = self._modality(out, batch, same)
+        return levels
+
+    def _same(self, y: Tensor) -> Tensor:
+        """How alike two labels are, [B, B]: equal or not, or the Jaccard index of label sets."""
+        systems = self.spec.task.systems(y)
+        if systems.shape[1] > 1:
+            return jaccard(systems[..., 1])
+        return systems[:, 0] @ systems[:, 0].T
+
+    def _context(self, fused: Tensor, same: Tensor, batch: Batch) -> Tensor:
+        assert self.spec.previous is not None
+        before = self.spec.previous[batch.index.cpu()].to(batch.y.device)
+        shift = (batch.y != before) & ~before.isnan()
+        confusers = (before[:, None] == before) & (same == 0)
+        factors = 1.0 + (CONFUSER - 1.0) * confusers.float()
+        return supcon(fused, same * (shift[:, None] == shift), TEMPERATURE, factors)
+
+    def _modality(self, out: Output, batch: Batch, same: Tensor) -> Tensor:
+        helps = torch.stack([self._helps(out.extra[f"logits/{n}"], batch.y) for n in self.names])
+        own = torch.arange(len(self.names), device=helps.device)[:, None].expand_as(helps)
+        helps, own = helps.flatten(), own.flatten()
+        both = helps[:, None] & helps
+        neither = ~helps[:, None] & ~helps & (own[:, None] == own)
+        weights = same.repeat(len(self.names), len(self.names)) * both + neither
+        features = torch.cat([out.extra[f"projected/{n}"].float() for n in self.names])
+        return supcon(features, weights, TEMPERATURE)
+
+    @torch.no_grad()
+    def _helps(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Whether a modality's own prediction is right, [B]."""
+        systems = self.spec.task.systems(y)
+        if systems.shape[1] == 1:
+            return logits.argmax(1) == systems[:, 0].argmax(1)
+        losses = self.spec.task.loss_per_sample(logits, y)
+        return losses <= losses.median()

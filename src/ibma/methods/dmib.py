@@ -1,0 +1,187 @@
+"""DMIB: dynamic multimodal information bottleneck (Fang et al., 2024).
+
+Citation: Y. Fang, S. Wu, S. Zhang, C. Huang, T. Zeng, X. Xing, S. Walsh, G. Yang. Dynamic
+multimodal information bottleneck for multimodality classification. WACV 2024, arXiv 2311.01066.
+
+Official code: ayanglab/DMIB@4d56417, diagnosis_tasks/ and prognosis_tasks/.
+
+Code over paper: the "KL" sufficiency loss passes probabilities where the library expects their
+logarithms; its minimum is softmax(p), nearly uniform, and it can be negative. That is the default
+(`kl_mode="official"`, what published numbers used); "kl_te" and "kl_pe" are KL(t || p) and
+KL(p || t). The side heads weigh 1000 and the sufficiency 500 as in the diagnosis code, so that the
+encoders are trained almost only by the side heads. The "dynamic" gates are made there but unused
+in the class that is called DMIB, hence `dynamic=False`.
+
+Choices: bottleneck of two thirds of its input (there 1000 of 1500). Multi-label data: Bernoullis
+in place of the softmax, averaged over labels. `variant="prognosis"` (two modalities there) masks a
+modality in training only (there at test too); with three, one of them in half of the batches. Its
+focal loss takes exp(-loss) as p_y, which also serves multi-label data. `fusion="shared"` puts the
+common attention block in place of the concatenation.
+
+Parity: dmib_diag_total, dmib_prog_vsd_T1, dmib_prog_focal, dmib_prog_confidence,
+dmib_prog_bottleneck.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from ibma.methods import Fusion, Method, Output, Spec, one_of, xavier
+from ibma.store import Batch
+
+MASKED_SHARE = 0.5  # of the batches of the prognosis variant
+
+
+def sufficiency(log_p: Tensor, log_t: Tensor, mode: str = "official") -> Tensor:
+    """The loss between observation p (a constant) and representation t -> scalar.
+
+    log_p, log_t: [B, G, K] as `Task.log_probabilities` gives them.
+    """
+    log_p = log_p.detach()
+    p, t = log_p.exp(), log_t.exp()
+    if mode == "official":
+        wrong = t * (log_t - p)
+        # the code's mean runs over samples and classes; of a label, both Bernoulli terms count
+        return wrong.mean() if wrong.shape[1] == 1 else wrong.sum(-1).mean()
+    gap = t * (log_t - log_p) if mode == "kl_te" else p * (log_p - log_t)
+    return gap.sum(-1).mean()
+
+
+def focal(losses: Tensor) -> Tensor:
+    """Focal loss with alpha = gamma = 1 from -ln p_y per sample [B] -> scalar."""
+    return ((1.0 - torch.exp(-losses)) * losses).mean()
+
+
+def confidence_loss(confidence: Tensor, losses: Tensor) -> Tensor:
+    """Mean squared error between a confidence [B] and p_y, from -ln p_y per sample [B]."""
+    return (confidence - torch.exp(-losses)).square().mean()
+
+
+class Bottleneck(nn.Module):
+    """v -> representation of the same width through a narrow ReLU layer."""
+
+    def __init__(self, width: int, narrow: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(width, narrow), nn.ReLU(), nn.Linear(narrow, width))
+
+    def forward(self, v: Tensor) -> Tensor:
+        """[B, width] -> [B, width]."""
+        out: Tensor = self.layers(v)
+        return out
+
+
+class Model(Method):
+    """DMIB. hidden: width of g_m. side_weight, kl_weight: loss weights (None: the variant's own).
+
+    variant: "diagnosis" or "prognosis". dynamic: weigh modalities by feature gates and confidence.
+    fusion: "own" (concatenation) or "shared".
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        *,
+        variant: str = "diagnosis",
+        kl_mode: str = "official",
+        hidden: int = 500,
+        side_weight: float | None = None,
+        kl_weight: float | None = None,
+        dynamic: bool = False,
+        fusion: str = "own",
+    ) -> None:
+        super().__init__(spec)
+        self.prognosis = one_of("variant", variant, ("diagnosis", "prognosis")) == "prognosis"
+        self.kl_mode = one_of("kl_mode", kl_mode, ("official", "kl_te", "kl_pe"))
+        self.dynamic = dynamic
+        defaults = (1.0, 10.0) if self.prognosis else (1000.0, 500.0)
+        self.side_weight = defaults[0] if side_weight is None else side_weight
+        self.kl_weight = defaults[1] if kl_weight is None else kl_weight
+        head, each = spec.task.head, spec.width if self.prognosis else hidden
+        if dynamic:
+            self.gates = nn.ModuleDict({n: nn.Linear(spec.width, spec.width) for n in self.names})
+            self.confidence = nn.ModuleDict({n: nn.Linear(each, 1) for n in self.names})
+        if not self.prognosis:
+            self.views = nn.ModuleDict({n: nn.Linear(spec.width, each) for n in self.names})
+            xavier(self.views.values())
+        self.side = nn.ModuleDict({n: head(each) for n in self.names})
+        if one_of("fusion", fusion, ("own", "shared")) == "shared":
+            self.fusion: Fusion | None = Fusion(len(self.names), spec.width, spec.heads)
+            width = spec.width
+        else:
+            self.fusion, width = None, len(self.names) * each
+        self.observation = head(width)
+        self.bottleneck = Bottleneck(width, 256 if self.prognosis else round(2 / 3 * width))
+        self.head = head(width)
+        xavier([*self.side.values(), self.observation])
+        if self.prognosis:
+            for layer in (self.observation, self.head):
+                nn.init.normal_(layer.weight, std=0.001)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Mapping[str, Tensor]) -> Output:
+        """x: modality -> [B, ...]; the prediction reads the representation.
+
+        `extra`: observation [B, C], side/<modality> [B, C], with `dynamic` gate/ and confidence/.
+        """
+        z = self.encode(x)
+        extra: dict[str, Tensor] = {}
+        views = {name: self._view(name, z[name], extra) for name in self.names}
+        for name in self.names:
+            extra[f"side/{name}"] = self.side[name](views[name])
+            if self.dynamic:
+                extra[f"confidence/{name}"] = self.confidence[name](views[name])
+                views[name] = views[name] * extra[f"confidence/{name}"]
+        if self.fusion is not None:
+            v = self.fusion(z.values())
+        else:
+            v = torch.cat(self._masked(list(views.values())), dim=1)
+        fused = self.bottleneck(v)
+        extra["observation"] = self.observation(v)
+        return Output(z, fused, self.head(fused), extra)
+
+    def _view(self, name: str, z: Tensor, extra: dict[str, Tensor]) -> Tensor:
+        if self.dynamic:
+            gate = self.gates[name](z).sigmoid()
+            extra[f"gate/{name}"] = gate
+            z = gate * z
+        if self.prognosis:
+            return z
+        view: Tensor = nn.functional.dropout(self.views[name](z).relu(), 0.5, self.training)
+        return view
+
+    def _masked(self, views: list[Tensor]) -> list[Tensor]:
+        """In half of the training batches of the prognosis variant one modality is zero."""
+        if self.prognosis and self.training:
+            draw = float(torch.rand(()))
+            if draw < MASKED_SHARE:
+                victim = int(draw / MASKED_SHARE * len(views))
+                views[victim] = torch.zeros_like(views[victim])
+        return views
+
+    def losses(self, out: Output, batch: Batch) -> dict[str, Tensor]:
+        """Terms `task`, `observation`, `side/<modality>`, `sufficiency`; `dynamic/<modality>`."""
+        task, observation = self.spec.task, out.extra["observation"]
+        terms = {
+            "task": self._judge(out.logits, batch.y),
+            "observation": self._judge(observation, batch.y),
+        }
+        log_p, log_t = (task.log_probabilities(v) for v in (observation, out.logits))
+        if log_p.shape[-1] > 1:  # one class: both are certain
+            terms["sufficiency"] = self.kl_weight * sufficiency(log_p, log_t, self.kl_mode)
+        for name in self.names:
+            side = out.extra[f"side/{name}"]
+            terms[f"side/{name}"] = self.side_weight * self._judge(side, batch.y)
+            if self.dynamic:
+                losses = task.loss_per_sample(side, batch.y)
+                terms[f"dynamic/{name}"] = out.extra[f"gate/{name}"].mean() + confidence_loss(
+                    out.extra[f"confidence/{name}"][:, 0], losses
+                )
+        return terms
+
+    def _judge(self, logits: Tensor, y: Tensor) -> Tensor:
+        losses = self.spec.task.loss_per_sample(logits, y)
+        return focal(losses) if self.prognosis else losses.mean()

@@ -1,0 +1,141 @@
+"""MISA: modality-invariant and -specific representations (Hazarika et al., 2020).
+
+Citation: D. Hazarika, R. Zimmermann, S. Poria. MISA: Modality-invariant and -specific
+representations for multimodal sentiment analysis. ACM Multimedia 2020.
+
+Official code: declare-lab/MISA@ec42fad, src/models.py, src/solver.py, src/utils/functions.py.
+
+Code over paper: the orthogonality loss is a mean over the h x h products (the paper's squared
+Frobenius norm is h^2 times larger), so that 0.3 of it is small; row norms carry no gradient; the
+difference terms are summed, the similarity terms averaged. The adversarial similarity is off by
+default there and is not built here.
+
+Choices: inputs are the embeddings of the shared encoders; two modalities narrow the widths by
+analogy (4h -> 2h where three have 6h -> 3h). Gradients are clipped at 1.0 by value as there.
+`fusion="shared"` puts the common attention block, at width h, in place of the code's own layer.
+A discrepancy of equal moments has gradient 0 (there NaN).
+
+Parity: misa_cmd_k2, misa_diff, misa_recon_mse, misa_solver_aggregates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import combinations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ibma import dependence
+from ibma.methods import Fusion, Method, Output, Spec, one_of
+from ibma.store import Batch
+
+MOMENTS = 5
+
+
+def similarity(shared: list[Tensor], moments: int = MOMENTS) -> Tensor:
+    """Mean CMD over pairs of shared representations [B, h] -> scalar."""
+    pairs = [dependence.cmd(a, b, moments) for a, b in combinations(shared, 2)]
+    return torch.stack(pairs).mean()
+
+
+def overlap(a: Tensor, b: Tensor) -> Tensor:
+    """Mean squared product of the columns of two batches [B, h] -> scalar (the official DiffLoss).
+
+    Columns are centred and rows scaled to length 1, the length taken as a constant.
+    """
+    a, b = ((v := x - x.mean(0)) / (v.norm(dim=1, keepdim=True).detach() + 1e-6) for x in (a, b))
+    return (a.T @ b).square().mean()
+
+
+def difference(private: list[Tensor], shared: list[Tensor]) -> Tensor:
+    """Sum of `overlap` over (private, shared) of each modality and over pairs of privates."""
+    pairs = [*zip(private, shared, strict=True), *combinations(private, 2)]
+    return torch.stack([overlap(a, b) for a, b in pairs]).sum()
+
+
+def reconstruction(rebuilt: list[Tensor], projected: list[Tensor]) -> Tensor:
+    """Mean over modalities of the mean squared error; its target keeps its gradient."""
+    errors = [F.mse_loss(r, u) for r, u in zip(rebuilt, projected, strict=True)]
+    return torch.stack(errors).mean()
+
+
+class Model(Method):
+    """MISA. hidden: h; the other numbers are the official loss weights; fusion: "own"|"shared"."""
+
+    clip_value = 1.0
+
+    def __init__(
+        self,
+        spec: Spec,
+        *,
+        hidden: int = 128,
+        sim_weight: float = 1.0,
+        diff_weight: float = 0.3,
+        recon_weight: float = 1.0,
+        fusion: str = "own",
+    ) -> None:
+        super().__init__(spec)
+        self.weights = (sim_weight, diff_weight, recon_weight)
+        count = len(self.names)
+        self.project = nn.ModuleDict(
+            {
+                n: nn.Sequential(nn.Linear(spec.width, hidden), nn.ReLU(), nn.LayerNorm(hidden))
+                for n in self.names
+            }
+        )
+        self.private = nn.ModuleDict({n: _sigmoid_layer(hidden) for n in self.names})
+        self.shared = _sigmoid_layer(hidden)
+        self.rebuild = nn.ModuleDict({n: nn.Linear(hidden, hidden) for n in self.names})
+        self.fusion: nn.Module
+        if one_of("fusion", fusion, ("own", "shared")) == "own":
+            layer = nn.TransformerEncoderLayer(hidden, nhead=2, batch_first=True)
+            self.fusion, fused = nn.Sequential(layer, nn.Flatten()), 2 * count * hidden
+        else:
+            self.fusion, fused = Fusion(2 * count, hidden, spec.heads), hidden
+        self.head = nn.Sequential(
+            nn.Linear(fused, count * hidden),
+            nn.Dropout(0.5),
+            nn.ReLU(),
+            spec.task.head(count * hidden),
+        )
+
+    def forward(self, x: Mapping[str, Tensor]) -> Output:
+        """x: modality -> [B, ...].
+
+        `extra` has projected/, private/, shared/ and rebuilt/<modality>, all [B, h].
+        """
+        z = self.encode(x)
+        extra: dict[str, Tensor] = {}
+        for name in self.names:
+            projected = self.project[name](z[name])
+            private, shared = self.private[name](projected), self.shared(projected)
+            extra |= {
+                f"projected/{name}": projected,
+                f"private/{name}": private,
+                f"shared/{name}": shared,
+                f"rebuilt/{name}": self.rebuild[name](private + shared),
+            }
+        tokens = self._each(extra, "private") + self._each(extra, "shared")
+        fused = self.fusion(torch.stack(tokens, dim=1))
+        return Output(z, fused, self.head(fused), extra)
+
+    def losses(self, out: Output, batch: Batch) -> dict[str, Tensor]:
+        """Terms `task`, `similarity`, `difference`, `reconstruction`."""
+        private, shared, projected, rebuilt = (
+            self._each(out.extra, kind) for kind in ("private", "shared", "projected", "rebuilt")
+        )
+        similar, different, rebuild = self.weights
+        return super().losses(out, batch) | {
+            "similarity": similar * similarity(shared),
+            "difference": different * difference(private, shared),
+            "reconstruction": rebuild * reconstruction(rebuilt, projected),
+        }
+
+    def _each(self, extra: Mapping[str, Tensor], kind: str) -> list[Tensor]:
+        return [extra[f"{kind}/{name}"].float() for name in self.names]
+
+
+def _sigmoid_layer(width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(width, width), nn.Sigmoid())

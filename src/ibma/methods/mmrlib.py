@@ -1,0 +1,136 @@
+"""MMRLIB: multimodal representation learning with information bottleneck (Cui et al., 2024).
+
+Citation: S. Cui, J. Cao, X. Cong, J. Sheng, Q. Li, T. Liu, J. Shi. Enhancing multimodal entity and
+relation extraction with variational information bottleneck. TASLP 2024, arXiv 2304.02328. Its own
+name is MMIB.
+
+Official code: cuishiyao96/MMIB@89be362, models/model.py, models/layers.py.
+
+Code over paper: what is called a log deviation is used as a log variance; KL is a mean over
+dimensions; the alignment score is a vector of sigmoids (`score="concat"`, what ran), not a scalar
+(`score="bilinear"`).
+
+Choices: one token per modality, so its attention over one key is a linear map and its two-step
+cross fusion carries nothing: the block stays, the fusion is the shared one. Log variance clamped
+to [-8, 8]. All weights 1 as there, on a task loss that is a mean (there a sum over 8, so there the
+regularisers weigh an eighth). Three modalities: KLs summed, alignment averaged over pairs with a
+discriminator each. Evaluation takes the means (its relation trainer samples at test).
+
+Parity: mmrlib_reparam_kl, mmrlib_align_concat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import combinations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ibma import bounds
+from ibma.methods import Fusion, Method, Output, Spec, one_of
+from ibma.store import Batch
+
+LIMIT = 8.0  # of |ln variance|
+
+
+def alignment(score: nn.Module, a: Tensor, b: Tensor, negatives: int = 1) -> Tensor:
+    """Discriminator loss of true pairs against pairs rolled by 1..negatives -> scalar.
+
+    score: takes (a, b), both [B, D], and returns logits.
+    """
+    true = score(a, b)
+    loss = F.binary_cross_entropy_with_logits(true, torch.ones_like(true))
+    for shift in range(1, negatives + 1):
+        false = score(a, b.roll(shift, 0))
+        loss = loss + F.binary_cross_entropy_with_logits(false, torch.zeros_like(false))
+    return loss
+
+
+class ConcatScore(nn.Module):
+    """Linear([a; b]): [B, D], [B, D] -> logits [B, D]."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2 * width, width)
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """Score the pairs."""
+        scores: Tensor = self.linear(torch.cat([a, b], dim=1))
+        return scores
+
+
+class Block(nn.Module):
+    """The code's attention block on one token: P = LN(x + W_o W_v x), out = LN(P + Linear P)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.value = nn.Linear(width, width, bias=False)
+        self.out = nn.Linear(width, width)
+        self.linear = nn.Linear(width, width)
+        self.norms = nn.ModuleList([nn.LayerNorm(width), nn.LayerNorm(width)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, D] -> [B, D]."""
+        attended = self.norms[0](x + self.out(self.value(x)))
+        normed: Tensor = self.norms[1](attended + self.linear(attended))
+        return normed
+
+
+class Model(Method):
+    """MMRLIB. The weights are the official ones (1); score: "concat" or "bilinear"."""
+
+    def __init__(
+        self,
+        spec: Spec,
+        *,
+        align_weight: float = 1.0,
+        kl_weight: float = 1.0,
+        score: str = "concat",
+        negatives: int = 1,
+    ) -> None:
+        super().__init__(spec)
+        self.align_weight, self.kl_weight, self.negatives = align_weight, kl_weight, negatives
+        one_of("score", score, ("concat", "bilinear"))
+        width = spec.width
+        self.mean = nn.ModuleDict({n: Block(width) for n in self.names})
+        self.log_variance = nn.ModuleDict({n: Block(width) for n in self.names})
+        self.pairs = list(combinations(self.names, 2))
+        self.scores = nn.ModuleList(
+            [
+                ConcatScore(width) if score == "concat" else nn.Bilinear(width, width, 1)
+                for _ in self.pairs
+            ]
+        )
+        self.fusion = Fusion(len(self.names), width, spec.heads)
+        self.head = spec.task.head(width)
+
+    def forward(self, x: Mapping[str, Tensor]) -> Output:
+        """x: modality -> [B, ...]; `extra`: mean/, log_variance/ and sample/<modality> [B, D]."""
+        z = self.encode(x)
+        extra: dict[str, Tensor] = {}
+        for name in self.names:
+            mean = self.mean[name](z[name])
+            log_variance = self.log_variance[name](z[name]).clamp(-LIMIT, LIMIT)
+            extra |= {
+                f"mean/{name}": mean,
+                f"log_variance/{name}": log_variance,
+                f"sample/{name}": mean + (0.5 * log_variance).exp() * self.noise(mean),
+            }
+        fused = self.fusion([extra[f"sample/{name}"] for name in self.names])
+        return Output(z, fused, self.head(fused), extra)
+
+    def losses(self, out: Output, batch: Batch) -> dict[str, Tensor]:
+        """Terms `task`, `align` and `kl/<modality>`."""
+        values = {name: value.float() for name, value in out.extra.items()}
+        aligned = [
+            alignment(score, values[f"sample/{a}"], values[f"sample/{b}"], self.negatives)
+            for score, (a, b) in zip(self.scores, self.pairs, strict=True)
+        ]
+        terms = {"align": self.align_weight * torch.stack(aligned).mean()}
+        for name in self.names:
+            std = (0.5 * values[f"log_variance/{name}"]).exp()
+            kl = bounds.gaussian_kl(values[f"mean/{name}"], std).mean()
+            terms[f"kl/{name}"] = self.kl_weight * kl
+        return super().losses(out, batch) | terms
