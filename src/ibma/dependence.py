@@ -55,10 +55,13 @@ def cmd(a: Tensor, b: Tensor, moments: int = 5) -> Tensor:
 
 
 def _norm(vector: Tensor) -> Tensor:
-    """Euclidean norm whose gradient at 0 is 0."""
-    squared = vector.square().sum()
-    positive = squared > 0
-    return torch.where(positive, torch.where(positive, squared, 1.0).sqrt(), 0.0)
+    return _root(vector.square().sum())
+
+
+def _root(squares: Tensor) -> Tensor:
+    """Square root whose gradient at 0 is 0, not infinite."""
+    positive = squares > 0
+    return torch.where(positive, torch.where(positive, squares, 1.0).sqrt(), 0.0)
 
 
 def laplace_kernel(x: Tensor) -> Tensor:
@@ -66,8 +69,7 @@ def laplace_kernel(x: Tensor) -> Tensor:
 
     The kernel and width of songxmu/APIB@6ed8d9d, pruners/HSIClasso.py (ICCV version).
     """
-    squared = _squared_distances(x)
-    return torch.exp(-math.sqrt(0.5 / x.shape[-1]) * squared.clamp_min(FLOOR).sqrt())
+    return torch.exp(-math.sqrt(0.5 / x.shape[-1]) * _root(_squared_distances(x)))
 
 
 def gaussian_kernel(x: Tensor) -> Tensor:

@@ -26,8 +26,8 @@ this network's heads. The paper does not say how VIB, APIB and CLUB enter (Table
 one frame, sum_j [U(Z_j, X_j) - sum_j' J(Z_j, Z_j')] + sum_m U(Z, X_m) - J(Z, Y), see `Bound`.
 
 Parity: ibma_ib_upper_bound, ibma_IBUpperBoundLoss, ibma_cluster_scores_beta1.0, ibma_estimate_q,
-ibma_compute_centroids, ibma_club, club_mean, club_sample, club_infonce_lower, vib_dai_gate,
-vib_alemi_kl_bits, apib_centered_kernels, apib_kernels_raw.
+ibma_compute_centroids, ibma_club, club_mean, club_infonce_lower, vib_dai_gate, vib_alemi_kl_bits,
+apib_centered_kernels, apib_kernels_raw.
 """
 
 from __future__ import annotations
