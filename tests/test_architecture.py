@@ -18,9 +18,9 @@ LAYERS = (
     *("errors", "doors", "params"),
     *("datasets", "twins", "fetch", "media", "store"),
     *("encoders", "tasks", "bounds", "dependence", "centroids", "methods"),
-    *("record", "train", "tune", "cells"),
+    *("record", "train", "tune", "timing", "cells"),
     *("stats", "published", "tables", "figures", "tracking", "audit", "report"),
-    *("grid", "cli"),
+    *("docs", "grid", "cli"),
 )
 SEPARATE = ("datasets", "twins", "methods")  # files of these packages do not know each other
 HEAVY = {"transformers", "mlflow", "matplotlib", "sklearn", "scipy", "pandas", "statsmodels", "av"}

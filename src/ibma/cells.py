@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
-from ibma import datasets, media, methods, store, tasks, train, tune
+from ibma import datasets, media, methods, store, tasks, timing, train, tune
 from ibma.centroids import Assignment, write_all
 from ibma.errors import IbmaError
 from ibma.params import Params
-from ibma.train import Cell
+from ibma.train import Cell, Setting
 
 RAW, FEATURES, CENTROIDS = Path("data/raw"), Path("data/features"), Path("data/centroids")
 TUNING, SCRATCH, RUNS, MODELS = (
@@ -19,6 +19,7 @@ TUNING, SCRATCH, RUNS, MODELS = (
     Path("runs"),
     Path("models"),
 )
+TIMING = Path("data/timing.json")
 VARIANT_FILE = "ibma"  # every entry of `variants` is a parameter set of methods/ibma.py
 
 
@@ -91,6 +92,19 @@ def train_cell(params: Params, task: str, method: str) -> None:
     for run in range(params.seeds):
         setting = tune.chosen(TUNING / task / f"{method}.json", here.features.fold(run), eta)
         train.run_seed(here, run, setting, RUNS / folder, MODELS / folder, SCRATCH / folder)
+
+
+def time_methods(params: Params) -> None:
+    """Stage `timing`: every method and variant on one task, side by side."""
+    lr, weight_decay = params.tuning.grid["lr"][0], params.tuning.grid["weight_decay"][0]
+    eta = params.tuning.grid["eta"][0]
+    methods_ = [*params.methods, *params.variants]
+    timing.write(
+        {method: cell(params, params.timing.task, method) for method in methods_},
+        {m: Setting(lr, weight_decay, eta if m in params.variants else None) for m in methods_},
+        params.timing.rounds,
+        TIMING,
+    )
 
 
 def _device(params: Params) -> torch.device:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ibma import doors, grid, params, tracking
+from ibma import docs, doors, grid, params, tracking
 from ibma.errors import IbmaError
 
 app = typer.Typer(
@@ -49,6 +49,12 @@ def profile(
 def track() -> None:
     """Bring MLflow in step with the records under runs/."""
     typer.echo(tracking.collect(params.load(), Path()))
+
+
+@app.command(name="docs")
+def write_docs() -> None:
+    """Write docs/methods.md from the docstrings."""
+    typer.echo(docs.write())
 
 
 @app.command()

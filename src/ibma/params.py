@@ -49,6 +49,14 @@ class Tuning:
 
 
 @dataclass(frozen=True)
+class Timing:
+    """How seconds per epoch are measured: on which task, over how many rounds (2 or more)."""
+
+    task: str
+    rounds: int
+
+
+@dataclass(frozen=True)
 class Params:
     """One profile. See the comments in params.yaml."""
 
@@ -63,6 +71,7 @@ class Params:
     variants: dict[str, dict[str, Any]]
     training: Training
     tuning: Tuning
+    timing: Timing
 
     def cell(self, method: str) -> dict[str, Any]:
         """Parameters of a method or variant. Raises IbmaError for an unknown one."""
@@ -97,8 +106,8 @@ def load(path: Path = Path("params.yaml")) -> Params:
     values = dict(_mapping(raw, path, "the file"))
     for name in ("datasets", "tasks", "methods", "variants"):
         _mapping(values.get(name), path, name)
-    for name in ("training", "tuning"):
-        cls: type[Any] = {"training": Training, "tuning": Tuning}[name]
+    parts: dict[str, type[Any]] = {"training": Training, "tuning": Tuning, "timing": Timing}
+    for name, cls in parts.items():
         values[name] = _typed(cls, _mapping(values.get(name), path, name), path, f"{name}.")
     params = _typed(Params, values, path, "")
     _check(params, path)
@@ -127,6 +136,10 @@ def _check(params: Params, path: Path) -> None:
         raise IbmaError(f"{path}: device: expected auto, cpu or cuda, found {params.device!r}")
     if not isinstance(params.seeds, int) or params.seeds < 1:
         raise IbmaError(f"{path}: seeds: expected a number of runs >= 1, found {params.seeds!r}")
+    if params.timing.task not in params.tasks:
+        raise IbmaError(f"{path}: timing.task: '{params.timing.task}' is not under tasks")
+    if not isinstance(params.timing.rounds, int) or params.timing.rounds < 2:
+        raise IbmaError(f"{path}: timing.rounds: expected a number >= 2")
     _known(params.tuning.grid, ("lr", "weight_decay", "eta"), path, "tuning.grid.")
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,14 @@ from ibma.record import Record
 CONTROL = "ce3"
 JUDGED_BY = ("accuracy", "mauc", "acc2", "auc/mean")  # the headline metric of each kind of task
 OURS, ABLATION = "ibma", "ibma_no_align"
-METRIC_TABLES, SIGNIFICANCE_TABLES = (2, 4, 5, 8), (10, 12, 15)
+METRIC_TABLES, SIGNIFICANCE_TABLES = (2, 4, 5, 6, 8, 9), (10, 12, 15)
+TIMED = "minutes_per_epoch"  # the metric that stage `timing` measures, not the records
+MIB, MIB_FORMS = "mib", ("mib_e", "mib_l", "mib_c")  # the paper prints the best of the three
+OUR_READING = {"mmib": "MMIB", "dclf": "DCLF"}  # methods that only their abstract tells of
+ADDED = {  # rows of ours in the paper's tables: method -> label
+    "ibma_plugin": "Plug-in IB in IBMA, against running marginals (ours)",
+    "ibma_code": "the bound of the authors' released code (ours)",
+}
 
 VERDICTS = {
     "inside": "the published value lies in our 95 % interval",
@@ -30,6 +37,7 @@ VERDICTS = {
     "direction fails": "the difference has not the published sign",
     "no verdict: TWIN": "generated data cannot judge a number about real data",
     "control": "a row of ours that the paper does not have",
+    "no verdict: another device": "times of different machines do not compare",
     "no verdict: one run": "one run has no interval",
     "not run": "no number: the reason stands behind it",
 }
@@ -113,7 +121,7 @@ def build(params: Params, root: Path) -> list[ReportTable]:
     paper = published.load()
     tests = significance_rows(root)
     tables = [_sizes(params, root, paper)]
-    tables += [_metrics(params, here, paper.table(number)) for number in METRIC_TABLES]
+    tables += [_metrics(params, here, paper.table(number), root) for number in METRIC_TABLES]
     tables += [_tests(params, here, paper.table(number), tests) for number in SIGNIFICANCE_TABLES]
     return [*tables, _every_cell(params, here, root)]
 
@@ -177,35 +185,32 @@ def _meta(root: Path, task: str) -> dict[str, Any] | None:
 # --- tables of metrics ---------------------------------------------------------------------------
 
 
-def _metrics(params: Params, here: Cells, table: published.Table) -> ReportTable:
+def _metrics(params: Params, here: Cells, table: published.Table, root: Path) -> ReportTable:
     """A table whose cells are metrics of (task, method); rows of other tasks are left out."""
+    forms = best_forms(params, root)
+    timed = timing(root)
     lines = []
     for row in table.rows:
         for column in table.columns:
             target = table.target(row.key, column.key)
             if target.task not in params.tasks or column.key not in row.cells:
                 continue
+            target = _of_best_form(target, forms)
             printed = row.cells[column.key]
-            lines.append(_metric_line(here, row.label, column, target, printed))
-    for task, column in dict.fromkeys((t.task, c) for t, c in _targets(table)):
-        records = here.get((str(task), CONTROL), ())
-        found = values(records, str(column.metric), column.unit)
-        if found and column.eta is None:
-            ours = stats.summary(found)
-            lines.append(
-                Line(
-                    "CE3: IBMA's network without a bound (control)",
-                    _measure(task, column.label),
-                    "",
-                    *_ours(ours, column.unit),
-                    "",
-                    *_interval(ours, column.unit),
-                    "control",
-                    f"runs/{task}/{CONTROL}",
-                )
-            )
+            if target.metric == TIMED:
+                lines.append(_time_line(timed, row.label, column, target, printed))
+            else:
+                lines.append(_metric_line(here, row.label, column, target, printed))
+    controls = {CONTROL: "CE3: IBMA's network without a bound (control)"}
+    if table.number == 6:
+        controls |= ADDED
+    for method, label in controls.items():
+        for task, column in dict.fromkeys((str(t.task), c) for t, c in _targets(table)):
+            lines += _control_lines(here, timed, label, method, task, column)
     twin = any(r.source == "twin" for t, _ in _targets(table) for r in _of_task(here, t.task))
     tasks = dict.fromkeys(target.task for target, _ in _targets(table))
+    notes = [note for task in tasks for note in _label_notes(here, task)]
+    notes += _method_notes(params, table, forms, timed)
     return ReportTable(
         f"{table.number:02d}",
         f"Table {table.number}: {table.title}",
@@ -213,8 +218,112 @@ def _metrics(params: Params, here: Cells, table: published.Table) -> ReportTable
         table.unit,
         twin,
         tuple(lines),
-        tuple(note for task in tasks for note in _label_notes(here, task)),
+        tuple(notes),
     )
+
+
+def best_forms(params: Params, root: Path) -> dict[str, str]:
+    """Task -> the form of MIB with the best five-fold score inside train (never on test)."""
+    best = {}
+    for task in params.tasks:
+        scores = {}
+        for form in MIB_FORMS:
+            path = root / "data/tune" / task / f"{form}.json"
+            if path.exists():
+                choices = json.loads(path.read_text())["choices"]
+                scores[form] = sum(choice["score"] or 0.0 for choice in choices)
+        if scores:
+            best[task] = max(scores, key=lambda form: scores[form])
+    return best
+
+
+def _of_best_form(target: published.Target, forms: Mapping[str, str]) -> published.Target:
+    """MIB's row shows its best form."""
+    if target.method != MIB:
+        return target
+    return replace(target, method=forms.get(str(target.task), MIB_FORMS[0]))
+
+
+def timing(root: Path) -> dict[str, Any]:
+    """What stage `timing` wrote; empty when it has not run."""
+    path = root / "data/timing.json"
+    return dict(json.loads(path.read_text())) if path.exists() else {}
+
+
+def _time_line(
+    timed: Mapping[str, Any],
+    row: str,
+    column: published.Column,
+    target: published.Target,
+    printed: published.Cell | None,
+) -> Line:
+    """Median minutes per epoch with quartiles; the method in `target` may be a control's."""
+    measure = _measure(target.task, column.label)
+    shown = "" if printed is None else _number(printed, "minutes")
+    found = (
+        timed.get("methods", {}).get(target.method) if timed.get("task") == target.task else None
+    )
+    if found is None:
+        return Line(row, measure, shown, "", "", "", "", "not run: not timed in this profile", "")
+    median, low, high = (found[name] / 60.0 for name in ("median", "low", "high"))
+    twin = timed["source"] == "twin"
+    verdict = "no verdict: TWIN" if twin else "no verdict: another device"
+    return Line(
+        row,
+        measure,
+        shown,
+        f"median {median:.5f} (quartiles {low:.5f} to {high:.5f})",
+        str(timed["rounds"]),
+        "",
+        "",
+        "control" if printed is None else verdict,
+        "data/timing.json",
+    )
+
+
+def _control_lines(
+    here: Cells,
+    timed: Mapping[str, Any],
+    label: str,
+    method: str,
+    task: str,
+    column: published.Column,
+) -> list[Line]:
+    """A row of ours under one column of the paper; nothing where there is no record."""
+    if column.metric == TIMED:
+        target = published.Target(task, method, TIMED, None)
+        line = _time_line(timed, label, column, target, None)
+        return [line] if line.ours else []
+    found = values(here.get((task, method), ()), str(column.metric), column.unit)
+    if not found or column.eta is not None:
+        return []
+    ours = stats.summary(found)
+    printed = _ours(ours, column.unit)
+    interval = _interval(ours, column.unit)
+    measure, records = _measure(task, column.label), f"runs/{task}/{method}"
+    return [Line(label, measure, "", *printed, "", *interval, "control", records)]
+
+
+def _method_notes(
+    params: Params, table: published.Table, forms: Mapping[str, str], timed: Mapping[str, Any]
+) -> Iterator[str]:
+    """What a reader must know of some rows."""
+    targets = [target for target, _ in _targets(table) if target.task in params.tasks]
+    methods = {target.method for target in targets}
+    if MIB in methods:
+        chosen = ", ".join(
+            f"{t}: {forms[t]}" for t in dict.fromkeys(str(t.task) for t in targets) if t in forms
+        )
+        yield f"MIB is the best of E-, L- and C-MIB by the five-fold score inside train ({chosen})."
+    for method, name in OUR_READING.items():
+        if method in methods:
+            yield f"{name} is our reading of its abstract; no code or text was to be had."
+    if timed and any(target.metric == TIMED for target in targets):
+        yield (
+            f"Times: median of {timed['rounds']} epochs after warm-up, all methods in turn in one "
+            f"process on {timed['device']} with {timed['threads']} thread(s); one epoch includes "
+            "the refresh of centroids and Q."
+        )
 
 
 def _label_notes(here: Cells, task: str | None) -> Iterator[str]:
