@@ -99,6 +99,43 @@ def test_table_8_shows_only_the_eta_that_was_run(project):
     assert "eta=0.3" in verdicts["crema_d: eta = 0.3"]
 
 
+def test_times_come_from_the_timing_stage(project):
+    summary = {"median": 6.0, "low": 5.4, "high": 6.6, "seconds": [5.4, 6.0, 6.6]}
+    timed = {"task": "crema_d", "source": "twin", "device": "cpu", "threads": 1, "rounds": 3}
+    before = next(x for x in lines(project, "09") if x.measure.endswith("epoch"))
+    assert before.verdict == "not run: not timed in this profile"
+    methods = {"concat": summary, "ce3": summary}
+    record.write_json(project / "data/timing.json", timed | {"methods": methods})
+    after = [x for x in lines(project, "09") if x.measure.endswith("epoch")]
+    assert after[0].row.startswith("Concat") and after[0].published == "1.5"
+    assert after[0].ours == "median 0.10000 (quartiles 0.09000 to 0.11000)"
+    assert after[0].verdict == "no verdict: TWIN"
+    assert after[-1].row.startswith("CE3") and after[-1].verdict == "control"
+    table = next(t for t in tables.build(PROFILE, project) if t.key == "09")
+    assert any("median of 3 epochs after warm-up" in note for note in table.notes)
+
+
+def test_mib_is_its_best_form_by_the_score_inside_train(project):
+    for form, score, test in (("mib_e", 0.5, 0.9), ("mib_l", 0.7, 0.4), ("mib_c", 0.6, 0.8)):
+        choice = {"choices": [{"score": score}]}
+        record.write_json(project / f"data/tune/crema_d/{form}.json", choice)
+        one = replace(fake("crema_d", "concat", 0), method=form, metrics={"accuracy": test})
+        one.write(project / "runs/crema_d" / form)
+    line = row(project, "02", "MIB")
+    assert line.ours == "40.0" and line.records == "runs/crema_d/mib_l"
+    table = next(t for t in tables.build(PROFILE, project) if t.key == "02")
+    assert any("crema_d: mib_l" in note for note in table.notes)
+    assert any(note.startswith("DCLF is our reading") for note in table.notes)
+
+
+def test_table_6_shows_the_bounds_and_ours_beside_them(project):
+    for method in ("ibma_plugin", "ibma_vib"):
+        replace(fake("crema_d", "ibma", 0), method=method).write(project / "runs/crema_d" / method)
+    rows = [line.row for line in lines(project, "06") if line.ours]
+    assert any(name.startswith("VIB") for name in rows)
+    assert any(name.startswith("Plug-in IB") for name in rows)
+
+
 def test_the_control_stands_in_every_table_of_metrics(project):
     for key in ("02", "04", "05"):
         assert any(line.verdict == "control" for line in lines(project, key))
