@@ -16,7 +16,7 @@ DOORS = sorted((ROOT / "stages").glob("*.py"))
 # a module may import the modules before it, never one after it
 LAYERS = (
     *("errors", "doors", "params"),
-    *("datasets", "twins", "fetch", "media", "store"),
+    *("expression", "sections", "datasets", "twins", "fetch", "media", "store"),
     *("encoders", "tasks", "bounds", "dependence", "centroids", "methods"),
     *("record", "train", "tune", "timing", "cells"),
     *("stats", "published", "tables", "figures", "tracking", "audit", "report"),

@@ -1,0 +1,242 @@
+"""Cancer as anomaly: Visium slices of healthy breast (train), her2st sections of tumours (test).
+
+Layout: `hNB/V03.h5ad` .. `hNB/V10.h5ad` as CELLxGENE publishes them (schema 7.1.0, spatial), and
+`her2st/` as almaan/her2st@85df741. The paper's 10x-hNB-A..H are V03..V10 and 10x-hBC-A..D are A1,
+B1, C1, D1 (wqlzuel/MEATRD@9f8eee2, build_datasets.py). Modalities are expression (the genes that
+vary most in the first healthy slice) and a patch of the stained section around the spot.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.spatial import cKDTree
+
+from ibma import expression, sections
+from ibma.datasets import Card, Counts, Dropped, Remote, Sample
+from ibma.errors import IbmaError
+
+HEALTHY = {f"V{number:02d}": f"10x-hNB-{letter}" for number, letter in enumerate("ABCDEFGH", 3)}
+TUMOURS = {
+    "A1": ("10x-hBC-A", "9769_C1_HE_small.jpg"),
+    "B1": ("10x-hBC-B", "BT10737_C1_HE.jpg"),
+    "C1": ("10x-hBC-C", "5714_HE_BT_C1.jpg"),
+    "D1": ("10x-hBC-D", "10426_HE_BT_C1.jpg"),
+}
+# A patch shows 100 um of tissue: the distance of Visium's spots, half that of her2st's array.
+HALF_UNIT = 0.5
+
+CARD = Card(
+    title="10x-hNB and 10x-hBC (breast tissue)",
+    kind="one_class",
+    classes=("normal", "anomalous"),
+    modalities={"expression": "expression", "image": "image"},
+    licence="healthy slices CC BY 4.0; her2st has no licence file: cite, do not redistribute",
+    access="open",
+    paper=Counts(18_183, 1_123),
+    official=Counts(None, 1_123),
+    cite="T. Kumar et al., A spatially resolved single-cell genomic atlas of the adult human "
+    "breast, Nature 620, 2023. A. Andersson et al., Spatial deconvolution of HER2-positive breast "
+    "cancer delineates tumor-associated cell type interactions, Nature Communications 12, 2021.",
+    how_to_get=(
+        "open https://cellxgene.cziscience.com/collections/4195ab4c-20bd-4cd3-8b3d-65601277e731, "
+        "download the .h5ad of each Visium section V03 .. V10 (assay Visium, section name in the "
+        "title) and save it as data/raw/tissue/hNB/<section>.h5ad; `dvc repro download@tissue` "
+        "fetches her2st"
+    ),
+    notes=(
+        "Paper C.1 says eight cancer slices 10x-hBC-A-D: there are four. her2st is legacy Spatial "
+        "Transcriptomics, not 10x Visium.",
+        "1,123 test spots are the sections' 346 + 295 + 176 + 306; 18,183 training spots could "
+        "not be checked here: it should be the sum of V03..V10's spots on tissue.",
+        "Anomalous is invasive cancer and cancer in situ; undetermined spots count as normal, "
+        "which is what the paper's F1 at chance level implies.",
+        "CELLxGENE's links expire and its table of sections is not known here, so the h5ad are "
+        "placed by hand. Nobody publishes checksums of them or of the four H&E pictures.",
+        "IBMA_MIRROR holds no H&E picture of the test sections: unset it to fetch them. Without "
+        "them the loader stops, since zeros for every test image would be another experiment.",
+        "A spot on tissue without a single count is kept, without expression.",
+        "A patch is 100 um wide on both platforms. CHOICE: the literature cuts a number of pixels.",
+        "F1 takes the true share of anomalies as its threshold, as the literature does.",
+    ),
+)
+_PICTURES = {name: f"data/ST-imgs/{name[0]}/{name}/{file}" for name, (_, file) in TUMOURS.items()}
+FILES = (
+    *(
+        Remote(*file)
+        for file in sections.files(tuple(TUMOURS), ("ST-cnts", "ST-pat", "ST-spotfiles"))
+    ),
+    *(Remote(sections.ADDRESS + path, None, f"her2st/{path}") for path in _PICTURES.values()),
+)
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """Spots of one slice in one order: names, counts, patches, and 0/1 labels."""
+
+    name: str
+    group: str
+    split: str
+    spots: Sequence[str]
+    counts: expression.Counts
+    patches: Sequence[NDArray[np.uint8]]
+    labels: Sequence[int]
+
+
+def samples(raw: Path, *, on_bad: str = "stop", n_genes: int = 3000) -> Iterator[Sample | Dropped]:
+    """Walk V03..V10, then A1..D1; group = the paper's name of the slice.
+
+    n_genes: length of the expression vector; genes are chosen on V03, without labels.
+
+    Raises IbmaError naming the file: a slice or table that is missing or malformed, counts that
+    are not raw, spots outside their picture, fewer than n_genes common genes, and (on_bad="stop")
+    a test spot without label.
+    """
+    slices = [_healthy(raw / f"hNB/{name}.h5ad", group) for name, group in HEALTHY.items()]
+    found = [sections.read(raw, name) for name in TUMOURS]
+    for spot in sections.unlabelled(found, on_bad):
+        yield Dropped(spot, "no label")
+    slices += [_tumour(raw, section) for section in found]
+    tables = expression.panel([part.counts for part in slices], n_genes)
+    for part, rows in zip(slices, tables, strict=True):
+        for spot, row, patch, label in zip(
+            part.spots, rows, part.patches, part.labels, strict=True
+        ):
+            parts = {"expression": row, "image": patch}
+            yield Sample(f"{part.name}/{spot}", part.split, part.group, label, parts)
+
+
+# --- healthy slices ------------------------------------------------------------------------------
+
+
+def _healthy(path: Path, group: str) -> _Slice:
+    if not path.exists():
+        raise IbmaError(f"{path}: missing: {CARD.how_to_get}")
+    try:
+        with h5py.File(path) as file:
+            tissue = np.flatnonzero(_column(file, "obs", "in_tissue").astype(int))
+            names = _column(file, "obs", file["obs"].attrs["_index"])[tissue]
+            return _Slice(
+                path.stem,
+                group,
+                "train",
+                [str(name) for name in names],
+                _raw_counts(path, file, tissue),
+                _hires_patches(path, file, tissue),
+                [0] * len(tissue),
+            )
+    except (OSError, KeyError, IndexError, ValueError) as error:
+        raise IbmaError(
+            f"{path}: not the h5ad of a Visium section ({str(error).splitlines()[0]}): "
+            f"{CARD.how_to_get}"
+        ) from None
+
+
+def _column(file: h5py.File, table: str, name: str) -> NDArray[Any]:
+    """A column of obs or var: plain, or categories and their codes."""
+    column = file[table][name]
+    if isinstance(column, h5py.Group):
+        return np.asarray(_values(column["categories"])[column["codes"][()]])
+    return _values(column)
+
+
+def _values(stored: h5py.Dataset) -> NDArray[Any]:
+    is_text = h5py.check_string_dtype(stored.dtype) is not None
+    return np.asarray(stored.asstr()[()] if is_text else stored[()])
+
+
+def _raw_counts(path: Path, file: h5py.File, rows: NDArray[np.int64]) -> expression.Counts:
+    """Counts are in raw.X where X is normalised; genes go by symbol, the index holds Ensembl's."""
+    root = "raw/" if "raw" in file else ""
+    stored = file[f"{root}X"]
+    genes = _column(file, f"{root}var", "feature_name")
+    if isinstance(stored, h5py.Group):
+        parts = (stored["data"][()], stored["indices"][()], stored["indptr"][()])
+        values = sparse.csr_matrix(parts, shape=stored.attrs["shape"])[rows]
+    else:
+        values = sparse.csr_matrix(stored[()][rows])
+    if (values.data < 0).any() or (values.data % 1 != 0).any():
+        raise IbmaError(f"{path}: {root}X holds other than whole counts: use the file with raw.X")
+    return expression.Counts([str(gene) for gene in genes], values)
+
+
+def _hires_patches(path: Path, file: h5py.File, rows: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
+    """Patches as wide as the spots are apart, cut from the reduced picture.
+
+    `uns/spatial` holds the flag `is_single` beside the one library. Centres are in pixels of the
+    full picture, `tissue_hires_scalef` leads to the reduced one.
+    """
+    entries = file["uns/spatial"].values()
+    libraries = [entry for entry in entries if isinstance(entry, h5py.Group)]
+    if len(libraries) != 1:
+        raise IbmaError(
+            f"{path}: uns/spatial has {len(libraries)} libraries, expected 1: {CARD.how_to_get}"
+        )
+    picture = libraries[0]["images/hires"][()]
+    if picture.ndim != 3 or picture.dtype != np.uint8:
+        raise IbmaError(
+            f"{path}: images/hires is {picture.dtype} {list(picture.shape)}, expected uint8 "
+            "[height, width, 3 or 4]: use the file as CELLxGENE publishes it"
+        )
+    centres = file["obsm/spatial"][()] * libraries[0]["scalefactors/tissue_hires_scalef"][()]
+    apart, _ = cKDTree(centres).query(centres, k=2)
+    return _patches(path, picture[:, :, :3], centres[rows], float(np.median(apart[:, 1])))
+
+
+# --- tumour sections -----------------------------------------------------------------------------
+
+
+def _tumour(raw: Path, section: sections.Section) -> _Slice:
+    group, _ = TUMOURS[section.name]
+    path = raw / "her2st" / _PICTURES[section.name]
+    centres, unit = sections.pixels(raw, section)
+    patches = _patches(path, _picture(path), centres, HALF_UNIT * unit)
+    labels = [int(cancer) for cancer in section.cancer]
+    return _Slice(section.name, group, "test", section.spots, section.counts, patches, labels)
+
+
+def _picture(path: Path) -> NDArray[np.uint8]:
+    """RGB as shown: EXIF orientation applied (it is 1, nothing to do, in the six that we saw)."""
+    from PIL import Image, ImageOps
+
+    if not path.exists():
+        raise IbmaError(
+            f"{path}: missing: unset IBMA_MIRROR, which lacks it, and run "
+            "`dvc repro download@tissue`"
+        )
+    try:
+        with warnings.catch_warnings():
+            # 92 megapixels are just above what Pillow takes for an attack
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as picture:
+                return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+    except (OSError, Image.DecompressionBombError) as error:
+        raise IbmaError(
+            f"{path}: cannot be decoded ({error}): delete it and run `dvc repro download@tissue`"
+        ) from None
+
+
+def _patches(
+    path: Path, picture: NDArray[np.uint8], centres: NDArray[np.float64], side: float
+) -> list[NDArray[np.uint8]]:
+    """Squares [S, S, 3] around the centres (x, y), black beyond the edge of the picture."""
+    height, width, _ = picture.shape
+    outside = ((centres < 0) | (centres >= (width, height))).any(axis=1)
+    if outside.any():
+        x, y = centres[outside][0]
+        raise IbmaError(
+            f"{path}: a spot at ({x:.0f}, {y:.0f}) lies outside the picture of {width} x {height} "
+            "pixels: picture and coordinates do not belong together, fetch both again"
+        )
+    half = max(1, round(side / 2))
+    framed = np.pad(picture, ((half, half), (half, half), (0, 0)))
+    corners = centres.round().astype(int)  # the frame moves the centre by `half`
+    return [framed[y : y + 2 * half, x : x + 2 * half].copy() for x, y in corners]
