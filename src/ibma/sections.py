@@ -156,13 +156,13 @@ def _counts(path: Path) -> tuple[list[str], Counts]:
     try:
         with gzip.open(path, "rt", encoding="utf-8") as file:
             genes = file.readline().rstrip("\n").split("\t")[1:]
-            rows = [line.rstrip("\n").split("\t", 1) for line in file]
+            rows = [line.rstrip("\n").partition("\t") for line in file]
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise IbmaError(
             f"{path}: broken ({error}): delete it and run `dvc repro download`"
         ) from None
     values = np.zeros((len(rows), len(genes)), dtype=np.int32)
-    for value, (spot, cells) in zip(values, rows, strict=True):
+    for value, (spot, _, cells) in zip(values, rows, strict=True):
         if re.fullmatch(r"\d+x\d+", spot) is None:
             raise IbmaError(f"{path}: row '{spot}': expected <column>x<row>: fetch it again")
         if re.fullmatch(r"\d+(\t\d+)*", cells) is None or cells.count("\t") + 1 != len(genes):
@@ -171,7 +171,7 @@ def _counts(path: Path) -> tuple[list[str], Counts]:
                 "the release"
             )
         value[:] = np.fromstring(cells, dtype=np.int32, sep="\t")
-    return [spot for spot, _ in rows], Counts(genes, sparse.csr_matrix(values))
+    return [spot for spot, _, _ in rows], Counts(genes, sparse.csr_matrix(values))
 
 
 def _labels(path: Path) -> dict[str, str]:
