@@ -62,7 +62,9 @@ CARD = Card(
         "CELLxGENE's links expire and its table of sections is not known here, so the h5ad are "
         "placed by hand. Nobody publishes checksums of them or of the four H&E pictures.",
         "IBMA_MIRROR holds no H&E picture of the test sections: unset it to fetch them. Without "
-        "them the loader stops, since zeros for every test image would be another experiment.",
+        "them the loader stops, since zeros for every test image would be another experiment. The "
+        "release's app/www/imgs/A1_HE_image_dark.png is no stand-in: blackened, with the "
+        "pathologist's outlines in a corner.",
         "A spot on tissue without a single count is kept, without expression.",
         "A patch is 100 um wide on both platforms. CHOICE: the literature cuts a number of pixels.",
         "F1 takes the true share of anomalies as its threshold, as the literature does.",
