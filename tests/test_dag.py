@@ -46,3 +46,10 @@ def test_cells_have_cached_persistent_outputs_only():
 def test_every_stage_has_its_door():
     doors = {path.stem for path in (ROOT / "stages").glob("*.py")}
     assert doors == set(STAGES)
+
+
+def test_timing_depends_on_every_method_and_on_what_training_runs():
+    shared = {name for name in record.SHARED_CODE if not name.startswith(("methods/", "record"))}
+    code = {f"src/ibma/{name}" for name in (*shared, "methods", "timing.py")}
+    data = {"data/features/${timing.task}", "data/centroids/${timing.task}"}
+    assert set(STAGES["timing"]["deps"]) == code | data | {"stages/timing.py"}

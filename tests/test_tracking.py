@@ -34,7 +34,7 @@ def record(method, seed, accuracy=0.5):
         "params": {"lr": 0.001},
         "metrics": {"accuracy": accuracy, "auc/Lung Opacity": None},
         "ib": {"left": -0.01, "fused": 0.2},
-        "history": {"task": [1.5, 0.75], "ibb/left": [0.2, 0.1]},
+        "history": {"task": [1.5, 0.75], "ibb/left|right": [0.2, 0.1]},
         "volatile": {
             "device": "cpu",
             "seconds_per_epoch": [0.1, 0.1],
@@ -118,6 +118,7 @@ def test_run_holds_what_the_record_holds(root):
     assert "auc/Lung Opacity" not in run.data.metrics
     loss = client(root).get_metric_history(run_id, "loss/task")
     assert [(point.step, point.value) for point in loss] == [(1, 1.5), (2, 0.75)]
+    assert run.data.metrics["loss/ibb/left given right"] == 0.1
     assert run.info.end_time - run.info.start_time == 9000 and run.info.status == "FINISHED"
     names = {item.path for item in client(root).list_artifacts(run_id)}
     assert names == {"seed_1.json", "history.png"}

@@ -201,7 +201,12 @@ def _metrics(record: Record, when: int) -> list[Metric]:
     series["seconds_per_epoch"] = record.volatile.get("seconds_per_epoch") or []
     points = [(key, value, 0) for key, value in final.items()]
     points += [(key, v, step) for key, values in series.items() for step, v in enumerate(values, 1)]
-    return [Metric(key, float(v), when, step) for key, v, step in points if v is not None]
+    return [Metric(_name(key), float(v), when, step) for key, v, step in points if v is not None]
+
+
+def _name(key: str) -> str:
+    """A metric's name without the bar of `ibb/<j>|<j'>`, which MLflow refuses."""
+    return key.replace("|", " given ")
 
 
 def _artefacts(client: MlflowClient, run_id: str, path: Path, record: Record) -> None:
