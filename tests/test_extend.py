@@ -74,6 +74,7 @@ def copy_of_the_project(tmp_path: Path) -> Path:
     values["methods"] = {"mean": {"scale": 2.0}}
     values["variants"] = {"ibma": {}}
     values["seeds"] = 1
+    values["timing"]["task"] = "parity"
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     return tmp_path
 
