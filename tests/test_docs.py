@@ -1,15 +1,18 @@
 """docs/methods.md says what the docstrings say."""
 
+from pathlib import Path
+
 import pytest
 
 from ibma import docs, methods
 from ibma.methods.ibma import BOUNDS
 
-GOLDEN = {path.stem for path in (docs.Path(__file__).parent / "golden").glob("*.npz")}
+HERE = Path(__file__).parent
+GOLDEN = {path.stem for path in (HERE / "golden").glob("*.npz")}
 
 
 def test_the_committed_page_is_the_generated_one():
-    page = docs.Path(__file__).parent.parent / docs.METHODS
+    page = HERE.parent / docs.METHODS
     assert page.read_text(encoding="utf-8") == docs.methods_page(), "run `ibma docs` and commit"
 
 

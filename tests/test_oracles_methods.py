@@ -4,12 +4,11 @@ Weights are mapped into our modules; tolerance 1e-8 in float64.
 """
 
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from test_oracles_baselines import build
+from test_oracles_baselines import GOLDEN, build, oracle
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,13 +16,6 @@ from ibma import bounds, dependence, methods, tasks
 from ibma.methods import dclf, dmib, mcib, misa, mmib, mmrlib
 from ibma.methods.ibma import AlemiVIB, DaiVIB
 from ibma.store import Batch
-
-GOLDEN = Path(__file__).parent / "golden"
-
-
-def oracle(name: str) -> dict[str, Tensor]:
-    with np.load(GOLDEN / f"{name}.npz") as stored:
-        return {key: torch.from_numpy(np.asarray(stored[key])) for key in stored}
 
 
 def same(got: Tensor | float, expected: Tensor) -> None:
@@ -66,34 +58,23 @@ def test_bigated_equals_the_official_gate_of_audio_on_pictures():
 # --- MISA ----------------------------------------------------------------------------------------
 
 
-def test_misa_discrepancy_and_gradients():
-    values = oracle("misa_cmd_k2")
-    a, b = leaf(values["x1"]), leaf(values["x2"])
-    got = dependence.cmd(a, b, int(values["n_moments"]))
+@pytest.mark.parametrize(
+    ("name", "first", "second", "loss"),
+    [
+        ("misa_cmd_k2", "x1", "x2", lambda a, b: dependence.cmd(a, b, moments=2)),
+        ("misa_diff", "x1", "x2", misa.overlap),
+        # the target of the reconstruction keeps its gradient
+        ("misa_recon_mse", "pred", "real", lambda a, b: misa.reconstruction([a], [b])),
+    ],
+)
+def test_misa_losses_and_gradients(name, first, second, loss):
+    values = oracle(name)
+    a, b = leaf(values[first]), leaf(values[second])
+    got = loss(a, b)
     got.backward()
     same(got.detach(), values["expected"])
-    same(a.grad, values["grad_x1"])
-    same(b.grad, values["grad_x2"])
-
-
-def test_misa_overlap_and_gradients():
-    values = oracle("misa_diff")
-    a, b = leaf(values["x1"]), leaf(values["x2"])
-    got = misa.overlap(a, b)
-    got.backward()
-    same(got.detach(), values["expected"])
-    same(a.grad, values["grad_x1"])
-    same(b.grad, values["grad_x2"])
-
-
-def test_misa_reconstruction_keeps_the_targets_gradient():
-    values = oracle("misa_recon_mse")
-    rebuilt, target = leaf(values["pred"]), leaf(values["real"])
-    got = misa.reconstruction([rebuilt], [target])
-    got.backward()
-    same(got.detach(), values["expected"])
-    same(rebuilt.grad, values["grad_pred"])
-    same(target.grad, values["grad_real"])
+    same(a.grad, values[f"grad_{first}"])
+    same(b.grad, values[f"grad_{second}"])
 
 
 def test_misa_aggregates_of_three_modalities():

@@ -222,9 +222,9 @@ class InputVectors:
         return int(self.array.shape[1])
 
     def __getitem__(self, index: Tensor) -> Tensor:
-        """Rows `index` (store rows, [B]) as [B, R], on the device of `index`."""
-        rows = torch.from_numpy(np.ascontiguousarray(self.array[index.cpu().numpy()]))
-        return ((rows - self.mean) / self.scale).to(index.device)
+        """Rows `index` (store rows, [B]) as [B, R]; both on the CPU."""
+        rows = torch.from_numpy(np.ascontiguousarray(self.array[index.numpy()]))
+        return (rows - self.mean) / self.scale
 
 
 def pseudo_classes(
@@ -283,11 +283,9 @@ class InputAssignments:
             name: InputVectors.over(vectors_file(folder, name), train.index)
             for name in features.modalities
         }
-        pseudo = None
-        systems = task.systems(train.labels())
-        if task.kind == "one_class":
-            pseudo = pseudo_classes(vectors, train.index, classes)
-            systems = one_hot_systems(pseudo)[train.index]
+        one_class = task.kind == "one_class"
+        pseudo = pseudo_classes(vectors, train.index, classes) if one_class else None
+        systems = class_systems(task, train.labels(), pseudo, torch.from_numpy(train.index))
         prior = bounds.priors(systems)
         phi, u = {}, {}
         for name, modality in features.modalities.items():
@@ -334,9 +332,16 @@ class InputAssignments:
             return cls(parts["phi"], u, torch.from_numpy(file["prior"]), vectors, pseudo)
 
 
-def one_hot_systems(pseudo: Tensor) -> Tensor:
-    """Pseudo-classes [n] as class systems [n, 1, K]."""
-    return F.one_hot(pseudo).unsqueeze(1).float()
+def class_systems(task: Task, y: Tensor, pseudo: Tensor | None, index: Tensor) -> Tensor:
+    """One-hot class systems [B, G, K] of some rows: their labels, or their pseudo-classes.
+
+    y: labels of the rows. pseudo: pseudo-class of every row of the store, None where labels serve.
+    index: the rows, [B], on the CPU.
+    """
+    if pseudo is None:
+        return task.systems(y)
+    one_hot = F.one_hot(pseudo[index], int(pseudo.max()) + 1)
+    return one_hot.unsqueeze(1).float().to(y.device)
 
 
 def vectors_path(folder: Path, name: str) -> Path:

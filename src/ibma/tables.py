@@ -121,7 +121,10 @@ def build(params: Params, root: Path) -> list[ReportTable]:
     paper = published.load()
     tests = significance_rows(root)
     tables = [_sizes(params, root, paper)]
-    tables += [_metrics(params, here, paper.table(number), root) for number in METRIC_TABLES]
+    forms, timed = best_forms(params, root), _stored(root / "data/timing.json", {})
+    tables += [
+        _metrics(params, here, paper.table(number), forms, timed) for number in METRIC_TABLES
+    ]
     tables += [_tests(params, here, paper.table(number), tests) for number in SIGNIFICANCE_TABLES]
     return [*tables, _every_cell(params, here, root)]
 
@@ -178,17 +181,29 @@ def _count(row: str, measure: str, printed: float | None, ours: int) -> Line:
 
 
 def _meta(root: Path, task: str) -> dict[str, Any] | None:
-    path = root / "data/features" / task / "meta.json"
-    return dict(json.loads(path.read_text())) if path.exists() else None
+    meta: dict[str, Any] | None = _stored(root / "data/features" / task / "meta.json", None)
+    return meta
+
+
+def _stored(path: Path, otherwise: Any) -> Any:
+    """What a stage wrote as JSON; `otherwise` where it has not run."""
+    return json.loads(path.read_text()) if path.exists() else otherwise
 
 
 # --- tables of metrics ---------------------------------------------------------------------------
 
 
-def _metrics(params: Params, here: Cells, table: published.Table, root: Path) -> ReportTable:
-    """A table whose cells are metrics of (task, method); rows of other tasks are left out."""
-    forms = best_forms(params, root)
-    timed = timing(root)
+def _metrics(
+    params: Params,
+    here: Cells,
+    table: published.Table,
+    forms: Mapping[str, str],
+    timed: Mapping[str, Any],
+) -> ReportTable:
+    """A table whose cells are metrics of (task, method); rows of other tasks are left out.
+
+    forms: `best_forms`. timed: what stage `timing` wrote; empty when it has not run.
+    """
     lines = []
     for row in table.rows:
         for column in table.columns:
@@ -228,10 +243,9 @@ def best_forms(params: Params, root: Path) -> dict[str, str]:
     for task in params.tasks:
         scores = {}
         for form in MIB_FORMS:
-            path = root / "data/tune" / task / f"{form}.json"
-            if path.exists():
-                choices = json.loads(path.read_text())["choices"]
-                scores[form] = sum(choice["score"] or 0.0 for choice in choices)
+            tuned = _stored(root / "data/tune" / task / f"{form}.json", None)
+            if tuned is not None:
+                scores[form] = sum(choice["score"] or 0.0 for choice in tuned["choices"])
         if scores:
             best[task] = max(scores, key=lambda form: scores[form])
     return best
@@ -242,12 +256,6 @@ def _of_best_form(target: published.Target, forms: Mapping[str, str]) -> publish
     if target.method != MIB:
         return target
     return replace(target, method=forms.get(str(target.task), MIB_FORMS[0]))
-
-
-def timing(root: Path) -> dict[str, Any]:
-    """What stage `timing` wrote; empty when it has not run."""
-    path = root / "data/timing.json"
-    return dict(json.loads(path.read_text())) if path.exists() else {}
 
 
 def _time_line(
@@ -453,8 +461,7 @@ def _pairs(
 
 def significance_rows(root: Path) -> list[dict[str, Any]]:
     """What stage `significance` wrote; empty when it has not run."""
-    path = root / "data/significance.json"
-    return list(json.loads(path.read_text())) if path.exists() else []
+    return list(_stored(root / "data/significance.json", []))
 
 
 def _tests(

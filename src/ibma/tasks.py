@@ -27,16 +27,13 @@ Metrics = dict[str, float | None]
 
 
 class Task(Protocol):
-    """One kind of prediction over named classes."""
+    """One kind of prediction over named classes, with what most kinds share."""
+
+    classes: tuple[str, ...]
 
     @property
     def kind(self) -> str:
         """Key of `KINDS`."""
-        ...
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes or labels."""
         ...
 
     @property
@@ -46,16 +43,16 @@ class Task(Protocol):
 
     @property
     def outputs(self) -> int:
-        """Width C of a head's output."""
-        ...
+        """Width C of a head's output: the number of classes or labels."""
+        return len(self.classes)
 
     def head(self, width: int) -> nn.Linear:
         """A fresh last layer, [B, width] -> [B, C]."""
-        ...
+        return nn.Linear(width, self.outputs)
 
     def loss(self, logits: Tensor, y: Tensor) -> Tensor:
-        """logits: [B, C]; y: labels of a batch -> scalar."""
-        ...
+        """logits: [B, C]; y: labels of a batch -> scalar, the mean over the batch."""
+        return self.loss_per_sample(logits, y).mean()
 
     def loss_per_sample(self, logits: Tensor, y: Tensor) -> Tensor:
         """`loss` before its mean over the batch: [B]."""
@@ -102,32 +99,19 @@ class Sphere(nn.Linear):
 
 
 @dataclass(frozen=True)
-class Classify:
+class Classify(Task):
     """One of C classes: cross-entropy (nats, batch mean) and accuracy."""
 
     classes: tuple[str, ...]
     kind: str = "classify"
     selection: str | None = "accuracy"
 
-    @property
-    def outputs(self) -> int:
-        """Number of classes."""
-        return len(self.classes)
-
-    def head(self, width: int) -> nn.Linear:
-        """A linear layer."""
-        return nn.Linear(width, self.outputs)
-
     def target(self, y: Tensor) -> Tensor:
         """Labels as class indices, int64 [n]."""
         return y
 
-    def loss(self, logits: Tensor, y: Tensor) -> Tensor:
-        """logits: [B, C]; y: [B]."""
-        return self.loss_per_sample(logits, y).mean()
-
     def loss_per_sample(self, logits: Tensor, y: Tensor) -> Tensor:
-        """Cross-entropy [B]."""
+        """logits: [B, C]; y: [B] -> cross-entropy [B]."""
         return F.cross_entropy(logits, self.target(y), reduction="none")
 
     def log_probabilities(self, logits: Tensor) -> Tensor:
@@ -195,7 +179,7 @@ class Sentiment(Classify):
 
 
 @dataclass(frozen=True)
-class MultiLabel:
+class MultiLabel(Task):
     """C independent labels: BCE with logits and mean AUROC.
 
     CHOICE: BCE is a mean over batch and labels, not a sum over labels, so that the weights of
@@ -207,21 +191,8 @@ class MultiLabel:
     kind: str = "multilabel"
     selection: str | None = "mauc"
 
-    @property
-    def outputs(self) -> int:
-        """Number of labels."""
-        return len(self.classes)
-
-    def head(self, width: int) -> nn.Linear:
-        """A linear layer."""
-        return nn.Linear(width, self.outputs)
-
-    def loss(self, logits: Tensor, y: Tensor) -> Tensor:
-        """logits: [B, C]; y: float 0/1 [B, C]."""
-        return self.loss_per_sample(logits, y).mean()
-
     def loss_per_sample(self, logits: Tensor, y: Tensor) -> Tensor:
-        """BCE with logits, mean over labels: [B]."""
+        """logits: [B, C]; y: float 0/1 [B, C] -> BCE, mean over labels: [B]."""
         return F.binary_cross_entropy_with_logits(logits, y, reduction="none").mean(1)
 
     def log_probabilities(self, logits: Tensor) -> Tensor:
@@ -242,13 +213,11 @@ class MultiLabel:
         for column, name in enumerate(self.classes):
             result[f"auc/{name}"] = auc(y[:, column].numpy(), logits[:, column].numpy())
         defined = [value for value in result.values() if value is not None]
-        result["mauc"] = float(np.mean(defined)) if defined else None
-        result["mauc_defined"] = float(len(defined))
-        return result
+        return result | {"mauc": mean_defined(defined), "mauc_defined": float(len(defined))}
 
 
 @dataclass(frozen=True)
-class OneClass:
+class OneClass(Task):
     """Anomaly detection from normal samples only: Deep SVDD's one-class objective (Ruff 2018).
 
     y: 0 normal, 1 anomalous; a training split holds 0 only. loss: batch mean of ||o - c||^2, which
@@ -266,12 +235,8 @@ class OneClass:
         """A layer without bias that gives the offset from its centre."""
         return Sphere(width, self.outputs)
 
-    def loss(self, logits: Tensor, y: Tensor) -> Tensor:
-        """logits: offsets [B, outputs]; y: unused, all normal."""
-        return self.loss_per_sample(logits, y).mean()
-
     def loss_per_sample(self, logits: Tensor, y: Tensor) -> Tensor:
-        """Squared distances [B]."""
+        """logits: offsets [B, outputs]; y: unused, all normal -> squared distances [B]."""
         return logits.square().sum(1)
 
     def log_probabilities(self, logits: Tensor) -> Tensor:
@@ -294,8 +259,7 @@ class OneClass:
         for metric, compute in (("auc", auc), ("f1", f1_at_true_rate)):
             values = [compute(truth[groups == name], score[groups == name]) for name in names]
             result |= {f"{metric}/{n}": v for n, v in zip(names, values, strict=True)}
-            defined = [value for value in values if value is not None]
-            result[f"{metric}/mean"] = float(np.mean(defined)) if defined else None
+            result[f"{metric}/mean"] = mean_defined(values)
         return result
 
 
@@ -304,6 +268,12 @@ def accuracy(truth: Tensor, predicted: Tensor) -> float | None:
     from sklearn.metrics import accuracy_score
 
     return float(accuracy_score(truth.numpy(), predicted.numpy())) if len(truth) else None
+
+
+def mean_defined(values: Sequence[float | None]) -> float | None:
+    """Arithmetic mean of the values that are defined; None without any."""
+    defined = [value for value in values if value is not None]
+    return float(np.mean(defined)) if defined else None
 
 
 def auc(truth: NDArray[Any], score: NDArray[Any]) -> float | None:

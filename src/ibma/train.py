@@ -24,7 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ibma import bounds, methods, record, tasks
-from ibma.centroids import Assignment, ClassSums, InputAssignments, file_name, one_hot_systems
+from ibma.centroids import Assignment, ClassSums, InputAssignments, class_systems, file_name
 from ibma.errors import IbmaError
 from ibma.store import Batch, Features, Rows, TrainingSet
 
@@ -266,22 +266,17 @@ def centre_spheres(model: methods.Method, batches: Iterable[Batch]) -> None:
         return
     outputs: dict[tasks.Sphere, list[Tensor]] = {sphere: [] for sphere in spheres}
     hooks = [
-        sphere.register_forward_hook(lambda this, _, out: outputs[this].append(_row_sums(out)))
+        sphere.register_forward_hook(
+            lambda this, _, out: outputs[this].append(out.float().flatten(0, -2))
+        )
         for sphere in spheres
     ]
     for batch in batches:
         model(batch.x)
     for hook in hooks:
         hook.remove()
-    for sphere, sums in outputs.items():
-        total = torch.stack(sums).sum(0)
-        sphere.centre_on(total[:-1] / total[-1])
-
-
-def _row_sums(out: Tensor) -> Tensor:
-    """Sum over rows of [..., C], with their number behind it: [C + 1]."""
-    rows = out.float().flatten(0, -2)
-    return torch.cat([rows.sum(0), rows.new_tensor([len(rows)])])
+    for sphere, rows in outputs.items():
+        sphere.centre_on(torch.cat(rows).mean(0))
 
 
 def save_atomically(state: object, path: Path) -> None:
@@ -326,7 +321,10 @@ def ib_losses(
     """
     train, test = cell.features.training(run), cell.features.test(run)
     inputs = cell.inputs(run)
-    systems, truth = (_systems(cell, inputs, rows) for rows in (train, test))
+    systems, truth = (
+        class_systems(cell.task, rows.labels(), inputs.pseudo, torch.from_numpy(rows.index))
+        for rows in (train, test)
+    )
     _, train_features = predict(model, train, cell.device)
     phi = {}
     for name, value in train_features.items():
@@ -343,13 +341,6 @@ def ib_losses(
     }
     result["fused"] = float(bounds.ib_fused(phi["fused"], list(phi_x.values()), truth))
     return result | {f"u/{name}": value for name, value in inputs.u.items()}
-
-
-def _systems(cell: Cell, inputs: InputAssignments, rows: Rows) -> Tensor:
-    """One-hot class systems [n, G, K] of some rows: labels, or pseudo-classes of one-class data."""
-    if inputs.pseudo is None:
-        return cell.task.systems(rows.labels())
-    return one_hot_systems(inputs.pseudo)[rows.index]
 
 
 def run_seed(

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ibma import encoders
-from ibma.centroids import Assignment, InputVectors, one_hot_systems
+from ibma import bounds, encoders
+from ibma.centroids import Assignment, InputVectors, class_systems
 from ibma.errors import IbmaError
 from ibma.store import Batch
 from ibma.tasks import Task
@@ -68,10 +68,7 @@ class Spec:
 
     def systems_of(self, batch: Batch) -> Tensor:
         """One-hot class systems [B, G, K] of a batch: its labels, or its pseudo-classes."""
-        if self.pseudo is None:
-            return self.task.systems(batch.y)
-        pseudo = one_hot_systems(self.pseudo)[batch.index.cpu()]
-        return pseudo.to(batch.y.device)
+        return class_systems(self.task, batch.y, self.pseudo, batch.index)
 
 
 @dataclass
@@ -237,11 +234,43 @@ class Headed(Fused):
         return terms | {"ce/fused": loss(out.logits, batch.y)}
 
 
-def fusion_of(spec: Spec, kind: str) -> nn.Module:
-    """The shared attention fusion ("shared") or MIB's ("concat")."""
-    if one_of("fusion", kind, ("shared", "concat")) == "concat":
-        return ConcatFusion(len(spec.modalities), spec.width)
-    return Fusion(len(spec.modalities), spec.width, spec.heads)
+class MIBForm(Method):
+    """What E-, L- and C-MIB share; each places its bottlenecks itself.
+
+    TmacMai/Multimodal-Information-Bottleneck@f6d006b. beta: weight of the KLs. fusion: "shared", or
+    "concat" as that code. double_main: the fused task loss counts twice, as there. eval_sample:
+    sample in evaluation too, as there.
+    """
+
+    HIDDEN = 1024
+
+    def __init__(
+        self,
+        spec: Spec,
+        *,
+        beta: float = 1e-3,
+        fusion: str = "shared",
+        double_main: bool = True,
+        eval_sample: bool = False,
+    ) -> None:
+        super().__init__(spec)
+        self.beta, self.main_weight = beta, 1 + double_main
+        self.sample_in_evaluation = eval_sample
+        self.concat = one_of("fusion", fusion, ("shared", "concat")) == "concat"
+
+    def new_bottleneck(self) -> Gaussian:
+        """A Gaussian block of the code's size."""
+        return Gaussian(self.spec.width, self.HIDDEN)
+
+    def new_fusion(self) -> nn.Module:
+        """The fusion that was asked for."""
+        if self.concat:
+            return ConcatFusion(len(self.names), self.spec.width)
+        return Fusion(len(self.names), self.spec.width, self.spec.heads)
+
+    def rate(self, mean: Tensor, std: Tensor) -> Tensor:
+        """Beta times KL to the standard normal, a mean over batch and dimensions -> scalar."""
+        return self.beta * bounds.gaussian_kl(mean.float(), std.float()).mean()
 
 
 def one_of(parameter: str, value: str, allowed: Sequence[str]) -> str:

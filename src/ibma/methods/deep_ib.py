@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ibma import bounds
-from ibma.methods import Fusion, Method, Output, Spec, one_of
+from ibma.methods import FUSED, Fusion, Method, Output, Spec, one_of
 from ibma.store import Batch
 
 SAMPLES = 10
@@ -71,7 +71,7 @@ class Model(Method):
             self.fusion = Fusion(count, spec.width, spec.heads)
         self.head = spec.task.head(hidden // 2 if self.own else spec.width)
         generator = torch.Generator().manual_seed(0)
-        for name, width in {**dict.fromkeys(self.names, bottleneck), "": hidden // 2}.items():
+        for name, width in {**dict.fromkeys(self.names, bottleneck), FUSED: hidden // 2}.items():
             noise = torch.randn(SAMPLES, 1, width, generator=generator)
             self.register_buffer(f"noise_{name}", noise, persistent=False)
 
@@ -91,7 +91,7 @@ class Model(Method):
         if self.training:
             logits = self.head(mean + std * torch.randn_like(std))
         else:
-            logits = self.spec.task.average(self.head(mean + std * self._draw("", std)))
+            logits = self.spec.task.average(self.head(mean + std * self._draw(FUSED, std)))
         return Output(z, mean, logits, extra)
 
     def _draw(self, name: str, like: Tensor) -> Tensor:

@@ -56,8 +56,11 @@ class Bound(nn.Module):
     what two modalities share (`relate`, once in each direction) and what the fused representation
     tells about y (`predict`). align: False drops the terms of single modalities (Table 5).
 
-    undecayed: parameters without weight decay. inner: those that the inner optimiser trains.
+    undecayed: parameters without weight decay. optimiser: of what a bound learns apart from the
+    network, if it does.
     """
+
+    optimiser: torch.optim.Optimizer | None = None
 
     def __init__(self, spec: Spec, align: bool) -> None:
         super().__init__()
@@ -65,7 +68,6 @@ class Bound(nn.Module):
         self.names = tuple(spec.modalities)
         self.places = (*self.names, FUSED)
         self.undecayed: list[nn.Parameter] = []
-        self.inner: list[nn.Parameter] = []
 
     def terms(self, out: Output, batch: Batch) -> dict[str, Tensor]:
         """`compress/<place>`, `relate/<j>|<j'>` and `predict`."""
@@ -90,6 +92,10 @@ class Bound(nn.Module):
     def predict(self, out: Output, batch: Batch) -> Tensor:
         """J(Z, Y). By default minus the task loss: the classifier bound without H(Y)."""
         return -self.spec.task.loss(out.logits, batch.y)
+
+    def input(self, modality: str, batch: Batch) -> Tensor:
+        """X_modality as vectors, [B, R]."""
+        return self.spec.inputs[modality][batch.index].to(batch.y.device)
 
     def refine(self, place: str, value: Tensor, extra: dict[str, Tensor]) -> Tensor:
         """See `methods.Fused.refine`."""
@@ -338,6 +344,8 @@ class CLUB(Contrasted):
     published O(n^2) form, for timing; the value is the same.
     """
 
+    optimiser: torch.optim.Adam
+
     def __init__(
         self, spec: Spec, align: bool, *, pairwise: bool = False, inner_steps: int = 1
     ) -> None:
@@ -350,16 +358,11 @@ class CLUB(Contrasted):
         self.q = nn.ModuleDict(
             {f"{p}|{m}": Estimator(spec.inputs[m].width, spec.width) for p, m in pairs}
         )
-        self.inner = list(self.q.parameters())
-        self.optimiser = torch.optim.Adam(self.inner, lr=1e-3)
+        self.optimiser = torch.optim.Adam(self.q.parameters(), lr=1e-3)
 
     def target(self, place: str, out: Output) -> Tensor:
         """Z as q sees it."""
         return F.layer_norm(representation(place, out), (self.spec.width,))
-
-    def input(self, modality: str, batch: Batch) -> Tensor:
-        """X as q sees it."""
-        return self.spec.inputs[modality][batch.index].to(batch.y.device)
 
     def inner_step(self, out: Output, batch: Batch) -> None:
         """Fit every q to this batch."""
@@ -390,9 +393,7 @@ class HSIC(Bound):
 
     def compress(self, place: str, modality: str, out: Output, batch: Batch) -> Tensor:
         """HSIC of Z and X."""
-        return self.hsic(
-            representation(place, out), self.spec.inputs[modality][batch.index].to(batch.y.device)
-        )
+        return self.hsic(representation(place, out), self.input(modality, batch))
 
     def relate(self, j: str, other: str, out: Output) -> Tensor:
         """HSIC of Z_j and Z_other."""
@@ -477,7 +478,7 @@ class Model(Headed):
             raise IbmaError("ibma needs eta: put its entry under `variants`, not `methods`")
         self.eta = spec.eta
         self.bound = BOUNDS[one_of("bound", bound, tuple(BOUNDS))](spec, align, **options)
-        self.inner = getattr(self.bound, "optimiser", None)
+        self.inner = self.bound.optimiser
 
     def refine(self, place: str, value: Tensor, extra: dict[str, Tensor]) -> Tensor:
         """As the bound says."""
@@ -503,7 +504,9 @@ class Model(Headed):
 
     def parameter_groups(self) -> list[dict[str, object]]:
         """Without those of the inner optimiser; some of the bound's without weight decay."""
-        apart = {id(p) for p in (*self.bound.undecayed, *self.bound.inner)}
+        groups_apart = self.inner.param_groups if self.inner is not None else []
+        learnt_apart = [p for group in groups_apart for p in group["params"]]
+        apart = {id(p) for p in (*self.bound.undecayed, *learnt_apart)}
         own = [p for p in self.parameters() if p.requires_grad and id(p) not in apart]
         groups: list[dict[str, object]] = [{"params": own}]
         if self.bound.undecayed:

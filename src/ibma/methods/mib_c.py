@@ -18,36 +18,23 @@ Parity: not tested, no oracle; its parts are those of E-MIB and L-MIB.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
-from ibma import bounds
-from ibma.methods import Gaussian, Method, Output, Spec, fusion_of
+from ibma.methods import FUSED, MIBForm, Output, Spec
 from ibma.store import Batch
 
-HIDDEN = 1024
-FUSED = "fused"
 
+class Model(MIBForm):
+    """C-MIB; parameters: see `MIBForm`."""
 
-class Model(Method):
-    """C-MIB. beta: weight of the KLs. fusion: "shared" or "concat"."""
-
-    def __init__(
-        self,
-        spec: Spec,
-        *,
-        beta: float = 1e-3,
-        fusion: str = "shared",
-        double_main: bool = True,
-        eval_sample: bool = False,
-    ) -> None:
-        super().__init__(spec)
-        self.beta, self.double_main = beta, double_main
-        self.sample_in_evaluation = eval_sample
+    def __init__(self, spec: Spec, **hparams: Any) -> None:
+        super().__init__(spec, **hparams)
         places = (*self.names, FUSED)
-        self.gaussians = nn.ModuleDict({n: Gaussian(spec.width, HIDDEN) for n in places})
+        self.gaussians = nn.ModuleDict({n: self.new_bottleneck() for n in places})
         self.heads = nn.ModuleDict({n: spec.task.head(spec.width) for n in places})
-        self.fusion = fusion_of(spec, fusion)
+        self.fusion = self.new_fusion()
 
     def forward(self, x: Mapping[str, Tensor]) -> Output:
         """x: modality -> [B, ...]; `extra`: mean/, std/ [B, D] and logits/ [B, C] of each place.
@@ -71,9 +58,8 @@ class Model(Method):
         """Terms `task/` and `kl/` of the modalities and of `fused`."""
         terms: dict[str, Tensor] = {}
         for name in (*self.names, FUSED):
-            times = 1 + (self.double_main and name == FUSED)
+            times = self.main_weight if name == FUSED else 1
             task = self.spec.task.loss(out.extra[f"logits/{name}"], batch.y)
-            mean, std = (out.extra[f"{kind}/{name}"].float() for kind in ("mean", "std"))
             terms[f"task/{name}"] = times * task
-            terms[f"kl/{name}"] = self.beta * bounds.gaussian_kl(mean, std).mean()
+            terms[f"kl/{name}"] = self.rate(out.extra[f"mean/{name}"], out.extra[f"std/{name}"])
         return terms

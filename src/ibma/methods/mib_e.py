@@ -18,33 +18,21 @@ Parity: mib_emib_fusion_forward, mib_emib_vib_loss.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
-from ibma import bounds
-from ibma.methods import Gaussian, Method, Output, Spec, fusion_of
+from ibma.methods import MIBForm, Output, Spec
 from ibma.store import Batch
 
-HIDDEN = 1024
 
+class Model(MIBForm):
+    """E-MIB; parameters: see `MIBForm`."""
 
-class Model(Method):
-    """E-MIB. beta: weight of the KL. fusion: "shared" or "concat"."""
-
-    def __init__(
-        self,
-        spec: Spec,
-        *,
-        beta: float = 1e-3,
-        fusion: str = "shared",
-        double_main: bool = True,
-        eval_sample: bool = False,
-    ) -> None:
-        super().__init__(spec)
-        self.beta, self.double_main = beta, double_main
-        self.sample_in_evaluation = eval_sample
-        self.fusion = fusion_of(spec, fusion)
-        self.gaussian = Gaussian(spec.width, HIDDEN)
+    def __init__(self, spec: Spec, **hparams: Any) -> None:
+        super().__init__(spec, **hparams)
+        self.fusion = self.new_fusion()
+        self.gaussian = self.new_bottleneck()
         self.head = spec.task.head(spec.width)
 
     def forward(self, x: Mapping[str, Tensor]) -> Output:
@@ -56,6 +44,5 @@ class Model(Method):
 
     def losses(self, out: Output, batch: Batch) -> dict[str, Tensor]:
         """Terms `task` and `kl`."""
-        main = (1 + self.double_main) * self.spec.task.loss(out.logits, batch.y)
-        kl = bounds.gaussian_kl(out.extra["mean"].float(), out.extra["std"].float()).mean()
-        return {"task": main, "kl": self.beta * kl}
+        main = self.main_weight * self.spec.task.loss(out.logits, batch.y)
+        return {"task": main, "kl": self.rate(out.extra["mean"], out.extra["std"])}

@@ -19,34 +19,22 @@ Parity: mib_lmib_fusion_forward, mib_lmib_vib_loss.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
-from ibma import bounds
-from ibma.methods import Gaussian, Method, Output, Spec, fusion_of
+from ibma.methods import MIBForm, Output, Spec
 from ibma.store import Batch
 
-HIDDEN = 1024
 
+class Model(MIBForm):
+    """L-MIB; parameters: see `MIBForm`."""
 
-class Model(Method):
-    """L-MIB. beta: weight of the KLs. fusion: "shared" or "concat"."""
-
-    def __init__(
-        self,
-        spec: Spec,
-        *,
-        beta: float = 1e-3,
-        fusion: str = "shared",
-        double_main: bool = True,
-        eval_sample: bool = False,
-    ) -> None:
-        super().__init__(spec)
-        self.beta, self.double_main = beta, double_main
-        self.sample_in_evaluation = eval_sample
-        self.gaussians = nn.ModuleDict({n: Gaussian(spec.width, HIDDEN) for n in self.names})
+    def __init__(self, spec: Spec, **hparams: Any) -> None:
+        super().__init__(spec, **hparams)
+        self.gaussians = nn.ModuleDict({n: self.new_bottleneck() for n in self.names})
         self.heads = nn.ModuleDict({n: spec.task.head(spec.width) for n in self.names})
-        self.fusion = fusion_of(spec, fusion)
+        self.fusion = self.new_fusion()
         self.head = spec.task.head(spec.width)
 
     def forward(self, x: Mapping[str, Tensor]) -> Output:
@@ -65,9 +53,8 @@ class Model(Method):
     def losses(self, out: Output, batch: Batch) -> dict[str, Tensor]:
         """Terms `task`, `task/<modality>` and `kl/<modality>`."""
         loss, extra = self.spec.task.loss, out.extra
-        terms = {"task": (1 + self.double_main) * loss(out.logits, batch.y)}
+        terms = {"task": self.main_weight * loss(out.logits, batch.y)}
         for name in self.names:
             terms[f"task/{name}"] = loss(extra[f"logits/{name}"], batch.y)
-            kl = bounds.gaussian_kl(extra[f"mean/{name}"].float(), extra[f"std/{name}"].float())
-            terms[f"kl/{name}"] = self.beta * kl.mean()
+            terms[f"kl/{name}"] = self.rate(extra[f"mean/{name}"], extra[f"std/{name}"])
         return terms
