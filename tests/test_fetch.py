@@ -17,7 +17,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from ibma import datasets, fetch, twins
+from ibma import archives, datasets, fetch, twins
 from ibma.datasets import Card, Counts, Remote
 from ibma.errors import IbmaError
 
@@ -91,7 +91,7 @@ def test_a_zip_that_escapes_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "bad.zip", "w") as package:
         package.writestr("../outside.txt", "x")
     with pytest.raises(IbmaError, match="leads out of the folder"):
-        fetch._unpack(tmp_path / "bad.zip", tmp_path / "in")
+        archives.unpack(tmp_path / "bad.zip", tmp_path / "in")
     assert not (tmp_path / "outside.txt").exists()
 
 
@@ -103,14 +103,14 @@ def test_a_tar_that_escapes_or_links_out_is_refused(tmp_path, kind):
             member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
         package.addfile(member, io.BytesIO())
     with pytest.raises(IbmaError, match="link or leads out of the folder: refused"):
-        fetch._unpack(tmp_path / "bad.tar.gz", tmp_path / "in")
+        archives.unpack(tmp_path / "bad.tar.gz", tmp_path / "in")
     assert not (tmp_path / "in").exists() and not (tmp_path / "outside.txt").exists()
 
 
 def test_a_good_zip_is_unpacked(tmp_path):
     with zipfile.ZipFile(tmp_path / "good.zip", "w") as package:
         package.writestr("Actor_01/a.wav", "x")
-    fetch._unpack(tmp_path / "good.zip", tmp_path / "in")
+    archives.unpack(tmp_path / "good.zip", tmp_path / "in")
     assert (tmp_path / "in/Actor_01/a.wav").read_text() == "x"
 
 
@@ -134,7 +134,7 @@ def test_a_broken_archive_is_named(tmp_path, name):
     }
     archive.write_bytes(broken[name])
     with pytest.raises(IbmaError, match=rf"{name}: broken archive .*delete it") as caught:
-        fetch._unpack(archive, tmp_path / "in")
+        archives.unpack(archive, tmp_path / "in")
     assert "\n" not in str(caught.value)
 
 

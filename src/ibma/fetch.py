@@ -7,18 +7,14 @@
 from __future__ import annotations
 
 import errno
-import gzip
 import json
 import os
 import shutil
-import tarfile
-import zipfile
-import zlib
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from ibma import datasets, twins
+from ibma import archives, datasets, twins
 from ibma.datasets import TWIN_MARKER, Dataset, Remote
 from ibma.errors import IbmaError
 
@@ -56,6 +52,10 @@ def dataset(name: str, source: str, raw: Path) -> None:
             raise IbmaError(f"{raw}: '{name}' is by request: {module.CARD.how_to_get}")
         builtin = module.CARD.access == "builtin"
         sources = [{"served_by": "builtin"}] if builtin else _fetch_all(module, raw)
+    archives.unpack_all(raw, getattr(module, "ARCHIVES", ()))
+    verify: Callable[[Path], None] | None = getattr(module, "verify", None)
+    if source == "real" and verify is not None:
+        verify(raw)
     (raw / SOURCES).write_text(json.dumps(sources, indent=1) + "\n")
 
 
@@ -96,8 +96,6 @@ def _fetch(file: Remote, raw: Path, mirror: str | None) -> dict[str, Any]:
             f"{target}: {file.url} cannot be fetched ({_cause(error)}): check the network and run "
             "again to go on, or set IBMA_MIRROR to a folder with a copy"
         ) from None
-    if file.unpack:
-        _unpack(target, raw)
     return {
         "url": file.url,
         "sha256": pooch.file_hash(str(target)),
@@ -144,41 +142,3 @@ def _copy_from(mirror: Path) -> Downloader:
         shutil.copyfile(source, output)
 
     return copy
-
-
-def _unpack(archive: Path, folder: Path) -> None:
-    """Unpack a zip or tar below `folder`; refuse members that lead out of it, and links.
-
-    zipfile never makes a link (it writes the link's text as a file), so only a tar can hold one.
-    """
-    try:
-        if zipfile.is_zipfile(archive):
-            with zipfile.ZipFile(archive) as package:
-                _refuse(archive, [name for name in package.namelist() if _leads_out(name)])
-                package.extractall(folder)
-        else:
-            with tarfile.open(archive) as package:
-                members = package.getmembers()
-                _refuse(archive, [m.name for m in members if _leads_out(m.name) or _is_link(m)])
-                package.extractall(folder, filter="data")
-    except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise IbmaError(
-            f"{archive}: broken archive ({_cause(error)}): delete it and run again"
-        ) from None
-
-
-def _refuse(archive: Path, members: list[str]) -> None:
-    if members:
-        raise IbmaError(
-            f"{archive}: member '{members[0]}' is a link or leads out of the folder: refused, "
-            "nothing was unpacked"
-        )
-
-
-def _leads_out(name: str) -> bool:
-    path = PurePosixPath(name)
-    return path.is_absolute() or ".." in path.parts
-
-
-def _is_link(member: tarfile.TarInfo) -> bool:
-    return member.issym() or member.islnk()

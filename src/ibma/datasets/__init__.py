@@ -1,6 +1,10 @@
 """What every data set tells about itself; `<name>.py` beside this file is data set `<name>`.
 
-A data set module defines `CARD`, `FILES` and `samples(raw, **options)`; nothing is registered.
+A data set module defines `CARD`, `FILES` and `samples(raw, **options)`; nothing is registered. It
+may also define:
+- `ARCHIVES`: patterns of the archives below the raw folder, unpacked in this order;
+- `verify(raw)`: raise IbmaError when real files are not what their publisher lists;
+- `CARDS`: target -> card, where the option `target` chooses what is to be predicted.
 """
 
 from __future__ import annotations
@@ -28,14 +32,14 @@ class Remote:
 
     url: where it is fetched from. sha256: hex digest of its bytes, or "md5:<hex>" where the
     publisher lists no other (None: nobody published one, the loader verifies what is inside).
-    path: where it lies below `data/raw/<dataset>/`. unpack: True for a zip or tar archive that is
-    unpacked there.
+    path: where it lies below `data/raw/<dataset>/`. mirrors: addresses of the same bytes, tried in
+    turn when the first does not answer.
     """
 
     url: str
     sha256: str | None
     path: str
-    unpack: bool = False
+    mirrors: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,20 @@ class Dataset(Protocol):
     def samples(self, raw: Path, **options: object) -> Iterator[Sample | Dropped]:
         """Walk the raw layout in a fixed order."""
         ...
+
+
+def card(dataset: Dataset, options: Mapping[str, Any]) -> Card:
+    """The card under a task's options: a data set may have labels of several kinds.
+
+    Raises IbmaError for a target that the data set does not have.
+    """
+    cards: Mapping[str, Card] = getattr(dataset, "CARDS", {})
+    if not cards:
+        return dataset.CARD
+    target = str(options.get("target"))
+    if target not in cards:
+        raise IbmaError(f"params.yaml: options: target '{target}': expected {' or '.join(cards)}")
+    return cards[target]
 
 
 def names() -> list[str]:

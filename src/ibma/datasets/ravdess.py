@@ -57,7 +57,6 @@ FILES = (
         "https://zenodo.org/records/1188976/files/Audio_Speech_Actors_01-24.zip",
         "md5:bc696df654c87fed845eb13823edef8a",
         "Audio_Speech_Actors_01-24.zip",
-        unpack=True,
     ),
     Remote(
         "https://raw.githubusercontent.com/cristinalunaj/MMEmotionRecognition/"
@@ -67,6 +66,7 @@ FILES = (
         ACTION_UNITS,
     ),
 )
+ARCHIVES = ("Audio_Speech_Actors_01-24.zip",)
 
 
 def fetch_mirror(mirror: Path, raw: Path) -> bool:

@@ -1,0 +1,69 @@
+"""Unpack what publishers pack, and nothing outside its folder."""
+
+from __future__ import annotations
+
+import gzip
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from ibma.errors import IbmaError
+
+
+def unpack_all(raw: Path, patterns: Sequence[str]) -> None:
+    """Unpack every archive below `raw` that fits a pattern beside itself, pattern by pattern.
+
+    A later pattern finds what an earlier one unpacked. `.<archive>.unpacked`, which holds the
+    archive's size, marks one that is done, so that an interrupted call goes on.
+
+    Raises IbmaError as `unpack`.
+    """
+    for pattern in patterns:
+        for archive in sorted(raw.glob(pattern)):
+            done = archive.with_name(f".{archive.name}.unpacked")
+            size = str(archive.stat().st_size)
+            if not done.exists() or done.read_text() != size:
+                unpack(archive, archive.parent)
+                done.write_text(size)
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpack a zip or tar below `folder`; refuse members that lead out of it, and links.
+
+    zipfile never makes a link (it writes the link's text as a file), so only a tar can hold one.
+
+    Raises IbmaError naming the archive: a refused member (nothing is unpacked), or a broken file.
+    """
+    try:
+        if zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as package:
+                _refuse(archive, [name for name in package.namelist() if _leads_out(name)])
+                package.extractall(folder)
+        else:
+            with tarfile.open(archive) as package:
+                members = package.getmembers()
+                _refuse(archive, [m.name for m in members if _leads_out(m.name) or _is_link(m)])
+                package.extractall(folder, filter="data")
+    except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError) as error:
+        # in one line: tarfile, for one, lists every format it tried, a line each
+        cause = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise IbmaError(f"{archive}: broken archive ({cause}): delete it and run again") from None
+
+
+def _refuse(archive: Path, members: list[str]) -> None:
+    if members:
+        raise IbmaError(
+            f"{archive}: member '{members[0]}' is a link or leads out of the folder: refused, "
+            "nothing was unpacked"
+        )
+
+
+def _leads_out(name: str) -> bool:
+    path = PurePosixPath(name)
+    return path.is_absolute() or ".." in path.parts
+
+
+def _is_link(member: tarfile.TarInfo) -> bool:
+    return member.issym() or member.islnk()

@@ -1,0 +1,38 @@
+"""Compare files with the digests that their publishers list."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from ibma.errors import IbmaError
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def verify(listed: Sequence[tuple[Path, str]], advice: str) -> None:
+    """Check that each file is there with its sha256; hashing runs in threads, with a progress bar.
+
+    advice: what a user does about the files that differ.
+
+    Raises IbmaError that counts the files which are missing or differ, and names the first.
+    """
+    from tqdm import tqdm
+
+    with ThreadPoolExecutor() as pool:  # hashing releases the interpreter
+        results = pool.map(lambda entry: _matches(*entry), listed)
+        found = list(tqdm(results, "verify", len(listed), unit="file", mininterval=1.0))
+    bad = [path for (path, _), right in zip(listed, found, strict=True) if not right]
+    if bad:
+        state = "has another sha256 than its publisher's" if bad[0].exists() else "is missing"
+        raise IbmaError(f"{bad[0]}: {state} ({len(bad)} of {len(listed)} files so): {advice}")
+
+
+def _matches(path: Path, digest: str) -> bool:
+    return path.exists() and sha256(path) == digest
