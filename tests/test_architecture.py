@@ -15,7 +15,7 @@ DOORS = sorted((ROOT / "stages").glob("*.py"))
 
 # a module may import the modules before it, never one after it
 LAYERS = (
-    *("errors", "doors", "params", "weights"),
+    *("errors", "doors", "params", "weights", "mosi_utterances"),
     *("datasets", "twins", "fetch", "media", "store"),
     *("encoders", "tasks", "bounds", "centroids", "methods"),
     *("record", "train", "tune", "cells"),
