@@ -16,18 +16,9 @@ DOORS = sorted((ROOT / "stages").glob("*.py"))
 # a module may import the modules before it, never one after it
 LAYERS = (
     *("errors", "doors", "params"),
-    *(
-        "tabular",
-        "archives",
-        "checksums",
-        "expression",
-        "sections",
-        "datasets",
-        "twins",
-        "fetch",
-        "media",
-        "store",
-    ),
+    *("tabular", "archives", "checksums"),
+    *("expression", "sections", "mosi_utterances", "weights"),
+    *("datasets", "twins", "fetch", "media", "store"),
     *("encoders", "tasks", "bounds", "dependence", "centroids", "methods"),
     *("record", "train", "tune", "timing", "cells"),
     *("stats", "published", "tables", "figures", "tracking", "audit", "report"),

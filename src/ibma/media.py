@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ibma import weights
 from ibma.datasets import Excerpt, Part
 from ibma.errors import IbmaError
 
@@ -216,8 +217,8 @@ def text(
 ) -> NDArray[np.int32]:
     """Token ids [max_length], cut or padded with 0.
 
-    tokenizer: a hub id or folder; None hashes lower-cased words into 1..vocab_size-1 (CHOICE, for
-    small random encoders that have no vocabulary of their own).
+    tokenizer: a hub id, folder or package (`weights.locate`); None hashes lower-cased words into
+    1..vocab_size-1 (CHOICE, for small random encoders that have no vocabulary of their own).
     """
     if tokenizer is None:
         ids = [1 + zlib.crc32(word.encode()) % (vocab_size - 1) for word in words.lower().split()]
@@ -233,7 +234,7 @@ def _tokenizer(name: str) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(name)
+        return AutoTokenizer.from_pretrained(weights.locate(name))
     except OSError as error:
         raise IbmaError(
             f"params.yaml: tokenizer '{name}' is neither a folder nor to be downloaded "

@@ -1,0 +1,48 @@
+"""CMU-MOSI as open features with video, on the split whose training labels the video has seen.
+
+Files: see `ibma.mosi_utterances`. The split is declare-lab's own: 1,447 and 752 utterances of 62
+and 31 videos.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ibma import mosi_utterances
+from ibma.datasets import Card, Counts, Dropped, Part, Remote, Sample
+
+CARD = Card(
+    title="CMU-MOSI (open features, with video)",
+    kind="sentiment",
+    classes=("-3", "-2", "-1", "0", "1", "2", "3"),
+    modalities={"text": "text", "audio": "vector", "video": "vector"},
+    licence="no agreement found; opinion videos from YouTube, research use",
+    access="open",
+    official=Counts(1447, 752),
+    cite="A. Zadeh et al., MOSI: Multimodal corpus of sentiment intensity and subjectivity "
+    "analysis in online opinion videos, arXiv 1606.06259.",
+    how_to_get="fetched from GitHub (7 MB), or from IBMA_MIRROR",
+    notes=(
+        "Not the standard split and not comparable with published numbers on it.",
+        "The video is 100 numbers per utterance from a 3D-CNN that learnt from the labels of these "
+        "1,447 training utterances. On this split the test is honest: no test label went into "
+        "a feature. But in training the video has already seen the answer: it looks far better "
+        "there than it is on the test videos, a method that trusts it is misled, and the "
+        "cross-validation inside training is too optimistic, since the 3D-CNN saw the held-out "
+        "labels too. On the standard split the test itself would be false; see `mosi_features`.",
+    ),
+)
+FILES = tuple(Remote(*file) for file in (*mosi_utterances.FILES, *mosi_utterances.VIDEO_FILES))
+
+
+def samples(raw: Path, *, on_bad: str = "stop") -> Iterator[Sample | Dropped]:
+    """Walk the utterances; text = the words (upper case), audio [73], video [100], group = video.
+
+    Nothing is ever dropped: the files were checked by sha256, and what contradicts them stops.
+
+    Raises IbmaError naming file and row (`mosi_utterances.utterances`).
+    """
+    for said in mosi_utterances.utterances(raw, ("audio", "video")):
+        parts: dict[str, Part] = {"text": said.words, **said.vectors}
+        yield Sample(said.id, said.split, said.video, said.score, parts)

@@ -1,0 +1,152 @@
+"""CMU-MOSI's utterances as two public repositories hold them: words, scores, feature vectors.
+
+declare-lab/multimodal-deep-learning@111b401, bc-LSTM/data: `transcripts.csv` (utterance, words,
+video number, score >= 0) and a split of its own into 1,447 and 752 utterances. The first column of
+`text_{train,test}.csv` says which rows of the transcripts these are; the rows of
+`{audio,video}_{train,test}0.csv` are in the same order and end in the label.
+ASA-MOSI/Audio-Sentiment-Analysis@c482dd2: `OpinionLevelSentiment.csv` (start, end, video, number,
+score). No file has a header.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ibma.errors import IbmaError
+
+LAB = (
+    "https://raw.githubusercontent.com/declare-lab/multimodal-deep-learning/"
+    "111b401d867c14a1dcd930fd2b2ab58a5eca3f70/bc-LSTM/data/"
+)
+ASA = (
+    "https://raw.githubusercontent.com/ASA-MOSI/Audio-Sentiment-Analysis/"
+    "c482dd2d939b1a7835d90e4a88ef7cbc4e73f76d/"
+)
+TRANSCRIPTS, SCORES = "transcripts.csv", "OpinionLevelSentiment.csv"
+WIDTHS = {"audio": 73, "video": 100}  # numbers of one vector
+FILES = (  # address, sha256, path
+    (
+        LAB + TRANSCRIPTS,
+        "e7689e6d70720addd2a6b316419d245a68839c32b014ff426c406063ee777466",
+        TRANSCRIPTS,
+    ),
+    (ASA + SCORES, "5af5525f6c2c70a24c2fb8bda6c67dee37183f6f588955e753f0bd4fd6f9523a", SCORES),
+    (
+        LAB + "text_train.csv",
+        "73770b6302ad0f7a51f4eddcae6788efde4d0b6802e09f78249d5b538d1c1d67",
+        "text_train.csv",
+    ),
+    (
+        LAB + "text_test.csv",
+        "f3b735070bf07ceff7a6ef6c8f4c32757e988de484e35bd6d38b2aecef851a59",
+        "text_test.csv",
+    ),
+    (
+        LAB + "audio/audio_train0.csv",
+        "5435398a54664e7b00304587dc59ae84a438852be033c2a2fba779588624a2a1",
+        "audio_train0.csv",
+    ),
+    (
+        LAB + "audio/audio_test0.csv",
+        "ddd17eeefd3d951d51d4e2ef8a0d132652d8161e1886f71eb7262b7a14bffff6",
+        "audio_test0.csv",
+    ),
+)
+VIDEO_FILES = (
+    (
+        LAB + "video/video_train0.csv",
+        "b6efc0413132d627efd06f67f1706830e775e90af9a75696f535c48dbc73f12f",
+        "video_train0.csv",
+    ),
+    (
+        LAB + "video/video_test0.csv",
+        "cab836253d81100f59d533fa2ff65cd53c486be3ec9fd82203c5e25a7a77265f",
+        "video_test0.csv",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """id: `<video>_<number>`. score: in [-3, 3]. split: train (1,447) or test (752).
+
+    vectors: audio [73] (openSMILE), video [100] (a 3D-CNN fitted on the 1,447 labels).
+    """
+
+    id: str
+    video: str
+    words: str
+    score: float
+    split: str
+    vectors: dict[str, tuple[float, ...]]
+
+
+def utterances(raw: Path, kinds: Sequence[str]) -> Iterator[Utterance]:
+    """Walk the 1,447 utterances, then the 752, each with its vectors of the given kinds.
+
+    Raises IbmaError naming file and row when a file is missing, has a row of another form, or
+    contradicts another: these files were checked by sha256, so nothing in them is left out.
+    """
+    transcripts = _rows(raw / TRANSCRIPTS, 4)
+    scores = {
+        f"{video}_{number}": _number(score, raw / SCORES, row)
+        for row, (_, _, video, number, score) in enumerate(_rows(raw / SCORES, 5), 1)
+    }
+    for split in ("train", "test"):
+        order = _order(raw / f"text_{split}.csv", len(transcripts))
+        tables = {kind: _vectors(raw / f"{kind}_{split}0.csv", kind, order) for kind in kinds}
+        for place, row in enumerate(order):
+            name, words, _, positive = transcripts[row]
+            score = scores.get(name)
+            if score is None or positive != str(int(score >= 0)):
+                raise _broken(
+                    raw / TRANSCRIPTS, row + 1, f"{name} has label {positive} but score {score}"
+                )
+            for kind, table in tables.items():
+                if table[place][-1] != float(positive):
+                    path = raw / f"{kind}_{split}0.csv"
+                    raise _broken(path, place + 1, f"{name} has label {positive} elsewhere")
+            vectors = {kind: tuple(table[place][:-1]) for kind, table in tables.items()}
+            yield Utterance(name, name.rpartition("_")[0], words, score, split, vectors)
+
+
+def _order(path: Path, count: int) -> list[int]:
+    """Which rows of the transcripts a split's rows are."""
+    order = []
+    for row, cells in enumerate(_rows(path, 101), 1):
+        if not cells[0].isdecimal() or int(cells[0]) >= count:
+            raise _broken(path, row, f"'{cells[0]}' is no row of {TRANSCRIPTS}")
+        order.append(int(cells[0]))
+    return order
+
+
+def _vectors(path: Path, kind: str, order: Sequence[int]) -> list[list[float]]:
+    rows = _rows(path, WIDTHS[kind] + 1)
+    if len(rows) != len(order):
+        raise _broken(path, len(rows), f"the last of {len(rows)}, expected {len(order)}")
+    return [[_number(cell, path, row) for cell in cells] for row, cells in enumerate(rows, 1)]
+
+
+def _rows(path: Path, width: int) -> list[list[str]]:
+    if not path.exists():
+        raise IbmaError(f"{path}: missing: run `dvc repro download@{path.parent.name}`")
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    for row, cells in enumerate(rows, 1):
+        if len(cells) != width:
+            raise _broken(path, row, f"{len(cells)} cells, expected {width}")
+    return rows
+
+
+def _number(cell: str, path: Path, row: int) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        raise _broken(path, row, f"'{cell}' is no number") from None
+
+
+def _broken(path: Path, row: int, found: str) -> IbmaError:
+    return IbmaError(f"{path}: row {row}: {found}: delete the file and fetch it again")

@@ -1,0 +1,198 @@
+"""Twin of CMU-MOSI: coloured blobs and tones in mp4 files, a made-up language, MMSA's table.
+
+The score's nearest integer c (-3..3) is told in three parts: the words say whether the score is
+negative, the tone whether |c| >= 2, the colour whether c is odd. Private nuisance: loudness and
+phase (sound), background and place (pictures), filler words (text). One clip in ten has the words,
+tone and colour of a random c.
+
+Accuracy over seven equal classes: chance .14; each modality alone at best .27, any two .53, all
+three .91. Score >= 0 or not: words .95, sound or pictures .57 (the majority).
+
+Form (B) is complete but for the traps; `mosi.pkl` (C) lists all but one clip per split; of (A)
+there are one transcript and two wavs, which no loader needs. Traps: video ids that begin with and
+hold `-` and `_`; a clip without mp4; an mp4 without sound; empty label_T/A/V; words with comma and
+quotes; scores of 2.5 (half to even), -0.4 and 0.0; in the pickle 3 to 60 words, a row of zeros, a
+-inf, and segments counted from 0.
+"""
+
+from __future__ import annotations
+
+import csv
+import pickle
+import wave
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+VIDEOS = {"train": (14, 9), "valid": (2, 7), "test": (7, 8)}  # videos, clips of each
+SCORES = {  # real scores whose nearest integer is the key
+    -3: (-3.0, -2.6),
+    -2: (-2.2, -1.6),
+    -1: (-1.2, -0.6),
+    0: (0.0, 0.4),
+    1: (0.6, 1.4),
+    2: (1.6, 2.2),
+    3: (2.6, 3.0),
+}
+NEGATIVE, OTHER = ("GRUM", "DOLT"), ("LUMI", "SOLA")
+FILLER = ["MEK", "TARO", "PIVE", "NUSH", "WOB", "KELI", "RAST", "OND", "FEM", "ZU", "HILT", "BAQ"]
+TONES = (400.0, 2000.0)  # Hz
+COLOURS = ((220, 60, 60), (60, 60, 220))
+RATE, FPS, PICTURES = 16_000, 20, 16
+WIDTH, HEIGHT = 64, 48
+NOISE = 0.1  # share of clips that carry a random c
+COLUMNS = [
+    *("video_id", "clip_id", "text", "label", "label_T", "label_A", "label_V"),
+    *("annotation", "mode"),
+]
+# places of the traps among the training clips; the first clip of valid and test is not pickled
+NOT_PICKLED, ABSENT, MUTE, QUOTED, LONG, HALF, NEARLY = 0, 1, 2, 3, 4, 5, 6
+FIXED_SCORES = {HALF: 2.5, NEARLY: -0.4}
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One line of label.csv; `told` is the c that its media tell."""
+
+    video: str
+    number: int
+    split: str
+    score: float
+    told: int
+    text: str
+
+
+def write(raw: Path) -> None:
+    """Write the three forms below `raw`; the bytes depend on code and codecs alone."""
+    rng = np.random.default_rng(20160620)
+    clips = {split: _clips(split, rng) for split in VIDEOS}
+    every = [clip for split in clips.values() for clip in split]
+    _write_table(raw / "MOSI" / "label.csv", every)
+    for place, clip in enumerate(every):
+        if place != ABSENT:
+            path = raw / "MOSI" / "Raw" / clip.video / f"{clip.number}.mp4"
+            _write_mp4(path, clip.told, rng, mute=place == MUTE)
+    _write_pickle(raw / "mosi.pkl", clips, rng)
+    _write_cmu(raw / "Raw", [clip for clip in every if clip.video == every[0].video], rng)
+
+
+def _clips(split: str, rng: np.random.Generator) -> list[Clip]:
+    videos, each = VIDEOS[split]
+    integers = rng.permutation(np.arange(videos * each) % 7 - 3)
+    names = [_video_id(split, place, rng) for place in range(videos)]
+    clips = []
+    for place, integer in enumerate(integers.tolist()):
+        score = float(rng.choice(SCORES[integer]))
+        told = int(rng.integers(-3, 4)) if rng.random() < NOISE else integer
+        clip = Clip(names[place // each], 1 + place % each, split, score, told, "")
+        if split == "train" and place in FIXED_SCORES:
+            score = FIXED_SCORES[place]
+            clip = replace(clip, score=score, told=round(score))
+        clips.append(replace(clip, text=_text(clip.told, place if split == "train" else -1, rng)))
+    return clips
+
+
+def _video_id(split: str, place: int, rng: np.random.Generator) -> str:
+    """Eleven characters, as YouTube's; the first three of train hold what breaks naive splits."""
+    letters = list("ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnpqrstuvwxyz0123456789-_")
+    name = "".join(rng.choice(letters[:-2], 11))
+    traps = ("-" + name[1:], "_" + name[1:3] + "--" + name[5:], name[:4] + "_" + name[5:])
+    return traps[place] if split == "train" and place < len(traps) else name
+
+
+def _text(told: int, place: int, rng: np.random.Generator) -> str:
+    count = 59 if place == LONG else int(rng.integers(2, 9))
+    side = str(rng.choice(NEGATIVE if told < 0 else OTHER))
+    words = [side, *rng.choice(FILLER, count)]
+    if place == QUOTED:
+        words[1] = f'"{words[1]}",'
+    return " ".join(words)
+
+
+def _sound(told: int, rng: np.random.Generator) -> NDArray[np.int16]:
+    """0.8 s of a tone in noise, 16-bit mono."""
+    seconds = np.arange(PICTURES * RATE // FPS) / RATE
+    loudness, phase = rng.uniform(0.2, 0.8), rng.uniform(0, 2 * np.pi)
+    tone = loudness * np.sin(2 * np.pi * TONES[abs(told) >= 2] * seconds + phase)
+    noisy = tone + 0.1 * rng.normal(size=len(seconds))
+    return (np.clip(noisy, -1, 1) * 32767).astype(np.int16)
+
+
+def _pictures(told: int, rng: np.random.Generator) -> list[NDArray[np.uint8]]:
+    """A coloured disc that wanders over a grey background."""
+    background = int(rng.integers(20, 200))
+    x, y = rng.uniform(0.25, 0.6) * WIDTH, rng.uniform(0.35, 0.65) * HEIGHT
+    rows, columns = np.ogrid[:HEIGHT, :WIDTH]
+    pictures = []
+    for step in range(PICTURES):
+        picture = np.full((HEIGHT, WIDTH, 3), background, dtype=np.uint8)
+        inside = (rows - y) ** 2 + (columns - x - 0.5 * step) ** 2 < (HEIGHT / 4) ** 2
+        picture[inside] = COLOURS[told % 2]
+        pictures.append(picture)
+    return pictures
+
+
+def _write_mp4(path: Path, told: int, rng: np.random.Generator, *, mute: bool) -> None:
+    import av
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sound = av.AudioFrame.from_ndarray(_sound(told, rng)[None], format="s16", layout="mono")
+    sound.sample_rate, sound.time_base = RATE, Fraction(1, RATE)
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=FPS, options={"preset": "ultrafast"})
+        video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        video.codec_context.thread_count = 1  # else the bytes name the machine's cores
+        audio = None if mute else container.add_stream("aac", rate=RATE, layout="mono")
+        for picture in _pictures(told, rng):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(video.encode())
+        if audio is not None:
+            container.mux(audio.encode(sound))
+            container.mux(audio.encode())
+
+
+def _write_table(path: Path, clips: Sequence[Clip]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
+        writer.writeheader()
+        for clip in clips:
+            side = ("Neutral", "Positive", "Negative")[int(np.sign(clip.score))]
+            row = {"video_id": clip.video, "clip_id": clip.number, "text": clip.text}
+            writer.writerow(row | {"label": clip.score, "annotation": side, "mode": clip.split})
+
+
+def _write_pickle(path: Path, clips: dict[str, list[Clip]], rng: np.random.Generator) -> None:
+    """Words in lower case, Facet [T, 47], COVAREP [T, 74], label [1, 1], `video[n]` from 0."""
+    content: dict[str, list[Any]] = {}
+    for key, split in (("train", "train"), ("dev", "valid"), ("test", "test")):
+        content[key] = [_entry(clip, rng) for clip in clips[split][NOT_PICKLED + 1 :]]
+    acoustic = content["train"][0][0][2]
+    acoustic[0], acoustic[1, 3] = 0.0, -np.inf
+    path.write_bytes(pickle.dumps(content, protocol=4))
+
+
+def _entry(clip: Clip, rng: np.random.Generator) -> tuple[Any, ...]:
+    words = [word.strip('",').lower() for word in clip.text.split()]
+    visual, acoustic = (rng.normal(size=(len(words), n)).astype(np.float32) for n in (47, 74))
+    label = np.array([[clip.score]], dtype=np.float32)
+    return (words, visual, acoustic), label, f"{clip.video}[{clip.number - 1}]"
+
+
+def _write_cmu(root: Path, clips: Sequence[Clip], rng: np.random.Generator) -> None:
+    transcripts, sounds = root / "Transcript" / "Segmented", root / "Audio/WAV_16000/Segmented"
+    for folder in (transcripts, sounds):
+        folder.mkdir(parents=True, exist_ok=True)
+    lines = [f"{clip.number}_DELIM_{clip.text}\n" for clip in clips]
+    (transcripts / f"{clips[0].video}.annotprocessed").write_text("".join(lines))
+    for clip in clips[:2]:
+        with wave.open(str(sounds / f"{clip.video}_{clip.number}.wav"), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(RATE)
+            file.writeframes(_sound(clip.told, rng).tobytes())
