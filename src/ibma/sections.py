@@ -6,25 +6,24 @@ place on the array, "10x13" (column, row).
 
 from __future__ import annotations
 
-import csv
 import gzip
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ibma import expression
+from ibma import expression, tabular
 from ibma.errors import IbmaError
 from ibma.expression import Counts, Row
 
 ADDRESS = (
     "https://raw.githubusercontent.com/almaan/her2st/85df7411b987a7dec3feff9718b869a7a82091ec/"
 )
+AGAIN = "run `dvc repro download`"
 CHECKSUMS = Path(__file__).with_name("her2st.sha256")
 CANCER = ("invasive cancer", "cancer in situ")
 NORMAL = (
@@ -137,7 +136,7 @@ def pixels(raw: Path, section: Section) -> tuple[NDArray[np.float64], float]:
     path = raw / f"her2st/data/ST-spotfiles/{section.name}_selection.tsv"
     measured = ("x", "y", "new_x", "pixel_x", "pixel_y")
     placed = {}
-    for line, row in _table(path, measured):
+    for line, row in tabular.rows(path, measured, AGAIN, delimiter="\t"):
         x, y, *where = (_number(row, name, path, line) for name in measured)
         placed[_spot(x, y)] = where
     lost = [spot for spot in section.spots if spot not in placed]
@@ -176,7 +175,7 @@ def _counts(path: Path) -> tuple[list[str], Counts]:
 
 def _labels(path: Path) -> dict[str, str]:
     labels: dict[str, str] = {}
-    for line, row in _table(path, ("x", "y", "label")):
+    for line, row in tabular.rows(path, ("x", "y", "label"), AGAIN, delimiter="\t"):
         if row["x"] == "NA" or row["y"] == "NA":
             continue
         spot = _spot(*(_number(row, name, path, line) for name in ("x", "y")))
@@ -202,18 +201,3 @@ def _number(row: Mapping[str, str], column: str, path: Path, line: int) -> float
         raise IbmaError(
             f"{path}: line {line}: {column} '{row[column]}': expected a number: fetch it again"
         ) from None
-
-
-def _table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (line number, row) of a tab-separated file that has these columns."""
-    if not path.exists():
-        raise IbmaError(f"{path}: missing: run `dvc repro download`")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, delimiter="\t")
-        missing = [name for name in columns if name not in (reader.fieldnames or ())]
-        if missing:
-            raise IbmaError(f"{path}: column '{missing[0]}' is missing: fetch it again")
-        for row in reader:
-            if None in row.values():
-                raise IbmaError(f"{path}: line {reader.line_num}: too few cells: fetch it again")
-            yield reader.line_num, row

@@ -7,11 +7,10 @@ the official valid.csv (234 radiographs read by three radiologists).
 
 from __future__ import annotations
 
-import csv
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from ibma import tabular
 from ibma.datasets import Card, Counts, Dropped, Remote, Sample
 from ibma.errors import IbmaError
 
@@ -75,7 +74,7 @@ def samples(
     reports = _reports(raw / REPORTS)
     for split, name in (("train", "train"), ("test", "valid")):
         table = root / f"{name}.csv"
-        for line, row in _rows(table, ("Path", "Frontal/Lateral", *LABELS)):
+        for line, row in tabular.rows(table, ("Path", "Frontal/Lateral", *LABELS), CARD.how_to_get):
             if frontal_only and row["Frontal/Lateral"] != "Frontal":
                 continue
             if len(row["Path"].split("/")) != 5:
@@ -130,7 +129,9 @@ def _label(value: str, uncertain_is_positive: bool, table: Path, line: int) -> i
 def _reports(path: Path) -> dict[str, str]:
     """`train/patientN/studyM/view.jpg` -> "findings: ..., impression: ..."."""
     columns = ("path_to_image", "section_findings", "section_impression")
-    return {row["path_to_image"]: _text(row) for _, row in _rows(path, columns)}
+    return {
+        row["path_to_image"]: _text(row) for _, row in tabular.rows(path, columns, CARD.how_to_get)
+    }
 
 
 def _text(row: Mapping[str, str]) -> str:
@@ -141,21 +142,3 @@ def _text(row: Mapping[str, str]) -> str:
         if words and words.lower() not in ("nan", "none"):
             sections.append(f"{name}: {words}")
     return ", ".join(sections)
-
-
-def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
-    if not path.exists():
-        raise IbmaError(f"{path}: missing: {CARD.how_to_get}")
-    csv.field_size_limit(sys.maxsize)
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        try:
-            missing = [name for name in columns if name not in (reader.fieldnames or ())]
-            if missing:
-                raise IbmaError(f"{path}: column '{missing[0]}' is missing: use the original file")
-            for row in reader:
-                yield reader.line_num, {name: row[name] or "" for name in row if name}
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise IbmaError(
-                f"{path}: after line {reader.line_num}: {error}: use the original file (UTF-8)"
-            ) from None

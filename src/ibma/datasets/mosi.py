@@ -10,7 +10,6 @@ of these count.
 from __future__ import annotations
 
 import codecs
-import csv
 import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from ibma import tabular
 from ibma.datasets import Card, Counts, Dropped, Part, Remote, Sample
 from ibma.errors import IbmaError
 
@@ -115,7 +115,8 @@ def _walk(raw: Path, segments: Segments | None) -> Iterator[Sample | Dropped]:
 
 def _mmsa(table: Path, segments: Segments | None) -> Iterator[Sample | Dropped]:
     """Form (B): one mp4 for sound and pictures."""
-    for where, row in _rows(table):
+    for line, row in tabular.rows(table, COLUMNS, CARD.how_to_get):
+        where = f"{table}: line {line}"
         video, name = row["video_id"], f"{row['video_id']}_{row['clip_id']}"
         if row["mode"] not in PICKLED_SPLITS.values():
             raise IbmaError(f"{where}: mode '{row['mode']}': expected train, valid or test")
@@ -126,22 +127,6 @@ def _mmsa(table: Path, segments: Segments | None) -> Iterator[Sample | Dropped]:
         media = table.parent / "Raw" / video / f"{row['clip_id']}.mp4"
         parts: dict[str, Part] = {"audio": media, "visual": media, "text": row["text"]}
         yield Sample(name, row["mode"], video, score, parts)
-
-
-def _rows(table: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield (file and line, row)."""
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, restval="")
-        try:
-            missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
-            if missing:
-                raise IbmaError(f"{table}: column '{missing[0]}' is missing: use the original file")
-            for row in reader:
-                yield f"{table}: line {reader.line_num}", row
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise IbmaError(
-                f"{table}: after line {reader.line_num}: {error}: use the original file (UTF-8)"
-            ) from None
 
 
 def _cmu(root: Path, segments: Segments) -> Iterator[Sample | Dropped]:

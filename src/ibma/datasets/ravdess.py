@@ -8,13 +8,13 @@ folds of Luna-Jimenez et al. 2022, Appl. Sci. 12(1):327; run k tests on fold k m
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from ibma import tabular
 from ibma.datasets import Card, Counts, Dropped, Remote, Sample
 from ibma.errors import IbmaError
 
@@ -126,9 +126,8 @@ def samples(raw: Path, *, on_bad: str = "stop") -> Iterator[Sample | Dropped]:
 
 
 def _action_units(path: Path) -> dict[str, tuple[float, ...]]:
-    if not path.exists():
-        raise IbmaError(f"{path}: missing: run `dvc repro download@ravdess`")
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file, delimiter=";")
-        columns = [name for name in reader.fieldnames or () if name.startswith("AU")]
-        return {row["name"]: tuple(float(row[name]) for name in columns) for row in reader}
+    advice = "run `dvc repro download@ravdess`"
+    return {
+        row["name"]: tuple(float(row[unit]) for unit in row if unit.startswith("AU"))
+        for _, row in tabular.rows(path, ("name",), advice, delimiter=";")
+    }
