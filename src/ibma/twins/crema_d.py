@@ -15,13 +15,13 @@ clips are shorter and smaller than real ones to stay below 5 MB.
 from __future__ import annotations
 
 import csv
-import wave
 from collections.abc import Sequence
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ibma.clips import write_video, write_wav
 
 EMOTIONS = ("NEU", "HAP", "SAD", "FEA", "DIS", "ANG")
 SENTENCES = ["IEO", "TIE", "IOM", "IWW", "TAI", "MTI", "IWL", "ITH", "DFA", "ITS", "TSI", "WSI"]
@@ -78,9 +78,18 @@ def _write_clip(raw: Path, clip: str, place: int, rng: np.random.Generator) -> N
     if place == STUB:
         wav.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\n")
     else:
-        _write_wav(wav, np.zeros_like(sound) if place == SILENT else sound)
+        write_wav(wav, np.zeros_like(sound) if place == SILENT else sound, RATE)
     speech = np.tile(sound, 10) if place == LONG else sound
-    _write_flv(raw / "VideoFlash" / f"{clip}.flv", pictures, shape[2], speech)
+    write_video(
+        raw / "VideoFlash" / f"{clip}.flv",
+        pictures,
+        shape[2],
+        speech,
+        RATE,
+        codecs=("flv1", "mp3"),
+        audio_rate=22_050,
+        bit_rate=32_000,
+    )
 
 
 def _sound(emotion: int, rng: np.random.Generator) -> NDArray[np.int16]:
@@ -108,35 +117,6 @@ def _pictures(
         picture[inside] = COLOURS[emotion // 3]
         pictures.append(picture)
     return pictures
-
-
-def _write_wav(path: Path, sound: NDArray[np.int16]) -> None:
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(RATE)
-        file.writeframes(sound.tobytes())
-
-
-def _write_flv(
-    path: Path, pictures: Sequence[NDArray[np.uint8]], fps: int, sound: NDArray[np.int16]
-) -> None:
-    import av
-
-    height, width, _ = pictures[0].shape
-
-    with av.open(str(path), "w", format="flv") as container:
-        video = container.add_stream("flv1", rate=fps)
-        video.width, video.height, video.pix_fmt = width, height, "yuv420p"
-        audio = container.add_stream("mp3", rate=22_050)
-        audio.bit_rate = 32_000
-        speech = av.AudioFrame.from_ndarray(sound[None], format="s16", layout="mono")
-        speech.sample_rate, speech.time_base = RATE, Fraction(1, RATE)
-        for picture in pictures:
-            container.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(video.encode())
-        container.mux(audio.encode(speech))
-        container.mux(audio.encode())
 
 
 def _write_list(path: Path, clips: Sequence[str]) -> None:

@@ -19,15 +19,15 @@ from __future__ import annotations
 
 import csv
 import pickle
-import wave
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ibma.clips import write_video, write_wav
 
 VIDEOS = {"train": (14, 9), "valid": (2, 7), "test": (7, 8)}  # videos, clips of each
 SCORES = {  # real scores whose nearest integer is the key
@@ -138,22 +138,8 @@ def _pictures(told: int, rng: np.random.Generator) -> list[NDArray[np.uint8]]:
 
 
 def _write_mp4(path: Path, told: int, rng: np.random.Generator, *, mute: bool) -> None:
-    import av
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sound = av.AudioFrame.from_ndarray(_sound(told, rng)[None], format="s16", layout="mono")
-    sound.sample_rate, sound.time_base = RATE, Fraction(1, RATE)
-    with av.open(str(path), "w") as container:
-        video = container.add_stream("libx264", rate=FPS, options={"preset": "ultrafast"})
-        video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        video.codec_context.thread_count = 1  # else the bytes name the machine's cores
-        audio = None if mute else container.add_stream("aac", rate=RATE, layout="mono")
-        for picture in _pictures(told, rng):
-            container.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(video.encode())
-        if audio is not None:
-            container.mux(audio.encode(sound))
-            container.mux(audio.encode())
+    sound = _sound(told, rng)
+    write_video(path, _pictures(told, rng), FPS, None if mute else sound, RATE)
 
 
 def _write_table(path: Path, clips: Sequence[Clip]) -> None:
@@ -191,8 +177,4 @@ def _write_cmu(root: Path, clips: Sequence[Clip], rng: np.random.Generator) -> N
     lines = [f"{clip.number}_DELIM_{clip.text}\n" for clip in clips]
     (transcripts / f"{clips[0].video}.annotprocessed").write_text("".join(lines))
     for clip in clips[:2]:
-        with wave.open(str(sounds / f"{clip.video}_{clip.number}.wav"), "wb") as file:
-            file.setnchannels(1)
-            file.setsampwidth(2)
-            file.setframerate(RATE)
-            file.writeframes(_sound(clip.told, rng).tobytes())
+        write_wav(sounds / f"{clip.video}_{clip.number}.wav", _sound(clip.told, rng), RATE)
