@@ -5,9 +5,11 @@ import os
 import pickle
 import shutil
 from collections import Counter
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+import probes
 import pytest
 
 from ibma import datasets, fetch, media, store, twins
@@ -366,43 +368,21 @@ def test_extraction_stops_at_the_mute_clip(whole: Path, tmp_path: Path) -> None:
 
 def test_each_modality_knows_part_and_all_know_most(features: store.Features) -> None:
     """The docstring's ceilings over seven classes: .27 alone, .53 two of them, .91 all three."""
-    from sklearn.svm import SVC
-
-    audio = np.asarray(features.arrays["audio"]).mean(2)
-    pixels = np.asarray(features.arrays["visual"]).astype(float)
-    visual = (pixels - np.median(pixels, axis=(3, 4), keepdims=True)).mean((1, 3, 4))
-    text = np.stack([np.bincount(ids, minlength=512) for ids in features.arrays["text"]])
     train, test = features.splits == "train", features.splits == "test"
     classes = np.round(features.labels[:, 0])
-
-    def bit(view: np.ndarray, truth: np.ndarray) -> np.ndarray:
-        """What a linear probe reads off one modality."""
-        scale = view[train].std(0) + 1e-6
-        model = SVC(kernel="linear", C=0.1).fit(view[train] / scale, truth[train])
-        return model.predict(view / scale)
-
-    bits = {
-        "text": bit(text, classes < 0),
-        "audio": bit(audio, np.abs(classes) >= 2),
-        "visual": bit(visual, classes % 2 == 1),
+    views = probes.views(features)
+    told = {
+        "text": probes.read(views["text"], classes < 0, train),
+        "audio": probes.read(views["audio"], np.abs(classes) >= 2, train),
+        "visual": probes.read(views["visual"], classes % 2 == 1, train),
     }
 
     def accuracy(*names: str) -> float:
-        """Of the best guess given some bits: the class that train has most of in each cell."""
-        cells = np.stack([bits[name] for name in names], axis=1) @ (2 ** np.arange(len(names)))
-        hits = 0
-        for cell in np.unique(cells[test]):
-            seen = classes[train & (cells == cell)]
-            values, many = np.unique(seen, return_counts=True)
-            hits += int((classes[test & (cells == cell)] == values[many.argmax()]).sum())
-        return hits / int(test.sum())
+        return probes.best_guess([told[name] for name in names], classes, train, test)
 
-    alone = [accuracy(name) for name in bits]
-    pairs = [
-        accuracy(*pair) for pair in (("text", "audio"), ("text", "visual"), ("audio", "visual"))
-    ]
-    assert all(0.14 < score <= 0.36 for score in alone)
-    assert all(0.4 < score <= 0.65 for score in pairs)
-    assert accuracy(*bits) > 0.8
+    pairs = combinations(told, 2)
+    assert all(0.14 < accuracy(name) <= 0.36 for name in told)
+    assert all(0.4 < accuracy(*pair) <= 0.65 for pair in pairs)
+    assert accuracy(*told) > 0.8
     sides = features.labels[test, 0] >= 0
-    assert (sides != bits["text"][test]).mean() > 0.85
+    assert (sides != told["text"][test]).mean() > 0.85

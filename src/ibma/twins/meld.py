@@ -1,0 +1,200 @@
+"""Twin of MELD: short clips and made-up words, packed as the publisher packs them.
+
+An emotion is told in three parts: the words tell its sentiment (surprise has either), the tone one
+of three groups of emotions, the colour which half of a group. Private nuisance: loudness and phase
+(sound), background and place (pictures), filler words (text). One utterance in ten has the media
+and words of a random emotion.
+
+Seven equal classes: chance .14; each modality alone at best .40 (text, sound) and .27 (pictures),
+sound with pictures .79, all three .91. Sentiment: text .95, the majority (negative) .64.
+
+Traps: tables twice, in git's UTF-8 and (inside the archive) with C1 controls; a quoted comma;
+dialogue 5 absent and a gap in utterance ids; a one-digit hour; a 300 s span; a clip with sound in
+six channels, one with 0.15 s of it; train dia125_utt3 cut before its moov atom, dev dia110_utt7
+absent, one more clip of train absent; in test a clip plain and corrected with different content, a
+`._` stub, a clip without a row.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import shutil
+import tarfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ibma.clips import write_video
+
+EMOTIONS = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
+TONE = {"neutral": 0, "sadness": 0, "joy": 0, "fear": 1, "disgust": 1, "anger": 2, "surprise": 2}
+COLOUR = {"joy": 1, "disgust": 1, "surprise": 1}  # the others: 0
+SENTIMENT = {"neutral": "neutral", "joy": "positive"}  # surprise: either; the others: negative
+DIALOGUES = {  # seven utterances each, every emotion once
+    "train": (0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11, 12, 13, 125),
+    "dev": (0, 110),
+    "test": (0, 1, 2, 3, 4, 5, 6),
+}
+FOLDERS = {
+    "train": "train_splits",
+    "dev": "dev_splits_complete",
+    "test": "output_repeated_splits_test",
+}
+WORDS = {"negative": ("grum", "dolt"), "neutral": ("hum", "mel"), "positive": ("lumi", "sola")}
+FILLER = ("mek", "taro", "pive", "nush\u2019s", "wob\u2026", "keli", "rast", "ond", "fem", "hilt")
+CONTROLS = str.maketrans("\u2026\u2019", "\x85\x92")  # what the archive's tables hold instead
+TONES = (400.0, 1200.0, 3600.0)  # Hz
+COLOURS = ((220, 60, 60), (60, 60, 220))
+RATE, FPS, PICTURES = 48_000, 24, 12
+WIDTH, HEIGHT = 160, 90
+NOISE = 0.1  # share of utterances that carry a random emotion
+UNREADABLE, NOT_PACKED = "train_dia125_utt3", "dev_dia110_utt7"  # the release's own two
+ABSENT, SIX_CHANNELS, SHORT = "train_dia0_utt1", "train_dia0_utt2", "train_dia0_utt3"
+CORRECTED, STUB, EXTRA = "dia0_utt1.mp4", "._dia0_utt0.mp4", "dia99_utt0.mp4"  # of test
+COLUMNS = [
+    *("Sr No.", "Utterance", "Speaker", "Emotion", "Sentiment", "Dialogue_ID", "Utterance_ID"),
+    *("Season", "Episode", "StartTime", "EndTime"),
+]
+
+
+@dataclass(frozen=True)
+class Line:
+    """An utterance; `told` is the emotion that its media tell."""
+
+    dialogue: int
+    utterance: int
+    emotion: str
+    sentiment: str
+    told: str
+    text: str
+
+
+def write(raw: Path) -> None:
+    """Write the tables and MELD.Raw.tar.gz; the bytes depend on code and codecs alone."""
+    rng = np.random.default_rng(20190728)
+    build = raw / "build"
+    for split in DIALOGUES:
+        lines = list(_lines(split, rng))
+        for line in lines:
+            _write_clip(build / FOLDERS[split], split, line, rng)
+        if split == "test":
+            _write_test_traps(build / FOLDERS[split], lines, rng)
+        _write_table(raw / f"{split}_sent_emo.csv", lines, lambda text: text)
+        _write_table(build / f"{split}_sent_emo.csv", lines, lambda text: text.translate(CONTROLS))
+        _pack(build / f"{split}.tar.gz", build, [FOLDERS[split]])
+    members = [f"{split}{ending}" for split in FOLDERS for ending in (".tar.gz", "_sent_emo.csv")]
+    _pack(raw / "MELD.Raw.tar.gz", build, members, below="MELD.Raw/")
+    shutil.rmtree(build)
+
+
+def _lines(split: str, rng: np.random.Generator) -> Iterator[Line]:
+    for dialogue in DIALOGUES[split]:
+        for place, emotion in enumerate(rng.permutation(EMOTIONS).tolist()):
+            utterance = place + (dialogue == 1 and place > 3)  # a gap
+            if (split, dialogue, utterance) in (("train", 125, 3), ("dev", 110, 7)):
+                emotion = "neutral"
+            told = str(rng.choice(EMOTIONS)) if rng.random() < NOISE else emotion
+            sides = {e: _sentiment(e, rng) for e in (emotion, told)}
+            text = _text(sides[told], rng)
+            if (split, dialogue, utterance) == ("train", 0, 0):
+                text = f"\u2026, {text}, "
+            yield Line(dialogue, utterance, emotion, sides[emotion], told, text)
+    if split == "dev":
+        yield Line(110, 7, "neutral", "neutral", "neutral", _text("neutral", rng))
+
+
+def _sentiment(emotion: str, rng: np.random.Generator) -> str:
+    if emotion == "surprise":
+        return str(rng.choice(["positive", "negative"]))
+    return SENTIMENT.get(emotion, "negative")
+
+
+def _text(sentiment: str, rng: np.random.Generator) -> str:
+    return " ".join([str(rng.choice(WORDS[sentiment])), *rng.choice(FILLER, rng.integers(2, 8))])
+
+
+def _write_clip(folder: Path, split: str, line: Line, rng: np.random.Generator) -> None:
+    name = f"{split}_dia{line.dialogue}_utt{line.utterance}"
+    if name in (ABSENT, NOT_PACKED):
+        return
+    path = folder / f"dia{line.dialogue}_utt{line.utterance}.mp4"
+    channels = 6 if name == SIX_CHANNELS else 2
+    seconds = 0.15 if name == SHORT else PICTURES / FPS
+    sound = _sound(line.told, channels, seconds, rng)
+    write_video(path, _pictures(line.told, rng), FPS, sound, RATE, bit_rate=32_000 * channels)
+    if name == UNREADABLE:
+        content = path.read_bytes()
+        path.write_bytes(content[: content.index(b"moov") - 4])
+
+
+def _write_test_traps(folder: Path, lines: Sequence[Line], rng: np.random.Generator) -> None:
+    """The corrected clip tells what its row says, the plain one another emotion."""
+    plain = folder / CORRECTED
+    plain.rename(folder / f"final_videos_test{CORRECTED}")
+    other = EMOTIONS[EMOTIONS.index(lines[1].told) - 1]
+    write_video(plain, _pictures(other, rng), FPS, _sound(other, 2, 0.5, rng), RATE)
+    (folder / STUB).write_bytes(bytes(212))
+    shutil.copy(plain, folder / EXTRA)
+
+
+def _sound(
+    emotion: str, channels: int, seconds: float, rng: np.random.Generator
+) -> NDArray[np.int16]:
+    """A tone in noise, the same in every channel, 16 bit."""
+    times = np.arange(round(seconds * RATE)) / RATE
+    loudness, phase = rng.uniform(0.2, 0.8), rng.uniform(0, 2 * np.pi)
+    tone = loudness * np.sin(2 * np.pi * TONES[TONE[emotion]] * times + phase)
+    noisy = np.clip(tone + 0.05 * rng.normal(size=len(times)), -1, 1) * 32767
+    return np.tile(noisy.astype(np.int16), (channels, 1))
+
+
+def _pictures(emotion: str, rng: np.random.Generator) -> list[NDArray[np.uint8]]:
+    """A coloured disc that wanders over a grey background."""
+    background = int(rng.integers(20, 200))
+    x, y = rng.uniform(0.25, 0.6) * WIDTH, rng.uniform(0.35, 0.65) * HEIGHT
+    rows, columns = np.ogrid[:HEIGHT, :WIDTH]
+    pictures = []
+    for step in range(PICTURES):
+        picture = np.full((HEIGHT, WIDTH, 3), background, dtype=np.uint8)
+        inside = (rows - y) ** 2 + (columns - x - 2 * step) ** 2 < (HEIGHT / 4) ** 2
+        picture[inside] = COLOURS[COLOUR.get(emotion, 0)]
+        pictures.append(picture)
+    return pictures
+
+
+def _write_table(path: Path, lines: Sequence[Line], encode: Callable[[str], str]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for number, line in enumerate(lines, 1):
+            hour = "0" if number == 2 else "00"
+            end = "00:06:12,000" if number == 3 else "00:01:13,500"
+            writer.writerow(
+                [
+                    *(number, encode(line.text), "Nobody", line.emotion, line.sentiment),
+                    *(line.dialogue, line.utterance, 1, 1, f"{hour}:01:12,632", end),
+                ]
+            )
+
+
+def _pack(archive: Path, root: Path, members: Sequence[str], below: str = "") -> None:
+    """tar.gz without owners and times, so that its bytes are always the same."""
+    with (
+        archive.open("wb") as file,
+        gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w") as package,
+    ):
+        for path in sorted(p for member in members for p in _files(root / member)):
+            entry = tarfile.TarInfo(below + path.relative_to(root).as_posix())
+            content = path.read_bytes()
+            entry.size = len(content)
+            package.addfile(entry, io.BytesIO(content))
+
+
+def _files(path: Path) -> list[Path]:
+    return [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
