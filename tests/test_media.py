@@ -35,7 +35,11 @@ def write_wav(path: Path, wave_form: np.ndarray, rate: int = 16_000, channels: i
 
 def write_clip(path: Path, colours: list[tuple[int, int, int]], audio_first: bool = True) -> Path:
     """A 32 x 32 clip, one colour a picture, with sound; its audio stream may come first."""
-    sound_codec, video_codec = {".flv": ("mp3", "flv1"), ".mp4": ("aac", "mpeg4")}[path.suffix]
+    sound_codec, video_codec = {
+        ".flv": ("mp3", "flv1"),
+        ".mp4": ("aac", "mpeg4"),
+        ".avi": ("mp3", "mpeg4"),
+    }[path.suffix]
     with av.open(str(path), "w") as container:
         streams = {}
         for kind in ("audio", "video") if audio_first else ("video", "audio"):
@@ -309,6 +313,16 @@ def test_an_excerpt_is_cut_in_time_and_space(tmp_path):
     cut = media.compute("image", right, {"size": 8})
     assert (cut.argmax(0) == SHADES["green"]).all()
     np.testing.assert_array_equal(media.compute("image", picture[:, 20:], {"size": 8}), cut)
+
+
+def test_an_excerpt_late_in_a_long_video_needs_no_decoding_from_its_start(tmp_path, monkeypatch):
+    clip = write_clip(tmp_path / "clip.avi", [RED] * 60 + [BLUE] * 40)
+    decoded = []
+    decode = media._decode
+    monkeypatch.setattr(media, "_decode", lambda *a: (decoded.append(f) or f for f in decode(*a)))
+    late = media.compute("frames", Excerpt(clip, start=8.0, end=9.0), {"frames": 3, "size": 8})
+    assert (late.argmax(1) == SHADES["blue"]).all()
+    assert len(decoded) < 60, "two passes, from the key frame before the start"
 
 
 def test_sound_of_an_excerpt(tmp_path):

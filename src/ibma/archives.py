@@ -1,4 +1,4 @@
-"""Unpack what publishers pack, and nothing outside its folder."""
+"""Unpack what publishers pack, and nothing outside its folder; pack what twins ship."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import gzip
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from ibma.errors import IbmaError
@@ -16,17 +16,17 @@ def unpack_all(raw: Path, patterns: Sequence[str]) -> None:
     """Unpack every archive below `raw` that fits a pattern beside itself, pattern by pattern.
 
     A later pattern finds what an earlier one unpacked. `.<archive>.unpacked`, which holds the
-    archive's size, marks one that is done, so that an interrupted call goes on.
+    archive's size and time, marks one that is done, so that an interrupted call goes on.
 
     Raises IbmaError as `unpack`.
     """
     for pattern in patterns:
         for archive in sorted(raw.glob(pattern)):
             done = archive.with_name(f".{archive.name}.unpacked")
-            size = str(archive.stat().st_size)
-            if not done.exists() or done.read_text() != size:
+            state = f"{archive.stat().st_size} {archive.stat().st_mtime_ns}"
+            if not done.exists() or done.read_text() != state:
                 unpack(archive, archive.parent)
-                done.write_text(size)
+                done.write_text(state)
 
 
 def unpack(archive: Path, folder: Path) -> None:
@@ -50,6 +50,26 @@ def unpack(archive: Path, folder: Path) -> None:
         # in one line: tarfile, for one, lists every format it tried, a line each
         cause = f"{type(error).__name__}: {error}".splitlines()[0]
         raise IbmaError(f"{archive}: broken archive ({cause}): delete it and run again") from None
+
+
+def pack(archive: Path, members: Mapping[str, Path]) -> None:
+    """Write a tar.gz of files and folders under the given names.
+
+    It holds neither owners nor times, so that its bytes follow from its members'.
+    """
+    with (
+        archive.open("wb") as file,
+        gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w") as package,
+    ):
+        for name, root in members.items():
+            for path in [root] if root.is_file() else sorted(root.rglob("*")):
+                if path.is_file():
+                    inside = PurePosixPath(name, path.relative_to(root).as_posix())
+                    entry = tarfile.TarInfo(str(inside))
+                    entry.size = path.stat().st_size
+                    with path.open("rb") as content:
+                        package.addfile(entry, content)
 
 
 def _refuse(archive: Path, members: list[str]) -> None:

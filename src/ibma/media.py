@@ -154,7 +154,7 @@ def frames(part: Excerpt, *, frames: int = 3, size: int = 224) -> NDArray[np.uin
 
 def _pictures(part: Excerpt) -> Iterator[Any]:
     """Decoded video frames between the excerpt's start and end."""
-    for frame in _decode(part.path):
+    for frame in _decode(part.path, part.start or 0.0):
         seconds = frame.time or 0.0
         if part.end is not None and seconds >= part.end:
             break
@@ -166,7 +166,8 @@ def _cut(picture: Any, part: Excerpt) -> Any:
     return picture if part.box is None else picture.crop(part.box)
 
 
-def _decode(path: Path) -> Any:
+def _decode(path: Path, start: float) -> Any:
+    """Decoded pictures from the last key frame before `start` on."""
     import av
 
     try:
@@ -175,6 +176,8 @@ def _decode(path: Path) -> Any:
                 raise Unreadable(f"{path}: has no video stream: fetch it again")
             if container.format.name == "flv" and container.duration and _ends_inside_tag(path):
                 raise Unreadable(f"{path}: truncated (it ends inside a tag): fetch it again")
+            if start:
+                container.seek(int(start * av.time_base))
             yield from container.decode(video=0)
     except av.FFmpegError as error:
         raise Unreadable(f"{path}: cannot be decoded ({error.strerror}): fetch it again") from None

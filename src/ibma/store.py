@@ -163,13 +163,16 @@ class TrainingSet(Rows):
         """Cross-validation inside training: stratified by label, groups never split.
 
         Multi-label data is stratified by the full label combination, scores by the nearest integer.
+        Where there are fewer groups than folds (IEMOCAP: four sessions), each group is a fold.
         """
         from sklearn.model_selection import StratifiedGroupKFold
 
         labels = self.features.labels[self.index]
         strata = np.unique(np.round(labels), axis=0, return_inverse=True)[1].ravel()
-        splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-        for learn, judge in splitter.split(labels, strata, self.features.groups[self.index]):
+        groups = self.groups()
+        splits = min(folds, len(np.unique(groups)))
+        splitter = StratifiedGroupKFold(splits, shuffle=True, random_state=seed)
+        for learn, judge in splitter.split(labels, strata, groups):
             yield (
                 TrainingSet(self.features, self.index[learn]),
                 HoldOut(self.features, self.index[judge]),

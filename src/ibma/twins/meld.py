@@ -18,17 +18,16 @@ absent, one more clip of train absent; in test a clip plain and corrected with d
 from __future__ import annotations
 
 import csv
-import gzip
-import io
 import shutil
-import tarfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ibma.archives import pack
 from ibma.clips import write_video
 
 EMOTIONS = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
@@ -77,19 +76,26 @@ class Line:
 def write(raw: Path) -> None:
     """Write the tables and MELD.Raw.tar.gz; the bytes depend on code and codecs alone."""
     rng = np.random.default_rng(20190728)
-    build = raw / "build"
-    for split in DIALOGUES:
-        lines = list(_lines(split, rng))
-        for line in lines:
-            _write_clip(build / FOLDERS[split], split, line, rng)
-        if split == "test":
-            _write_test_traps(build / FOLDERS[split], lines, rng)
-        _write_table(raw / f"{split}_sent_emo.csv", lines, lambda text: text)
-        _write_table(build / f"{split}_sent_emo.csv", lines, lambda text: text.translate(CONTROLS))
-        _pack(build / f"{split}.tar.gz", build, [FOLDERS[split]])
-    members = [f"{split}{ending}" for split in FOLDERS for ending in (".tar.gz", "_sent_emo.csv")]
-    _pack(raw / "MELD.Raw.tar.gz", build, members, below="MELD.Raw/")
-    shutil.rmtree(build)
+    with tempfile.TemporaryDirectory() as folder:
+        build = Path(folder)
+        for split in DIALOGUES:
+            lines = list(_lines(split, rng))
+            _write_split(build, split, lines, rng)
+            _write_table(raw / f"{split}_sent_emo.csv", lines)
+        packed = sorted(path for path in build.iterdir() if path.is_file())
+        pack(raw / "MELD.Raw.tar.gz", {f"MELD.Raw/{path.name}": path for path in packed})
+
+
+def _write_split(build: Path, split: str, lines: Sequence[Line], rng: np.random.Generator) -> None:
+    """One inner archive, and the table as it lies beside it: with C1 controls."""
+    clips = build / FOLDERS[split]
+    for line in lines:
+        _write_clip(clips, split, line, rng)
+    if split == "test":
+        _write_test_traps(clips, lines, rng)
+    controls = [replace(line, text=line.text.translate(CONTROLS)) for line in lines]
+    _write_table(build / f"{split}_sent_emo.csv", controls)
+    pack(build / f"{split}.tar.gz", {clips.name: clips})
 
 
 def _lines(split: str, rng: np.random.Generator) -> Iterator[Line]:
@@ -167,7 +173,7 @@ def _pictures(emotion: str, rng: np.random.Generator) -> list[NDArray[np.uint8]]
     return pictures
 
 
-def _write_table(path: Path, lines: Sequence[Line], encode: Callable[[str], str]) -> None:
+def _write_table(path: Path, lines: Sequence[Line]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
@@ -176,25 +182,7 @@ def _write_table(path: Path, lines: Sequence[Line], encode: Callable[[str], str]
             end = "00:06:12,000" if number == 3 else "00:01:13,500"
             writer.writerow(
                 [
-                    *(number, encode(line.text), "Nobody", line.emotion, line.sentiment),
+                    *(number, line.text, "Nobody", line.emotion, line.sentiment),
                     *(line.dialogue, line.utterance, 1, 1, f"{hour}:01:12,632", end),
                 ]
             )
-
-
-def _pack(archive: Path, root: Path, members: Sequence[str], below: str = "") -> None:
-    """tar.gz without owners and times, so that its bytes are always the same."""
-    with (
-        archive.open("wb") as file,
-        gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed,
-        tarfile.open(fileobj=packed, mode="w") as package,
-    ):
-        for path in sorted(p for member in members for p in _files(root / member)):
-            entry = tarfile.TarInfo(below + path.relative_to(root).as_posix())
-            content = path.read_bytes()
-            entry.size = len(content)
-            package.addfile(entry, io.BytesIO(content))
-
-
-def _files(path: Path) -> list[Path]:
-    return [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
