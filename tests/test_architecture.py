@@ -17,7 +17,8 @@ DOORS = sorted((ROOT / "stages").glob("*.py"))
 LAYERS = (
     *("errors", "doors", "params"),
     *("tabular", "archives", "checksums"),
-    *("expression", "sections", "mosi_utterances", "weights", "clips"),
+    *("expression", "sections", "mosi_utterances", "weights"),
+    *("clips", "phantoms", "radiology"),
     *("datasets", "twins", "fetch", "media", "store"),
     *("encoders", "tasks", "bounds", "dependence", "centroids", "methods"),
     *("record", "train", "tune", "timing", "cells"),

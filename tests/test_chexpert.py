@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ibma import datasets, media, store, twins
+from ibma import datasets, media, radiology, store, twins
 from ibma.datasets import Dropped, Sample, chexpert
 from ibma.errors import IbmaError
 
@@ -63,7 +63,7 @@ def test_the_uncertain_policies(twin):
     policies = {name: samples(twin, uncertain=name) for name in ("mixed", "ones", "zeros")}
     for i in range(5):  # the image at place 30 + i has -1 in label i
         label = {name: by_place(found, 30 + i).label[i] for name, found in policies.items()}
-        positive = chexpert.LABELS[i] in ("Edema", "Atelectasis")
+        positive = radiology.LABELS[i] in ("Edema", "Atelectasis")
         assert label == {"mixed": int(positive), "ones": 1, "zeros": 0}
     with pytest.raises(IbmaError, match="uncertain 'maybe': expected mixed"):
         samples(twin, uncertain="maybe")
@@ -172,7 +172,7 @@ def test_extraction_drops_two_and_keeps_the_single_class_label(twin, tmp_path):
     assert features.meta["dropped"] == 2 and features.meta["source"] == "twin"
     assert features.arrays["image"].dtype == np.uint8
     test = features.labels[features.test(0).index]
-    consolidation = test[:, chexpert.LABELS.index("Consolidation")]
+    consolidation = test[:, radiology.LABELS.index("Consolidation")]
     assert consolidation.sum() == 0, "drives the undefined AUROC"
 
 

@@ -7,32 +7,25 @@ the official valid.csv (234 radiographs read by three radiologists).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
-from ibma import tabular
+from ibma import radiology, tabular
 from ibma.datasets import Card, Counts, Dropped, Remote, Sample
 from ibma.errors import IbmaError
 
-LABELS = ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusion")
+COLUMNS = ("Path", "Frontal/Lateral", *radiology.LABELS)
 REPORTS = "df_chexpert_plus_240401.csv"
 ROOTS = (  # where train.csv may lie; the last is the full release as its four zips unpack
     "CheXpert-v1.0-small",
     "CheXpert-v1.0",
     "CheXpert-v1.0 batch 1 (validate & csv)",
 )
-VALUES = {"": 0, "0.0": 0, "0": 0, "1.0": 1, "1": 1, "-1.0": -1, "-1": -1}  # empty: not mentioned
-# lambert-x/medical_mae@953a460 util/dataloader_med.py: uncertain counts as positive for these two
-UNCERTAIN_IS_POSITIVE = {
-    "mixed": {"Edema", "Atelectasis"},
-    "ones": set(LABELS),
-    "zeros": set(),
-}
 
 CARD = Card(
     title="CheXpert",
     kind="multilabel",
-    classes=LABELS,
+    classes=radiology.LABELS,
     modalities={"image": "image", "text": "text"},
     licence="Stanford University School of Medicine Research Use Agreement",
     access="request",
@@ -67,14 +60,12 @@ def samples(
     Raises IbmaError naming the file: no csv, a missing column, a path or label value of another
     form, and (on_bad="stop") a listed image that is not there.
     """
-    if uncertain not in UNCERTAIN_IS_POSITIVE:
-        raise IbmaError(f"params.yaml: uncertain '{uncertain}': expected mixed, ones or zeros")
     root = _root(raw)
     batches = sorted(raw.glob("CheXpert-v1.0 batch *"))
     reports = _reports(raw / REPORTS)
     for split, name in (("train", "train"), ("test", "valid")):
         table = root / f"{name}.csv"
-        for line, row in tabular.rows(table, ("Path", "Frontal/Lateral", *LABELS), CARD.how_to_get):
+        for line, row in tabular.rows(table, COLUMNS, CARD.how_to_get):
             if frontal_only and row["Frontal/Lateral"] != "Frontal":
                 continue
             if len(row["Path"].split("/")) != 5:
@@ -92,12 +83,21 @@ def samples(
                     )
                 yield Dropped(key, "image listed but missing")
                 continue
-            label = tuple(
-                _label(row[label], label in UNCERTAIN_IS_POSITIVE[uncertain], table, line)
-                for label in LABELS
-            )
+            label = radiology.positives(row, uncertain, f"{table}: line {line}")
             parts: dict[str, Path | str] = {"image": image, "text": reports.get(key, "")}
             yield Sample(key.removesuffix(".jpg"), split, _patient(key), label, parts)
+
+
+def verify(raw: Path) -> None:
+    """Count the rows of train.csv and valid.csv: the publisher lists no checksum.
+
+    Raises IbmaError when they are not 223,414 and 234.
+    """
+    for name, expected in (("train", CARD.official.train), ("valid", CARD.official.test)):
+        table = _root(raw) / f"{name}.csv"
+        count = sum(1 for _ in tabular.rows(table, COLUMNS, CARD.how_to_get))
+        if count != expected:
+            raise IbmaError(f"{table}: {count} rows: expected {expected}: use the original file")
 
 
 def _root(raw: Path) -> Path:
@@ -118,27 +118,10 @@ def _patient(key: str) -> str:
     return key.split("/")[1]
 
 
-def _label(value: str, uncertain_is_positive: bool, table: Path, line: int) -> int:
-    if value not in VALUES:
-        raise IbmaError(
-            f"{table}: line {line}: label value '{value}': expected 1.0, 0.0, -1.0 or empty"
-        )
-    return int(uncertain_is_positive) if VALUES[value] == -1 else VALUES[value]
-
-
 def _reports(path: Path) -> dict[str, str]:
     """`train/patientN/studyM/view.jpg` -> "findings: ..., impression: ..."."""
     columns = ("path_to_image", "section_findings", "section_impression")
     return {
-        row["path_to_image"]: _text(row) for _, row in tabular.rows(path, columns, CARD.how_to_get)
+        row[columns[0]]: radiology.wording(row[columns[1]], row[columns[2]])
+        for _, row in tabular.rows(path, columns, CARD.how_to_get)
     }
-
-
-def _text(row: Mapping[str, str]) -> str:
-    """The released code's wording; a null, blank or literal backslash-n section is left out."""
-    sections = []
-    for name in ("findings", "impression"):
-        words = " ".join(row[f"section_{name}"].replace("\\n", " ").split())
-        if words and words.lower() not in ("nan", "none"):
-            sections.append(f"{name}: {words}")
-    return ", ".join(sections)

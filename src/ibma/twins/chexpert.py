@@ -25,6 +25,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ibma import phantoms
+
 ROOT = "CheXpert-v1.0-small"
 OTHER = [
     "No Finding",
@@ -44,23 +46,6 @@ OTHER = [
 ]
 HEADER = ["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *OTHER]
 LABELS = ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusion")
-WORDS = ("cardiomegaly", "edema", "consolidation", "atelectasis", "effusion")
-PLACES = ((40, 39), (15, 22), (15, 56), (30, 15), (50, 63))  # row, column of a finding's blob
-FILLER = [
-    "heart",
-    "lungs",
-    "clear",
-    "stable",
-    "view",
-    "prior",
-    "chest",
-    "line",
-    "tube",
-    "normal",
-    "limits",
-    "seen",
-    "again",
-]
 PLUS = [
     "path_to_image",
     "path_to_dcm",
@@ -122,7 +107,7 @@ def _row(
 ) -> dict[str, Any]:
     """Write one image and its report; return its line of train.csv or valid.csv."""
     train = split == "train"
-    truth = rng.random(5) < 0.35
+    truth = phantoms.findings(rng)
     if not train:
         truth[LABELS.index("Consolidation")] = False
     key = f"{split}/patient{first + place // 2:05d}/study{1 + place % 2}/view1_frontal.jpg"
@@ -130,7 +115,8 @@ def _row(
     if lateral:
         key = key.replace("view1_frontal", "view2_lateral")
     if not (train and place == MISSING):
-        _write_image(_place(raw, key, train and place in BATCH), truth, rng)
+        file = _place(raw, key, train and place in BATCH)
+        phantoms.write_radiograph(file, phantoms.noticed(truth, rng), HEIGHT, WIDTH, rng)
     if train and place == TRUNCATED:
         file = raw / ROOT / key
         file.write_bytes(file.read_bytes()[:200])
@@ -164,32 +150,10 @@ def _place(raw: Path, key: str, in_batch: bool) -> Path:
     return raw / ROOT / key
 
 
-def _write_image(path: Path, truth: NDArray[np.bool_], rng: np.random.Generator) -> None:
-    from PIL import Image
-
-    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
-    picture = (
-        rng.uniform(60, 120) + rng.uniform(-0.4, 0.4) * rows + rng.uniform(-0.4, 0.4) * columns
-    )
-    for present, (row, column) in zip(truth, PLACES, strict=True):
-        if rng.random() < (0.8 if present else 0.1):
-            picture += 110 * np.exp(-((rows - row) ** 2 + (columns - column) ** 2) / 40.0)
-    picture += rng.normal(0, 4, picture.shape)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    grey = np.clip(picture, 0, 255).astype(np.uint8)
-    Image.fromarray(grey).save(path, quality=90)
-
-
 def _report(
     key: str, split: str, place: int, truth: NDArray[np.bool_], rng: np.random.Generator
 ) -> dict[str, str]:
-    named = [
-        word
-        for word, present in zip(WORDS, truth, strict=True)
-        if rng.random() < (0.8 if present else 0.1)
-    ]
-    findings = " ".join([*named[:2], *rng.choice(FILLER, 6)])
-    impression = " ".join([*rng.choice(FILLER, 4), *named[2:]])
+    findings, impression = phantoms.sentences(phantoms.noticed(truth, rng), rng)
     if place == QUOTED:
         findings = f'the "{findings}"\nsecond line, with comma'
     elif place == NO_FINDINGS:

@@ -1,0 +1,53 @@
+"""Radiographs that never were: what the twins of radiology data show and say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+# of cardiomegaly, edema, consolidation, atelectasis, effusion: word, and centre of the blob in
+# parts of height and width
+WORDS = ("cardiomegaly", "edema", "consolidation", "atelectasis", "effusion")
+PLACES = ((0.62, 0.5), (0.23, 0.28), (0.23, 0.72), (0.47, 0.19), (0.78, 0.81))
+FILLER = [
+    *("heart", "lungs", "clear", "stable", "view", "prior", "chest", "line", "tube", "normal"),
+    *("limits", "seen", "again"),
+]
+SHARE, TOLD, INVENTED = 0.35, 0.8, 0.1
+
+
+def findings(rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Which of the five findings a patient has, [5]; each with probability SHARE."""
+    return rng.random(5) < SHARE
+
+
+def noticed(truth: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:
+    """What one modality tells of the truth, [5]: a finding with probability TOLD, else INVENTED."""
+    return rng.random(5) < np.where(truth, TOLD, INVENTED)
+
+
+def write_radiograph(
+    path: Path, shown: NDArray[np.bool_], height: int, width: int, rng: np.random.Generator
+) -> None:
+    """Write a grey jpg with a blob per finding; brightness and gradient are its own affair."""
+    from PIL import Image
+
+    rows, columns = np.mgrid[:height, :width]
+    light, down, across = rng.uniform(60, 120), *rng.uniform(-0.4, 0.4, 2)
+    picture = light + down * rows + across * columns + rng.normal(0, 4, (height, width))
+    for present, (row, column) in zip(shown, PLACES, strict=True):
+        away = (rows - row * height) ** 2 + (columns - column * width) ** 2
+        picture += present * 110 * np.exp(-away / 40.0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8)).save(path, quality=90)
+
+
+def sentences(said: NDArray[np.bool_], rng: np.random.Generator) -> tuple[str, str]:
+    """Findings and impression: words of what is said, among filler."""
+    named = [word for word, present in zip(WORDS, said, strict=True) if present]
+    return (
+        " ".join([*named[:2], *rng.choice(FILLER, 6)]),
+        " ".join([*rng.choice(FILLER, 4), *named[2:]]),
+    )
