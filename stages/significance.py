@@ -2,15 +2,16 @@
 
 from pathlib import Path
 
-from ibma import params, record, tables
+from ibma import params, tables
 from ibma.doors import door
+from ibma.jsonfile import write_json
 
 
 def main() -> None:
     """Test IBMA against the best baseline, its ablation and its control, per task."""
     profile = params.load()
     here = tables.cells(profile, Path())
-    record.write_json(Path("data/significance.json"), tables.significance(profile, here))
+    write_json(Path("data/significance.json"), tables.significance(profile, here))
 
 
 if __name__ == "__main__":

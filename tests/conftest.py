@@ -11,6 +11,7 @@ import torch
 from ibma import store
 from ibma.centroids import Assignment, write_all
 from ibma.datasets import Card, Counts, Dataset, Dropped, Sample
+from ibma.extract import extract
 from ibma.train import Cell
 
 ENCODER = {"name": "mlp", "hidden": [16]}
@@ -83,7 +84,7 @@ def make_cell(tmp_path: Path):
         dataset = fake_dataset(kind, modalities, folds)
         if not out.exists():
             entry = {"dataset": "fake", "options": {}, "features": {}}
-            store.extract("fake", entry, dataset, tmp_path, out, vector)
+            extract("fake", entry, dataset, tmp_path, out, vector)
         features = store.Features(out)
         encoders = dict.fromkeys(features.modalities, ENCODER)
         cell = Cell(

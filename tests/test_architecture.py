@@ -15,11 +15,11 @@ DOORS = sorted((ROOT / "stages").glob("*.py"))
 
 # a module may import the modules before it, never one after it
 LAYERS = (
-    *("errors", "doors", "params"),
+    *("errors", "doors", "params", "jsonfile"),
     *("tabular", "archives", "checksums"),
     *("expression", "sections", "mosi_utterances", "weights"),
     *("clips", "phantoms", "radiology"),
-    *("datasets", "twins", "fetch", "media", "store"),
+    *("datasets", "twins", "fetch", "media", "extract", "store"),
     *("encoders", "tasks", "bounds", "dependence", "centroids", "methods"),
     *("record", "train", "tune", "timing", "cells"),
     *("stats", "published", "tables", "figures", "tracking", "audit", "report"),

@@ -10,6 +10,7 @@ from PIL import Image
 from ibma import datasets, media, radiology, store, twins
 from ibma.datasets import Dropped, Sample, chexpert
 from ibma.errors import IbmaError
+from ibma.extract import extract
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +168,7 @@ def test_extraction_drops_two_and_keeps_the_single_class_label(twin, tmp_path):
         "on_bad": "drop",
         "features": {"image": {"size": 16}, "text": {"max_length": 8}},
     }
-    store.extract("chexpert", entry, chexpert, twin, tmp_path / "out", media.compute)
+    extract("chexpert", entry, chexpert, twin, tmp_path / "out", media.compute)
     features = store.Features(tmp_path / "out")
     assert features.meta["dropped"] == 2 and features.meta["source"] == "twin"
     assert features.arrays["image"].dtype == np.uint8

@@ -1,6 +1,7 @@
 """CREMA-D: its twin walks through the loader and the decoders; lists that lie are refused."""
 
 import hashlib
+import lzma
 import os
 import shutil
 import wave
@@ -13,6 +14,7 @@ import pytest
 from ibma import media, store, twins
 from ibma.datasets import Dropped, Sample, crema_d
 from ibma.errors import IbmaError
+from ibma.extract import extract
 from ibma.twins import crema_d as twin
 
 ROOT = Path(__file__).parent.parent
@@ -37,7 +39,7 @@ def entries(written: Path) -> list[Sample | Dropped]:
 def features(written: Path, tmp_path_factory: pytest.TempPathFactory) -> store.Features:
     out = tmp_path_factory.mktemp("features")
     entry = {"dataset": "crema_d", "on_bad": "drop", "features": FEATURES}
-    store.extract("crema_d", entry, crema_d, written, out, media.compute)
+    extract("crema_d", entry, crema_d, written, out, media.compute)
     return store.Features(out)
 
 
@@ -225,7 +227,7 @@ def test_extraction_stops_at_the_stub(written: Path, tmp_path: Path) -> None:
         (raw / folder).symlink_to(written / folder)
     entry = {"dataset": "crema_d", "features": FEATURES}
     with pytest.raises(media.Unreadable, match="git lfs pull"):
-        store.extract("crema_d", entry, crema_d, raw, tmp_path / "out", media.compute)
+        extract("crema_d", entry, crema_d, raw, tmp_path / "out", media.compute)
     assert not (tmp_path / "out" / "meta.json").exists()
 
 
@@ -249,3 +251,17 @@ def test_each_modality_knows_part_and_both_know_more(features: store.Features) -
     both = accuracy(np.hstack([audio, visual]))
     assert 0.25 < alone["audio"] <= 0.6 and 0.2 < alone["visual"] <= 0.45
     assert both > max(alone.values()) + 0.15
+
+
+def test_media_are_checked_against_the_releases_pointers(tmp_path):
+    """14,884 files; a pointer in a file's place, or a file that is not there, is counted."""
+    listed = lzma.decompress(crema_d.CHECKSUMS.read_bytes()).decode().splitlines()
+    assert len(listed) == 14_884
+    first = "c6f94b2592487c7556bd86df7df6e8f4420d1b9c11414aeec9d8e5e640b51495"
+    assert listed[0] == f"{first}  AudioWAV/1001_DFA_ANG_XX.wav"
+    pointer = tmp_path / "CREMA-D/AudioWAV/1001_DFA_ANG_XX.wav"
+    pointer.parent.mkdir(parents=True)
+    pointer.write_text("version https://git-lfs.github.com/spec/v1\n")
+    said = r"1001_DFA_ANG_XX.wav: has another sha256 .*14884 of 14884 files so\): fill the authors'"
+    with pytest.raises(IbmaError, match=said):
+        crema_d.verify(tmp_path)

@@ -3,7 +3,6 @@
 import errno
 import hashlib
 import io
-import json
 import os
 import shutil
 import subprocess
@@ -26,12 +25,14 @@ CONTENT = b"a,b\n1,2\n"
 GOOD = hashlib.sha256(CONTENT).hexdigest()
 
 
-def data_set(monkeypatch, *files, access="open"):
+def data_set(monkeypatch, *files, access="open", **more):
     card = Card(
         title="x", kind="classify", classes=("a",), modalities={}, licence="", access=access,
         official=Counts(1, 1), cite="", how_to_get="ask the owner",
     )  # fmt: skip
-    monkeypatch.setattr(datasets, "load", lambda name: SimpleNamespace(CARD=card, FILES=files))
+    monkeypatch.setattr(
+        datasets, "load", lambda name: SimpleNamespace(CARD=card, FILES=files, **more)
+    )
 
 
 @pytest.fixture
@@ -45,9 +46,10 @@ def mirror(tmp_path, monkeypatch):
 
 def test_mirror_serves_an_address_through_the_same_checksum(tmp_path, monkeypatch, mirror):
     data_set(monkeypatch, Remote(URL, GOOD, "lists/list.csv"))
-    fetch.dataset("x", "real", tmp_path / "raw")
+    manifest = fetch.dataset("x", "real", tmp_path / "raw")
     assert (tmp_path / "raw/lists/list.csv").read_bytes() == CONTENT
-    (source,) = json.loads((tmp_path / "raw/SOURCES.json").read_text())
+    assert manifest["files"] == [["lists/list.csv", 8, GOOD]]
+    (source,) = manifest["served"]
     assert source == {"url": URL, "sha256": GOOD, "bytes": 8, "served_by": "mirror"}
 
 
@@ -81,10 +83,54 @@ def test_no_network_names_the_address_and_the_remedy(tmp_path, monkeypatch):
     assert "\n" not in str(caught.value)
 
 
-def test_a_set_by_request_says_what_to_ask_for(tmp_path, monkeypatch):
+def test_a_set_by_request_that_is_not_there_says_what_to_ask_for(tmp_path, monkeypatch):
     data_set(monkeypatch, access="request")
-    with pytest.raises(IbmaError, match="by request: ask the owner"):
-        fetch.dataset("x", "real", tmp_path / "raw")
+    manifest = fetch.dataset("x", "real", tmp_path / "raw")
+    assert "is empty: ask the owner; then `dvc repro -f download@x`" in manifest["missing"]
+    assert manifest["files"] == []
+    (tmp_path / "raw/train.csv").write_text("a")
+    (tmp_path / "raw/clip.wav").write_text("b")
+    manifest = fetch.dataset("x", "real", tmp_path / "raw")
+    assert manifest["missing"] is None
+    digest = hashlib.sha256(b"a").hexdigest()
+    assert manifest["files"] == [["clip.wav", 1, None], ["train.csv", 1, digest]]
+
+
+def test_lists_are_fetched_and_media_placed_by_hand_are_asked_for(tmp_path, monkeypatch, mirror):
+    data_set(monkeypatch, Remote(URL, GOOD, "list.csv"), PLACED=("media/*", "other/media"))
+    assert "ask the owner" in fetch.dataset("x", "real", tmp_path / "raw")["missing"]
+    assert (tmp_path / "raw/list.csv").exists()
+    (tmp_path / "raw/other/media").mkdir(parents=True)
+    assert fetch.dataset("x", "real", tmp_path / "raw")["missing"] is None
+
+
+def test_files_that_are_not_the_publishers_stop(tmp_path, monkeypatch):
+    def verify(raw):
+        raise IbmaError(f"{raw}: 3 rows: expected 4")
+
+    data_set(monkeypatch, access="request", verify=verify)
+    fetch.dataset("x", "real", tmp_path)
+    (tmp_path / "a.csv").write_text("")
+    with pytest.raises(IbmaError, match="3 rows: expected 4"):
+        fetch.dataset("x", "real", tmp_path)
+
+
+def test_every_file_of_a_twin_is_hashed(tmp_path, monkeypatch):
+    data_set(monkeypatch)
+    monkeypatch.setattr(twins, "write", lambda name, raw: (raw / "clip.wav").write_text("b"))
+    manifest = fetch.dataset("x", "twin", tmp_path)
+    assert [name for name, _, digest in manifest["files"] if digest] == ["TWIN", "clip.wav"]
+
+
+def test_mirrors_are_tried_in_turn(tmp_path, monkeypatch, server):
+    monkeypatch.delenv("IBMA_MIRROR", raising=False)
+    digest, dead = hashlib.sha256(Server.content).hexdigest(), "http://127.0.0.1:9/big.bin"
+    data_set(monkeypatch, Remote(dead, digest, "big.bin", mirrors=(server,)))
+    (source,) = fetch.dataset("x", "real", tmp_path / "a")["served"]
+    assert source["url"] == server
+    data_set(monkeypatch, Remote(dead, digest, "big.bin", mirrors=("http://127.0.0.1:9/b",)))
+    with pytest.raises(IbmaError, match="none of 2 addresses answers, the last: .*:9/b "):
+        fetch.dataset("x", "real", tmp_path / "b")
 
 
 def test_a_zip_that_escapes_is_refused(tmp_path):
@@ -186,11 +232,10 @@ def test_a_cut_download_goes_on(tmp_path, monkeypatch, server, left, ranges, ask
         (tmp_path / "big.bin.part").write_bytes(Server.content[:left])
     digest = hashlib.md5(Server.content).hexdigest()
     data_set(monkeypatch, Remote(server, f"md5:{digest}", "big.bin"))
-    fetch.dataset("x", "real", tmp_path)
+    (source,) = fetch.dataset("x", "real", tmp_path)["served"]
     assert (tmp_path / "big.bin").read_bytes() == Server.content
     assert Server.requests == [asked]
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["SOURCES.json", "big.bin"]
-    (source,) = json.loads((tmp_path / "SOURCES.json").read_text())
+    assert [p.name for p in tmp_path.iterdir()] == ["big.bin"]
     assert source["sha256"] == hashlib.sha256(Server.content).hexdigest()
     assert source["served_by"] == "public"
 
@@ -246,8 +291,7 @@ def test_a_twin_cut_short_is_known_as_one(tmp_path, monkeypatch):
 
 def test_a_builtin_set_says_so(tmp_path, monkeypatch):
     data_set(monkeypatch, access="builtin")
-    fetch.dataset("x", "real", tmp_path)
-    assert json.loads((tmp_path / "SOURCES.json").read_text()) == [{"served_by": "builtin"}]
+    assert fetch.dataset("x", "real", tmp_path)["served"] == [{"served_by": "builtin"}]
 
 
 def test_the_door_names_an_unknown_data_set(tmp_path):

@@ -12,6 +12,7 @@ import pytest
 from ibma import archives, media, store, twins
 from ibma.datasets import Dropped, Excerpt, Sample, iemocap
 from ibma.errors import IbmaError
+from ibma.extract import extract
 from ibma.twins import iemocap as twin
 
 FEATURES = {
@@ -138,7 +139,7 @@ def test_the_twin_is_small_and_always_the_same(written, tmp_path):
 def features(written, tmp_path_factory):
     out = tmp_path_factory.mktemp("features")
     entry = {"dataset": "iemocap", "on_bad": "drop", "features": FEATURES}
-    store.extract("iemocap", entry, iemocap, written, out, media.compute)
+    extract("iemocap", entry, iemocap, written, out, media.compute)
     return store.Features(out)
 
 

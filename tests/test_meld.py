@@ -12,6 +12,7 @@ import pytest
 from ibma import archives, datasets, fetch, media, store, twins
 from ibma.datasets import Dropped, Sample, meld
 from ibma.errors import IbmaError
+from ibma.extract import extract
 from ibma.twins import meld as twin
 
 FEATURES = {
@@ -161,7 +162,7 @@ def features(written, tmp_path_factory):
     out = tmp_path_factory.mktemp("features")
     entry = {"dataset": "meld", "on_bad": "drop", "features": FEATURES}
     entry["options"] = {"target": "emotion"}
-    store.extract("meld_emotion", entry, meld, written, out, media.compute)
+    extract("meld_emotion", entry, meld, written, out, media.compute)
     return store.Features(out)
 
 
@@ -178,7 +179,7 @@ def test_a_clip_without_moov_is_named(whole, tmp_path):
     shutil.copy(folder / "dia125_utt3.mp4", folder / "dia3_utt3.mp4")
     entry = {"dataset": "meld", "options": {"target": "emotion"}, "features": FEATURES}
     with pytest.raises(media.Unreadable, match=r"dia3_utt3.mp4: cannot be decoded"):
-        store.extract("meld", entry, meld, whole, tmp_path / "out", media.compute)
+        extract("meld", entry, meld, whole, tmp_path / "out", media.compute)
 
 
 def test_each_modality_knows_part_and_all_know_most(features):

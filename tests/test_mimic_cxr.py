@@ -12,6 +12,7 @@ import pytest
 from ibma import media, radiology, store, twins
 from ibma.datasets import Dropped, Sample, mimic_cxr
 from ibma.errors import IbmaError
+from ibma.extract import extract
 from ibma.tasks import auc
 from ibma.twins import mimic_cxr as twin
 
@@ -192,7 +193,7 @@ def test_the_truncated_jpg_is_dropped_by_name_and_both_modalities_know_a_part(wr
     from sklearn.linear_model import LogisticRegression
 
     entry = {"dataset": "mimic_cxr", "on_bad": "drop", "features": FEATURES}
-    store.extract("mimic_cxr", entry, mimic_cxr, written, tmp_path, media.compute)
+    extract("mimic_cxr", entry, mimic_cxr, written, tmp_path, media.compute)
     features = store.Features(tmp_path)
     truncated = f"s{twin.FIRST_STUDY + twin.TRUNCATED},"
     lines = (tmp_path / "dropped.csv").read_text().splitlines()

@@ -15,6 +15,7 @@ import pytest
 from ibma import datasets, fetch, media, store, twins
 from ibma.datasets import Dropped, Sample, mosi
 from ibma.errors import IbmaError
+from ibma.extract import extract
 from ibma.twins import mosi as twin
 
 FEATURES = {
@@ -40,7 +41,7 @@ def entries(written: Path) -> list[Sample | Dropped]:
 def features(written: Path, tmp_path_factory: pytest.TempPathFactory) -> store.Features:
     out = tmp_path_factory.mktemp("features")
     entry = {"dataset": "mosi", "on_bad": "drop", "features": FEATURES}
-    store.extract("mosi", entry, mosi, written, out, media.compute)
+    extract("mosi", entry, mosi, written, out, media.compute)
     return store.Features(out)
 
 
@@ -363,7 +364,7 @@ def test_the_mute_clip_is_dropped_by_name_and_minus_infinity_reaches_nothing(
 def test_extraction_stops_at_the_mute_clip(whole: Path, tmp_path: Path) -> None:
     entry = {"dataset": "mosi", "features": FEATURES}
     with pytest.raises(media.Unreadable, match=r"3\.mp4: has no audio stream"):
-        store.extract("mosi", entry, mosi, whole, tmp_path / "out", media.compute)
+        extract("mosi", entry, mosi, whole, tmp_path / "out", media.compute)
 
 
 def test_each_modality_knows_part_and_all_know_most(features: store.Features) -> None:

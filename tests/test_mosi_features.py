@@ -13,6 +13,7 @@ import pytest
 from ibma import encoders, fetch, media, mosi_utterances, store
 from ibma.datasets import Sample, mosi_features, mosi_features3
 from ibma.errors import IbmaError
+from ibma.extract import extract
 
 MIRROR = Path(os.environ.get("IBMA_MIRROR", Path(__file__).parent.parent.parent / "shared/mirror"))
 needs_mirror = pytest.mark.skipif(
@@ -150,7 +151,7 @@ def fetched(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @needs_mirror
 def test_the_real_files(fetched: Path) -> None:
     """2,199 utterances of 93 videos join; labels are score >= 0 (else the walk stops)."""
-    assert len(json.loads((fetched / "SOURCES.json").read_text())) == 8
+    assert len(mosi_features3.FILES) == 8
     two, three = (list(m.samples(fetched)) for m in (mosi_features, mosi_features3))
     assert Counter(s.split for s in two) == {"train": 1284, "valid": 229, "test": 686}
     assert Counter(s.split for s in three) == {"train": 1447, "test": 752}
@@ -229,7 +230,7 @@ def test_a_linear_probe_reaches_the_reference(fetched: Path, tmp_path: Path) -> 
         "dataset": "mosi_features",
         "features": {"text": {"max_length": 64, "tokenizer": ENCODER}, "audio": {}},
     }
-    store.extract("mosi_features", entry, mosi_features, fetched, tmp_path, media.compute)
+    extract("mosi_features", entry, mosi_features, fetched, tmp_path, media.compute)
     features = store.Features(tmp_path)
     config = {"name": "bert", "pretrained": ENCODER, "train": "none"}
     encoder = encoders.build(config, kind="text", shape=(64,), width=8).eval()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ibma import params, record, report, tables
+from ibma.jsonfile import write_json
 from ibma.record import Record
 
 ROOT = Path(__file__).parent.parent
@@ -59,9 +60,9 @@ def project(tmp_path):
             "dropped": 2,
             "folds": 0,
         }
-        record.write_json(tmp_path / "data/features" / task / "meta.json", meta)
+        write_json(tmp_path / "data/features" / task / "meta.json", meta)
     rows = tables.significance(PROFILE, tables.cells(PROFILE, tmp_path))
-    record.write_json(tmp_path / "data/significance.json", rows)
+    write_json(tmp_path / "data/significance.json", rows)
     return tmp_path
 
 
@@ -105,7 +106,7 @@ def test_times_come_from_the_timing_stage(project):
     before = next(x for x in lines(project, "09") if x.measure.endswith("epoch"))
     assert before.verdict == "not run: not timed in this profile"
     methods = {"concat": summary, "ce3": summary}
-    record.write_json(project / "data/timing.json", timed | {"methods": methods})
+    write_json(project / "data/timing.json", timed | {"methods": methods})
     after = [x for x in lines(project, "09") if x.measure.endswith("epoch")]
     assert after[0].row.startswith("Concat") and after[0].published == "1.5"
     assert after[0].ours == "median 0.10000 (quartiles 0.09000 to 0.11000)"
@@ -118,7 +119,7 @@ def test_times_come_from_the_timing_stage(project):
 def test_mib_is_its_best_form_by_the_score_inside_train(project):
     for form, score, test in (("mib_e", 0.5, 0.9), ("mib_l", 0.7, 0.4), ("mib_c", 0.6, 0.8)):
         choice = {"choices": [{"score": score}]}
-        record.write_json(project / f"data/tune/crema_d/{form}.json", choice)
+        write_json(project / f"data/tune/crema_d/{form}.json", choice)
         one = replace(fake("crema_d", "concat", 0), method=form, metrics={"accuracy": test})
         one.write(project / "runs/crema_d" / form)
     line = row(project, "02", "MIB")
@@ -191,7 +192,7 @@ def test_one_run_has_no_verdict(project):
 def test_sizes_of_a_task_with_folds_are_those_of_run_0(project):
     counts = {f"fold{k}": 10 + k for k in range(5)}
     meta = {"source": "real", "classes": list("abc"), "counts": counts, "dropped": 0, "folds": 5}
-    record.write_json(project / "data/features/split_digits/meta.json", meta)
+    write_json(project / "data/features/split_digits/meta.json", meta)
     sizes = {x.measure: x.ours for x in lines(project, "01") if x.row.startswith("Split digits")}
     assert (sizes["train"], sizes["test"]) == ("50", "10")
 
@@ -216,7 +217,7 @@ def test_a_table_without_a_task_says_so_in_markdown_and_latex(project):
 
 
 def test_records_are_listed_when_mlflow_knows_none(project):
-    record.write_json(project / "data/track.json", {})
+    write_json(project / "data/track.json", {})
     text = report.write(PROFILE, project).read_text()
     assert "runs/crema_d/ibma/seed_2.json" in text and "not tracked" in text
 

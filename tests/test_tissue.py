@@ -14,6 +14,7 @@ from PIL import Image
 from ibma import media, sections, store, twins
 from ibma.datasets import Dropped, Sample, tissue
 from ibma.errors import IbmaError
+from ibma.extract import extract
 from ibma.twins import tissue as twin
 
 MIRROR = Path(os.environ.get("IBMA_MIRROR", Path(__file__).parent.parent.parent / "shared/mirror"))
@@ -335,7 +336,7 @@ def test_each_modality_knows_part_and_both_know_more(written, tmp_path):
         "options": OPTIONS,
         "features": {"expression": {}, "image": {"size": 16}},
     }
-    store.extract("tissue", entry, tissue, written, tmp_path / "out", media.compute)
+    extract("tissue", entry, tissue, written, tmp_path / "out", media.compute)
     features = store.Features(tmp_path / "out")
     assert features.meta["counts"] == {"test": 64, "train": 128}
     assert features.meta["absent"] == {"expression": 1, "image": 0}

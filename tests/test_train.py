@@ -7,8 +7,9 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
-from ibma import record, train
+from ibma import jsonfile, record, train
 from ibma.errors import IbmaError
+from ibma.jsonfile import write_json
 from ibma.methods import ibma as ibma_method
 from ibma.train import Setting
 
@@ -113,14 +114,14 @@ def test_full_disk_keeps_the_old_checkpoint(tmp_path, monkeypatch):
 
 
 def test_full_disk_keeps_the_old_record(tmp_path, monkeypatch):
-    record.write_json(tmp_path / "seed_0.json", {"a": 1})
+    write_json(tmp_path / "seed_0.json", {"a": 1})
     monkeypatch.setattr(
-        record.os,
+        jsonfile.os,
         "fsync",
         lambda handle: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")),
     )
     with pytest.raises(OSError):
-        record.write_json(tmp_path / "seed_0.json", {"a": 2})
+        write_json(tmp_path / "seed_0.json", {"a": 2})
     assert json.loads((tmp_path / "seed_0.json").read_text()) == {"a": 1}
     assert len(list(tmp_path.iterdir())) == 1
 

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 
 import torch
 
-from ibma import datasets, media, methods, store, tasks, timing, train, tune
+from ibma import (
+    checksums,
+    datasets,
+    fetch,
+    media,
+    methods,
+    store,
+    tasks,
+    timing,
+    train,
+    tune,
+)
+from ibma import extract as extraction
 from ibma.centroids import Assignment, write_all
 from ibma.errors import IbmaError
+from ibma.jsonfile import write_json
 from ibma.params import Params
 from ibma.train import Cell, Setting
 
-RAW, FEATURES, CENTROIDS = Path("data/raw"), Path("data/features"), Path("data/centroids")
+RAW, MANIFESTS = Path("data/raw"), Path("data/manifests")
+FEATURES, CENTROIDS = Path("data/features"), Path("data/centroids")
 TUNING, SCRATCH, RUNS, MODELS = (
     Path("data/tune"),
     Path("data/scratch"),
@@ -23,15 +39,59 @@ TIMING = Path("data/timing.json")
 VARIANT_FILE = "ibma"  # every entry of `variants` is a parameter set of methods/ibma.py
 
 
+def download(params: Params, name: str) -> None:
+    """Stage `download`: fill data/raw/<name> and write its manifest.
+
+    Raises IbmaError for a data set that params.yaml does not list.
+    """
+    if name not in params.datasets:
+        listed = ", ".join(params.datasets)
+        raise IbmaError(f"params.yaml: no data set '{name}': expected one of {listed}")
+    manifest = fetch.dataset(name, params.datasets[name]["source"], RAW / name)
+    if manifest["missing"]:
+        print(f"{name}: {manifest['missing']}", file=sys.stderr)
+    write_json(MANIFESTS / f"{name}.json", manifest)
+
+
 def extract(params: Params, task: str) -> None:
     """Stage `extract`: data/raw/<dataset> -> data/features/<task>."""
     entry = params.task(task)
     name = entry["dataset"]
-    store.extract(task, entry, datasets.load(name), RAW / name, FEATURES / task, media.compute)
+    path = MANIFESTS / f"{name}.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    if manifest["missing"]:
+        return extraction.absent(task, entry, manifest["missing"], FEATURES / task)
+    first = next((RAW / name / file for file, _, _ in manifest["files"]), RAW)
+    if not first.exists():
+        raise IbmaError(f"{first}: gone, but {path} lists it: run `dvc repro -f download@{name}`")
+    extraction.extract(
+        task,
+        entry,
+        datasets.load(name),
+        RAW / name,
+        FEATURES / task,
+        media.compute,
+        source=manifest["source"],
+        key=checksums.sha256(path),
+        workers=params.workers,
+    )
+
+
+def _not_run(task: str, *folders: Path) -> bool:
+    """Whether a task's data is not here; then its outputs are there, but empty."""
+    meta = json.loads((FEATURES / task / "meta.json").read_text(encoding="utf-8"))
+    if "missing" not in meta:
+        return False
+    print(f"{task}: not run: {meta['missing']}", file=sys.stderr)
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+    return True
 
 
 def centroids(params: Params, task: str) -> None:
     """Stage `centroids`: phi(X), U and X as vectors, per test fold (or the fixed split)."""
+    if _not_run(task, CENTROIDS / task):
+        return
     entry = params.task(task)
     features = store.Features(FEATURES / task)
     write_all(
@@ -75,7 +135,11 @@ def cell(params: Params, task: str, method: str) -> Cell:
 
 def tune_task(params: Params, task: str) -> None:
     """Stage `tune`: every method's choice for one task."""
+    missing = _not_run(task, TUNING / task)
     for method in [*params.methods, *params.variants]:
+        if missing:
+            write_json(TUNING / task / f"{method}.json", {})  # train asks for one
+            continue
         tune.tune(
             cell(params, task, method),
             params.tuning,
@@ -86,9 +150,11 @@ def tune_task(params: Params, task: str) -> None:
 
 def train_cell(params: Params, task: str, method: str) -> None:
     """Stages `train` and `train_ibma`: every seed of one cell that is not finished yet."""
+    folder = Path(task) / method
+    if _not_run(task, RUNS / folder, MODELS / folder):
+        return
     here = cell(params, task, method)
     eta = params.eta if method in params.variants else None
-    folder = Path(task) / method
     for run in range(params.seeds):
         setting = tune.chosen(TUNING / task / f"{method}.json", here.features.fold(run), eta)
         train.run_seed(here, run, setting, RUNS / folder, MODELS / folder, SCRATCH / folder)
@@ -96,6 +162,8 @@ def train_cell(params: Params, task: str, method: str) -> None:
 
 def time_methods(params: Params) -> None:
     """Stage `timing`: every method and variant on one task, side by side."""
+    if _not_run(params.timing.task):
+        return write_json(TIMING, {})
     lr, weight_decay = params.tuning.grid["lr"][0], params.tuning.grid["weight_decay"][0]
     eta = params.tuning.grid["eta"][0]
     methods_ = [*params.methods, *params.variants]

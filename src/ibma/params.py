@@ -65,6 +65,7 @@ class Params:
     seeds: int
     device: str
     threads: int | None
+    workers: int | None
     datasets: dict[str, dict[str, Any]]
     tasks: dict[str, dict[str, Any]]
     methods: dict[str, dict[str, Any]]

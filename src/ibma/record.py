@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ibma.errors import IbmaError
+from ibma.jsonfile import write_json
 
 # What decides a record besides the method's own file; dvc.yaml names the same files.
 SHARED_CODE = (
@@ -83,22 +82,3 @@ def code_digest(method_file: str) -> str:
     for name in (*SHARED_CODE, f"methods/{method_file}.py"):
         digest.update((package / name).read_bytes())
     return digest.hexdigest()
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never half of it.
-
-    Raises OSError (disk full) with the old file intact.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(value, file, indent=1)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -8,10 +8,8 @@ group, label, dialogue), `dropped.csv` (id, reason) and `meta.json`. Rows keep t
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ibma.datasets import TWIN_MARKER, Card, Dataset, Dropped, Part, Sample
 from ibma.errors import IbmaError
-
-Compute = Callable[[str, Part, Mapping[str, Any]], NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -49,11 +44,13 @@ class Features:
     """The opened feature store of one task."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises IbmaError when the folder was never written."""
+        """Raises IbmaError when the folder was never written, or says why it is empty."""
         meta_file = folder / "meta.json"
         if not meta_file.exists():
             raise IbmaError(f"{meta_file}: no features here: run `dvc repro extract` first")
         self.meta: dict[str, Any] = json.loads(meta_file.read_text())
+        if "missing" in self.meta:
+            raise IbmaError(f"{folder}: {self.meta['missing']}")
         self.modalities = {
             name: StoredModality(m["kind"], tuple(m["shape"]), m["dtype"])
             for name, m in self.meta["modalities"].items()
@@ -192,164 +189,3 @@ def label_tensor(kind: str, labels: NDArray[np.float64]) -> Tensor:
     if kind == "multilabel":
         return y
     return y[:, 0] if kind == "sentiment" else y[:, 0].long()
-
-
-# --- writing -------------------------------------------------------------------------------------
-
-
-def extract(
-    task: str, entry: Mapping[str, Any], dataset: Dataset, raw: Path, out: Path, compute: Compute
-) -> None:
-    """Compute and store the features of one task (stage `extract`), streaming over samples.
-
-    `entry` is `tasks.<task>` of params.yaml. Samples are listed first (labels and paths only);
-    features are then written row by row into memory maps, so memory does not grow with their size.
-
-    Raises IbmaError on a bad sample unless the task says `on_bad: drop`.
-    """
-    card = dataset.CARD
-    options = {**entry.get("options", {}), "on_bad": entry.get("on_bad", "stop")}
-    listed = _listed(dataset, raw, task, options)
-    dropped = [sample for sample in listed if isinstance(sample, Dropped)]
-    samples = [sample for sample in listed if isinstance(sample, Sample)]
-    if not samples:
-        raise IbmaError(
-            f"{raw}: data set '{entry['dataset']}' has no usable sample: check the files"
-        )
-    out.mkdir(parents=True, exist_ok=True)
-    kept, broken = _write_arrays(samples, card, entry, out, compute)
-    dropped += broken
-    _write_csv(out / "dropped.csv", ["id", "reason"], [[d.id, d.reason] for d in dropped])
-    _write_csv(
-        out / "index.csv",
-        ["id", "split", "group", "label", "dialogue"],
-        [[s.id, s.split, s.group, _label_text(s, card), s.dialogue] for s in kept],
-    )
-    shapes = {name: np.load(out / f"{name}.npy", mmap_mode="r") for name in card.modalities}
-    meta = {
-        "digest": _digest(out, [*(f"{name}.npy" for name in card.modalities), "index.csv"]),
-        "task": task,
-        "dataset": entry["dataset"],
-        "source": "twin" if (raw / TWIN_MARKER).exists() else "real",
-        "kind": card.kind,
-        "classes": list(card.classes),
-        "folds": card.folds,
-        "modalities": {
-            name: {
-                "kind": card.modalities[name],
-                "shape": list(array.shape[1:]),
-                "dtype": str(array.dtype),
-                "file": f"{name}.npy",
-            }
-            for name, array in shapes.items()
-        },
-        "counts": dict(sorted(Counter(s.split for s in kept).items())),
-        "dropped": len(dropped),
-        "absent": {
-            name: sum(sample.parts[name] is None for sample in kept) for name in card.modalities
-        },
-    }
-    (out / "meta.json").write_text(json.dumps(meta, indent=1) + "\n")
-
-
-def _listed(
-    dataset: Dataset, raw: Path, task: str, options: Mapping[str, Any]
-) -> list[Sample | Dropped]:
-    try:
-        return list(dataset.samples(raw, **options))
-    except TypeError as error:
-        if "unexpected keyword" not in str(error):
-            raise
-        raise IbmaError(
-            f"params.yaml: tasks.{task}.options: {error}: remove or correct it"
-        ) from None
-
-
-def _digest(folder: Path, names: Sequence[str]) -> str:
-    """sha256 over the files in order: the data part of a record's key."""
-    digest = hashlib.sha256()
-    for name in names:
-        with (folder / name).open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
-
-
-def _label_text(sample: Sample, card: Card) -> str:
-    values = sample.label if isinstance(sample.label, tuple) else (sample.label,)
-    low, high = _label_range(card)
-    for value in values:
-        if not low <= value <= high:
-            raise IbmaError(
-                f"sample {sample.id}: label {value} is outside {low}..{high}: "
-                "correct the label file"
-            )
-    return " ".join(str(value) for value in values)
-
-
-def _label_range(card: Card) -> tuple[int, int]:
-    """Smallest and largest label of a data set."""
-    if card.kind == "sentiment":
-        bound = (len(card.classes) - 1) // 2
-        return -bound, bound
-    return 0, 1 if card.kind == "multilabel" else len(card.classes) - 1
-
-
-def _write_arrays(
-    samples: Sequence[Sample], card: Card, entry: Mapping[str, Any], out: Path, compute: Compute
-) -> tuple[list[Sample], list[Dropped]]:
-    """Fill `<modality>.npy`; unreadable samples are dropped (or stop the run) as `on_bad` says.
-
-    A part that is None stays zero.
-    """
-    from tqdm import tqdm
-
-    arrays: dict[str, NDArray[Any]] = {}
-    kept: list[Sample] = []
-    dropped: list[Dropped] = []
-    for sample in tqdm(samples, desc=f"extract {entry['dataset']}", unit="sample", mininterval=1.0):
-        try:
-            row = {
-                name: compute(kind, sample.parts[name], entry["features"].get(name) or {})
-                for name, kind in card.modalities.items()
-                if sample.parts[name] is not None
-            }
-        except IbmaError as error:
-            if entry.get("on_bad", "stop") == "stop":
-                raise
-            dropped.append(Dropped(sample.id, str(error)))
-            continue
-        for name, value in row.items():
-            if name not in arrays:
-                arrays[name] = _memory_map(
-                    out / f"{name}.part.npy", (len(samples), *value.shape), value
-                )
-            arrays[name][len(kept)] = value
-        kept.append(sample)
-    if not kept:
-        raise IbmaError(f"{out}: every sample was dropped, first reason: {dropped[0].reason}")
-    for name in card.modalities:
-        if name not in arrays:
-            raise IbmaError(f"{out}: no sample has '{name}': check the data set's files")
-    for name, array in arrays.items():
-        _trim(array, len(kept), out / f"{name}.npy")
-        (out / f"{name}.part.npy").unlink()
-    return kept, dropped
-
-
-def _memory_map(path: Path, shape: tuple[int, ...], like: NDArray[Any]) -> NDArray[Any]:
-    array: NDArray[Any] = np.lib.format.open_memmap(path, mode="w+", dtype=like.dtype, shape=shape)
-    return array
-
-
-def _trim(array: NDArray[Any], rows: int, path: Path) -> None:
-    """Copy the first `rows` rows to their final file, a slice at a time."""
-    final = _memory_map(path, (rows, *array.shape[1:]), array)
-    for start in range(0, rows, 1024):
-        final[start : start + 1024] = array[start : min(start + 1024, rows)]
-
-
-def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ibma import record
+from ibma.jsonfile import write_json
 from ibma.train import Cell, Fit, Setting, volatile
 
 WARM_UP = 1  # rounds that are not counted: caches fill, OMIB's and DCLF's first phases end
@@ -59,7 +59,7 @@ def write(
         "rounds": rounds,
         "methods": {method: summary(values) for method, values in found.items()},
     }
-    record.write_json(path, content)
+    write_json(path, content)
 
 
 def summary(values: list[float]) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from ibma.record import Record, read, write_json
+from ibma.jsonfile import write_json
+from ibma.record import Record, read
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -17,6 +17,7 @@ import numpy as np
 
 from ibma import record
 from ibma.errors import IbmaError
+from ibma.jsonfile import write_json
 from ibma.params import Tuning
 from ibma.store import HoldOut, TrainingSet
 from ibma.train import Cell, Fit, Setting, predict
@@ -52,8 +53,8 @@ def tune(cell: Cell, tuning: Tuning, out: Path, reads_eta: bool) -> None:
     for run in runs:
         for score in _trials(cell, tuning, settings, run, scores):
             scores.append(score)
-            record.write_json(partial, {"key": key, "scores": scores})
-    record.write_json(
+            write_json(partial, {"key": key, "scores": scores})
+    write_json(
         target,
         {
             "key": key,

@@ -3,6 +3,8 @@
 A data set module defines `CARD`, `FILES` and `samples(raw, **options)`; nothing is registered. It
 may also define:
 - `ARCHIVES`: patterns of the archives below the raw folder, unpacked in this order;
+- `PLACED`: patterns below the raw folder of what users place by hand, where some must find
+  something before anything can be computed (sets by request: anything at all);
 - `verify(raw)`: raise IbmaError when real files are not what their publisher lists;
 - `CARDS`: target -> card, where the option `target` chooses what is to be predicted.
 """

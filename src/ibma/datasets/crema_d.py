@@ -8,9 +8,11 @@ acted emotion in its name, not the crowd's vote.
 from __future__ import annotations
 
 import csv
+import lzma
 from collections.abc import Iterator
 from pathlib import Path
 
+from ibma import checksums
 from ibma.datasets import Card, Counts, Dropped, Remote, Sample
 from ibma.errors import IbmaError
 
@@ -45,6 +47,8 @@ CARD = Card(
         "The paper says log-mel spectrograms, OGM-GE uses plain log-STFT: see `spectrogram`.",
     ),
 )
+CHECKSUMS = Path(__file__).with_name("crema_d.sha256.xz")  # as `sha256sum` prints them
+PLACED = ("AudioWAV", "CREMA-D/AudioWAV")
 FILES = (
     Remote(
         LISTS + "train.csv",
@@ -59,6 +63,21 @@ FILES = (
 )
 
 
+def verify(raw: Path) -> None:
+    """Check all 14,884 media files against the release's git-lfs pointers (at 1658cd3).
+
+    Raises IbmaError that counts those which are missing or differ, pointers included.
+    """
+    listed = lzma.decompress(CHECKSUMS.read_bytes()).decode().splitlines()
+    pairs = (line.split(maxsplit=1) for line in listed)
+    checksums.verify([(_media(raw) / path, digest) for digest, path in pairs], CARD.how_to_get)
+
+
+def _media(raw: Path) -> Path:
+    """The clone's folder, or the raw folder itself."""
+    return raw / "CREMA-D" if (raw / "CREMA-D").is_dir() else raw
+
+
 def samples(raw: Path, *, on_bad: str = "stop") -> Iterator[Sample | Dropped]:
     """Walk OGM's lists in order; group = actor.
 
@@ -67,7 +86,7 @@ def samples(raw: Path, *, on_bad: str = "stop") -> Iterator[Sample | Dropped]:
     Raises IbmaError, naming list and line: a name that is no CREMA-D clip, a label outside the
     vocabulary or against the name, and (on_bad="stop") a clip without media.
     """
-    media = raw / "CREMA-D" if (raw / "CREMA-D").is_dir() else raw
+    media = _media(raw)
     for split in ("train", "test"):
         for line, clip, label in _listed(raw / "OGM" / f"{split}.csv"):
             parts = {

@@ -18,6 +18,7 @@ from ibma.errors import IbmaError
 EMOTIONS = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
 SENTIMENTS = {"negative": -1, "neutral": 0, "positive": 1}
 COLUMNS = ("Utterance", "Emotion", "Sentiment", "Dialogue_ID", "Utterance_ID")
+PLACED = ("MELD.Raw*",)
 ARCHIVES = ("MELD.Raw.tar.gz", "MELD.Raw/*.tar.gz")
 # Windows' punctuation that MELD.Raw's tables carry as C1 control characters
 # (tae898/multimodal-datasets@57bac10 utils/convert_cp1252_to_utf8.py)

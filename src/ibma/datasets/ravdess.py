@@ -47,7 +47,7 @@ CARD = Card(
         "Not in the paper: the first real input that anybody may fetch.",
         "Neutral has 96 clips, every other emotion 192.",
         "With IBMA_MIRROR the sound is 16 kHz FLAC resampled from the 48 kHz originals, checked "
-        "against a list of sha256 of its own; SOURCES.json says which source was used.",
+        "against a list of sha256 of its own; the manifest says which source was used.",
         "Zenodo lists an md5 of the zip, no sha256: that is checked, then the names and the count.",
         "The video of sound 03-01-X is 01-01-X: the action units are joined so.",
     ),

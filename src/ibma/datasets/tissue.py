@@ -70,6 +70,7 @@ CARD = Card(
         "F1 takes the true share of anomalies as its threshold, as the literature does.",
     ),
 )
+PLACED = ("hNB/*.h5ad",)
 _PICTURES = {name: f"data/ST-imgs/{name[0]}/{name}/{file}" for name, (_, file) in TUMOURS.items()}
 FILES = (
     *(

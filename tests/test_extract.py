@@ -1,0 +1,243 @@
+"""The extract stage: what is kept, what is dropped, what stops."""
+
+import csv
+import json
+import tracemalloc
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from conftest import fake_dataset, vector
+
+from ibma import extract as extraction
+from ibma import store
+from ibma.datasets import Dropped, Sample
+from ibma.errors import IbmaError
+
+
+def extract(tmp_path: Path, dataset, compute=vector, *, workers=1, key="", **entry) -> Path:
+    out = tmp_path / "features"
+    entry = {"dataset": "fake", "options": {}, "features": {}} | entry
+    extraction.extract("fake", entry, dataset, tmp_path, out, compute, key=key, workers=workers)
+    return out
+
+
+def unreadable_s3(kind, part, params):
+    if not hasattr(unreadable_s3, "calls"):
+        unreadable_s3.calls = 0
+    unreadable_s3.calls += 1
+    if unreadable_s3.calls == 7:
+        raise IbmaError("s3.wav: truncated: fetch it again")
+    return vector(kind, part, params)
+
+
+def test_round_trip(tmp_path):
+    features = store.Features(extract(tmp_path, fake_dataset()))
+    assert features.meta["source"] == "real" and features.meta["dropped"] == 1
+    assert len(features.ids) == 72 and features.arrays["view0"].shape == (72, 3)
+    assert sum(features.meta["counts"].values()) == 72
+    assert len(features.training(0)) + len(features.test(0)) == 72
+    assert isinstance(features.arrays["view0"], np.memmap)
+
+
+def test_an_unreadable_sample_stops_by_default_and_is_named_when_dropped(tmp_path):
+    unreadable_s3.calls = 0
+    with pytest.raises(IbmaError, match="s3.wav: truncated"):
+        extract(tmp_path, fake_dataset(), unreadable_s3)
+    unreadable_s3.calls = 0
+    out = extract(tmp_path, fake_dataset(), unreadable_s3, on_bad="drop")
+    with (out / "dropped.csv").open() as file:
+        rows = {row["id"]: row["reason"] for row in csv.DictReader(file)}
+    assert rows == {"broken": "for the test", "s3": "s3.wav: truncated: fetch it again"}
+    features = store.Features(out)
+    assert "s3" not in features.ids and len(features.ids) == len(features.arrays["view1"]) == 71
+    assert sorted(path.name for path in out.iterdir()) == [
+        *("dropped.csv", "index.csv", "meta.json", "view0.npy", "view1.npy")
+    ]
+
+
+def test_rows_stay_aligned_after_a_drop(tmp_path):
+    unreadable_s3.calls = 0
+    whole = store.Features(extract(tmp_path / "a", fake_dataset()))
+    holed = store.Features(extract(tmp_path / "b", fake_dataset(), unreadable_s3, on_bad="drop"))
+    place = whole.ids.index("s40")
+    np.testing.assert_array_equal(
+        whole.arrays["view1"][place], holed.arrays["view1"][holed.ids.index("s40")]
+    )
+
+
+@pytest.mark.parametrize("label", [3, -1])
+def test_a_label_outside_the_vocabulary_names_its_sample(tmp_path, label):
+    base = fake_dataset()
+
+    def samples(raw, *, on_bad="stop"):
+        yield Sample("s0", "train", "g", label, {"view0": (0.0,), "view1": (0.0,)})
+
+    with pytest.raises(IbmaError, match=f"sample s0: label {label} is outside 0..2"):
+        extract(tmp_path, SimpleNamespace(CARD=base.CARD, FILES=(), samples=samples))
+
+
+def test_no_usable_sample(tmp_path):
+    base = fake_dataset()
+    empty = SimpleNamespace(CARD=base.CARD, FILES=(), samples=lambda raw, *, on_bad: iter(()))
+    with pytest.raises(IbmaError, match="no usable sample"):
+        extract(tmp_path, empty)
+
+
+def test_nothing_but_dropped_samples_names_the_first_reason(tmp_path):
+    base = fake_dataset()
+    gone = SimpleNamespace(
+        CARD=base.CARD, FILES=(), samples=lambda raw, *, on_bad: iter([Dropped("a", "silent")])
+    )
+    with pytest.raises(IbmaError, match="every sample was dropped, first reason: silent"):
+        extract(tmp_path, gone)
+
+
+@pytest.mark.parametrize("workers", [2, None])
+def test_the_number_of_processes_changes_nothing(tmp_path, workers):
+    one = extract(tmp_path / "one", fake_dataset())
+    more = extract(tmp_path / "more", fake_dataset(), workers=workers)
+    for path in one.iterdir():
+        assert path.read_bytes() == (more / path.name).read_bytes(), path.name
+
+
+def broken_s40(kind, part, params):
+    """Fails at one sample of the fake data, in whatever process."""
+    if np.allclose(part, WRONG):
+        raise IbmaError("s40.wav: truncated: fetch it again")
+    return vector(kind, part, params)
+
+
+WRONG = next(s for s in fake_dataset().samples(Path()) if s.id == "s40").parts["view0"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_keeps_what_was_done_and_the_next_run_goes_on(tmp_path, capfd, workers):
+    with pytest.raises(IbmaError, match="s40.wav: truncated"):
+        extract(tmp_path, fake_dataset(), broken_s40, workers=workers)
+    assert not (tmp_path / "features/meta.json").exists()
+    computed = []
+
+    def counting(kind, part, params):
+        computed.append(part)
+        return vector(kind, part, params)
+
+    resumed = extract(tmp_path, fake_dataset(), counting)
+    assert "going on after 40 samples" in capfd.readouterr().err
+    assert len(computed) == 2 * (72 - 40)
+    whole = extract(tmp_path / "whole", fake_dataset())
+    for path in whole.iterdir():
+        assert path.read_bytes() == (resumed / path.name).read_bytes(), path.name
+
+
+def test_a_killed_run_goes_on_from_its_last_save(tmp_path):
+    """What was written after the save is cut off; a file shorter than saved starts anew."""
+    with pytest.raises(IbmaError):
+        extract(tmp_path, fake_dataset(), broken_s40)
+    with (tmp_path / "features/view0.npy").open("ab") as file:
+        file.write(b"half a row")
+    whole = extract(tmp_path / "whole", fake_dataset())
+    resumed = extract(tmp_path, fake_dataset())
+    assert (whole / "view0.npy").read_bytes() == (resumed / "view0.npy").read_bytes()
+    with pytest.raises(IbmaError):
+        extract(tmp_path, fake_dataset(), broken_s40, key="changed")
+    (tmp_path / "features/view1.npy").write_bytes(b"")
+    resumed = extract(tmp_path, fake_dataset(), key="changed")
+    assert (whole / "view1.npy").read_bytes() == (resumed / "view1.npy").read_bytes()
+
+
+def test_other_inputs_start_anew(tmp_path, capfd):
+    with pytest.raises(IbmaError):
+        extract(tmp_path, fake_dataset(), broken_s40, key="manifest 1")
+    extract(tmp_path, fake_dataset(), key="manifest 2")
+    assert "going on" not in capfd.readouterr().err
+
+
+def test_a_feature_of_another_shape_stops_before_it_is_written(tmp_path):
+    shapes = iter([(3,), (3,), (3,), (2,)])
+
+    def uneven(kind, part, params):
+        return np.zeros(next(shapes), np.float32)
+
+    with pytest.raises(IbmaError, match=r"'view1': a feature of shape \(2,\), expected \(3,\)"):
+        extract(tmp_path, fake_dataset(), uneven)
+    rows = np.frombuffer((tmp_path / "features/view0.npy").read_bytes()[-12:], np.float32)
+    assert len(rows) == 3 and len((tmp_path / "features/index.csv").read_text().split()) == 2
+
+
+def test_memory_does_not_grow_with_the_number_of_samples(tmp_path):
+    """Peak of what Python and numpy hold, at 1 and 8 times as many samples of 64 KiB."""
+    card = replace(fake_dataset(modalities=1).CARD, modalities={"view0": "vector"})
+
+    def peak(times: int) -> int:
+        def samples(raw, *, on_bad):
+            for i in range(200 * times):
+                yield Sample(f"s{i}", "train", "g", 0, {"view0": (float(i),)})
+
+        many = SimpleNamespace(CARD=card, FILES=(), samples=samples)
+        tracemalloc.start()
+        big = lambda kind, part, params: np.full(1 << 14, part[0], np.float32)  # noqa: E731
+        extract(tmp_path / str(times), many, big)
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    peak(1)  # imports
+    assert peak(8) < 1.2 * peak(1)
+
+
+def test_absent_data_leaves_the_reason(tmp_path):
+    entry = {"dataset": "fake"}
+    extraction.absent("fake", entry, "data/raw/fake is empty: ask the owner", tmp_path / "out")
+    with pytest.raises(IbmaError, match="data/raw/fake is empty: ask the owner"):
+        store.Features(tmp_path / "out")
+
+
+def test_missing_features_say_what_to_run(tmp_path):
+    with pytest.raises(IbmaError, match="run `dvc repro extract` first"):
+        store.Features(tmp_path)
+
+
+def test_digest_follows_the_data(tmp_path):
+    first = json.loads((extract(tmp_path / "a", fake_dataset()) / "meta.json").read_text())
+    again = json.loads((extract(tmp_path / "b", fake_dataset()) / "meta.json").read_text())
+    other = json.loads(
+        (extract(tmp_path / "c", fake_dataset("multilabel")) / "meta.json").read_text()
+    )
+    assert first["digest"] == again["digest"] != other["digest"]
+
+
+def test_a_misspelt_option_names_its_place(tmp_path):
+    with pytest.raises(IbmaError, match=r"tasks.fake.options: .*'uncertian': remove or correct"):
+        extract(tmp_path, fake_dataset(), options={"uncertian": "mixed"})
+
+
+def test_a_missing_modality_is_zero_and_counted(tmp_path):
+    dataset = fake_dataset()
+
+    def samples(raw: Path, **options: str):
+        for i, sample in enumerate(fake_dataset().samples(raw)):
+            if i == 5:
+                sample = replace(sample, parts={**sample.parts, "view1": None})
+            yield sample
+
+    dataset.samples = samples
+    features = store.Features(extract(tmp_path, dataset))
+    assert features.meta["absent"] == {"view0": 0, "view1": 1}
+    assert not features.arrays["view1"][5].any() and features.arrays["view0"][5].any()
+
+
+def test_previous_label_of_a_dialogue_comes_from_training_rows_only(tmp_path):
+    features = store.Features(extract(tmp_path, fake_dataset()))
+    train = features.training(0)
+    previous = train.previous_labels()
+    said = {}
+    for row in range(72):
+        expected = said.get(features.dialogues[row]) if row in train.index else None
+        assert previous[row].isnan() if expected is None else previous[row] == expected
+        if row in train.index:
+            said[features.dialogues[row]] = features.labels[row, 0]
+    features.dialogues[:] = ""
+    assert train.previous_labels() is None
