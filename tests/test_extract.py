@@ -42,6 +42,11 @@ def test_round_trip(tmp_path):
     assert isinstance(features.arrays["view0"], np.memmap)
 
 
+def test_twin_is_marked(tmp_path):
+    (tmp_path / "TWIN").write_text("")
+    assert store.Features(extract(tmp_path, fake_dataset())).meta["source"] == "twin"
+
+
 def test_an_unreadable_sample_stops_by_default_and_is_named_when_dropped(tmp_path):
     unreadable_s3.calls = 0
     with pytest.raises(IbmaError, match="s3.wav: truncated"):

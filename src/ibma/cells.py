@@ -71,7 +71,6 @@ def extract(params: Params, task: str) -> None:
         RAW / name,
         FEATURES / task,
         media.compute,
-        source=manifest["source"],
         key=checksums.sha256(path),
         workers=params.workers,
     )

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ibma import datasets
-from ibma.datasets import Card, Dataset, Dropped, Part, Sample
+from ibma.datasets import TWIN_MARKER, Card, Dataset, Dropped, Part, Sample
 from ibma.errors import IbmaError
 from ibma.jsonfile import write_json
 
@@ -72,19 +72,19 @@ def extract(
     out: Path,
     compute: Compute,
     *,
-    source: str = "real",
     key: str = "",
     workers: int | None = 1,
 ) -> None:
     """Compute and store the features of one task (stage `extract`).
 
-    entry: `tasks.<task>` of params.yaml. source: `twin` or `real`. key: of everything beside
-    `entry` that features depend on; an interrupted extraction under the same key goes on where it
-    was. workers: processes, None for one per core. The result does not depend on their number.
+    entry: `tasks.<task>` of params.yaml. key: of everything beside `entry` that features depend
+    on; an interrupted extraction under the same key goes on where it was. workers: processes, None
+    for one per core; the result does not depend on their number.
 
     Raises IbmaError on a bad sample unless the task says `on_bad: drop`; what was computed before
     it is kept.
     """
+    source = "twin" if (raw / TWIN_MARKER).exists() else "real"
     card = datasets.card(dataset, entry.get("options", {}))
     dropping = entry.get("on_bad", "stop") == "drop"
     work = partial(_rows, compute, card, dict(entry["features"]), dropping)
