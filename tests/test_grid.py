@@ -1,8 +1,10 @@
 """The grid on a throw-away DVC project: batches, failures named, works without git."""
 
+import os
+
 import pytest
 
-from ibma import grid
+from ibma import cells, grid, params
 from ibma.errors import IbmaError
 
 # No download stage here: without targets `dvc repro` would run everything in one process.
@@ -11,7 +13,7 @@ stages:
   extract:
     cmd: echo 1 > raw
     outs: [raw]
-  train:
+  tune:
     matrix: {task: [a, b], method: [x, y]}
     cmd: test ! -e break-${item.task}-${item.method} && cp raw ${item.task}-${item.method}
     deps: [raw]
@@ -55,7 +57,7 @@ def test_of_takes_whole_names_only():
 
 def test_failed_cell_is_named_others_kept_then_resumed(project):
     (project / "break-a-y").touch()
-    with pytest.raises(IbmaError, match=r"1 cells failed \(train@a-y\)"):
+    with pytest.raises(IbmaError, match=r"1 cells failed \(tune@a-y\)"):
         grid.repro(project, 2)
     assert (project / "b-y").exists() and not (project / "report").exists()
     (project / "break-a-y").unlink()
@@ -63,8 +65,36 @@ def test_failed_cell_is_named_others_kept_then_resumed(project):
     assert (project / "report").read_text() == "1\n" * 4
     assert (project / "logs" / "extract_0.log").exists()
     # The finished cells were recorded by the parallel run and are not run again.
-    log = "".join(path.read_text() for path in (project / "logs").glob("train_*.log"))
-    assert log.count("Running stage") == 1 and "Stage 'train@b-x' didn't change" in log
+    log = "".join(path.read_text() for path in (project / "logs").glob("tune_*.log"))
+    assert log.count("Running stage") == 1 and "Stage 'tune@b-x' didn't change" in log
+
+
+def test_stale_cells_are_those_that_dvc_would_run(project):
+    grid.repro(project, 2)
+    cells = grid.of(grid.stages(project), ("tune",))
+    assert grid.stale(project, cells) == []
+    (project / "b-x").unlink()
+    assert grid.stale(project, cells) == ["tune@b-x"]
+
+
+def test_trainings_share_processes_and_failures_are_named(tmp_path, monkeypatch):
+    """Forked processes see the stand-in."""
+
+    def train_cell(profile, task, method):
+        if method == "y":
+            raise IbmaError(f"{task}: no such thing")
+        if method == "z":
+            raise ZeroDivisionError
+        (tmp_path / f"{task}-{method}").write_text(str(os.getpid()))
+
+    monkeypatch.setattr(cells, "train_cell", train_cell)
+    monkeypatch.setattr(params, "load", lambda: None)
+    names = [f"train@{task}-{method}" for task in "abcd" for method in "xyz"]
+    failed = grid.train_cells(tmp_path, names, 2)
+    assert failed == [name for name in names if not name.endswith("x")]
+    assert len({(tmp_path / f"{task}-x").read_text() for task in "abcd"}) <= 2
+    logs = "".join(path.read_text() for path in (tmp_path / "logs").glob("train_*.log"))
+    assert "error: a: no such thing" in logs and "ZeroDivisionError" in logs
 
 
 def test_no_jobs_and_no_pipeline(tmp_path):

@@ -4,24 +4,32 @@ DVC runs one stage at a time. Cells of one wave do not depend on each other, so 
 out to several `dvc --wait-for-lock repro -s -k` processes; a last plain `dvc repro` then finds the
 cells up to date and does what is left. `-s` is needed: without it two processes that share an
 upstream stage refuse each other even when it is up to date.
+
+Trainings are many and short, and a process spends seconds on imports before it trains: processes
+that stay train them, one cell after the other, by the function that the stages call; `dvc commit`
+then records what they wrote.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from tqdm import tqdm
 
+from ibma import params
 from ibma.errors import IbmaError
 
 # Stages of one wave run side by side; a wave starts when the one before has ended.
-WAVES = (("extract",), ("centroids",), ("tune",), ("train", "train_ibma"))
+WAVES = (("extract",), ("centroids",), ("tune",))
+TRAININGS = ("train", "train_ibma")
 LOGS = Path("logs")
 
 DVC = (sys.executable, "-m", "dvc")
@@ -45,13 +53,20 @@ def repro(root: Path, jobs: int) -> None:
     if downloads := of(cells, ("download",)):
         _dvc(root, "repro", *downloads)
     for wave in WAVES:
-        failed = run_cells(root, of(cells, wave), jobs)
-        if failed:
-            raise IbmaError(
-                f"{len(failed)} cells failed ({', '.join(failed)}): read {LOGS}/, mend the cause "
-                "and run again, finished cells are kept"
-            )
+        _stop_at(run_cells(root, of(cells, wave), jobs))
+    if trainings := stale(root, of(cells, TRAININGS)):
+        failed = train_cells(root, trainings, jobs)
+        _dvc(root, "commit", "--force", *(cell for cell in trainings if cell not in failed))
+        _stop_at(failed)
     _dvc(root, "repro")
+
+
+def _stop_at(failed: Sequence[str]) -> None:
+    if failed:
+        raise IbmaError(
+            f"{len(failed)} cells failed ({', '.join(failed)}): read {LOGS}/, mend the cause "
+            "and run again, finished cells are kept"
+        )
 
 
 def without_git(root: Path) -> None:
@@ -62,16 +77,17 @@ def without_git(root: Path) -> None:
 
 def stages(root: Path) -> list[str]:
     """Return the names of all stages in DAG file order, such as `train@crema_d-ce3`."""
-    listed = subprocess.run(
-        [*DVC, "stage", "list", "--name-only"],
-        cwd=root,
-        env=_environment(),
-        capture_output=True,
-        text=True,
+    return _asked(root, "stage", "list", "--name-only").split()
+
+
+def _asked(root: Path, *arguments: str) -> str:
+    """What DVC answers. Raises IbmaError with its complaint."""
+    done = subprocess.run(
+        [*DVC, *arguments], cwd=root, env=_environment(), capture_output=True, text=True
     )
-    if listed.returncode:
-        raise IbmaError(f"dvc.yaml: {' '.join(listed.stderr.split())}")
-    return listed.stdout.split()
+    if done.returncode:
+        raise IbmaError(f"dvc.yaml: {' '.join(done.stderr.split())}")
+    return done.stdout
 
 
 def of(cells: Iterable[str], names: Sequence[str]) -> list[str]:
@@ -84,6 +100,56 @@ def deal(cells: Sequence[str], jobs: int) -> list[list[str]]:
     return [list(cells[start::jobs]) for start in range(min(jobs, len(cells)))]
 
 
+def stale(root: Path, cells: Sequence[str]) -> list[str]:
+    """Select the stages that are not up to date."""
+    if not cells:
+        return []
+    changed = json.loads(_asked(root, "status", "--json", *cells))
+    return [cell for cell in cells if cell in changed]
+
+
+def train_cells(root: Path, cells: Sequence[str], jobs: int) -> list[str]:
+    """Train `cells` (such as `train@crema_d-ce3`) in `jobs` processes; return the failed ones.
+
+    The output of each process goes to `logs/train_<process id>.log`.
+    """
+    _clear_logs(root, "train")
+    with ProcessPoolExecutor(jobs, initializer=_begin, initargs=(root.resolve(),)) as pool:
+        trained = {pool.submit(_train, cell): cell for cell in cells}
+        bar = tqdm(as_completed(trained), "train", len(cells), unit="cell")
+        return sorted(trained[future] for future in bar if not future.result())
+
+
+def _begin(root: Path) -> None:
+    os.chdir(root)
+    log = os.open(LOGS / f"train_{os.getpid()}.log", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    os.dup2(log, sys.stdout.fileno())
+    os.dup2(log, sys.stderr.fileno())
+
+
+def _train(cell: str) -> bool:
+    """Train one cell; whatever goes wrong is told in this process's log."""
+    from ibma import cells
+
+    task, _, method = cell.partition("@")[2].partition("-")
+    print(f"== {cell}", flush=True)
+    try:
+        cells.train_cell(params.load(), task, method)
+    except IbmaError as error:
+        print(f"error: {error}", flush=True)
+    except Exception:
+        traceback.print_exc()
+    else:
+        return True
+    return False
+
+
+def _clear_logs(root: Path, stage: str) -> None:
+    (root / LOGS).mkdir(exist_ok=True)
+    for old in (root / LOGS).glob(f"{stage}_*.log"):
+        old.unlink()
+
+
 def run_cells(root: Path, cells: Sequence[str], jobs: int) -> list[str]:
     """Run `cells` in `jobs` processes, show progress, return the names of the failed ones.
 
@@ -92,9 +158,7 @@ def run_cells(root: Path, cells: Sequence[str], jobs: int) -> list[str]:
     if not cells:
         return []
     stage = cells[0].partition("@")[0]
-    (root / LOGS).mkdir(exist_ok=True)
-    for old in (root / LOGS).glob(f"{stage}_*.log"):
-        old.unlink()
+    _clear_logs(root, stage)
     batches = deal(cells, jobs)
     with (
         tqdm(total=len(cells), desc=stage, unit="cell") as bar,
