@@ -1,19 +1,32 @@
-"""docs/methods.md says what the docstrings say."""
+"""Generated pages say what docstrings and cards say."""
 
+import re
 from pathlib import Path
 
 import pytest
 
-from ibma import docs, methods
+from ibma import datasets, docs, methods
 from ibma.methods.ibma import BOUNDS
 
 HERE = Path(__file__).parent
 GOLDEN = {path.stem for path in (HERE / "golden").glob("*.npz")}
 
 
-def test_the_committed_page_is_the_generated_one():
-    page = HERE.parent / docs.METHODS
-    assert page.read_text(encoding="utf-8") == docs.methods_page(), "run `ibma docs` and commit"
+@pytest.mark.parametrize(
+    ("path", "page"), [(docs.METHODS, docs.methods_page), (docs.DATASETS, docs.datasets_page)]
+)
+def test_the_committed_pages_are_the_generated_ones(path, page):
+    assert (HERE.parent / path).read_text(encoding="utf-8") == page(), "run `ibma docs` and commit"
+
+
+def test_every_data_set_is_described_and_its_link_leads_to_it():
+    page = docs.datasets_page()
+    headings = {docs._anchor(line[3:]) for line in page.splitlines() if line.startswith("## ")}
+    links = re.findall(r"\]\(#([^)]+)\)", page)
+    assert set(links) == headings and len(links) == len(datasets.names())
+    for name in datasets.names():
+        card = datasets.load(name).CARD
+        assert card.licence in page and all(note in page for note in card.notes)
 
 
 @pytest.mark.parametrize("name", methods.names())

@@ -148,7 +148,7 @@ def test_significance_names_the_best_baseline_and_the_direction(project):
     assert best["baseline"] == "omib", "the control is not a baseline"
     assert best["holm"] >= best["p"]
     difference = [line for line in lines(project, "10") if line.measure.startswith("difference")]
-    assert [line.verdict for line in difference] == ["direction holds"]
+    assert difference and {line.verdict for line in difference} == {"direction holds"}
 
 
 def test_deleting_records_turns_one_cell_into_not_run_and_nothing_else(project):
@@ -170,7 +170,8 @@ def test_records_of_another_profile_do_not_count(project):
 def test_undefined_metrics_are_left_out(project):
     one = replace(fake("chexpert", "ibma", 2), metrics={"mauc": None})
     one.write(project / "runs/chexpert/ibma")
-    line = next(x for x in lines(project, "04") if x.row.startswith("IBMA"))
+    ours = (x for x in lines(project, "04") if x.row.startswith("IBMA"))
+    line = next(x for x in ours if x.measure.startswith("chexpert"))
     assert line.n == "2"
 
 

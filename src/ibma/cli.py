@@ -53,8 +53,9 @@ def track() -> None:
 
 @app.command(name="docs")
 def write_docs() -> None:
-    """Write docs/methods.md from the docstrings."""
-    typer.echo(docs.write())
+    """Write docs/methods.md from the docstrings and docs/datasets.md from the cards."""
+    for path in docs.write():
+        typer.echo(path)
 
 
 @app.command()

@@ -1,24 +1,89 @@
-"""Pages of docs/ that are generated from docstrings (`ibma docs`)."""
+"""Pages of docs/ that are generated from docstrings and data set cards (`ibma docs`)."""
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 import re
 from pathlib import Path
 
-from ibma import methods
+from ibma import datasets, methods
+from ibma.datasets import Card, Counts
 from ibma.methods import ibma as variants
 
 FIELDS = ("Citation", "Official code", "Code over paper", "Choices", "Parity")
-METHODS = Path("docs/methods.md")
+METHODS, DATASETS = Path("docs/methods.md"), Path("docs/datasets.md")
+ACCESS = {"open": "open", "request": "by request", "builtin": "comes with a package"}
 
 
-def write() -> Path:
-    """Write docs/methods.md and return its path."""
+def write() -> tuple[Path, ...]:
+    """Write the pages and return their paths."""
     METHODS.parent.mkdir(exist_ok=True)
-    METHODS.write_text(methods_page(), encoding="utf-8")
-    return METHODS
+    pages = {METHODS: methods_page(), DATASETS: datasets_page()}
+    for path, text in pages.items():
+        path.write_text(text, encoding="utf-8")
+    return tuple(pages)
+
+
+def datasets_page() -> str:
+    """A table of all data sets, the paper's first, and a section for each."""
+    cards = {name: datasets.load(name).CARD for name in datasets.names()}
+    names = sorted(cards, key=lambda name: (cards[name].paper is None, name))
+    lines = [
+        "# Data sets",
+        "",
+        "Generated from the cards in `src/ibma/datasets/` by `ibma docs`. Counts are training / "
+        "test; a dash stands for one that nobody states.",
+        "",
+        *_table(
+            ("Data set", "Modalities", "Paper (Table 1)", "Official release", "Access", "Twin"),
+            [_dataset_row(name, cards[name]) for name in names],
+        ),
+    ]
+    for name in names:
+        lines += ["", f"## {cards[name].title} (`{name}`)", "", *_dataset_lines(name, cards[name])]
+    return "\n".join(lines) + "\n"
+
+
+def _dataset_row(name: str, card: Card) -> tuple[str, ...]:
+    twin = importlib.util.find_spec(f"ibma.twins.{name}") is not None
+    counts = (_counts(card.paper), _counts(card.official))
+    modalities = ", ".join(card.modalities)
+    title = f"[{card.title}](#{_anchor(f'{card.title} ({name})')})"
+    return (title, modalities, *counts, ACCESS[card.access], "yes" if twin else "no")
+
+
+def _dataset_lines(name: str, card: Card) -> list[str]:
+    """What a reader must know of one data set."""
+    described = " ".join((importlib.import_module(f"ibma.datasets.{name}").__doc__ or "").split())
+    split = f"{card.folds} folds, run k tests on fold k mod {card.folds}"
+    lines = [
+        described,
+        "",
+        f"- **Task**: {card.kind}; {', '.join(card.classes)}.",
+        f"- **Split**: {split if card.folds else 'fixed'}.",
+        f"- **Licence**: {card.licence}.",
+        f"- **How to get it**: {card.how_to_get or 'nothing to do'}.",
+        f"- **Citation**: {card.cite}",
+        *(f"- {note}" for note in card.notes),
+    ]
+    if importlib.util.find_spec(f"ibma.twins.{name}") is not None:
+        twin = inspect.getdoc(importlib.import_module(f"ibma.twins.{name}")) or ""
+        lines += ["", "**Its twin.** " + " ".join(twin.split())]
+    return lines
+
+
+def _counts(counts: Counts | None) -> str:
+    if counts is None:
+        return "not in it"
+    return " / ".join("-" if n is None else f"{n:,}" for n in (counts.train, counts.test))
+
+
+def _anchor(heading: str) -> str:
+    """GitHub's: lower case, letters, digits, `_` and `-` kept, blanks as hyphens."""
+    kept = re.sub(r"[^\w\- ]", "", heading.lower())
+    return kept.replace(" ", "-")
 
 
 def methods_page() -> str:

@@ -71,7 +71,7 @@ def _write_tables(built: Sequence[ReportTable], folder: Path) -> None:
     environment = _environment()
     for table in built:
         stem = folder / (f"table_{table.key}" if table.key.isdigit() else table.key)
-        context = {"table": table, "columns": tables.COLUMNS, "verdicts": tables.VERDICTS}
+        context = {"table": table, "columns": table.columns, "verdicts": tables.VERDICTS}
         for suffix in ("md", "tex"):
             text = environment.get_template(f"table.{suffix}.jinja").render(context)
             stem.with_suffix(f".{suffix}").write_text(text, encoding="utf-8")
@@ -161,7 +161,6 @@ def _html(
         .render(
             params=params,
             tables=built,
-            columns=tables.COLUMNS,
             verdicts=tables.VERDICTS,
             pictures=pictures,
             summary=_summary(params, here),

@@ -15,15 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from ibma import datasets, published, record, stats
+from ibma.datasets import Card
 from ibma.params import Params
 from ibma.record import Record
 
 CONTROL = "ce3"
 JUDGED_BY = ("accuracy", "mauc", "acc2", "auc/mean")  # the headline metric of each kind of task
 OURS, ABLATION = "ibma", "ibma_no_align"
-METRIC_TABLES, SIGNIFICANCE_TABLES = (2, 4, 5, 6, 8, 9), (10, 12, 15)
+METRIC_TABLES, SIGNIFICANCE_TABLES = (2, 3, 4, 5, 6, 7, 8, 9), (10, 12, 15)
 TIMED = "minutes_per_epoch"  # the metric that stage `timing` measures, not the records
 MIB, MIB_FORMS = "mib", ("mib_e", "mib_l", "mib_c")  # the paper prints the best of the three
+OTHER_READING = {"acc2": "acc2_has0", "f1": "f1_has0"}
 OUR_READING = {"mmib": "MMIB", "dclf": "DCLF"}  # methods that only their abstract tells of
 ADDED = {  # rows of ours in the paper's tables: method -> label
     "ibma_plugin": "Plug-in IB in IBMA, against running marginals (ours)",
@@ -60,24 +62,6 @@ class Line:
     records: str  # folder of the records, or empty
 
 
-@dataclass(frozen=True)
-class ReportTable:
-    """A table of the report; twin says whether generated data made any number in it."""
-
-    key: str
-    title: str
-    caption: str
-    unit: str
-    twin: bool
-    lines: tuple[Line, ...]
-    notes: tuple[str, ...] = ()
-
-    @property
-    def heading(self) -> str:
-        """The title with its mark."""
-        return f"{self.title} (TWIN)" if self.twin else self.title
-
-
 COLUMNS = (
     "Row",
     "Measure",
@@ -89,6 +73,49 @@ COLUMNS = (
     "Verdict",
     "Records",
 )
+SIZE_COLUMNS = (
+    "Data set",
+    "Measure",
+    "Published",
+    "Official release",
+    "Ours",
+    "Difference",
+    "Dropped",
+    "Remark",
+)
+
+
+@dataclass(frozen=True)
+class SizeLine:
+    """One count of Table 1, as it is printed everywhere."""
+
+    row: str
+    measure: str
+    published: str
+    official: str
+    ours: str
+    difference: str
+    dropped: str
+    remark: str
+
+
+@dataclass(frozen=True)
+class ReportTable:
+    """A table of the report; twin says whether generated data made any number in it."""
+
+    key: str
+    title: str
+    caption: str
+    unit: str
+    twin: bool
+    lines: tuple[Line | SizeLine, ...]
+    notes: tuple[str, ...] = ()
+    columns: tuple[str, ...] = COLUMNS
+
+    @property
+    def heading(self) -> str:
+        """The title with its mark."""
+        return f"{self.title} (TWIN)" if self.twin else self.title
 
 
 def cells(params: Params, root: Path) -> Cells:
@@ -126,45 +153,76 @@ def build(params: Params, root: Path) -> list[ReportTable]:
         _metrics(params, here, paper.table(number), forms, timed) for number in METRIC_TABLES
     ]
     tables += [_tests(params, here, paper.table(number), tests) for number in SIGNIFICANCE_TABLES]
-    return [*tables, _every_cell(params, here, root)]
+    return [*tables, _every_cell(params, here, root, paper)]
 
 
 # --- Table 1 -------------------------------------------------------------------------------------
 
 
 def _sizes(params: Params, root: Path, paper: published.Published) -> ReportTable:
-    """Table 1: the paper's counts, the official ones and ours, with what was dropped."""
+    """Table 1: every data set of the paper, then the profile's others."""
     table = paper.table(1)
     printed = {row.key: row for row in table.rows}
-    lines: list[Line] = []
-    notes: list[str] = []
+    tasks_of: dict[str, list[str]] = {}
     for task, entry in params.tasks.items():
-        name = entry["dataset"]
-        card = datasets.load(name).CARD
-        meta = _meta(root, task)
-        if meta is None:
-            notes.append(f"{task}: not run: no features")
-            continue
-        ours = {"classes": len(meta["classes"])} | _split_sizes(meta)
-        if meta["folds"]:
+        tasks_of.setdefault(entry["dataset"], []).append(task)
+    metas = {name: _meta(root, tasks[0]) for name, tasks in tasks_of.items()}
+    lines: list[SizeLine] = []
+    notes: list[str] = []
+    for name in dict.fromkeys((*printed, *tasks_of)):
+        card, meta = datasets.load(name).CARD, metas.get(name)
+        cells_ = printed[name].cells if name in printed else {}
+        lines += _size_lines(card, meta, cells_)
+        if meta and meta.get("folds"):
             notes.append(
                 f"{card.title}: run k tests on fold k mod {meta['folds']}; sizes of run 0."
             )
-        for measure in ("classes", "train", "test"):
-            cell = printed[name].cells[measure].value if name in printed else None
-            lines.append(_count(f"{card.title} ({meta['source']})", measure, cell, ours[measure]))
-        official = ", ".join(
-            f"{split} {'not stated' if count is None else format(count, ',')}"
-            for split, count in (("train", card.official.train), ("test", card.official.test))
-        )
-        notes.append(f"{card.title}: official counts {official}; dropped here: {meta['dropped']}.")
         notes += [f"{card.title}: {note}" for note in card.notes]
-    absent = [row.label for key, row in printed.items() if key not in params.datasets]
-    notes.append(f"Not in this profile: {'; '.join(absent)}.")
-    twin = any((m := _meta(root, task)) and m["source"] == "twin" for task in params.tasks)
+    twin = any(meta and meta.get("source") == "twin" for meta in metas.values())
     return ReportTable(
-        "01", "Table 1: " + table.title, table.caption, "count", twin, tuple(lines), tuple(notes)
+        "01",
+        "Table 1: " + table.title,
+        table.caption,
+        "count",
+        twin,
+        tuple(lines),
+        tuple(notes),
+        SIZE_COLUMNS,
     )
+
+
+def _size_lines(
+    card: Card, meta: Mapping[str, Any] | None, printed: Mapping[str, published.Cell]
+) -> Iterator[SizeLine]:
+    """Classes, training and test size of one data set; ours are of run 0 where there are folds."""
+    official = {
+        "classes": len(card.classes),
+        "train": card.official.train,
+        "test": card.official.test,
+    }
+    why = "not run: not in this profile" if meta is None else meta.get("missing")
+    ours: dict[str, int] = {}
+    if meta and not why:
+        ours = {"classes": len(meta["classes"])} | _split_sizes(meta)
+    twin = meta is not None and meta.get("source") == "twin"
+    for measure in official:
+        paper = printed[measure].value if measure in printed else None
+        count = ours.get(measure)
+        apart = None if twin or paper is None or count is None else count - paper
+        yield SizeLine(
+            card.title,
+            measure,
+            _count(paper),
+            _count(official[measure]),
+            _count(count),
+            "" if apart is None else f"{apart:+,.0f}",
+            str(meta["dropped"]) if meta and ours and measure == "train" else "",
+            why or ("TWIN" if twin else ""),
+        )
+
+
+def _count(number: float | None) -> str:
+    return "" if number is None else f"{number:,.0f}"
 
 
 def _split_sizes(meta: Mapping[str, Any]) -> dict[str, int]:
@@ -172,12 +230,6 @@ def _split_sizes(meta: Mapping[str, Any]) -> dict[str, int]:
     counts = meta["counts"]
     test = counts.get("fold0" if meta["folds"] else "test", 0)
     return {"train": sum(counts.values()) - test - counts.get("valid", 0), "test": test}
-
-
-def _count(row: str, measure: str, printed: float | None, ours: int) -> Line:
-    shown = "" if printed is None else f"{printed:,.0f}"
-    difference = "" if printed is None else f"{ours - printed:+,.0f}"
-    return Line(row, measure, shown, f"{ours:,}", "", difference, "", "", "")
 
 
 def _meta(root: Path, task: str) -> dict[str, Any] | None:
@@ -214,7 +266,10 @@ def _metrics(
             printed = row.cells[column.key]
             if target.metric == TIMED:
                 lines.append(_time_line(timed, row.label, column, target, printed))
-            else:
+                continue
+            lines.append(_metric_line(here, row.label, column, target, printed))
+            if target.metric in OTHER_READING:
+                column, target = _other_reading(column, target)
                 lines.append(_metric_line(here, row.label, column, target, printed))
     controls = {CONTROL: "CE3: IBMA's network without a bound (control)"}
     if table.number == 6:
@@ -235,6 +290,15 @@ def _metrics(
         tuple(lines),
         tuple(notes),
     )
+
+
+def _other_reading(
+    column: published.Column, target: published.Target
+) -> tuple[published.Column, published.Target]:
+    """The same column with scores of zero counted as not negative, not left out."""
+    metric = OTHER_READING[str(target.metric)]
+    label = f"{column.label}, zero counted"
+    return replace(column, label=label, metric=metric), replace(target, metric=metric)
 
 
 def best_forms(params: Params, root: Path) -> dict[str, str]:
@@ -323,6 +387,11 @@ def _method_notes(
             f"{t}: {forms[t]}" for t in dict.fromkeys(str(t.task) for t in targets) if t in forms
         )
         yield f"MIB is the best of E-, L- and C-MIB by the five-fold score inside train ({chosen})."
+    if any(target.metric in OTHER_READING for target in targets):
+        yield (
+            "Acc-2 and F1 come in two readings and the paper does not say which: utterances of "
+            "score 0 left out, or (zero counted) negative against the rest."
+        )
     for method, name in OUR_READING.items():
         if method in methods:
             yield f"{name} is our reading of its abstract; no code or text was to be had."
@@ -573,11 +642,14 @@ def _test_note(label: str, test: Mapping[str, Any]) -> str:
 # --- all cells -----------------------------------------------------------------------------------
 
 
-def _every_cell(params: Params, here: Cells, root: Path) -> ReportTable:
+def _every_cell(params: Params, here: Cells, root: Path, paper: published.Published) -> ReportTable:
     """`real_data`: every method on tasks of real data, which the paper does not have."""
+    paper_tasks = {
+        target.task for number in METRIC_TABLES for target, _ in _targets(paper.table(number))
+    }
     lines = []
     for (task, method), records in here.items():
-        if not records or records[0].source != "real" or task in ("crema_d", "chexpert"):
+        if not records or records[0].source != "real" or task in paper_tasks:
             continue
         metric = selection(records)
         found = values(records, metric, "percent")
@@ -600,7 +672,10 @@ def _every_cell(params: Params, here: Cells, root: Path) -> ReportTable:
         )
     notes = []
     if "ravdess" not in params.tasks:
-        notes.append("ravdess: not run: it is in profile open (`ibma profile open`).")
+        notes.append(
+            "ravdess, mosi_features, mosi_features3, her2st, her2st_one_class: not run: they are "
+            "in profile open (`ibma profile open`)."
+        )
     for test in significance_rows(root):
         if any(line.records == f"runs/{test['task']}/{OURS}" for line in lines):
             notes.append(_test_note(f"{test['task']}: ibma", test))
@@ -649,8 +724,8 @@ def _format(number: float, unit: str, *, sign: bool = False) -> str:
 # --- writers -------------------------------------------------------------------------------------
 
 
-def cells_of(line: Line) -> tuple[str, ...]:
-    """The strings of a line in the order of `COLUMNS`."""
+def cells_of(line: Line | SizeLine) -> tuple[str, ...]:
+    """The strings of a line in the order of its table's columns."""
     return tuple(getattr(line, field.name) for field in fields(line))
 
 
@@ -659,5 +734,5 @@ def write_csv(table: ReportTable, path: Path) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([f"# {table.heading}"])
-        writer.writerow(COLUMNS)
+        writer.writerow(table.columns)
         writer.writerows(cells_of(line) for line in table.lines)
