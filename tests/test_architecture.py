@@ -22,7 +22,17 @@ LAYERS = (
     *("datasets", "twins", "fetch", "media", "extract", "store"),
     *("encoders", "tasks", "bounds", "dependence", "centroids", "methods"),
     *("record", "train", "tune", "timing", "cells"),
-    *("stats", "published", "tables", "figures", "tracking", "audit", "report"),
+    *(
+        "stats",
+        "published",
+        "results",
+        "significance",
+        "tables",
+        "figures",
+        "tracking",
+        "audit",
+        "report",
+    ),
     *("docs", "grid", "cli"),
 )
 SEPARATE = ("datasets", "twins", "methods")  # files of these packages do not know each other

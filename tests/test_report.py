@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ibma import params, record, report, tables
+from ibma import params, published, record, report, results, significance, tables
 from ibma.jsonfile import write_json
 from ibma.record import Record
 
@@ -61,7 +61,7 @@ def project(tmp_path):
             "folds": 0,
         }
         write_json(tmp_path / "data/features" / task / "meta.json", meta)
-    rows = tables.significance(PROFILE, tables.cells(PROFILE, tmp_path))
+    rows = significance.run(PROFILE, results.cells(PROFILE, tmp_path), published.load())
     write_json(tmp_path / "data/significance.json", rows)
     return tmp_path
 
@@ -144,7 +144,7 @@ def test_the_control_stands_in_every_table_of_metrics(project):
 
 def test_significance_names_the_best_baseline_and_the_direction(project):
     rows = json.loads((project / "data/significance.json").read_text())
-    best = next(r for r in rows if r["comparison"] == "best baseline" and r["task"] == "crema_d")
+    best = next(r for r in rows if r["opponent"] == "best baseline" and r["task"] == "crema_d")
     assert best["baseline"] == "omib", "the control is not a baseline"
     assert best["holm"] >= best["p"]
     difference = [line for line in lines(project, "10") if line.measure.startswith("difference")]

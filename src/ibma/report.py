@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from ibma import figures, tables
+from ibma import figures, results, significance, tables
 from ibma.params import Params
-from ibma.tables import Cells, ReportTable
+from ibma.results import Cells
+from ibma.tables import ReportTable
 
 PACKAGES = ("torch", "transformers", "faiss-gpu", "dvc", "mlflow", "scikit-learn", "scipy")
 
@@ -29,7 +30,7 @@ def write(params: Params, root: Path) -> Path:
     at the same commit give the same files.
     """
     out = root / "reports" / params.profile
-    here = tables.cells(params, root)
+    here = results.cells(params, root)
     built = tables.build(params, root)
     _write_tables(built, out / "tables")
     pictures = _write_figures(params, here, out / "figures")
@@ -85,8 +86,8 @@ def _write_figures(params: Params, here: Cells, folder: Path) -> list[tuple[str,
         found = {method: list(r) for (name, method), r in here.items() if name == task and r}
         if not found:
             continue
-        metric = tables.selection(next(iter(found.values())))
-        percents = {m: v for m, r in found.items() if (v := tables.values(r, metric, "percent"))}
+        metric = results.selection(next(iter(found.values())))
+        percents = {m: v for m, r in found.items() if (v := results.values(r, metric, "percent"))}
         source = next(iter(found.values()))[0].source
         figures.comparison(task, metric, percents, source, folder / f"comparison_{task}")
         figures.training_curves(task, found, folder / f"history_{task}")
@@ -103,7 +104,7 @@ def _metrics(here: Cells) -> dict[str, dict[str, float]]:
     """Task -> method -> mean of the metric the task is judged by, in percent: for `dvc metrics`."""
     result: dict[str, dict[str, float]] = {}
     for (task, method), records in here.items():
-        found = tables.values(records, tables.selection(records), "percent")
+        found = results.values(records, results.selection(records), "percent")
         if found:
             result.setdefault(task, {})[method] = round(float(np.mean(found)), 3)
     return result
@@ -187,14 +188,14 @@ def _summary(params: Params, here: Cells) -> list[str]:
             method: float(np.mean(found))
             for (name, method), records in here.items()
             if name == task
-            and (found := tables.values(records, tables.selection(records), "percent"))
+            and (found := results.values(records, results.selection(records), "percent"))
         }
-        if tables.OURS in means:
-            records = here[task, tables.OURS]
+        if significance.OURS in means:
+            records = here[task, significance.OURS]
             mark = "TWIN" if records[0].source == "twin" else "real data"
             ranked = sorted(means.items(), key=lambda pair: -pair[1])
             shown = ", ".join(f"{method} {mean:.1f}" for method, mean in ranked)
-            lines.append(f"{task} ({mark}), {tables.selection(records)} in percent: {shown}.")
+            lines.append(f"{task} ({mark}), {results.selection(records)} in percent: {shown}.")
     return lines
 
 

@@ -14,15 +14,13 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ibma import datasets, published, record, stats
+from ibma import datasets, published, results, significance, stats
 from ibma.datasets import Card
 from ibma.params import Params
-from ibma.record import Record
+from ibma.results import Cells, of_task, selection, values
+from ibma.significance import CONTROL, OURS
 
-CONTROL = "ce3"
-JUDGED_BY = ("accuracy", "mauc", "acc2", "auc/mean")  # the headline metric of each kind of task
-OURS, ABLATION = "ibma", "ibma_no_align"
-METRIC_TABLES, SIGNIFICANCE_TABLES = (2, 3, 4, 5, 6, 7, 8, 9), (10, 12, 15)
+METRIC_TABLES = (2, 3, 4, 5, 6, 7, 8, 9)
 TIMED = "minutes_per_epoch"  # the metric that stage `timing` measures, not the records
 MIB, MIB_FORMS = "mib", ("mib_e", "mib_l", "mib_c")  # the paper prints the best of the three
 OTHER_READING = {"acc2": "acc2_has0", "f1": "f1_has0"}
@@ -43,8 +41,6 @@ VERDICTS = {
     "no verdict: one run": "one run has no interval",
     "not run": "no number: the reason stands behind it",
 }
-
-Cells = Mapping[tuple[str, str], Sequence[Record]]
 
 
 @dataclass(frozen=True)
@@ -118,42 +114,20 @@ class ReportTable:
         return f"{self.title} (TWIN)" if self.twin else self.title
 
 
-def cells(params: Params, root: Path) -> Cells:
-    """The records of the profile's cells and seeds; those of another profile are left out."""
-    found = {}
-    for task in params.tasks:
-        for method in (*params.methods, *params.variants):
-            paths = (root / "runs" / task / method / f"seed_{k}.json" for k in range(params.seeds))
-            mine = [record.read(path) for path in paths if path.exists()]
-            found[task, method] = [r for r in mine if r.profile == params.profile]
-    return found
-
-
-def value(one: Record, metric: str) -> float | None:
-    """A metric (fraction) or `ib/<modality>` (nats) of a record; None where undefined."""
-    if metric.startswith("ib/"):
-        return one.ib.get(metric.removeprefix("ib/"))
-    return one.metrics.get(metric)
-
-
-def values(records: Sequence[Record], metric: str, unit: str) -> list[float]:
-    """The metric over seeds in the unit of a table."""
-    scale = 100.0 if unit == "percent" else 1.0
-    return [scale * v for one in records if (v := value(one, metric)) is not None]
-
-
 def build(params: Params, root: Path) -> list[ReportTable]:
     """Every table of the report, in order."""
-    here = cells(params, root)
+    here = results.cells(params, root)
     paper = published.load()
-    tests = significance_rows(root)
+    tests = significance.stored(root)
     tables = [_sizes(params, root, paper)]
     forms, timed = best_forms(params, root), _stored(root / "data/timing.json", {})
+    missing = {task: why for task in params.tasks if (why := _not_run(_meta(root, task)))}
     tables += [
-        _metrics(params, here, paper.table(number), forms, timed) for number in METRIC_TABLES
+        _metrics(params, here, paper.table(number), forms, timed, missing)
+        for number in METRIC_TABLES
     ]
-    tables += [_tests(params, here, paper.table(number), tests) for number in SIGNIFICANCE_TABLES]
-    return [*tables, _every_cell(params, here, root, paper)]
+    tables += [_tests(params, here, paper.table(number), tests) for number in significance.TABLES]
+    return [*tables, _every_cell(params, here, tests, paper)]
 
 
 # --- Table 1 -------------------------------------------------------------------------------------
@@ -172,7 +146,8 @@ def _sizes(params: Params, root: Path, paper: published.Published) -> ReportTabl
     for name in dict.fromkeys((*printed, *tasks_of)):
         card, meta = datasets.load(name).CARD, metas.get(name)
         cells_ = printed[name].cells if name in printed else {}
-        lines += _size_lines(card, meta, cells_)
+        why = _not_run(meta) if name in tasks_of else "not run: not in this profile"
+        lines += _size_lines(card, meta, cells_, why)
         if meta and meta.get("folds"):
             notes.append(
                 f"{card.title}: run k tests on fold k mod {meta['folds']}; sizes of run 0."
@@ -192,7 +167,7 @@ def _sizes(params: Params, root: Path, paper: published.Published) -> ReportTabl
 
 
 def _size_lines(
-    card: Card, meta: Mapping[str, Any] | None, printed: Mapping[str, published.Cell]
+    card: Card, meta: Mapping[str, Any] | None, printed: Mapping[str, published.Cell], why: str
 ) -> Iterator[SizeLine]:
     """Classes, training and test size of one data set; ours are of run 0 where there are folds."""
     official = {
@@ -200,7 +175,6 @@ def _size_lines(
         "train": card.official.train,
         "test": card.official.test,
     }
-    why = "not run: not in this profile" if meta is None else meta.get("missing")
     ours: dict[str, int] = {}
     if meta and not why:
         ours = {"classes": len(meta["classes"])} | _split_sizes(meta)
@@ -219,6 +193,13 @@ def _size_lines(
             str(meta["dropped"]) if meta and ours and measure == "train" else "",
             why or ("TWIN" if twin else ""),
         )
+
+
+def _not_run(meta: Mapping[str, Any] | None) -> str:
+    """Why a task has no features; empty when it has."""
+    if meta is None:
+        return "not run: no features"
+    return f"not run: {meta['missing']}" if "missing" in meta else ""
 
 
 def _count(number: float | None) -> str:
@@ -251,10 +232,12 @@ def _metrics(
     table: published.Table,
     forms: Mapping[str, str],
     timed: Mapping[str, Any],
+    missing: Mapping[str, str],
 ) -> ReportTable:
     """A table whose cells are metrics of (task, method); rows of other tasks are left out.
 
-    forms: `best_forms`. timed: what stage `timing` wrote; empty when it has not run.
+    forms: `best_forms`. timed: what stage `timing` wrote; empty when it has not run. missing: task
+    -> why it has no features.
     """
     lines = []
     for row in table.rows:
@@ -277,9 +260,10 @@ def _metrics(
     for method, label in controls.items():
         for task, column in dict.fromkeys((str(t.task), c) for t, c in _targets(table)):
             lines += _control_lines(here, timed, label, method, task, column)
-    twin = any(r.source == "twin" for t, _ in _targets(table) for r in _of_task(here, t.task))
+    twin = any(r.source == "twin" for t, _ in _targets(table) for r in of_task(here, t.task))
     tasks = dict.fromkeys(target.task for target, _ in _targets(table))
-    notes = [note for task in tasks for note in _label_notes(here, task)]
+    notes = [f"{task}: {why}" for task, why in missing.items() if task in tasks]
+    notes += [note for task in tasks for note in _label_notes(here, task)]
     notes += _method_notes(params, table, forms, timed)
     return ReportTable(
         f"{table.number:02d}",
@@ -405,7 +389,7 @@ def _method_notes(
 
 def _label_notes(here: Cells, task: str | None) -> Iterator[str]:
     """How many labels of a multi-label task have an AUC on its test split."""
-    found = {one.metrics.get("mauc_defined") for one in _of_task(here, task)} - {None}
+    found = {one.metrics.get("mauc_defined") for one in of_task(here, task)} - {None}
     if found:
         counts = ", ".join(f"{count:.0f}" for count in sorted(found))  # type: ignore[type-var]
         yield f"{task}: mAUC is the mean over the {counts} labels that have both classes in test."
@@ -415,10 +399,6 @@ def _targets(table: published.Table) -> Iterator[tuple[published.Target, publish
     for row in table.rows:
         for column in table.columns:
             yield table.target(row.key, column.key), column
-
-
-def _of_task(here: Cells, task: str | None) -> list[Record]:
-    return [r for (name, _), records in here.items() if name == task for r in records]
 
 
 def _metric_line(
@@ -470,159 +450,84 @@ def _inside(printed: float, ours: stats.Summary) -> str:
 # --- significance --------------------------------------------------------------------------------
 
 
-def significance(params: Params, here: Cells) -> list[dict[str, Any]]:
-    """Paired tests over seeds, per task: IBMA against the best baseline, its ablation, its control.
-
-    The best baseline is the one with the best mean among `methods` without the control. Holm runs
-    over the tasks of one comparison (a family).
-    """
-    rows = []
-    for comparison in ("best baseline", ABLATION, CONTROL):
-        family = []
-        for task in params.tasks:
-            ours = here.get((task, OURS), ())
-            metric = selection(ours)
-            baseline = (
-                _best(params, here, task, metric) if comparison == "best baseline" else comparison
-            )
-            pairs = _pairs(ours, here.get((task, baseline), ()), metric)
-            if pairs:
-                test = stats.paired([a for a, _ in pairs], [b for _, b in pairs])
-                family.append(
-                    {"comparison": comparison, "task": task, "metric": metric, "baseline": baseline}
-                    | vars(test)
-                )
-        defined = [row for row in family if row["p"] is not None]
-        for row, adjusted in zip(
-            defined, stats.holm([r["p"] for r in defined]) if defined else (), strict=True
-        ):
-            row["holm"] = adjusted
-        rows += family
-    return rows
-
-
-def selection(records: Sequence[Record]) -> str:
-    """The metric a task is judged by."""
-    found = records[0].metrics if records else {}
-    return next((name for name in JUDGED_BY if name in found), "accuracy")
-
-
-def _best(params: Params, here: Cells, task: str, metric: str) -> str:
-    means = {
-        method: stats.summary(found).mean
-        for method in params.methods
-        if method != CONTROL and (found := values(here.get((task, method), ()), metric, "percent"))
-    }
-    return max(means, key=lambda method: means[method]) if means else ""
-
-
-def _pairs(
-    ours: Sequence[Record], theirs: Sequence[Record], metric: str
-) -> list[tuple[float, float]]:
-    """Percent of the seeds that both have."""
-    other = {one.seed: value(one, metric) for one in theirs}
-    return [
-        (100 * a, 100 * b)
-        for one in ours
-        if (a := value(one, metric)) is not None and (b := other.get(one.seed)) is not None
-    ]
-
-
-def significance_rows(root: Path) -> list[dict[str, Any]]:
-    """What stage `significance` wrote; empty when it has not run."""
-    return list(_stored(root / "data/significance.json", []))
-
-
 def _tests(
     params: Params, here: Cells, table: published.Table, tests: Sequence[Mapping[str, Any]]
 ) -> ReportTable:
-    """Tables 10, 12 and 15: baseline, ours and p beside the published ones."""
-    comparison = ABLATION if table.number == 15 else "best baseline"
+    """Tables 10 to 15: baseline, ours and p beside the published ones."""
+    key = f"{table.number:02d}"
+    mine = [test for test in tests if test["table"] == key and _is_behind(test, here)]
     lines, notes = [], []
     for row in table.rows:
         if row.task not in params.tasks:
             continue
-        test = next((t for t in tests if _is_of(t, str(row.task), comparison, here)), None)
-        if test is None:
-            lines.append(
-                Line(
-                    row.label,
-                    "p-value",
-                    f"{row.cells['p_value'].value:.1e}",
-                    "",
-                    "",
-                    "",
-                    "",
-                    "not run: no pair of records",
-                    "",
-                )
-            )
-            continue
-        lines += _test_lines(here, row, test)
-        notes.append(_test_note(row.label, test))
-        notes += [
-            _test_note(f"{row.label}, the control", other)
-            for other in tests
-            if _is_of(other, str(row.task), CONTROL, here)
-        ]
-    twin = any(r.source == "twin" for row in table.rows for r in _of_task(here, row.task))
+        of_row = {test["opponent"]: test for test in mine if test["row"] == row.key}
+        control = of_row.pop(CONTROL, None)
+        if not of_row:
+            lines.append(_untested(row))
+        for test in of_row.values():
+            lines += _test_lines(here, table, row, test)
+            notes.append(_test_note(row.label, test))
+        if control:
+            notes.append(_test_note(f"{row.label}, the control", control))
+    twin = any(r.source == "twin" for row in table.rows for r in of_task(here, row.task))
     notes.append(
-        "Pairing seeds on one test set shows that a difference is not luck of the "
-        "initialisation; it cannot show that it would hold on another test set."
+        f"Holm's correction runs over the {sum(row.task in params.tasks for row in table.rows)} "
+        "row(s) of this table. Pairing seeds on one test set shows that a difference is not luck "
+        "of the initialisation; it cannot show that it would hold on another test set."
     )
     return ReportTable(
-        f"{table.number:02d}",
+        key,
         f"Table {table.number}: {table.title}",
         table.caption,
-        "percent",
+        table.unit,
         twin,
         tuple(lines),
         tuple(notes),
     )
 
 
-def _is_of(test: Mapping[str, Any], task: str, comparison: str, here: Cells) -> bool:
-    """Whether a test is that comparison on that task, and the records behind it are still there."""
-    behind = (here.get((task, test["baseline"])), here.get((task, OURS)))
-    return (test["task"], test["comparison"]) == (task, comparison) and all(behind)
+def _is_behind(test: Mapping[str, Any], here: Cells) -> bool:
+    """Whether the records that a test was made of are still there."""
+    return all(here.get((test["task"], method)) for method in (test["baseline"], OURS))
 
 
-def _test_lines(here: Cells, row: published.Row, test: Mapping[str, Any]) -> list[Line]:
-    cells_ = row.cells
-    lines = []
+def _untested(row: published.Row) -> Line:
+    shown = f"{row.cells['p_value'].value:.1e}"
+    return Line(row.label, "p-value", shown, "", "", "", "", "not run: no pair of records", "")
+
+
+def _test_lines(
+    here: Cells, table: published.Table, row: published.Row, test: Mapping[str, Any]
+) -> Iterator[Line]:
+    unit = table.unit
     for key, method in (("baseline", test["baseline"]), ("ours", OURS)):
-        records = here[str(row.task), method]
-        ours = stats.summary(values(records, test["metric"], "percent"))
-        lines.append(
-            Line(
-                row.label,
-                f"{method} (%)",
-                _number(cells_[key], "percent"),
-                *_ours(ours, "percent"),
-                "",
-                *_interval(ours, "percent"),
-                "",
-                f"runs/{row.task}/{method}",
-            )
-        )
-    gap = cells_["ours"].value - cells_["baseline"].value
-    holds = test["difference"] * gap > 0
-    interval = "" if test["low"] is None else f"[{test['low']:.1f}, {test['high']:.1f}]"
-    shown = "undefined" if test["p"] is None else f"p = {test['p']:.2g}"
-    lines.append(
-        Line(
+        ours = stats.summary(values(here[str(row.task), method], test["metric"], unit))
+        yield Line(
             row.label,
-            "difference, paired t-test",
-            f"{gap:+.1f}, p = {cells_['p_value'].value:.1e}",
-            shown,
-            str(test["n"]),
-            f"{test['difference']:+.1f}",
-            interval,
-            "direction holds" if holds else "direction fails",
+            f"{method} ({test['metric']}, {unit})",
+            _number(row.cells[key], unit),
+            *_ours(ours, unit),
             "",
+            *_interval(ours, unit),
+            "",
+            f"runs/{row.task}/{method}",
         )
+    gap = row.cells["ours"].value - row.cells["baseline"].value
+    shown = "undefined" if test["p"] is None else f"p = {test['p']:.2g}"
+    interval = ""
+    if test["low"] is not None:
+        interval = f"[{_format(test['low'], unit)}, {_format(test['high'], unit)}]"
+    yield Line(
+        row.label,
+        "difference, paired t-test",
+        f"{_format(gap, unit, sign=True)}, p = {row.cells['p_value'].value:.1e}",
+        shown,
+        str(test["n"]),
+        _format(test["difference"], unit, sign=True),
+        interval,
+        "direction holds" if test["difference"] * gap > 0 else "direction fails",
+        "",
     )
-    return lines
 
 
 def _test_note(label: str, test: Mapping[str, Any]) -> str:
@@ -642,7 +547,9 @@ def _test_note(label: str, test: Mapping[str, Any]) -> str:
 # --- all cells -----------------------------------------------------------------------------------
 
 
-def _every_cell(params: Params, here: Cells, root: Path, paper: published.Published) -> ReportTable:
+def _every_cell(
+    params: Params, here: Cells, tests: Sequence[Mapping[str, Any]], paper: published.Published
+) -> ReportTable:
     """`real_data`: every method on tasks of real data, which the paper does not have."""
     paper_tasks = {
         target.task for number in METRIC_TABLES for target, _ in _targets(paper.table(number))
@@ -676,9 +583,11 @@ def _every_cell(params: Params, here: Cells, root: Path, paper: published.Publis
             "ravdess, mosi_features, mosi_features3, her2st, her2st_one_class: not run: they are "
             "in profile open (`ibma profile open`)."
         )
-    for test in significance_rows(root):
-        if any(line.records == f"runs/{test['task']}/{OURS}" for line in lines):
-            notes.append(_test_note(f"{test['task']}: ibma", test))
+    notes += [
+        _test_note(f"{test['task']}: ibma", test)
+        for test in tests
+        if test["table"] == significance.BEYOND and _is_behind(test, here)
+    ]
     return ReportTable(
         "real_data",
         "Real data beyond the paper",

@@ -1,0 +1,74 @@
+"""Stages on data that is not there: said, not failed, and the rest goes on."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ibma import cells, params, results, tables
+from ibma.errors import IbmaError
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def profile(tmp_path, monkeypatch):
+    """CheXpert, real but never placed, and the digits that come with a package."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "profiles/twin.yaml", tmp_path / "params.yaml")
+    loaded = params.load()
+    digits = loaded.tasks["split_digits"]
+    return replace(
+        loaded,
+        workers=1,
+        datasets={"chexpert": {"source": "real"}, "split_digits": {"source": "real"}},
+        tasks={"chexpert": loaded.tasks["chexpert"], "split_digits": digits},
+        methods={"concat": {}},
+        variants={"ibma": {}},
+    )
+
+
+def test_a_set_that_is_not_there_is_not_run_and_says_why(profile, tmp_path, capsys):
+    for task in profile.tasks:
+        cells.download(profile, task)
+        cells.extract(profile, task)
+    assert "chexpert: data/raw/chexpert is empty: register at" in capsys.readouterr().err
+    cells.centroids(profile, "chexpert")
+    cells.tune_task(profile, "chexpert")
+    cells.train_cell(profile, "chexpert", "ibma")
+    assert capsys.readouterr().err.count("chexpert: not run: data/raw/chexpert is empty") == 3
+    for folder in ("data/centroids/chexpert", "runs/chexpert/ibma", "models/chexpert/ibma"):
+        assert not list(Path(folder).iterdir())
+    assert Path("data/tune/chexpert/ibma.json").exists(), "train depends on it"
+    with pytest.raises(IbmaError, match="data/raw/chexpert is empty"):
+        cells.cell(profile, "chexpert", "ibma")
+    sizes, *others = tables.build(profile, tmp_path)
+    line = next(x for x in sizes.lines if x.row == "CheXpert" and x.measure == "train")
+    assert (line.published, line.official, line.ours) == ("223,414", "223,414", "")
+    assert line.remark.startswith("not run: data/raw/chexpert is empty: register at")
+    digits = next(x for x in sizes.lines if x.row.startswith("Split digits"))
+    assert digits.ours == "10"
+    assert not results.of_task(results.cells(profile, tmp_path), "chexpert")
+
+
+def test_data_placed_later_is_found_by_a_forced_download(profile, monkeypatch):
+    cells.download(profile, "chexpert")
+    raw = Path("data/raw/chexpert")
+    (raw / "CheXpert-v1.0-small").mkdir()
+    (raw / "CheXpert-v1.0-small/train.csv").write_text("Path\n")
+    with pytest.raises(IbmaError, match="train.csv: column 'Frontal/Lateral' is missing"):
+        cells.download(profile, "chexpert")
+
+
+def test_files_gone_since_the_manifest_was_written_are_asked_for(profile):
+    cells.download(replace(profile, datasets={"crema_d": {"source": "twin"}}), "crema_d")
+    shutil.rmtree("data/raw/crema_d")
+    entry = {"dataset": "crema_d", "features": {}}
+    with pytest.raises(IbmaError, match="gone, but .* run `dvc repro -f download@crema_d`"):
+        cells.extract(replace(profile, tasks={"crema_d": entry}), "crema_d")
+
+
+def test_an_unknown_data_set_is_named(profile):
+    with pytest.raises(IbmaError, match="no data set 'meld': expected one of chexpert, split"):
+        cells.download(profile, "meld")
