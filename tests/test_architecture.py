@@ -22,17 +22,8 @@ LAYERS = (
     *("datasets", "twins", "fetch", "media", "extract", "store"),
     *("encoders", "tasks", "bounds", "dependence", "centroids", "methods"),
     *("record", "train", "tune", "timing", "cells"),
-    *(
-        "stats",
-        "published",
-        "results",
-        "significance",
-        "tables",
-        "figures",
-        "tracking",
-        "audit",
-        "report",
-    ),
+    *("stats", "published", "results", "significance", "audit", "tables", "figures"),
+    *("tracking", "report"),
     *("docs", "grid", "cli"),
 )
 SEPARATE = ("datasets", "twins", "methods")  # files of these packages do not know each other

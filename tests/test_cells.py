@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ibma import cells, params, results, tables
+from ibma import cells, params, report, results, tables
 from ibma.errors import IbmaError
 
 ROOT = Path(__file__).parent.parent
@@ -37,7 +37,7 @@ def test_a_set_that_is_not_there_is_not_run_and_says_why(profile, tmp_path, caps
     cells.centroids(profile, "chexpert")
     cells.tune_task(profile, "chexpert")
     cells.train_cell(profile, "chexpert", "ibma")
-    assert capsys.readouterr().err.count("chexpert: not run: data/raw/chexpert is empty") == 3
+    assert capsys.readouterr().err.count("chexpert: not run: data/raw/chexpert is empty") == 4
     for folder in ("data/centroids/chexpert", "runs/chexpert/ibma", "models/chexpert/ibma"):
         assert not list(Path(folder).iterdir())
     assert Path("data/tune/chexpert/ibma.json").exists(), "train depends on it"
@@ -47,6 +47,7 @@ def test_a_set_that_is_not_there_is_not_run_and_says_why(profile, tmp_path, caps
     line = next(x for x in sizes.lines if x.row == "CheXpert" and x.measure == "train")
     assert (line.published, line.official, line.ours) == ("223,414", "223,414", "")
     assert line.remark.startswith("not run: data/raw/chexpert is empty: register at")
+    assert report._tuning(profile, tmp_path) == []
     digits = next(x for x in sizes.lines if x.row.startswith("Split digits"))
     assert digits.ours == "10"
     assert not results.of_task(results.cells(profile, tmp_path), "chexpert")

@@ -1,6 +1,7 @@
 """The grid on a throw-away DVC project: batches, failures named, works without git."""
 
 import os
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,7 +14,7 @@ stages:
   extract:
     cmd: echo 1 > raw
     outs: [raw]
-  tune:
+  centroids:
     matrix: {task: [a, b], method: [x, y]}
     cmd: test ! -e break-${item.task}-${item.method} && cp raw ${item.task}-${item.method}
     deps: [raw]
@@ -57,7 +58,7 @@ def test_of_takes_whole_names_only():
 
 def test_failed_cell_is_named_others_kept_then_resumed(project):
     (project / "break-a-y").touch()
-    with pytest.raises(IbmaError, match=r"1 cells failed \(tune@a-y\)"):
+    with pytest.raises(IbmaError, match=r"1 cells failed \(centroids@a-y\)"):
         grid.repro(project, 2)
     assert (project / "b-y").exists() and not (project / "report").exists()
     (project / "break-a-y").unlink()
@@ -65,36 +66,38 @@ def test_failed_cell_is_named_others_kept_then_resumed(project):
     assert (project / "report").read_text() == "1\n" * 4
     assert (project / "logs" / "extract_0.log").exists()
     # The finished cells were recorded by the parallel run and are not run again.
-    log = "".join(path.read_text() for path in (project / "logs").glob("tune_*.log"))
-    assert log.count("Running stage") == 1 and "Stage 'tune@b-x' didn't change" in log
+    log = "".join(path.read_text() for path in (project / "logs").glob("centroids_*.log"))
+    assert log.count("Running stage") == 1 and "Stage 'centroids@b-x' didn't change" in log
 
 
 def test_stale_cells_are_those_that_dvc_would_run(project):
     grid.repro(project, 2)
-    cells = grid.of(grid.stages(project), ("tune",))
+    cells = grid.of(grid.stages(project), ("centroids",))
     assert grid.stale(project, cells) == []
     (project / "b-x").unlink()
-    assert grid.stale(project, cells) == ["tune@b-x"]
+    assert grid.stale(project, cells) == ["centroids@b-x"]
 
 
-def test_trainings_share_processes_and_failures_are_named(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("stage", "ending"), [("train", "-{}"), ("tune", "")])
+def test_methods_share_processes_and_failures_are_named(tmp_path, monkeypatch, stage, ending):
     """Forked processes see the stand-in."""
 
-    def train_cell(profile, task, method):
-        if method == "y":
+    def work(profile, task, method):
+        if (task, method) == ("b", "y"):
             raise IbmaError(f"{task}: no such thing")
-        if method == "z":
+        if (task, method) == ("c", "y"):
             raise ZeroDivisionError
         (tmp_path / f"{task}-{method}").write_text(str(os.getpid()))
 
-    monkeypatch.setattr(cells, "train_cell", train_cell)
-    monkeypatch.setattr(params, "load", lambda: None)
-    names = [f"train@{task}-{method}" for task in "abcd" for method in "xyz"]
-    failed = grid.train_cells(tmp_path, names, 2)
-    assert failed == [name for name in names if not name.endswith("x")]
+    monkeypatch.setattr(cells, "train_cell" if stage == "train" else "tune_method", work)
+    profile = SimpleNamespace(methods={"x": {}, "y": {}}, variants={"z": {}})
+    monkeypatch.setattr(params, "load", lambda path=None: profile)
+    names = dict.fromkeys(f"{stage}@{task}{ending}".format(m) for task in "abcd" for m in "xyz")
+    failed = grid.run_inside(tmp_path, list(names), 2)
+    assert failed == [f"{stage}@{task}{ending}".format("y") for task in "bc"]
     assert len({(tmp_path / f"{task}-x").read_text() for task in "abcd"}) <= 2
-    logs = "".join(path.read_text() for path in (tmp_path / "logs").glob("train_*.log"))
-    assert "error: a: no such thing" in logs and "ZeroDivisionError" in logs
+    logs = "".join(path.read_text() for path in (tmp_path / "logs").glob(f"{stage}_*.log"))
+    assert "error: b: no such thing" in logs and "ZeroDivisionError" in logs
 
 
 def test_no_jobs_and_no_pipeline(tmp_path):

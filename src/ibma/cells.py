@@ -134,17 +134,20 @@ def cell(params: Params, task: str, method: str) -> Cell:
 
 def tune_task(params: Params, task: str) -> None:
     """Stage `tune`: every method's choice for one task."""
-    missing = _not_run(task, TUNING / task)
     for method in [*params.methods, *params.variants]:
-        if missing:
-            write_json(TUNING / task / f"{method}.json", {})  # train asks for one
-            continue
-        tune.tune(
-            cell(params, task, method),
-            params.tuning,
-            TUNING / task,
-            reads_eta=method in params.variants,
-        )
+        tune_method(params, task, method)
+
+
+def tune_method(params: Params, task: str, method: str) -> None:
+    """One method's choice for one task; kept when it is already made."""
+    if _not_run(task):
+        return write_json(TUNING / task / f"{method}.json", {})  # stage `train` asks for one
+    tune.tune(
+        cell(params, task, method),
+        params.tuning,
+        TUNING / task,
+        reads_eta=method in params.variants,
+    )
 
 
 def train_cell(params: Params, task: str, method: str) -> None:

@@ -5,9 +5,9 @@ out to several `dvc --wait-for-lock repro -s -k` processes; a last plain `dvc re
 cells up to date and does what is left. `-s` is needed: without it two processes that share an
 upstream stage refuse each other even when it is up to date.
 
-Trainings are many and short, and a process spends seconds on imports before it trains: processes
-that stay train them, one cell after the other, by the function that the stages call; `dvc commit`
-then records what they wrote.
+Trials and trainings are many and short, and a process spends seconds on imports before it trains:
+processes that stay do them, one method of one task after the other, by the functions that the
+stages call; `dvc commit` then records what they wrote.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from ibma import params
 from ibma.errors import IbmaError
 
 # Stages of one wave run side by side; a wave starts when the one before has ended.
-WAVES = (("extract",), ("centroids",), ("tune",))
-TRAININGS = ("train", "train_ibma")
+WAVES = ("extract", "centroids")
+INSIDE = (("tune",), ("train", "train_ibma"))  # waves whose work processes that stay do
 LOGS = Path("logs")
 
 DVC = (sys.executable, "-m", "dvc")
@@ -53,11 +53,13 @@ def repro(root: Path, jobs: int) -> None:
     if downloads := of(cells, ("download",)):
         _dvc(root, "repro", *downloads)
     for wave in WAVES:
-        _stop_at(run_cells(root, of(cells, wave), jobs))
-    if trainings := stale(root, of(cells, TRAININGS)):
-        failed = train_cells(root, trainings, jobs)
-        _dvc(root, "commit", "--force", *(cell for cell in trainings if cell not in failed))
-        _stop_at(failed)
+        _stop_at(run_cells(root, of(cells, (wave,)), jobs))
+    for stages_ in INSIDE:
+        if wanted := stale(root, of(cells, stages_)):
+            failed = run_inside(root, wanted, jobs)
+            if done := [cell for cell in wanted if cell not in failed]:
+                _dvc(root, "commit", "--force", *done)
+            _stop_at(failed)
     _dvc(root, "repro")
 
 
@@ -108,33 +110,46 @@ def stale(root: Path, cells: Sequence[str]) -> list[str]:
     return [cell for cell in cells if cell in changed]
 
 
-def train_cells(root: Path, cells: Sequence[str], jobs: int) -> list[str]:
-    """Train `cells` (such as `train@crema_d-ce3`) in `jobs` processes; return the failed ones.
+def run_inside(root: Path, cells: Sequence[str], jobs: int) -> list[str]:
+    """Do the work of `cells` in `jobs` processes; return the failed ones.
 
-    The output of each process goes to `logs/train_<process id>.log`.
+    The work of a cell is a method of a task, of `tune@<task>` all methods of the task. The output
+    of each process goes to `logs/<stage>_<process id>.log`.
     """
-    _clear_logs(root, "train")
-    with ProcessPoolExecutor(jobs, initializer=_begin, initargs=(root.resolve(),)) as pool:
-        trained = {pool.submit(_train, cell): cell for cell in cells}
-        bar = tqdm(as_completed(trained), "train", len(cells), unit="cell")
-        return sorted(trained[future] for future in bar if not future.result())
+    stage = cells[0].partition("@")[0]
+    _clear_logs(root, stage)
+    log = root.resolve() / LOGS / stage
+    with ProcessPoolExecutor(jobs, initializer=_begin, initargs=(root.resolve(), log)) as pool:
+        doing = {pool.submit(_do, *work): cell for cell in cells for work in _works(root, cell)}
+        bar = tqdm(as_completed(doing), stage, len(doing), unit="method")
+        return sorted({doing[future] for future in bar if not future.result()})
 
 
-def _begin(root: Path) -> None:
+def _works(root: Path, cell: str) -> list[tuple[str, str, str]]:
+    """(stage, task, method) of a cell such as `tune@crema_d` or `train@crema_d-ce3`."""
+    stage, _, name = cell.partition("@")
+    task, _, method = name.partition("-")
+    if method:
+        return [(stage, task, method)]
+    profile = params.load(root / "params.yaml")
+    return [(stage, task, method) for method in (*profile.methods, *profile.variants)]
+
+
+def _begin(root: Path, log: Path) -> None:
     os.chdir(root)
-    log = os.open(LOGS / f"train_{os.getpid()}.log", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
-    os.dup2(log, sys.stdout.fileno())
-    os.dup2(log, sys.stderr.fileno())
+    file = os.open(f"{log}_{os.getpid()}.log", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    os.dup2(file, sys.stdout.fileno())
+    os.dup2(file, sys.stderr.fileno())
 
 
-def _train(cell: str) -> bool:
-    """Train one cell; whatever goes wrong is told in this process's log."""
+def _do(stage: str, task: str, method: str) -> bool:
+    """Tune or train one method; whatever goes wrong is told in this process's log."""
     from ibma import cells
 
-    task, _, method = cell.partition("@")[2].partition("-")
-    print(f"== {cell}", flush=True)
+    print(f"== {stage} {task} {method}", flush=True)
     try:
-        cells.train_cell(params.load(), task, method)
+        work = cells.tune_method if stage == "tune" else cells.train_cell
+        work(params.load(), task, method)
     except IbmaError as error:
         print(f"error: {error}", flush=True)
     except Exception:

@@ -38,7 +38,7 @@ def write(params: Params, root: Path) -> Path:
     _write_json(out / "metrics.json", metrics)
     bars = [(f"{task}/{m}", value) for task, of in metrics.items() for m, value in of.items()]
     _write_csv(out / "plots" / "metrics.csv", ("cell", "percent"), bars)
-    _write_csv(out / "tuning.csv", TUNING, _tuning(root))
+    _write_csv(out / "tuning.csv", TUNING, _tuning(params, root))
     page = out / "index.html"
     page.write_text(_html(params, root, built, pictures, here), encoding="utf-8")
     return page
@@ -124,11 +124,13 @@ TUNING = (
 )
 
 
-def _tuning(root: Path) -> list[tuple[Any, ...]]:
+def _tuning(params: Params, root: Path) -> list[tuple[Any, ...]]:
     """Every fold's score of every trial, and whether the setting was chosen."""
     rows = []
     for path in sorted((root / "data/tune").glob("*/[!.]*.json")):
         content = json.loads(path.read_text())
+        if not content or path.parent.name not in params.tasks:
+            continue  # the task's data is not here, or it belongs to another profile
         setting = ("run_fold", "lr", "weight_decay", "eta")
         chosen = {tuple(choice[name] for name in setting) for choice in content["choices"]}
         for trial in content["scores"]:

@@ -14,7 +14,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ibma import datasets, published, results, significance, stats
+from ibma import audit, datasets, published, results, significance, stats
+from ibma.audit import Check
 from ibma.datasets import Card
 from ibma.params import Params
 from ibma.results import Cells, of_task, selection, values
@@ -104,7 +105,7 @@ class ReportTable:
     caption: str
     unit: str
     twin: bool
-    lines: tuple[Line | SizeLine, ...]
+    lines: tuple[Line | SizeLine | Check, ...]
     notes: tuple[str, ...] = ()
     columns: tuple[str, ...] = COLUMNS
 
@@ -127,7 +128,7 @@ def build(params: Params, root: Path) -> list[ReportTable]:
         for number in METRIC_TABLES
     ]
     tables += [_tests(params, here, paper.table(number), tests) for number in significance.TABLES]
-    return [*tables, _every_cell(params, here, tests, paper)]
+    return [*tables, _every_cell(params, here, tests, paper), _audit(root)]
 
 
 # --- Table 1 -------------------------------------------------------------------------------------
@@ -292,7 +293,7 @@ def best_forms(params: Params, root: Path) -> dict[str, str]:
         scores = {}
         for form in MIB_FORMS:
             tuned = _stored(root / "data/tune" / task / f"{form}.json", None)
-            if tuned is not None:
+            if tuned:  # empty where the task's data is not here
                 scores[form] = sum(choice["score"] or 0.0 for choice in tuned["choices"])
         if scores:
             best[task] = max(scores, key=lambda form: scores[form])
@@ -599,6 +600,29 @@ def _every_cell(
     )
 
 
+# --- audit ---------------------------------------------------------------------------------------
+
+
+def _audit(root: Path) -> ReportTable:
+    """What stage `audit` found in the paper's own numbers: no number of ours is in it."""
+    checks = [Check(**check) for check in _stored(root / "data/audit.json", [])]
+    return ReportTable(
+        "audit",
+        "Audit of the published tables",
+        f"Do the numbers that the paper prints agree with each other? {audit.summary(checks)}",
+        "as printed",
+        False,
+        tuple(checks),
+        (
+            "A printed number stands for every value that rounds to it; a check fails only if no "
+            "such values fit.",
+            "p-values: the printed means, sds and n = 10 allow a range of p, from correlation -1 "
+            "to 1 of the paired runs; the correlation that gives the printed p stands beside it.",
+        ),
+        audit.COLUMNS,
+    )
+
+
 # --- numbers as text -----------------------------------------------------------------------------
 
 
@@ -633,7 +657,7 @@ def _format(number: float, unit: str, *, sign: bool = False) -> str:
 # --- writers -------------------------------------------------------------------------------------
 
 
-def cells_of(line: Line | SizeLine) -> tuple[str, ...]:
+def cells_of(line: Line | SizeLine | Check) -> tuple[str, ...]:
     """The strings of a line in the order of its table's columns."""
     return tuple(getattr(line, field.name) for field in fields(line))
 

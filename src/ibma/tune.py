@@ -46,7 +46,7 @@ def tune(cell: Cell, tuning: Tuning, out: Path, reads_eta: bool) -> None:
     settings = grid(tuning, reads_eta)
     target, partial = out / f"{cell.method}.json", out / f".{cell.method}.partial.json"
     key = _key(cell, tuning, settings)
-    if target.exists() and json.loads(target.read_text())["key"] == key:
+    if target.exists() and json.loads(target.read_text()).get("key") == key:
         return
     scores = _kept(partial, key)
     runs = range(max(cell.features.meta["folds"], 1)) if cell.task.selection else ()

@@ -1,0 +1,465 @@
+"""Whether the numbers that the paper prints agree with each other, from `published.yaml` alone.
+
+Nothing here knows our results. A printed number stands for every value that rounds to it; a check
+fails only if no such values fit.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from ibma.published import Cell, Column, Published, Row, Table
+
+RUNS = 10  # behind every mean and p-value (paper, captions and C.4)
+DECIMALS = {"percent": 1, "fraction": 3, "minutes": 1, "nats": 3, "count": 0}
+LOWER_IS_BETTER = ("ib/", "minutes")  # beginnings of metrics
+COMPARED = (2, 3, 4, 7)  # tables of methods that significance tables refer to
+TESTS = (10, 11, 12, 13, 14, 15)
+HOLDS, FAILS, OPEN = "holds", "fails", "cannot be checked"
+EPSILON = 1e-9  # of sums of decimals in binary
+SEVERITY = {  # kind of check -> how bad a failure is, worst first
+    "same number twice": "contradiction",
+    "mean": "contradiction",
+    "statement": "contradiction",
+    "tested baseline": "contradiction",
+    "p-value": "implausible",
+    "best and second": "wrong mark",
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check, as it is printed everywhere.
+
+    severity: of a failure, empty otherwise. where: table, row and column, or section. claim: what
+    the paper prints. found: what follows from its other numbers.
+    """
+
+    verdict: str
+    severity: str
+    kind: str
+    where: str
+    claim: str
+    found: str
+
+
+COLUMNS = ("Verdict", "Severity", "Kind", "Where", "The paper prints", "What follows")
+
+
+def run(paper: Published) -> list[Check]:
+    """Every check; failures first, the worst of them on top."""
+    checks = [
+        *_repeated(paper),
+        *_means(paper),
+        *_marks(paper),
+        *_tested(paper),
+        *_p_values(paper),
+        *_statements(paper),
+    ]
+    order = {FAILS: 0, OPEN: 1, HOLDS: 2}
+    kinds = list(SEVERITY)
+    return sorted(checks, key=lambda check: (order[check.verdict], kinds.index(check.kind)))
+
+
+def summary(checks: Sequence[Check]) -> str:
+    """How many checks there are and how many hold, in a sentence."""
+    count = {verdict: sum(c.verdict == verdict for c in checks) for verdict in (HOLDS, FAILS, OPEN)}
+    return (
+        f"{len(checks)} checks: {count[HOLDS]} hold, {count[FAILS]} fail, {count[OPEN]} cannot be "
+        "checked from the tables."
+    )
+
+
+def _check(kind: str, where: str, claim: str, found: str, holds: bool) -> Check:
+    severity = "" if holds else SEVERITY[kind]
+    return Check(HOLDS if holds else FAILS, severity, kind, where, claim, found)
+
+
+# --- printed numbers -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Range:
+    """The values that a printed number, or a result of some, may stand for."""
+
+    low: float
+    high: float
+
+    def __add__(self, other: Range) -> Range:
+        return Range(self.low + other.low, self.high + other.high)
+
+    def __sub__(self, other: Range) -> Range:
+        return Range(self.low - other.high, self.high - other.low)
+
+    def over(self, other: Range) -> Range:
+        """Quotient of positive ranges."""
+        return Range(self.low / other.high, self.high / other.low)
+
+    def times(self, factor: float) -> Range:
+        """Multiple by a positive number."""
+        return Range(self.low * factor, self.high * factor)
+
+    def meets(self, other: Range) -> bool:
+        """Whether some value is in both."""
+        return self.low <= other.high + EPSILON and other.low <= self.high + EPSILON
+
+
+def rounded(value: float, decimals: int) -> Range:
+    """What rounds to `value` at this many decimals."""
+    half = 0.5 * 10.0**-decimals
+    return Range(value - half, value + half)
+
+
+def _of(cell: Cell, unit: str) -> Range:
+    return rounded(cell.value, DECIMALS[unit])
+
+
+def _text(value: float, unit: str, *, sign: bool = False) -> str:
+    form = f"{'+' if sign else ''}.{DECIMALS[unit]}f"
+    return format(value, form)
+
+
+def _shown(cell: Cell, unit: str) -> str:
+    sd = "" if cell.sd is None else f" ± {_text(cell.sd, unit)}"
+    return _text(cell.value, unit) + sd
+
+
+def _place(table: Table, row: Row, column: Column | None = None) -> str:
+    label = "" if column is None else f", {column.label}"
+    return f"Table {table.number}, {row.label}{label}"
+
+
+def _cells(table: Table) -> Iterator[tuple[Row, Column, Cell]]:
+    for row in table.rows:
+        for column in table.columns:
+            if column.key in row.cells:
+                yield row, column, row.cells[column.key]
+
+
+# --- numbers that are printed more than once -----------------------------------------------------
+
+
+def _repeated(paper: Published) -> Iterator[Check]:
+    """A task's metric of one method stands in several tables: it is the same number."""
+    seen: dict[tuple[str, str, str], list[tuple[str, Cell, str]]] = {}
+    for table in paper.tables.values():
+        for row, column, cell in _cells(table):
+            target = table.target(row.key, column.key)
+            if target.task and target.method and target.metric and target.eta is None:
+                key = (target.task, target.method, target.metric)
+                seen.setdefault(key, []).append((_place(table, row, column), cell, column.unit))
+    for places in seen.values():
+        for (first, one, unit), (second, other, _) in itertools.pairwise(places):
+            sds = one.sd is None or other.sd is None or one.sd == other.sd
+            yield _check(
+                "same number twice",
+                f"{first} and {second}",
+                f"{_shown(one, unit)} and {_shown(other, unit)}",
+                "the same quantity",
+                one.value == other.value and sds,
+            )
+
+
+# --- means ---------------------------------------------------------------------------------------
+
+
+def _means(paper: Published) -> Iterator[Check]:
+    """Table 7 prints the mean over slides beside the slides."""
+    table = paper.table(7)
+    for row in table.rows:
+        for metric in ("auc", "f1"):
+            slides = [
+                _of(cell, column.unit)
+                for _, column, cell in _cells(table)
+                if _ is row and (column.metric or "").startswith(f"{metric}/10x")
+            ]
+            column = next(c for c in table.columns if c.metric == f"{metric}/mean")
+            total = slides[0]
+            for slide in slides[1:]:
+                total += slide
+            mean = total.times(1 / len(slides))
+            printed = row.cells[column.key]
+            yield _check(
+                "mean",
+                _place(table, row, column),
+                _text(printed.value, column.unit),
+                f"the mean of its {len(slides)} slides is {mean.low:.4f} to {mean.high:.4f}",
+                _of(printed, column.unit).meets(mean),
+            )
+
+
+# --- bold and underlined -------------------------------------------------------------------------
+
+
+def _marks(paper: Published) -> Iterator[Check]:
+    """Bold is the best of its column (of its data set in Table 5), underlined the second best."""
+    for table in paper.tables.values():
+        for column in table.columns:
+            for rows in _rivals(table, column):
+                yield from _marks_of(table, column, rows)
+    table = paper.table(8)
+    cells = {column.label: table.rows[0].cells[column.key] for column in table.columns}
+    best = max(cells, key=lambda label: cells[label].value)
+    bold = [label for label, cell in cells.items() if cell.best]
+    yield _check("best and second", "Table 8", f"bold: {', '.join(bold)}", best, bold == [best])
+
+
+def _rivals(table: Table, column: Column) -> Iterator[list[Row]]:
+    """Rows that a mark compares: a table's, but per data set where rows are of several."""
+    tasks = dict.fromkeys(table.target(row.key, column.key).task for row in table.rows)
+    for task in tasks:
+        rows = [r for r in table.rows if table.target(r.key, column.key).task == task]
+        yield [row for row in rows if column.key in row.cells]
+
+
+def _marks_of(table: Table, column: Column, rows: Sequence[Row]) -> Iterator[Check]:
+    metric = column.metric or ""
+    lower = metric.startswith(LOWER_IS_BETTER)
+    ranked = sorted({row.cells[column.key].value for row in rows}, reverse=not lower)
+    marks: dict[str, Callable[[Cell], bool]] = {
+        "bold": lambda cell: cell.best,
+        "underlined": lambda cell: cell.second,
+    }
+    for place, (mark, has) in enumerate(marks.items()):
+        marked = [row for row in rows if has(row.cells[column.key])]
+        if not marked or len(ranked) <= place:
+            continue
+        values = {row.cells[column.key].value for row in marked}
+        right = [row.label for row in rows if row.cells[column.key].value == ranked[place]]
+        yield _check(
+            "best and second",
+            f"Table {table.number}, {column.label}",
+            f"{mark}: {', '.join(row.label for row in marked)}",
+            f"{'best' if place == 0 else 'second best'} is "
+            f"{_text(ranked[place], column.unit)}: {', '.join(right)}",
+            values == {ranked[place]},
+        )
+
+
+# --- significance tables -------------------------------------------------------------------------
+
+
+def _tested(paper: Published) -> Iterator[Check]:
+    """The "best baseline" that is tested is the best baseline of the table it refers to."""
+    for number in TESTS:
+        table = paper.table(number)
+        if table.compares is None:
+            continue
+        behind = paper.table(table.compares)
+        for row in table.rows:
+            metric = row.metric or table.column("baseline").metric
+            values = {
+                other.label: cell.value
+                for other, column, cell in _cells(behind)
+                if (target := behind.target(other.key, column.key)).task == row.task
+                and target.metric == metric
+                and target.method != "ibma"
+                and _may_be_tested(number, target.method)
+            }
+            best = max(values, key=lambda label: values[label])
+            tested = row.cells["baseline"].value
+            yield _check(
+                "tested baseline",
+                _place(table, row),
+                f"best baseline {_text(tested, table.unit)}",
+                f"Table {behind.number}: the best is {_text(values[best], table.unit)} ({best})",
+                tested == values[best],
+            )
+
+
+def _may_be_tested(number: int, method: str | None) -> bool:
+    """Table 15 tests the ablation alone."""
+    return number != 15 or method == "ibma_no_align"
+
+
+def _p_values(paper: Published) -> Iterator[Check]:
+    """Printed means, sds and n allow a range of p, from correlation -1 to 1 of the paired runs."""
+    for number in TESTS:
+        table = paper.table(number)
+        for row in table.rows:
+            baseline, ours = row.cells["baseline"], row.cells["ours"]
+            printed = row.cells["p_value"].value
+            if baseline.sd is None or ours.sd is None:
+                yield Check(OPEN, "", "p-value", _place(table, row), f"p = {printed:.1e}", "no sd")
+                continue
+            low, high = p_range(ours, baseline, table.unit)
+            needed = correlation(ours, baseline, printed)
+            inside = low <= printed * 1.05 and printed * 0.95 <= high
+            yield _check(
+                "p-value",
+                _place(table, row),
+                f"{_shown(ours, table.unit)} against {_shown(baseline, table.unit)}, "
+                f"p = {printed:.1e}",
+                f"two-sided p from {low:.1e} to {high:.1e} (one-sided: half of these); the printed "
+                f"p needs runs correlated at {needed}",
+                inside,
+            )
+
+
+def p_range(ours: Cell, baseline: Cell, unit: str) -> tuple[float, float]:
+    """Smallest and largest two-sided p of a paired t-test, over rounding and correlation."""
+    assert ours.sd is not None and baseline.sd is not None
+    gap = _of(ours, unit) - _of(baseline, unit)
+    sds = [rounded(sd, DECIMALS[unit]) for sd in (ours.sd, baseline.sd)]
+    # correlation 1 leaves |s1 - s2|, correlation -1 leaves s1 + s2
+    apart = max(0.0, sds[0].low - sds[1].high, sds[1].low - sds[0].high)
+    together = sds[0].high + sds[1].high
+    return _p(gap.high, apart), _p(max(gap.low, 0.0), together)
+
+
+def _p(gap: float, sd: float) -> float:
+    """Two-sided p of a mean difference over RUNS pairs whose differences have this sd."""
+    from scipy.stats import t
+
+    if sd <= 0:
+        return 0.0
+    return float(2 * t.sf(gap / (sd / math.sqrt(RUNS)), RUNS - 1))
+
+
+def correlation(ours: Cell, baseline: Cell, p: float) -> str:
+    """The correlation of paired runs at which the unrounded numbers give this p, in words."""
+    from scipy.stats import t
+
+    assert ours.sd is not None and baseline.sd is not None
+    if not ours.sd * baseline.sd:
+        return "an undefined value (a printed sd is 0)"
+    spread = (ours.value - baseline.value) * math.sqrt(RUNS) / float(t.isf(p / 2, RUNS - 1))
+    found = (ours.sd**2 + baseline.sd**2 - spread**2) / (2 * ours.sd * baseline.sd)
+    return f"{found:.2f}" if abs(found) <= 1 else f"{found:.2f}, which no correlation can be"
+
+
+# --- sentences -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A sentence of the text that states a number, in our words, and what the tables give."""
+
+    section: str
+    claim: str
+    printed: Range
+    follows: Range
+    unit: str
+
+
+def _statements(paper: Published) -> Iterator[Check]:
+    for one in _from_cells(paper):
+        follows = f"{_text(one.follows.low, one.unit)} to {_text(one.follows.high, one.unit)}"
+        yield _check(
+            "statement",
+            f"section {one.section}",
+            one.claim,
+            f"the tables give {follows}",
+            one.printed.meets(one.follows),
+        )
+    yield from _counts(paper)
+    for section, claim in NOT_IN_TABLES:
+        yield Check(OPEN, "", "statement", f"section {section}", claim, "no table holds it")
+
+
+NOT_IN_TABLES = (
+    ("B.2", "512 dimensions, 8 heads, 500 epochs, grids of learning rate and weight decay"),
+    ("C.3", "centroids of the input features take 16.7 seconds once, on CREMA-D"),
+    ("C.3", "centroids of the learnt features take 2.1 seconds an epoch, on CREMA-D"),
+)
+
+
+def _from_cells(paper: Published) -> Iterator[Statement]:
+    """Differences and ratios of two printed numbers."""
+
+    def cell(table: int, row: str, column: str) -> Range:
+        return _of(paper.cell(table, row, column), paper.table(table).column(column).unit)
+
+    def best(table: int, column: str) -> Range:
+        rows = [r for r in paper.table(table).rows if r.method != "ibma" and column in r.cells]
+        return max((cell(table, row.key, column) for row in rows), key=lambda found: found.low)
+
+    def gain(section: str, who: str, printed: float, ours: Range, theirs: Range) -> Statement:
+        claim = f"{who}: {printed:g} % higher"
+        decimals = 0 if float(printed).is_integer() else 1
+        return Statement(section, claim, rounded(printed, decimals), ours - theirs, "percent")
+
+    def ratio(section: str, claim: str, printed: float, ours: Range, theirs: Range) -> Statement:
+        share = ours.over(theirs).times(100)
+        return Statement(section, claim, rounded(printed, 1), share, "percent")
+
+    def lower(who: str, printed: float, ours: Range, theirs: Range) -> Statement:
+        claim = f"IB loss of IBMA on {who}: {printed:g} lower than without alignment"
+        return Statement("4.5", claim, rounded(printed, 3), theirs - ours, "nats")
+
+    crema, minutes, mauc = "crema_d.accuracy", "crema_d.minutes_per_epoch", "chexpert.mauc"
+    auc, sentiment = "tissue.auc/mean", ("meld_sentiment.f1", "meld_sentiment.acc2")
+    full, bare = "chexpert/ibma", "chexpert/ibma_no_align"
+    yield gain(
+        "4.2", "IBMA, strongest baseline, CREMA-D", 1.8, cell(2, "ibma", crema), best(2, crema)
+    )
+    for column, name, printed in zip(sentiment, ("F1", "Acc-2"), (1.4, 1.5), strict=True):
+        ours = cell(3, "ibma", column)
+        yield gain("4.3", f"IBMA, strongest baseline, MELD {name}", printed, ours, best(3, column))
+    yield gain("4.4", "IBMA, OMIB, CheXpert", 1.4, cell(4, "ibma", mauc), cell(4, "omib", mauc))
+    for name, printed in (("image", 0.022), ("text", 0.013)):
+        yield lower(name, printed, cell(5, full, f"ib/{name}"), cell(5, bare, f"ib/{name}"))
+    yield gain(
+        "4.5", "IBMA, no alignment, CheXpert", 1, cell(5, full, "mauc"), cell(5, bare, "mauc")
+    )
+    for rival, name, printed in (("ibma_vib", "VIB", 1.5), ("ibma_club", "CLUB", 1.3)):
+        yield gain("4.6", f"IBB, {name}", printed, cell(6, "ibma", crema), cell(6, rival, crema))
+    times = {row: cell(6, row, minutes) for row in ("ibma", "ibma_vib", "ibma_club")}
+    claim = "IBB takes 105.3 % of VIB's time"
+    yield ratio("4.6", claim, 105.3, times["ibma"], times["ibma_vib"])
+    yield ratio("4.6", "IBB takes 52.6 % of CLUB's time", 52.6, times["ibma"], times["ibma_club"])
+    points = [
+        Range(100 * found.low, 100 * found.high)
+        for found in (cell(7, "ibma", auc), cell(7, "omib", auc), best(7, auc))
+    ]
+    yield gain("C.1", "IBMA, OMIB, mean AUC over slides", 2, points[0], points[1])
+    yield gain("C.1", "IBMA, strongest baseline, mean AUC", 2, points[0], points[2])
+    etas = [cell(8, "ibma", column.key) for column in paper.table(8).columns]
+    spread = max(etas, key=lambda e: e.low) - min(etas, key=lambda e: e.low)
+    yield Statement("C.2", "accuracy varies by at most 0.4 %", rounded(0.4, 1), spread, "percent")
+    ours, omib = cell(9, "ibma", minutes), cell(9, "omib", minutes)
+    yield ratio("C.3", "IBMA takes 105.3 % of OMIB's time", 105.3, ours, omib)
+    yield gain("C.3", "IBMA, OMIB, CREMA-D", 1.8, cell(9, "ibma", crema), cell(9, "omib", crema))
+    for column, name, printed in (
+        ("chexpert.mauc/image", "image", 1.2),
+        ("chexpert.mauc/text", "text", 1.5),
+        ("chexpert.mauc", "both", 1.4),
+    ):
+        ours, theirs = cell(16, "ibma", column), cell(16, "omib", column)
+        yield gain("C.5", f"IBMA, OMIB, {name} encoder(s)", printed, ours, theirs)
+
+
+def _counts(paper: Published) -> Iterator[Check]:
+    """Sentences that count, or name the largest of several."""
+    slides = [c for c in paper.table(7).columns if (c.metric or "").startswith("auc/10x")]
+    yield _check(
+        "statement",
+        "section C.1",
+        "eight human breast cancer data sets (10x-hBC-A-D)",
+        f"Table 7 has {len(slides)}",
+        len(slides) == 8,
+    )
+    p_values = {
+        _place(table, row): row.cells["p_value"].value
+        for table in (paper.table(number) for number in (10, 11, 12, 13))
+        for row in table.rows
+    }
+    largest = max(p_values, key=lambda place: p_values[place])
+    yield _check(
+        "statement",
+        "section C.4",
+        "the largest p-value of Tables 10 to 13 is 3.6e-05, MELD, emotion recognition",
+        f"{p_values[largest]:.1e} ({largest})",
+        largest == "Table 10, MELD" and p_values[largest] == 3.6e-5,
+    )
+    tests = paper.table(14).rows
+    yield _check(
+        "statement",
+        "section C.4",
+        "Table 14 shows that IBB beats VIB, APIB and CLUB significantly: three comparisons",
+        f"Table 14 prints {len(tests)} p-value(s)",
+        len(tests) == 3,
+    )
