@@ -54,10 +54,12 @@ def repro(root: Path, jobs: int) -> None:
         _dvc(root, "repro", *downloads)
     for wave in WAVES:
         _stop_at(run_cells(root, of(cells, (wave,)), jobs))
-    for stages_ in INSIDE:
+    for stages_ in ([name for name in wave if of(cells, (name,))] for wave in INSIDE):
         if wanted := stale(root, of(cells, stages_)):
             failed = run_inside(root, wanted, jobs)
-            if done := [cell for cell in wanted if cell not in failed]:
+            # DVC writes its lock file once a target: a whole matrix costs as much as one cell
+            done = [cell for cell in wanted if cell not in failed] if failed else stages_
+            if done:
                 _dvc(root, "commit", "--force", *done)
             _stop_at(failed)
     _dvc(root, "repro")
