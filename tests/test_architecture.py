@@ -21,7 +21,7 @@ LAYERS = (
     *("clips", "phantoms", "radiology"),
     *("datasets", "twins", "fetch", "media", "extract", "store"),
     *("encoders", "tasks", "bounds", "dependence", "centroids", "methods"),
-    *("record", "train", "tune", "timing", "cells"),
+    *("record", "train", "tune", "timing", "probe", "gradcam", "cells"),
     *("stats", "published", "results", "significance", "audit", "tables", "figures"),
     *("tracking", "report"),
     *("docs", "grid", "cli"),

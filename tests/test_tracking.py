@@ -10,8 +10,10 @@ import pytest
 
 from ibma import tracking
 from ibma.errors import IbmaError
+from ibma.params import Sensitivity
 
 PARAMS = SimpleNamespace(
+    sensitivity=Sensitivity("digits", "ibma", []),
     profile="twin",
     seeds=3,
     tasks={"digits": {}},

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,19 +14,25 @@ from ibma import (
     checksums,
     datasets,
     fetch,
+    gradcam,
     media,
     methods,
+    probe,
+    record,
     store,
     tasks,
     timing,
     train,
     tune,
+    twins,
 )
 from ibma import extract as extraction
 from ibma.centroids import Assignment, write_all
+from ibma.datasets import Sample
 from ibma.errors import IbmaError
 from ibma.jsonfile import write_json
 from ibma.params import Params
+from ibma.record import Record
 from ibma.train import Cell, Setting
 
 RAW, MANIFESTS = Path("data/raw"), Path("data/manifests")
@@ -35,7 +43,7 @@ TUNING, SCRATCH, RUNS, MODELS = (
     Path("runs"),
     Path("models"),
 )
-TIMING = Path("data/timing.json")
+TIMING, PROBE, GRADCAM = (Path(f"data/{name}.json") for name in ("timing", "probe", "gradcam"))
 VARIANT_FILE = "ibma"  # every entry of `variants` is a parameter set of methods/ibma.py
 
 
@@ -160,6 +168,75 @@ def train_cell(params: Params, task: str, method: str) -> None:
     for run in range(params.seeds):
         setting = tune.chosen(TUNING / task / f"{method}.json", here.features.fold(run), eta)
         train.run_seed(here, run, setting, RUNS / folder, MODELS / folder, SCRATCH / folder)
+
+
+def train_at(params: Params, eta: float) -> None:
+    """Stage `sensitivity`: every seed of one variant at a fixed eta."""
+    wanted = params.sensitivity
+    name = wanted.name(eta)
+    folder = Path(wanted.task) / name
+    if _not_run(wanted.task, RUNS / folder, MODELS / folder):
+        return
+    here = replace(cell(params, wanted.task, wanted.variant), method=name)
+    choices = TUNING / wanted.task / f"{wanted.variant}.json"
+    for run in range(params.seeds):
+        setting = tune.chosen(choices, here.features.fold(run), eta)
+        train.run_seed(here, run, setting, RUNS / folder, MODELS / folder, SCRATCH / folder)
+
+
+def probe_encoders(params: Params) -> None:
+    """Stage `probe`: every run's encoders under a linear classifier."""
+    task = params.probe.task
+    if _not_run(task):
+        return write_json(PROBE, [])
+    runs = _trained(params, task, params.probe.methods)
+    write_json(PROBE, [row for run in runs for row in probe.probe(*run)])
+
+
+def _trained(
+    params: Params, task: str, methods_: Sequence[str]
+) -> Iterator[tuple[Cell, Record, Path]]:
+    """Cells, records and weights of some methods' runs on a task."""
+    for method in methods_:
+        here = cell(params, task, method)
+        for run in range(params.seeds):
+            one = record.read(RUNS / task / method / f"seed_{run}.json")
+            yield here, one, MODELS / task / method
+
+
+def explain(params: Params) -> None:
+    """Stage `gradcam`: maps, numbers and examples of every task's first run."""
+    found = {}
+    for task, modality in params.gradcam.tasks.items():
+        if _not_run(task):
+            continue
+        name = params.task(task)["dataset"]
+        looked = {
+            one.method: gradcam.look(
+                here, one.seed, probe.restore(here, one, models), modality, twins.region(name)
+            )
+            for here, one, models in _trained(params, task, params.gradcam.methods)
+            if one.seed == 0
+        }
+        features = store.Features(FEATURES / task)
+        shown = gradcam.examples(features, modality, looked, params.gradcam.examples)
+        texts = _texts(params, task, [example["id"] for example in shown])
+        for example in shown:
+            example["text"] = texts[example["id"]]
+        found[task] = gradcam.summary(features, looked) | {"examples": shown}
+    write_json(GRADCAM, found)
+
+
+def _texts(params: Params, task: str, ids: Sequence[str]) -> dict[str, str]:
+    """The words of some samples; features hold their token ids only."""
+    entry = params.task(task)
+    options = {**entry["options"], "on_bad": entry["on_bad"]}
+    samples = datasets.load(entry["dataset"]).samples(RAW / entry["dataset"], **options)
+    return {
+        one.id: str(one.parts.get("text") or "")
+        for one in samples
+        if isinstance(one, Sample) and one.id in ids
+    }
 
 
 def time_methods(params: Params) -> None:

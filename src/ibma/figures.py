@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ibma import stats
 from ibma.record import Record
 
 if TYPE_CHECKING:
@@ -73,6 +76,80 @@ def comparison(
     _save(figure, stem)
 
 
+def eta_curve(
+    ours: Mapping[float, Sequence[float]],
+    published: Mapping[float, float],
+    task: str,
+    source: str,
+    stem: Path,
+) -> None:
+    """Metric (percent) against eta: mean with its 95 % interval, and the paper's points."""
+    figure, axes = _canvas()
+    found = {eta: stats.summary(values) for eta, values in ours.items() if values}
+    etas = np.array(list(found))
+    means = np.array([one.mean for one in found.values()])
+    axes.plot(etas, means, "o-", color="black", label="ours, mean")
+    if all(one.low is not None for one in found.values()):
+        low = [float(one.low or 0) for one in found.values()]
+        high = [float(one.high or 0) for one in found.values()]
+        axes.fill_between(etas, low, high, color="0.55", alpha=0.4, label="95 % interval")
+    axes.plot(list(published), list(published.values()), "s--", color="0.4", label="published")
+    axes.set(xlabel="eta", ylabel="accuracy on test (%)")
+    axes.set_title(_title(f"{task}: IBMA at fixed eta", source))
+    axes.legend(fontsize="small")
+    _save(figure, stem)
+
+
+def times(timed: Mapping[str, Any], stem: Path) -> None:
+    """Seconds per epoch of every method: median, quartiles as whiskers."""
+    methods = timed["methods"]
+    figure, axes = _canvas((SIZE[0], 1.2 + 0.24 * len(methods)))
+    for row, one in enumerate(methods.values()):
+        axes.barh(row, one["median"], color="0.7")
+        axes.plot([one["low"], one["high"]], [row, row], "|-", color="black", markersize=7)
+    axes.set_yticks(range(len(methods)), list(methods))
+    axes.invert_yaxis()
+    axes.set_xlabel(f"seconds per epoch, {timed['device']}, {timed['threads']} thread(s)")
+    axes.set_title(_title(f"{timed['task']}: median and quartiles", timed["source"]))
+    _save(figure, stem)
+
+
+def attention(task: str, explained: Mapping[str, Any], stem: Path) -> None:
+    """Grad-CAM: a row per example, the picture and a map per method over it; deletion curves.
+
+    Under each picture stand the sample's id, its class and its words.
+    """
+    shown, methods = explained["examples"], explained["methods"]
+    columns = 1 + len(methods)
+    figure = _figure((SIZE[0], 2.3 * (len(shown) + 1)))
+    grid = figure.add_gridspec(len(shown) + 1, columns)
+    for row, example in enumerate(shown):
+        picture = np.array(example["picture"], dtype=np.uint8)
+        for column, name in enumerate(("picture", *methods)):
+            axes = figure.add_subplot(grid[row, column])
+            axes.imshow(picture)
+            if name in methods:
+                axes.imshow(
+                    np.array(example["maps"][name]), cmap="magma", alpha=0.6, vmin=0, vmax=1
+                )
+            axes.set(xticks=[], yticks=[])
+            axes.set_title(name, fontsize="small")
+            if column == 0:
+                words = textwrap.fill(f"{example['class']}: {example['text']}", 34)
+                axes.set_xlabel(f"{example['id']}\n{words}", fontsize="xx-small")
+    axes = figure.add_subplot(grid[len(shown), :])
+    for style, (name, one) in zip(_styles(), methods.items(), strict=False):
+        percent = np.linspace(0, 100, len(one["deletion"]))
+        inside = "" if one["energy"] is None else f", {100 * one['energy']:.0f} % of energy inside"
+        axes.plot(percent, one["deletion"], linestyle=style, color="black", label=name + inside)
+        axes.plot(percent, one["random"], linestyle=style, color="0.6", label=f"{name}, at random")
+    axes.set(xlabel="pixels deleted, most salient first (%)", ylabel="p(class)")
+    axes.legend(fontsize="x-small")
+    title = f"{task}: Grad-CAM of the image encoder; curves: mean of {explained['n']} test samples"
+    figure.suptitle(_title(title, explained["source"]), fontsize="small")
+    _save(figure, stem)
+
+
 def _figure(size: tuple[float, float]) -> Any:
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -91,7 +168,11 @@ def _canvas(size: tuple[float, float] = SIZE) -> tuple[Any, Axes]:
 
 def _save(figure: Any, stem: Path) -> None:
     stem.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None})
+    svg = stem.with_suffix(".svg")
+    figure.savefig(svg, metadata={"Date": None})
+    # a hundredth of a point is finer than any printer, and half of the file
+    text = re.sub(r"\d+\.\d{3,}", lambda m: f"{float(m[0]):.2f}", svg.read_text(encoding="utf-8"))
+    svg.write_text(text, encoding="utf-8")
     figure.savefig(stem.with_suffix(".png"), dpi=110, metadata={"Software": None})
 
 

@@ -6,7 +6,7 @@ region that matters, which is known on twins, and the deletion curve (Petsiuk et
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from ibma import encoders, methods
 from ibma.errors import IbmaError
-from ibma.store import Batch
+from ibma.store import Batch, Features
 from ibma.train import EVALUATION_BATCH, Cell
 
 STEPS = 10  # of the deletion curve
@@ -65,7 +65,9 @@ def look(cell: Cell, run: int, model: methods.Method, modality: str, region: Reg
             for order in (maps, torch.rand(maps.shape, generator=torch.Generator().manual_seed(0)))
         ]
         stills = pictures.reshape(len(pictures), -1, *pictures.shape[-3:]).cpu().numpy()
-        energy = _energy(maps.cpu().numpy(), stills, classes.numpy(), region)
+        energy = None
+        if cell.features.meta["source"] == "twin":  # of real data no region is known
+            energy = _energy(maps.cpu().numpy(), stills, classes.numpy(), region)
         found.append(
             Looked(
                 batch.index.numpy(),
@@ -110,7 +112,8 @@ def _cam(
     kept: list[Tensor] = []
 
     def keep(_: nn.Module, __: object, output: Any) -> None:
-        kept.append(output if isinstance(output, Tensor) else output[0])
+        places: Tensor = output if isinstance(output, Tensor) else output[0]
+        kept.append(places if places.requires_grad else places.requires_grad_())
 
     hook = layer.register_forward_hook(keep)
     try:
@@ -189,3 +192,42 @@ def _joined(parts: list[Looked]) -> Looked:
         np.average([part.deletion for part in parts], axis=0, weights=sizes).tolist(),
         np.average([part.random for part in parts], axis=0, weights=sizes).tolist(),
     )
+
+
+def summary(features: Features, looked: Mapping[str, Looked]) -> dict[str, Any]:
+    """The numbers over the test split, per method: `energy`, `deletion`, `random`."""
+    numbers = ("energy", "deletion", "random")
+    methods_ = {m: {name: getattr(one, name) for name in numbers} for m, one in looked.items()}
+    count = len(next(iter(looked.values())).rows)
+    return {"source": features.meta["source"], "n": count, "methods": methods_}
+
+
+def examples(
+    features: Features, modality: str, looked: Mapping[str, Looked], count: int
+) -> list[dict[str, Any]]:
+    """The first test samples of distinct classes, as JSON: id, class, picture, map per method.
+
+    The choice depends on the order of the data set alone, never on the maps.
+    """
+    first = next(iter(looked.values()))
+    places: dict[int, int] = {}
+    for place, label in enumerate(first.classes.tolist()):
+        places.setdefault(label, place)
+    shown = []
+    for label, place in list(places.items())[:count]:
+        row = int(first.rows[place])
+        picture = np.asarray(features.arrays[modality][row])
+        middle = len(first.maps[place]) // 2  # of the pictures of a clip
+        still = picture.reshape(-1, *picture.shape[-3:])[middle]
+        shown.append(
+            {
+                "id": features.ids[row],
+                "class": features.meta["classes"][label],
+                "picture": still.transpose(1, 2, 0).tolist(),
+                "maps": {
+                    method: np.round(one.maps[place][middle], 3).tolist()
+                    for method, one in looked.items()
+                },
+            }
+        )
+    return shown

@@ -29,7 +29,8 @@ from ibma.errors import IbmaError
 
 # Stages of one wave run side by side; a wave starts when the one before has ended.
 WAVES = ("extract", "centroids")
-INSIDE = (("tune",), ("train", "train_ibma"))  # waves whose work processes that stay do
+# Waves whose work is done by processes that stay.
+INSIDE = (("tune",), ("train", "train_ibma", "sensitivity"))
 LOGS = Path("logs")
 
 DVC = (sys.executable, "-m", "dvc")
@@ -115,26 +116,24 @@ def stale(root: Path, cells: Sequence[str]) -> list[str]:
 def run_inside(root: Path, cells: Sequence[str], jobs: int) -> list[str]:
     """Do the work of `cells` in `jobs` processes; return the failed ones.
 
-    The work of a cell is a method of a task, of `tune@<task>` all methods of the task. The output
-    of each process goes to `logs/<stage>_<process id>.log`.
+    The output of each process goes to `logs/<stage>_<process id>.log`.
     """
     stage = cells[0].partition("@")[0]
     _clear_logs(root, stage)
     log = root.resolve() / LOGS / stage
     with ProcessPoolExecutor(jobs, initializer=_begin, initargs=(root.resolve(), log)) as pool:
         doing = {pool.submit(_do, *work): cell for cell in cells for work in _works(root, cell)}
-        bar = tqdm(as_completed(doing), stage, len(doing), unit="method")
+        bar = tqdm(as_completed(doing), stage, len(doing), unit="cell")
         return sorted({doing[future] for future in bar if not future.result()})
 
 
-def _works(root: Path, cell: str) -> list[tuple[str, str, str]]:
-    """(stage, task, method) of a cell such as `tune@crema_d` or `train@crema_d-ce3`."""
+def _works(root: Path, cell: str) -> list[tuple[str, str]]:
+    """(stage, name) of a cell such as `train@crema_d-ce3`; of `tune@crema_d` one per method."""
     stage, _, name = cell.partition("@")
-    task, _, method = name.partition("-")
-    if method:
-        return [(stage, task, method)]
+    if stage != "tune":
+        return [(stage, name)]
     profile = params.load(root / "params.yaml")
-    return [(stage, task, method) for method in (*profile.methods, *profile.variants)]
+    return [(stage, f"{name}-{method}") for method in (*profile.methods, *profile.variants)]
 
 
 def _begin(root: Path, log: Path) -> None:
@@ -144,14 +143,11 @@ def _begin(root: Path, log: Path) -> None:
     os.dup2(file, sys.stderr.fileno())
 
 
-def _do(stage: str, task: str, method: str) -> bool:
-    """Tune or train one method; whatever goes wrong is told in this process's log."""
-    from ibma import cells
-
-    print(f"== {stage} {task} {method}", flush=True)
+def _do(stage: str, name: str) -> bool:
+    """Do one piece of work; whatever goes wrong is told in this process's log."""
+    print(f"== {stage} {name}", flush=True)
     try:
-        work = cells.tune_method if stage == "tune" else cells.train_cell
-        work(params.load(), task, method)
+        _call(stage, name)
     except IbmaError as error:
         print(f"error: {error}", flush=True)
     except Exception:
@@ -159,6 +155,18 @@ def _do(stage: str, task: str, method: str) -> bool:
     else:
         return True
     return False
+
+
+def _call(stage: str, name: str) -> None:
+    """What the stage's door calls."""
+    from ibma import cells
+
+    profile = params.load()
+    if stage == "sensitivity":
+        return cells.train_at(profile, float(name))
+    task, _, method = name.partition("-")
+    work = cells.tune_method if stage == "tune" else cells.train_cell
+    work(profile, task, method)
 
 
 def _clear_logs(root: Path, stage: str) -> None:

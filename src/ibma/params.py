@@ -57,6 +57,39 @@ class Timing:
 
 
 @dataclass(frozen=True)
+class Sensitivity:
+    """Runs of one variant at fixed etas on one task (Table 8); all else as the tune stage chose."""
+
+    task: str
+    variant: str
+    etas: list[float]
+
+    def name(self, eta: float) -> str:
+        """What these runs are called in the records."""
+        return f"{self.variant}_eta_{eta:g}"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Which trained encoders a linear classifier judges alone (Table 16)."""
+
+    task: str
+    methods: list[str]
+
+
+@dataclass(frozen=True)
+class GradCam:
+    """Whose image encoders are explained (Figures 1, 3): tasks: task -> modality with pictures.
+
+    examples: pictures shown per task; the numbers beside them are over the whole test split.
+    """
+
+    tasks: dict[str, str]
+    methods: list[str]
+    examples: int
+
+
+@dataclass(frozen=True)
 class Params:
     """One profile. See the comments in params.yaml."""
 
@@ -73,6 +106,9 @@ class Params:
     training: Training
     tuning: Tuning
     timing: Timing
+    sensitivity: Sensitivity
+    probe: Probe
+    gradcam: GradCam
 
     def cell(self, method: str) -> dict[str, Any]:
         """Parameters of a method or variant. Raises IbmaError for an unknown one."""
@@ -107,7 +143,14 @@ def load(path: Path = Path("params.yaml")) -> Params:
     values = dict(_mapping(raw, path, "the file"))
     for name in ("datasets", "tasks", "methods", "variants"):
         _mapping(values.get(name), path, name)
-    parts: dict[str, type[Any]] = {"training": Training, "tuning": Tuning, "timing": Timing}
+    parts: dict[str, type[Any]] = {
+        "training": Training,
+        "tuning": Tuning,
+        "timing": Timing,
+        "sensitivity": Sensitivity,
+        "probe": Probe,
+        "gradcam": GradCam,
+    }
     for name, cls in parts.items():
         values[name] = _typed(cls, _mapping(values.get(name), path, name), path, f"{name}.")
     params = _typed(Params, values, path, "")
@@ -137,11 +180,29 @@ def _check(params: Params, path: Path) -> None:
         raise IbmaError(f"{path}: device: expected auto, cpu or cuda, found {params.device!r}")
     if not isinstance(params.seeds, int) or params.seeds < 1:
         raise IbmaError(f"{path}: seeds: expected a number of runs >= 1, found {params.seeds!r}")
-    if params.timing.task not in params.tasks:
-        raise IbmaError(f"{path}: timing.task: '{params.timing.task}' is not under tasks")
+    _check_stages(params, path)
     if not isinstance(params.timing.rounds, int) or params.timing.rounds < 2:
         raise IbmaError(f"{path}: timing.rounds: expected a number >= 2")
     _known(params.tuning.grid, ("lr", "weight_decay", "eta"), path, "tuning.grid.")
+
+
+def _check_stages(params: Params, path: Path) -> None:
+    """Stages that run on one task, or on some methods, must name ones that there are."""
+    named = {
+        "timing.task": [params.timing.task],
+        "sensitivity.task": [params.sensitivity.task],
+        "probe.task": [params.probe.task],
+        "gradcam.tasks": list(params.gradcam.tasks),
+    }
+    for where, tasks in named.items():
+        for unknown in set(tasks) - set(params.tasks):
+            raise IbmaError(f"{path}: {where}: '{unknown}' is not under tasks")
+    if params.sensitivity.variant not in params.variants:
+        unknown = params.sensitivity.variant
+        raise IbmaError(f"{path}: sensitivity.variant: '{unknown}' is not under variants")
+    for where, listed in (("probe", params.probe.methods), ("gradcam", params.gradcam.methods)):
+        for unknown in set(listed) - {*params.methods, *params.variants}:
+            raise IbmaError(f"{path}: {where}.methods: '{unknown}' is no method or variant")
 
 
 def _typed(cls: type[T], values: Mapping[str, Any], path: Path, where: str) -> T:

@@ -16,6 +16,7 @@ FILLER = [
     *("limits", "seen", "again"),
 ]
 SHARE, TOLD, INVENTED = 0.35, 0.8, 0.1
+RADIUS = 40**0.5  # pixels, where a blob has fallen to 1/e
 
 
 def findings(rng: np.random.Generator) -> NDArray[np.bool_]:
@@ -39,7 +40,7 @@ def write_radiograph(
     picture = light + down * rows + across * columns + rng.normal(0, 4, (height, width))
     for present, (row, column) in zip(shown, PLACES, strict=True):
         away = (rows - row * height) ** 2 + (columns - column * width) ** 2
-        picture += present * 110 * np.exp(-away / 40.0)
+        picture += present * 110 * np.exp(-away / RADIUS**2)
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8)).save(path, quality=90)
 
@@ -51,3 +52,12 @@ def sentences(said: NDArray[np.bool_], rng: np.random.Generator) -> tuple[str, s
         " ".join([*named[:2], *rng.choice(FILLER, 6)]),
         " ".join([*rng.choice(FILLER, 4), *named[2:]]),
     )
+
+
+def region(size: int, label: int, height: int, width: int) -> NDArray[np.bool_]:
+    """Where a finding's blob is, [size, size], in a picture of height x width made that size."""
+    rows, columns = (np.mgrid[:size, :size] + 0.5) / size
+    row, column = PLACES[label]
+    away = ((rows - row) * height) ** 2 + ((columns - column) * width) ** 2
+    inside: NDArray[np.bool_] = away < RADIUS**2
+    return inside

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ibma import figures, results, significance, tables
+from ibma import figures, published, results, significance, tables
 from ibma.params import Params
 from ibma.results import Cells
 from ibma.tables import ReportTable
@@ -33,7 +33,7 @@ def write(params: Params, root: Path) -> Path:
     here = results.cells(params, root)
     built = tables.build(params, root)
     _write_tables(built, out / "tables")
-    pictures = _write_figures(params, here, out / "figures")
+    pictures = _write_figures(params, root, here, out / "figures")
     metrics = _metrics(here)
     _write_json(out / "metrics.json", metrics)
     bars = [(f"{task}/{m}", value) for task, of in metrics.items() for m, value in of.items()]
@@ -79,9 +79,12 @@ def _write_tables(built: Sequence[ReportTable], folder: Path) -> None:
         tables.write_csv(table, stem.with_suffix(".csv"))
 
 
-def _write_figures(params: Params, here: Cells, folder: Path) -> list[tuple[str, str]]:
-    """Draw per task; returns (alt text, svg in base64) in order."""
-    drawn = []
+def _write_figures(params: Params, root: Path, here: Cells, folder: Path) -> list[tuple[str, str]]:
+    """Draw everything; returns (alt text, svg in base64) of what the page itself shows.
+
+    Training curves stay files beside the page: a panel per method and task is too much for it.
+    """
+    drawn = _write_evidence(params, root, folder)
     for task in params.tasks:
         found = {method: list(r) for (name, method), r in here.items() if name == task and r}
         if not found:
@@ -91,13 +94,38 @@ def _write_figures(params: Params, here: Cells, folder: Path) -> list[tuple[str,
         source = next(iter(found.values()))[0].source
         figures.comparison(task, metric, percents, source, folder / f"comparison_{task}")
         figures.training_curves(task, found, folder / f"history_{task}")
-        for kind, words in (
-            ("comparison", f"{metric} of every seed and method"),
-            ("history", "training loss by epoch and method"),
-        ):
-            svg = (folder / f"{kind}_{task}.svg").read_bytes()
-            drawn.append((f"{task}: {words}", base64.b64encode(svg).decode()))
+        drawn.append((f"{task}: {metric} of every seed and method", f"comparison_{task}"))
+    return [
+        (words, base64.b64encode((folder / f"{name}.svg").read_bytes()).decode())
+        for words, name in drawn
+    ]
+
+
+def _write_evidence(params: Params, root: Path, folder: Path) -> list[tuple[str, str]]:
+    """Figures 1 and 3, the eta curve, the times; returns (alt text, name) of each."""
+    drawn = []
+    for task, explained in _read(root / "data/gradcam.json").items():
+        figures.attention(task, explained, folder / f"gradcam_{task}")
+        drawn.append((f"{task}: Grad-CAM of the image encoder, deletion curves", f"gradcam_{task}"))
+    records = {eta: found for eta, found in results.at_etas(params, root).items() if found}
+    if records:
+        task = params.sensitivity.task
+        metric = results.selection(next(iter(records.values())))
+        ours = {eta: results.values(found, metric, "percent") for eta, found in records.items()}
+        table = published.load().table(8)
+        printed = {float(c.eta or 0): table.rows[0].cells[c.key].value for c in table.columns}
+        source = next(iter(records.values()))[0].source
+        figures.eta_curve(ours, printed, task, source, folder / "eta")
+        drawn.append((f"{task}: {metric} against eta, ours and published", "eta"))
+    if timed := _read(root / "data/timing.json"):
+        figures.times(timed, folder / "times")
+        drawn.append((f"{timed['task']}: seconds per epoch of every method", "times"))
     return drawn
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What a stage wrote; empty where it has not run."""
+    return dict(json.loads(path.read_text())) if path.exists() else {}
 
 
 def _metrics(here: Cells) -> dict[str, dict[str, float]]:

@@ -26,6 +26,18 @@ def cells(params: Params, root: Path) -> Cells:
     return found
 
 
+def at_etas(params: Params, root: Path) -> dict[float, list[Record]]:
+    """Return eta -> the records of stage `sensitivity`."""
+    at = params.sensitivity
+    found = {}
+    for eta in at.etas:
+        folder = root / "runs" / at.task / at.name(eta)
+        paths = (folder / f"seed_{k}.json" for k in range(params.seeds))
+        mine = [record.read(path) for path in paths if path.exists()]
+        found[eta] = [r for r in mine if r.profile == params.profile]
+    return found
+
+
 def of_task(here: Cells, task: str | None) -> list[Record]:
     """All records of a task."""
     return [r for (name, _), records in here.items() if name == task for r in records]

@@ -18,11 +18,13 @@ from ibma import audit, datasets, published, results, significance, stats
 from ibma.audit import Check
 from ibma.datasets import Card
 from ibma.params import Params
+from ibma.record import Record
 from ibma.results import Cells, of_task, selection, values
 from ibma.significance import CONTROL, OURS
 
-METRIC_TABLES = (2, 3, 4, 5, 6, 7, 8, 9)
+METRIC_TABLES = (2, 3, 4, 5, 6, 7, 8, 9, 16)
 TIMED = "minutes_per_epoch"  # the metric that stage `timing` measures, not the records
+PROBED = "mauc/"  # metrics that stage `probe` measures: mAUC of one encoder alone
 MIB, MIB_FORMS = "mib", ("mib_e", "mib_l", "mib_c")  # the paper prints the best of the three
 OTHER_READING = {"acc2": "acc2_has0", "f1": "f1_has0"}
 OUR_READING = {"mmib": "MMIB", "dclf": "DCLF"}  # methods that only their abstract tells of
@@ -115,20 +117,42 @@ class ReportTable:
         return f"{self.title} (TWIN)" if self.twin else self.title
 
 
+@dataclass(frozen=True)
+class Found:
+    """What the stages left behind, beside the records of the grid.
+
+    forms: `best_forms`. timed, probed: what stages `timing` and `probe` wrote, empty when they have
+    not run. etas: `results.at_etas`. missing: task -> why it has no features.
+    """
+
+    here: Cells
+    forms: Mapping[str, str]
+    timed: Mapping[str, Any]
+    probed: Sequence[Mapping[str, Any]]
+    etas: Mapping[float, Sequence[Record]]
+    missing: Mapping[str, str]
+
+
 def build(params: Params, root: Path) -> list[ReportTable]:
     """Every table of the report, in order."""
-    here = results.cells(params, root)
     paper = published.load()
     tests = significance.stored(root)
-    tables = [_sizes(params, root, paper)]
-    forms, timed = best_forms(params, root), _stored(root / "data/timing.json", {})
-    missing = {task: why for task in params.tasks if (why := _not_run(_meta(root, task)))}
-    tables += [
-        _metrics(params, here, paper.table(number), forms, timed, missing)
-        for number in METRIC_TABLES
+    found = Found(
+        here=results.cells(params, root),
+        forms=best_forms(params, root),
+        timed=_stored(root / "data/timing.json", {}),
+        probed=_stored(root / "data/probe.json", []),
+        etas=results.at_etas(params, root),
+        missing={task: why for task in params.tasks if (why := _not_run(_meta(root, task)))},
+    )
+    metrics = {n: _metrics(params, found, paper.table(n)) for n in METRIC_TABLES}
+    tested = {n: _tests(params, found.here, paper.table(n), tests) for n in significance.TABLES}
+    return [
+        _sizes(params, root, paper),
+        *(table for _, table in sorted({**metrics, **tested}.items())),
+        _every_cell(params, found.here, tests, paper),
+        _audit(root),
     ]
-    tables += [_tests(params, here, paper.table(number), tests) for number in significance.TABLES]
-    return [*tables, _every_cell(params, here, tests, paper), _audit(root)]
 
 
 # --- Table 1 -------------------------------------------------------------------------------------
@@ -227,45 +251,34 @@ def _stored(path: Path, otherwise: Any) -> Any:
 # --- tables of metrics ---------------------------------------------------------------------------
 
 
-def _metrics(
-    params: Params,
-    here: Cells,
-    table: published.Table,
-    forms: Mapping[str, str],
-    timed: Mapping[str, Any],
-    missing: Mapping[str, str],
-) -> ReportTable:
-    """A table whose cells are metrics of (task, method); rows of other tasks are left out.
-
-    forms: `best_forms`. timed: what stage `timing` wrote; empty when it has not run. missing: task
-    -> why it has no features.
-    """
+def _metrics(params: Params, found: Found, table: published.Table) -> ReportTable:
+    """A table whose cells are metrics of (task, method); rows of other tasks are left out."""
     lines = []
     for row in table.rows:
         for column in table.columns:
             target = table.target(row.key, column.key)
             if target.task not in params.tasks or column.key not in row.cells:
                 continue
-            target = _of_best_form(target, forms)
+            target = _of_best_form(target, found.forms)
             printed = row.cells[column.key]
             if target.metric == TIMED:
-                lines.append(_time_line(timed, row.label, column, target, printed))
+                lines.append(_time_line(found.timed, row.label, column, target, printed))
                 continue
-            lines.append(_metric_line(here, row.label, column, target, printed))
+            lines.append(_metric_line(found, row.label, column, target, printed))
             if target.metric in OTHER_READING:
                 column, target = _other_reading(column, target)
-                lines.append(_metric_line(here, row.label, column, target, printed))
+                lines.append(_metric_line(found, row.label, column, target, printed))
     controls = {CONTROL: "CE3: IBMA's network without a bound (control)"}
     if table.number == 6:
         controls |= ADDED
     for method, label in controls.items():
         for task, column in dict.fromkeys((str(t.task), c) for t, c in _targets(table)):
-            lines += _control_lines(here, timed, label, method, task, column)
-    twin = any(r.source == "twin" for t, _ in _targets(table) for r in of_task(here, t.task))
+            lines += _control_lines(found.here, found.timed, label, method, task, column)
     tasks = dict.fromkeys(target.task for target, _ in _targets(table))
-    notes = [f"{task}: {why}" for task, why in missing.items() if task in tasks]
-    notes += [note for task in tasks for note in _label_notes(here, task)]
-    notes += _method_notes(params, table, forms, timed)
+    twin = any(r.source == "twin" for task in tasks for r in of_task(found.here, task))
+    notes = [f"{task}: {why}" for task, why in found.missing.items() if task in tasks]
+    notes += [note for task in tasks for note in _label_notes(found.here, task)]
+    notes += _method_notes(params, table, found)
     return ReportTable(
         f"{table.number:02d}",
         f"Table {table.number}: {table.title}",
@@ -361,16 +374,13 @@ def _control_lines(
     return [Line(label, measure, "", *printed, "", *interval, "control", records)]
 
 
-def _method_notes(
-    params: Params, table: published.Table, forms: Mapping[str, str], timed: Mapping[str, Any]
-) -> Iterator[str]:
+def _method_notes(params: Params, table: published.Table, found: Found) -> Iterator[str]:
     """What a reader must know of some rows."""
     targets = [target for target, _ in _targets(table) if target.task in params.tasks]
     methods = {target.method for target in targets}
     if MIB in methods:
-        chosen = ", ".join(
-            f"{t}: {forms[t]}" for t in dict.fromkeys(str(t.task) for t in targets) if t in forms
-        )
+        mine = dict.fromkeys(str(target.task) for target in targets)
+        chosen = ", ".join(f"{t}: {found.forms[t]}" for t in mine if t in found.forms)
         yield f"MIB is the best of E-, L- and C-MIB by the five-fold score inside train ({chosen})."
     if any(target.metric in OTHER_READING for target in targets):
         yield (
@@ -380,11 +390,17 @@ def _method_notes(
     for method, name in OUR_READING.items():
         if method in methods:
             yield f"{name} is our reading of its abstract; no code or text was to be had."
+    timed = found.timed
     if timed and any(target.metric == TIMED for target in targets):
         yield (
             f"Times: median of {timed['rounds']} epochs after warm-up, all methods in turn in one "
             f"process on {timed['device']} with {timed['threads']} thread(s); one epoch includes "
             "the refresh of centroids and Q."
+        )
+    if any(str(target.metric).startswith(PROBED) for target in targets):
+        yield (
+            "One encoder alone: a logistic regression on its frozen output, its strength chosen on "
+            "held-out groups of train."
         )
 
 
@@ -403,7 +419,7 @@ def _targets(table: published.Table) -> Iterator[tuple[published.Target, publish
 
 
 def _metric_line(
-    here: Cells,
+    found: Found,
     row: str,
     column: published.Column,
     target: published.Target,
@@ -411,13 +427,19 @@ def _metric_line(
 ) -> Line:
     task, method = str(target.task), str(target.method)
     measure, shown = _measure(task, column.label), _number(printed, column.unit)
-    records = list(here.get((task, method), ()))
+    records = list(found.here.get((task, method), ()))
+    folder = f"runs/{task}/{method}"
+    numbers = values(records, str(target.metric), column.unit)
     if target.eta is not None:
-        records = [r for r in records if r.params.get("eta") == target.eta]
-    found = values(records, str(target.metric), column.unit)
-    if not found:
-        return Line(row, measure, shown, "", "", "", "", _why(here, task, method, target), "")
-    ours = stats.summary(found)
+        records = list(found.etas.get(target.eta, ()))
+        folder += f"_eta_{target.eta:g}"
+        numbers = values(records, str(target.metric), column.unit)
+    elif str(target.metric).startswith(PROBED):
+        numbers = _probed(found.probed, method, str(target.metric))
+        folder = "data/probe.json"
+    if not numbers or not records:
+        return Line(row, measure, shown, "", "", "", "", _why(found, task, method, target), "")
+    ours = stats.summary(numbers)
     verdict = "no verdict: TWIN" if records[0].source == "twin" else _inside(printed.value, ours)
     difference = _format(ours.mean - printed.value, column.unit, sign=True)
     return Line(
@@ -428,17 +450,28 @@ def _metric_line(
         difference,
         *_interval(ours, column.unit),
         verdict,
-        f"runs/{task}/{method}",
+        folder,
     )
 
 
-def _why(here: Cells, task: str, method: str, target: published.Target) -> str:
-    if here.get((task, method)) and target.eta is None:
-        return f"not run: {target.metric} is undefined in every run"
-    if (task, method) not in here:
+def _probed(rows: Sequence[Mapping[str, Any]], method: str, metric: str) -> list[float]:
+    """Percent over seeds of `mauc/<modality>`, from the rows of stage `probe`."""
+    name, _, modality = metric.partition("/")
+    mine = [row for row in rows if (row["method"], row["modality"]) == (method, modality)]
+    return [100 * row["metrics"][name] for row in mine if row["metrics"][name] is not None]
+
+
+def _why(found: Found, task: str, method: str, target: published.Target) -> str:
+    if task in found.missing:
+        return found.missing[task]
+    if (task, method) not in found.here:
         return f"not run: no method {method} in this profile"
     if target.eta is not None:
-        return f"not run: this run has another eta; dvc exp run -S eta={target.eta}"
+        return "not run: no record at this eta"
+    if str(target.metric).startswith(PROBED):
+        return "not run: not probed in this profile"
+    if found.here[task, method]:
+        return f"not run: {target.metric} is undefined in every run"
     return "not run: no record"
 
 

@@ -114,12 +114,13 @@ def _mirror(
 
 def _paths(params: Params, root: Path) -> Iterator[Path]:
     """Yield records of the cells and seeds the profile names; others belong to another profile."""
-    for task in params.tasks:
-        for method in (*params.methods, *params.variants):
-            for seed in range(params.seeds):
-                path = root / "runs" / task / method / f"seed_{seed}.json"
-                if path.exists():
-                    yield path
+    at = params.sensitivity
+    cells = [(t, m) for t in params.tasks for m in (*params.methods, *params.variants)]
+    for task, method in [*cells, *((at.task, at.name(eta)) for eta in at.etas)]:
+        for seed in range(params.seeds):
+            path = root / "runs" / task / method / f"seed_{seed}.json"
+            if path.exists():
+                yield path
 
 
 def _experiment(client: MlflowClient, name: str, uri: str, root: Path) -> str:
@@ -152,6 +153,8 @@ def _known(client: MlflowClient, experiment: str) -> dict[Cell, Run]:
 
 def _stage(params: Params, record: Record) -> str:
     """Return the DVC stage that writes this record; only variants of IBMA read eta."""
+    if record.method in map(params.sensitivity.name, params.sensitivity.etas):
+        return f"sensitivity@{record.params['eta']:g}"
     matrix = "train_ibma" if record.method in params.variants else "train"
     return f"{matrix}@{record.task}-{record.method}"
 

@@ -181,3 +181,8 @@ def _write_csv(path: Path, header: Sequence[str], rows: Sequence[dict[str, Any]]
         writer = csv.DictWriter(file, header, restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def region(picture: NDArray[np.uint8], label: int) -> NDArray[np.bool_]:
+    """Where the blob of finding `label` is drawn, if it is."""
+    return phantoms.region(picture.shape[-1], label, HEIGHT, WIDTH)

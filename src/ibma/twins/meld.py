@@ -186,3 +186,10 @@ def _write_table(path: Path, lines: Sequence[Line]) -> None:
                     *(line.dialogue, line.utterance, 1, 1, f"{hour}:01:12,632", end),
                 ]
             )
+
+
+def region(picture: NDArray[np.uint8], label: int) -> NDArray[np.bool_]:
+    """The disc: what is not the grey of the background. Every emotion has one."""
+    grey = np.median(picture, axis=(1, 2), keepdims=True)
+    away: NDArray[np.bool_] = np.abs(picture.astype(float) - grey).max(0) > 40
+    return away

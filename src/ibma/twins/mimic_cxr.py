@@ -199,3 +199,8 @@ def _write_sums(folder: Path) -> None:
         if path.is_file() and path.name != "SHA256SUMS.txt"
     ]
     (folder / "SHA256SUMS.txt").write_text("".join(lines))
+
+
+def region(picture: NDArray[np.uint8], label: int) -> NDArray[np.bool_]:
+    """Where the blob of finding `label` is drawn, if it is."""
+    return phantoms.region(picture.shape[-1], label, HEIGHT, WIDTH)
