@@ -1,11 +1,12 @@
 """Generated pages say what docstrings and cards say."""
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from ibma import datasets, docs, methods
+from ibma import audit, datasets, docs, methods, published
 from ibma.methods.ibma import BOUNDS
 
 HERE = Path(__file__).parent
@@ -49,3 +50,19 @@ def test_stored_values_named_under_parity_exist():
     page = docs.methods_page()
     for name in GOLDEN - {"atd_evaluate", "deepsvdd_one-class", "deepsvdd_center_eps"}:
         assert name in page, f"{name}: no docstring names it under Parity"
+
+
+def test_every_test_that_the_findings_name_exists():
+    text = (HERE.parent / "docs/findings.md").read_text(encoding="utf-8")
+    tests = "".join(path.read_text(encoding="utf-8") for path in HERE.glob("test_*.py"))
+    named = set(re.findall(r"`(?:tests/\w+\.py::)?(test_\w+)`", text))
+    assert len(named) >= 9
+    assert not [name for name in named if f"def {name}(" not in tests]
+
+
+def test_the_findings_give_the_audits_count():
+    text = (HERE.parent / "docs/findings.md").read_text(encoding="utf-8")
+    checks = audit.run(published.load())
+    count = Counter(check.verdict for check in checks)
+    said = f"Of {len(checks)} checks {count[audit.HOLDS]} hold, {count[audit.FAILS]} fail"
+    assert said in " ".join(text.split())

@@ -74,7 +74,10 @@ def copy_of_the_project(tmp_path: Path) -> Path:
     values["methods"] = {"mean": {"scale": 2.0}}
     values["variants"] = {"ibma": {}}
     values["seeds"] = 1
-    values["timing"]["task"] = "parity"
+    for stage in ("timing", "sensitivity"):
+        values[stage]["task"] = "parity"
+    values["probe"] = {"task": "parity", "methods": ["ibma"]}
+    values["gradcam"] = {"tasks": {}, "methods": [], "examples": 1}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     return tmp_path
 
