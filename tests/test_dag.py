@@ -31,13 +31,27 @@ def test_a_cell_depends_on_its_data_its_parameters_its_method_and_the_shared_cod
     assert set(STAGES[stage]["params"]) == params | ({"eta"} if stage == "train_ibma" else set())
 
 
+def test_runs_at_a_fixed_eta_depend_on_what_their_variant_depends_on():
+    """Except for eta: theirs is in their name."""
+    named = {"${item.task}": "${sensitivity.task}", "${item.variant}": "${sensitivity.variant}"}
+
+    def at_fixed_eta(texts):
+        for old, new in named.items():
+            texts = [text.replace(old, new) for text in texts]
+        return set(texts)
+
+    ours, variant = STAGES["sensitivity"], STAGES["train_ibma"]
+    assert set(ours["deps"]) == at_fixed_eta(variant["deps"])
+    assert set(ours["params"]) == at_fixed_eta(variant["params"]) - {"eta"}
+
+
 def test_only_variants_and_what_is_made_of_records_read_eta():
     readers = {name for name, stage in STAGES.items() if "eta" in (stage.get("params") or [])}
     assert readers == {"train_ibma", "report"}
 
 
 def test_cells_have_cached_persistent_outputs_only():
-    for stage in ("tune", "train", "train_ibma"):
+    for stage in ("tune", "train", "train_ibma", "sensitivity"):
         for out in STAGES[stage]["outs"]:
             (options,) = out.values()
             assert options == {"persist": True}

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ibma import docs, doors, grid, params, tracking
+from ibma import docs, doors, grid, params, tracking, verify
 from ibma.errors import IbmaError
 
 app = typer.Typer(
@@ -56,6 +56,20 @@ def write_docs() -> None:
     """Write docs/methods.md from the docstrings and docs/datasets.md from the cards."""
     for path in docs.write():
         typer.echo(path)
+
+
+@app.command(name="verify")
+def check() -> None:
+    """Recompute the tables from the records and compare them with the committed reports."""
+    compared, differences = verify.verify(params.load(), Path())
+    for one in differences:
+        typer.echo(f"{one.table}: {one.place}: '{one.committed}', records: '{one.recomputed}'")
+    if differences:
+        raise IbmaError(
+            f"{len(differences)} of {compared} cells differ: `dvc repro report` writes them again, "
+            "or the records are not those that the reports were made of"
+        )
+    typer.echo(f"{compared} cells of the committed tables agree with the records")
 
 
 @app.command()

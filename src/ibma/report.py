@@ -71,7 +71,7 @@ def _write_tables(built: Sequence[ReportTable], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     environment = _environment()
     for table in built:
-        stem = folder / (f"table_{table.key}" if table.key.isdigit() else table.key)
+        stem = folder / table.name
         context = {"table": table, "columns": table.columns, "verdicts": tables.VERDICTS}
         for suffix in ("md", "tex"):
             text = environment.get_template(f"table.{suffix}.jinja").render(context)

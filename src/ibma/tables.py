@@ -112,6 +112,11 @@ class ReportTable:
     columns: tuple[str, ...] = COLUMNS
 
     @property
+    def name(self) -> str:
+        """What its files are called, without their endings."""
+        return f"table_{self.key}" if self.key.isdigit() else self.key
+
+    @property
     def heading(self) -> str:
         """The title with its mark."""
         return f"{self.title} (TWIN)" if self.twin else self.title

@@ -109,9 +109,10 @@ def _turns(dialogue: str, count: int, rng: np.random.Generator) -> list[Turn]:
     labels = [str(rng.choice(LABELS.get(emotion, (emotion,)))) for emotion in emotions]
     if dialogue == "Ses01F_impro01":
         emotions, labels = [*emotions, *["neu"] * len(RARE)], [*labels, *RARE]
+    liars = set(rng.permutation(count)[: round(NOISE * count)].tolist())
     turns = []
     for place, (emotion, label) in enumerate(zip(emotions, labels, strict=True)):
-        told = str(rng.choice(EMOTIONS)) if rng.random() < NOISE else emotion
+        told = str(rng.choice(EMOTIONS)) if place in liars else emotion
         name = f"{dialogue}_{'FM'[place % 2]}{place:03d}"
         start = place * STEP + PAUSE
         words = rng.choice(FILLER, rng.integers(2, 8))
