@@ -95,9 +95,36 @@ def test_real_records_get_a_verdict(project):
 
 
 def test_table_8_shows_only_the_eta_that_was_run(project):
-    verdicts = {line.measure: line.verdict for line in lines(project, "08")}
-    assert verdicts["crema_d: eta = 0.5"] == "no verdict: TWIN"
-    assert "eta=0.3" in verdicts["crema_d: eta = 0.3"]
+    for seed in range(2):
+        one = fake("crema_d", "ibma", seed)
+        one.write(project / "runs/crema_d/ibma_eta_0.5")
+    by_eta = {line.measure: line for line in lines(project, "08")}
+    run = by_eta["crema_d: eta = 0.5"]
+    assert (run.verdict, run.n) == ("no verdict: TWIN", "2")
+    assert run.records == "runs/crema_d/ibma_eta_0.5"
+    assert by_eta["crema_d: eta = 0.3"].verdict == "not run: no record at this eta"
+
+
+def test_table_16_shows_what_was_probed(project):
+    before = row(project, "16", "IBMA (Ours)")
+    assert before.verdict == "not run: not probed in this profile"
+    rows = [
+        {"method": "ibma", "seed": seed, "modality": "image", "metrics": {"mauc": 0.8 + seed / 100}}
+        for seed in range(3)
+    ]
+    write_json(project / "data/probe.json", rows)
+    image = row(project, "16", "IBMA (Ours)")
+    assert (image.published, image.ours, image.n) == ("89.2", "81.0 ± 1.0", "3")
+    assert image.records == "data/probe.json"
+    whole = [x for x in lines(project, "16") if x.row == image.row][-1]
+    assert whole.records == "runs/chexpert/ibma", "both modalities: the records"
+
+
+def test_every_table_from_1_to_16_is_there_and_none_is_empty(project):
+    built = tables.build(PROFILE, project)
+    keys = [f"{number:02d}" for number in range(1, 17)]
+    assert [table.key for table in built] == [*keys, "real_data", "audit"]
+    assert all(table.lines for table in built[:16])
 
 
 def test_times_come_from_the_timing_stage(project):
