@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ibma import stats
 from ibma.errors import IbmaError
 from ibma.stats import Summary, holm, paired, summary
 
@@ -160,3 +161,18 @@ def test_holm_lies_between_raw_and_bonferroni_and_keeps_order(p_values: list[flo
         assert corrected <= min(1, raw * len(p_values)) + 1e-12
     in_order = [a for _, a in sorted(zip(p_values, adjusted, strict=True))]
     assert in_order == sorted(in_order)
+
+
+@pytest.mark.parametrize(("methods", "q"), [(2, 1.960), (5, 2.728), (10, 3.164)])
+def test_critical_difference_has_demsars_constants(methods, q):
+    """Table 5(a) of Demsar, JMLR 2006; his formula: q sqrt(k (k + 1) / (6 N))."""
+    expected = q * (methods * (methods + 1) / (6 * 14)) ** 0.5
+    assert stats.critical_difference(methods, 14) == pytest.approx(expected, abs=2e-3)
+
+
+def test_mean_ranks_share_ties_and_leave_out_what_a_task_lacks():
+    scores = {
+        "one": {"a": 3.0, "b": 2.0, "c": 2.0, "d": 9.0},
+        "two": {"a": 1.0, "b": 2.0, "c": 0.0},
+    }
+    assert stats.mean_ranks(scores) == {"a": 1.5, "b": 1.75, "c": 2.75}

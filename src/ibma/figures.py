@@ -100,6 +100,33 @@ def eta_curve(
     _save(figure, stem)
 
 
+def critical_difference(scores: Mapping[str, Mapping[str, float]], source: str, stem: Path) -> None:
+    """Mean rank of every method over tasks, and how far apart ranks must be to differ.
+
+    scores: task -> method -> mean score. The bar at the top is Nemenyi's critical difference.
+    """
+    ranks = stats.mean_ranks(scores)
+    apart = stats.critical_difference(len(ranks), len(scores))
+    figure, axes = _canvas((SIZE[0], 1.6 + 0.22 * len(ranks)))
+    for row, rank in enumerate(ranks.values()):
+        axes.plot([1, rank], [row, row], color="0.8", linewidth=0.8)
+        axes.plot([rank], [row], "o", color="black", markersize=5)
+    best = next(iter(ranks.values()))
+    axes.plot([best, best + apart], [-1.2, -1.2], "|-", color="black", markersize=8)
+    axes.annotate(
+        f"critical difference {apart:.1f}",
+        (best + apart, -1.2),
+        (4, -3),
+        textcoords="offset points",
+        fontsize="small",
+    )
+    axes.set_yticks(range(len(ranks)), list(ranks))
+    axes.set_ylim(len(ranks) - 0.5, -2)
+    axes.set_xlabel(f"mean rank over {len(scores)} tasks (1 is best)")
+    axes.set_title(_title("Methods over tasks: ranks within the bar do not differ", source))
+    _save(figure, stem)
+
+
 def times(timed: Mapping[str, Any], stem: Path) -> None:
     """Seconds per epoch of every method: median, quartiles as whiskers."""
     methods = timed["methods"]

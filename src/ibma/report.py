@@ -85,6 +85,11 @@ def _write_figures(params: Params, root: Path, here: Cells, folder: Path) -> lis
     Training curves stay files beside the page: a panel per method and task is too much for it.
     """
     drawn = _write_evidence(params, root, folder)
+    scores = _metrics(here)
+    if len(scores) > 1:
+        twin = any(one.source == "twin" for records in here.values() for one in records)
+        figures.critical_difference(scores, "twin" if twin else "real", folder / "ranks")
+        drawn.append(("mean rank of every method over tasks, critical difference", "ranks"))
     for task in params.tasks:
         found = {method: list(r) for (name, method), r in here.items() if name == task and r}
         if not found:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -124,6 +124,28 @@ def holm(p_values: Sequence[float]) -> list[float]:
     from statsmodels.stats.multitest import multipletests
 
     return [float(p) for p in multipletests(p_values, method="holm")[1]]
+
+
+def mean_ranks(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Mean rank of every method over tasks, 1 is best, ties share; best first.
+
+    scores: task -> method -> score, higher is better. Methods that some task lacks are left out.
+    """
+    from scipy.stats import rankdata
+
+    methods = set.intersection(*(set(of) for of in scores.values()))
+    ordered = sorted(methods)
+    ranks = np.array([rankdata([-of[m] for m in ordered]) for of in scores.values()])
+    means = dict(zip(ordered, ranks.mean(0).tolist(), strict=True))
+    return dict(sorted(means.items(), key=lambda pair: pair[1]))
+
+
+def critical_difference(methods: int, tasks: int) -> float:
+    """Nemenyi's: mean ranks closer than this do not differ at the 5 % level (Demsar, JMLR 2006)."""
+    from scipy.stats import studentized_range
+
+    q = float(studentized_range.ppf(LEVEL, methods, math.inf)) / math.sqrt(2)
+    return q * math.sqrt(methods * (methods + 1) / (6 * tasks))
 
 
 def _finite(values: Sequence[float], name: str) -> Array:
