@@ -20,7 +20,8 @@ FEATURES = {
     "visual": {"frames": 2, "size": 16},
     "text": {"max_length": 16},
 }
-MIRROR = Path(os.environ.get("IBMA_MIRROR", ""))
+ROOT = Path(__file__).parent.parent
+MIRROR = Path(os.environ.get("IBMA_MIRROR", ROOT.parent / "shared" / "mirror"))
 needs_mirror = pytest.mark.skipif(
     not (MIRROR / "github/declare-lab/MELD").is_dir(), reason="IBMA_MIRROR lacks MELD's tables"
 )
