@@ -76,7 +76,7 @@ def row(root: Path, key: str, start: str) -> tables.Line:
 
 def test_a_cell_holds_published_ours_difference_and_interval(project):
     line = row(project, "02", "IBMA")
-    assert (line.published, line.ours, line.n) == ("65.4 ± 0.4", "66.0 ± 1.0", "3")
+    assert (line.published, line.ours, line.n) == ("65.4 ± 0.4 (best)", "66.0 ± 1.0", "3")
     assert (line.difference, line.interval) == ("+0.6", "[63.5, 68.5]")
     assert line.verdict == "no verdict: TWIN" and line.records == "runs/crema_d/ibma"
 
@@ -114,7 +114,7 @@ def test_table_16_shows_what_was_probed(project):
     ]
     write_json(project / "data/probe.json", rows)
     image = row(project, "16", "IBMA (Ours)")
-    assert (image.published, image.ours, image.n) == ("89.2", "81.0 ± 1.0", "3")
+    assert (image.published, image.ours, image.n) == ("89.2 (best)", "81.0 ± 1.0", "3")
     assert image.records == "data/probe.json"
     whole = [x for x in lines(project, "16") if x.row == image.row][-1]
     assert whole.records == "runs/chexpert/ibma", "both modalities: the records"
@@ -348,3 +348,15 @@ def test_the_summary_is_five_lines_made_of_records(project):
     assert lines_[2].startswith(
         "Against the best baseline of each comparison, after Holm: better in"
     )
+
+
+def test_table_5_says_what_ibb_is_and_which_part_is_constant(project):
+    for seed in range(2):
+        one = fake("chexpert", "ibma", seed)
+        history = {"ibb/image|text": [0.4, 0.3 + 0.1 * seed]}  # weighted by eta = 0.5
+        ib = one.ib | {"u/image": 0.06}
+        replace(one, history=history, ib=ib).write(project / "runs/chexpert/ibma")
+    (project / "runs/chexpert/ibma/seed_2.json").unlink()
+    notes = next(t for t in tables.build(PROFILE, project) if t.key == "05").notes
+    note = next(note for note in notes if note.startswith("chexpert: IBB"))
+    assert "image|text 0.7000; of it U, which no training moves: image 0.0600." in note

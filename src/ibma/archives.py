@@ -30,7 +30,7 @@ def unpack_all(raw: Path, patterns: Sequence[str]) -> None:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a zip or tar below `folder`; refuse members that lead out of it, and links.
+    """Unpack a zip or tar below `folder`; refuse members that lead out of it, links and devices.
 
     zipfile never makes a link (it writes the link's text as a file), so only a tar can hold one.
 
@@ -44,8 +44,10 @@ def unpack(archive: Path, folder: Path) -> None:
         else:
             with tarfile.open(archive) as package:
                 members = package.getmembers()
-                _refuse(archive, [m.name for m in members if _leads_out(m.name) or _is_link(m)])
-                package.extractall(folder, filter="data")
+                _refuse(archive, [m.name for m in members if _leads_out(m.name) or _is_odd(m)])
+                # Python 3.11.4 and later drop owners and odd modes; before it nobody reads this
+                package.extraction_filter = getattr(tarfile, "data_filter", None)
+                package.extractall(folder)
     except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError) as error:
         # in one line: tarfile, for one, lists every format it tried, a line each
         cause = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -85,5 +87,6 @@ def _leads_out(name: str) -> bool:
     return path.is_absolute() or ".." in path.parts
 
 
-def _is_link(member: tarfile.TarInfo) -> bool:
-    return member.issym() or member.islnk()
+def _is_odd(member: tarfile.TarInfo) -> bool:
+    """Whether it is a link or a device, not a file or folder."""
+    return not (member.isfile() or member.isdir())

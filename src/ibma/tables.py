@@ -283,6 +283,8 @@ def _metrics(params: Params, found: Found, table: published.Table) -> ReportTabl
     twin = any(r.source == "twin" for task in tasks for r in of_task(found.here, task))
     notes = [f"{task}: {why}" for task, why in found.missing.items() if task in tasks]
     notes += [note for task in tasks for note in _label_notes(found.here, task)]
+    if table.number == 5:
+        notes += [note for task in tasks for note in _bound_notes(found.here, str(task))]
     notes += _method_notes(params, table, found)
     return ReportTable(
         f"{table.number:02d}",
@@ -334,7 +336,7 @@ def _time_line(
 ) -> Line:
     """Median minutes per epoch with quartiles; the method in `target` may be a control's."""
     measure = _measure(target.task, column.label)
-    shown = "" if printed is None else _number(printed, "minutes")
+    shown = "" if printed is None else _printed(printed, "minutes")
     found = (
         timed.get("methods", {}).get(target.method) if timed.get("task") == target.task else None
     )
@@ -417,6 +419,27 @@ def _label_notes(here: Cells, task: str | None) -> Iterator[str]:
         yield f"{task}: mAUC is the mean over the {counts} labels that have both classes in test."
 
 
+def _bound_notes(here: Cells, task: str) -> Iterator[str]:
+    """IBB itself beside the plug-in IB losses, and the part of it that no training moves."""
+    records = [one for one in here.get((task, OURS), ()) if one.params.get("eta")]
+    terms = sorted({name for one in records for name in one.history if name.startswith("ibb/")})
+    last = {name: [r.history[name][-1] / r.params["eta"] for r in records] for name in terms}
+    shown = [f"{name.removeprefix('ibb/')} {_mean(values_)}" for name, values_ in last.items()]
+    fixed = sorted({name for one in records for name in one.ib if name.startswith("u/")})
+    constant = [
+        f"{name.removeprefix('u/')} {_mean([one.ib[name] for one in records])}" for name in fixed
+    ]
+    if shown:
+        yield (
+            f"{task}: IBB of IBMA in its last epoch, in nats: {', '.join(shown)}; of it U, which "
+            f"no training moves: {', '.join(constant)}. The IB losses are plug-in estimates."
+        )
+
+
+def _mean(numbers: Sequence[float]) -> str:
+    return f"{sum(numbers) / len(numbers):.4f}"
+
+
 def _targets(table: published.Table) -> Iterator[tuple[published.Target, published.Column]]:
     for row in table.rows:
         for column in table.columns:
@@ -431,7 +454,7 @@ def _metric_line(
     printed: published.Cell,
 ) -> Line:
     task, method = str(target.task), str(target.method)
-    measure, shown = _measure(task, column.label), _number(printed, column.unit)
+    measure, shown = _measure(task, column.label), _printed(printed, column.unit)
     records = list(found.here.get((task, method), ()))
     folder = f"runs/{task}/{method}"
     numbers = values(records, str(target.metric), column.unit)
@@ -666,6 +689,12 @@ def _audit(root: Path) -> ReportTable:
 
 def _measure(task: str | None, label: str) -> str:
     return f"{task}: {label}"
+
+
+def _printed(cell: published.Cell, unit: str) -> str:
+    """With its mark: the paper prints the best bold and the second best underlined."""
+    mark = " (best)" if cell.best else " (second)" if cell.second else ""
+    return _number(cell, unit) + mark
 
 
 def _number(cell: published.Cell, unit: str) -> str:
