@@ -1,4 +1,4 @@
-"""Write small sound and video files: what twins are made of."""
+"""Small sounds, pictures and video files: what twins are made of."""
 
 from __future__ import annotations
 
@@ -12,6 +12,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
+
+
+def tone(
+    frequency: float, count: int, rate: int, noise: float, rng: np.random.Generator
+) -> NDArray[np.int16]:
+    """`count` samples of a tone (Hz) in white noise, 16 bit; loudness and phase are its own."""
+    seconds = np.arange(count) / rate
+    loudness, phase = rng.uniform(0.2, 0.8), rng.uniform(0, 2 * np.pi)
+    wave_form = loudness * np.sin(2 * np.pi * frequency * seconds + phase)
+    noisy = wave_form + noise * rng.normal(size=count)
+    return (np.clip(noisy, -1, 1) * 32767).astype(np.int16)
+
+
+def disc(
+    colour: tuple[int, int, int],
+    count: int,
+    size: tuple[int, int],
+    drift: float,
+    rng: np.random.Generator,
+) -> list[NDArray[np.uint8]]:
+    """`count` pictures (width, height) of a disc that wanders to the right over grey.
+
+    drift: pixels from picture to picture. Where it starts and how grey it is are its own.
+    """
+    width, height = size
+    background = int(rng.integers(20, 200))
+    x, y = rng.uniform(0.25, 0.6) * width, rng.uniform(0.35, 0.65) * height
+    rows, columns = np.ogrid[:height, :width]
+    pictures = []
+    for step in range(count):
+        picture = np.full((height, width, 3), background, dtype=np.uint8)
+        inside = (rows - y) ** 2 + (columns - x - drift * step) ** 2 < (height / 4) ** 2
+        picture[inside] = colour
+        pictures.append(picture)
+    return pictures
 
 
 def write_wav(path: Path, sound: NDArray[np.int16], rate: int) -> None:

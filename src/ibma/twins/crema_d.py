@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ibma.clips import write_video, write_wav
+from ibma.clips import tone, write_video, write_wav
 
 EMOTIONS = ("NEU", "HAP", "SAD", "FEA", "DIS", "ANG")
 SENTENCES = ["IEO", "TIE", "IOM", "IWW", "TAI", "MTI", "IWL", "ITH", "DFA", "ITS", "TSI", "WSI"]
@@ -93,12 +93,8 @@ def _write_clip(raw: Path, clip: str, place: int, rng: np.random.Generator) -> N
 
 
 def _sound(emotion: int, rng: np.random.Generator) -> NDArray[np.int16]:
-    """16-bit mono, 0.6 to 0.9 s: a tone in noise, private loudness and phase."""
-    seconds = np.arange(int(rng.uniform(0.6, 0.9) * RATE)) / RATE
-    loudness, phase = rng.uniform(0.2, 0.8), rng.uniform(0, 2 * np.pi)
-    tone = np.sin(2 * np.pi * TONES[emotion % 3] * seconds + phase)
-    wave_form = loudness * tone + 0.1 * rng.normal(size=len(seconds))
-    return (np.clip(wave_form, -1, 1) * 32767).astype(np.int16)
+    """0.6 to 0.9 s of the emotion's tone."""
+    return tone(TONES[emotion % 3], int(rng.uniform(0.6, 0.9) * RATE), RATE, 0.1, rng)
 
 
 def _pictures(

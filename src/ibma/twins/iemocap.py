@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ibma.archives import pack
-from ibma.clips import write_video, write_wav
+from ibma.clips import tone, write_video, write_wav
 
 EMOTIONS = ("ang", "hap", "sad", "neu", "fru")
 LABELS = {"hap": ("hap", "exc")}  # what the table calls it, in turn
@@ -95,7 +95,8 @@ def _write_dialogue(root: Path, dialogue: str, count: int, rng: np.random.Genera
         codecs=("mpeg4", "mp3"),
     )
     for turn in turns:
-        sound = _sound(turn, rng)
+        count = round((turn.end - turn.start) * RATE)
+        sound = tone(TONES[turn.told in LOUD], count, RATE, 0.1, rng)
         if turn.name != NO_SOUND:
             write_wav(folders["sound"] / f"{turn.name}.wav", sound, RATE)
         if turn.name == NO_WORDS:
@@ -138,15 +139,6 @@ def _transcript(turns: list[Turn]) -> str:
     ]
     odd = f"{turns[0].name[:-4]}FXX0 [000.0000-000.1000]: hum\n"
     return "".join([odd, "M: hum\n", *lines])
-
-
-def _sound(turn: Turn, rng: np.random.Generator) -> NDArray[np.int16]:
-    """A tone in noise, 16-bit mono."""
-    times = np.arange(round((turn.end - turn.start) * RATE)) / RATE
-    loudness, phase = rng.uniform(0.2, 0.8), rng.uniform(0, 2 * np.pi)
-    tone = loudness * np.sin(2 * np.pi * TONES[turn.told in LOUD] * times + phase)
-    noisy = tone + 0.1 * rng.normal(size=len(times))
-    return (np.clip(noisy, -1, 1) * 32767).astype(np.int16)
 
 
 def _pictures(turns: list[Turn], rng: np.random.Generator) -> list[NDArray[np.uint8]]:

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ibma.archives import pack
-from ibma.clips import write_video
+from ibma.clips import disc, tone, write_video
 
 EMOTIONS = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
 TONE = {"neutral": 0, "sadness": 0, "joy": 0, "fear": 1, "disgust": 1, "anger": 2, "surprise": 2}
@@ -151,26 +151,14 @@ def _write_test_traps(folder: Path, lines: Sequence[Line], rng: np.random.Genera
 def _sound(
     emotion: str, channels: int, seconds: float, rng: np.random.Generator
 ) -> NDArray[np.int16]:
-    """A tone in noise, the same in every channel, 16 bit."""
-    times = np.arange(round(seconds * RATE)) / RATE
-    loudness, phase = rng.uniform(0.2, 0.8), rng.uniform(0, 2 * np.pi)
-    tone = loudness * np.sin(2 * np.pi * TONES[TONE[emotion]] * times + phase)
-    noisy = np.clip(tone + 0.05 * rng.normal(size=len(times)), -1, 1) * 32767
-    return np.tile(noisy.astype(np.int16), (channels, 1))
+    """The emotion's tone, the same in every channel."""
+    one = tone(TONES[TONE[emotion]], round(seconds * RATE), RATE, 0.05, rng)
+    return np.tile(one, (channels, 1))
 
 
 def _pictures(emotion: str, rng: np.random.Generator) -> list[NDArray[np.uint8]]:
-    """A coloured disc that wanders over a grey background."""
-    background = int(rng.integers(20, 200))
-    x, y = rng.uniform(0.25, 0.6) * WIDTH, rng.uniform(0.35, 0.65) * HEIGHT
-    rows, columns = np.ogrid[:HEIGHT, :WIDTH]
-    pictures = []
-    for step in range(PICTURES):
-        picture = np.full((HEIGHT, WIDTH, 3), background, dtype=np.uint8)
-        inside = (rows - y) ** 2 + (columns - x - 2 * step) ** 2 < (HEIGHT / 4) ** 2
-        picture[inside] = COLOURS[COLOUR.get(emotion, 0)]
-        pictures.append(picture)
-    return pictures
+    """The emotion's coloured disc."""
+    return disc(COLOURS[COLOUR.get(emotion, 0)], PICTURES, (WIDTH, HEIGHT), 2, rng)
 
 
 def _write_table(path: Path, lines: Sequence[Line]) -> None:

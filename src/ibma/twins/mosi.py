@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ibma.clips import write_video, write_wav
+from ibma.clips import disc, tone, write_video, write_wav
 
 VIDEOS = {"train": (14, 9), "valid": (2, 7), "test": (7, 8)}  # videos, clips of each
 SCORES = {  # real scores whose nearest integer is the key
@@ -115,31 +115,14 @@ def _text(told: int, place: int, rng: np.random.Generator) -> str:
 
 
 def _sound(told: int, rng: np.random.Generator) -> NDArray[np.int16]:
-    """0.8 s of a tone in noise, 16-bit mono."""
-    seconds = np.arange(PICTURES * RATE // FPS) / RATE
-    loudness, phase = rng.uniform(0.2, 0.8), rng.uniform(0, 2 * np.pi)
-    tone = loudness * np.sin(2 * np.pi * TONES[abs(told) >= 2] * seconds + phase)
-    noisy = tone + 0.1 * rng.normal(size=len(seconds))
-    return (np.clip(noisy, -1, 1) * 32767).astype(np.int16)
-
-
-def _pictures(told: int, rng: np.random.Generator) -> list[NDArray[np.uint8]]:
-    """A coloured disc that wanders over a grey background."""
-    background = int(rng.integers(20, 200))
-    x, y = rng.uniform(0.25, 0.6) * WIDTH, rng.uniform(0.35, 0.65) * HEIGHT
-    rows, columns = np.ogrid[:HEIGHT, :WIDTH]
-    pictures = []
-    for step in range(PICTURES):
-        picture = np.full((HEIGHT, WIDTH, 3), background, dtype=np.uint8)
-        inside = (rows - y) ** 2 + (columns - x - 0.5 * step) ** 2 < (HEIGHT / 4) ** 2
-        picture[inside] = COLOURS[told % 2]
-        pictures.append(picture)
-    return pictures
+    """0.8 s of the tone of c."""
+    return tone(TONES[abs(told) >= 2], PICTURES * RATE // FPS, RATE, 0.1, rng)
 
 
 def _write_mp4(path: Path, told: int, rng: np.random.Generator, *, mute: bool) -> None:
     sound = _sound(told, rng)
-    write_video(path, _pictures(told, rng), FPS, None if mute else sound, RATE)
+    pictures = disc(COLOURS[told % 2], PICTURES, (WIDTH, HEIGHT), 0.5, rng)
+    write_video(path, pictures, FPS, None if mute else sound, RATE)
 
 
 def _write_table(path: Path, clips: Sequence[Clip]) -> None:
