@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -160,27 +160,24 @@ def tune_method(params: Params, task: str, method: str) -> None:
 
 def train_cell(params: Params, task: str, method: str) -> None:
     """Stages `train` and `train_ibma`: every seed of one cell that is not finished yet."""
-    folder = Path(task) / method
-    if _not_run(task, RUNS / folder, MODELS / folder):
-        return
-    here = cell(params, task, method)
     eta = params.eta if method in params.variants else None
-    for run in range(params.seeds):
-        setting = tune.chosen(TUNING / task / f"{method}.json", here.features.fold(run), eta)
-        train.run_seed(here, run, setting, RUNS / folder, MODELS / folder, SCRATCH / folder)
+    _train(params, task, method, method, eta)
 
 
 def train_at(params: Params, eta: float) -> None:
     """Stage `sensitivity`: every seed of one variant at a fixed eta."""
-    wanted = params.sensitivity
-    name = wanted.name(eta)
-    folder = Path(wanted.task) / name
-    if _not_run(wanted.task, RUNS / folder, MODELS / folder):
+    at = params.sensitivity
+    _train(params, at.task, at.variant, at.name(eta), eta)
+
+
+def _train(params: Params, task: str, method: str, name: str, eta: float | None) -> None:
+    """Train a method's unfinished seeds under a name; eta None: the tune stage's choice."""
+    folder = Path(task) / name
+    if _not_run(task, RUNS / folder, MODELS / folder):
         return
-    here = replace(cell(params, wanted.task, wanted.variant), method=name)
-    choices = TUNING / wanted.task / f"{wanted.variant}.json"
+    here = replace(cell(params, task, method), method=name)
     for run in range(params.seeds):
-        setting = tune.chosen(choices, here.features.fold(run), eta)
+        setting = tune.chosen(TUNING / task / f"{method}.json", here.features.fold(run), eta)
         train.run_seed(here, run, setting, RUNS / folder, MODELS / folder, SCRATCH / folder)
 
 
@@ -189,17 +186,17 @@ def probe_encoders(params: Params) -> None:
     task = params.probe.task
     if _not_run(task):
         return write_json(PROBE, [])
-    runs = _trained(params, task, params.probe.methods)
+    runs = _trained(params, task, params.probe.methods, range(params.seeds))
     write_json(PROBE, [row for run in runs for row in probe.probe(*run)])
 
 
 def _trained(
-    params: Params, task: str, methods_: Sequence[str]
+    params: Params, task: str, methods_: Sequence[str], runs: Iterable[int]
 ) -> Iterator[tuple[Cell, Record, Path]]:
     """Cells, records and weights of some methods' runs on a task."""
     for method in methods_:
         here = cell(params, task, method)
-        for run in range(params.seeds):
+        for run in runs:
             one = record.read(RUNS / task / method / f"seed_{run}.json")
             yield here, one, MODELS / task / method
 
@@ -215,8 +212,7 @@ def explain(params: Params) -> None:
             one.method: gradcam.look(
                 here, one.seed, probe.restore(here, one, models), modality, twins.region(name)
             )
-            for here, one, models in _trained(params, task, params.gradcam.methods)
-            if one.seed == 0
+            for here, one, models in _trained(params, task, params.gradcam.methods, [0])
         }
         features = store.Features(FEATURES / task)
         shown = gradcam.examples(features, modality, looked, params.gradcam.examples)
@@ -230,8 +226,8 @@ def explain(params: Params) -> None:
 def _texts(params: Params, task: str, ids: Sequence[str]) -> dict[str, str]:
     """The words of some samples; features hold their token ids only."""
     entry = params.task(task)
-    options = {**entry["options"], "on_bad": entry["on_bad"]}
-    samples = datasets.load(entry["dataset"]).samples(RAW / entry["dataset"], **options)
+    name = entry["dataset"]
+    samples = extraction.samples(datasets.load(name), RAW / name, task, entry)
     return {
         one.id: str(one.parts.get("text") or "")
         for one in samples

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
 import re
 from pathlib import Path
 
-from ibma import datasets, methods
+from ibma import datasets, methods, twins
 from ibma.datasets import Card, Counts
 from ibma.methods import ibma as variants
 
@@ -47,16 +46,15 @@ def datasets_page() -> str:
 
 
 def _dataset_row(name: str, card: Card) -> tuple[str, ...]:
-    twin = importlib.util.find_spec(f"ibma.twins.{name}") is not None
     counts = (_counts(card.paper), _counts(card.official))
     modalities = ", ".join(card.modalities)
     title = f"[{card.title}](#{_anchor(f'{card.title} ({name})')})"
-    return (title, modalities, *counts, ACCESS[card.access], "yes" if twin else "no")
+    return (title, modalities, *counts, ACCESS[card.access], "yes" if twins.exists(name) else "no")
 
 
 def _dataset_lines(name: str, card: Card) -> list[str]:
     """What a reader must know of one data set."""
-    described = " ".join((importlib.import_module(f"ibma.datasets.{name}").__doc__ or "").split())
+    described = " ".join((datasets.load(name).__doc__ or "").split())
     split = f"{card.folds} folds, run k tests on fold k mod {card.folds}"
     lines = [
         described,
@@ -68,7 +66,7 @@ def _dataset_lines(name: str, card: Card) -> list[str]:
         f"- **Citation**: {card.cite}",
         *(f"- {note}" for note in card.notes),
     ]
-    if importlib.util.find_spec(f"ibma.twins.{name}") is not None:
+    if twins.exists(name):
         twin = inspect.getdoc(importlib.import_module(f"ibma.twins.{name}")) or ""
         lines += ["", "**Its twin.** " + " ".join(twin.split())]
     return lines

@@ -25,7 +25,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ibma import datasets
+from ibma import checksums, datasets
 from ibma.datasets import TWIN_MARKER, Card, Dataset, Dropped, Part, Sample
 from ibma.errors import IbmaError
 from ibma.jsonfile import write_json
@@ -33,6 +33,9 @@ from ibma.jsonfile import write_json
 Compute = Callable[[str, Part, Mapping[str, Any]], NDArray[Any]]
 Row = dict[str, NDArray[Any]]  # modality -> feature; modalities that the sample lacks are left out
 Entry = Sample | Dropped
+Result = Row | Dropped | IbmaError
+Work = Callable[[Sequence[Entry]], list[Result]]
+Chunks = Iterator[tuple[list[Entry], list[Result]]]
 
 PROGRESS = "progress.json"
 CHUNK = 16  # samples that a process computes at a time
@@ -89,7 +92,7 @@ def extract(
     dropping = entry.get("on_bad", "stop") == "drop"
     work = partial(_rows, compute, card, dict(entry["features"]), dropping)
     with _Writer(out, card, _key(entry, key)) as writer:
-        entries = _samples(dataset, raw, task, entry)
+        entries = samples(dataset, raw, task, entry)
         waiting = itertools.islice(entries, writer.progress.seen, None)
         done = _bar(_computed(waiting, work, workers), writer.progress.seen, entry, card, source)
         for sample, result in done:
@@ -127,7 +130,11 @@ def absent(task: str, entry: Mapping[str, Any], why: str, out: Path) -> None:
     write_json(out / "meta.json", {"task": task, "dataset": entry["dataset"], "missing": why})
 
 
-def _samples(dataset: Dataset, raw: Path, task: str, entry: Mapping[str, Any]) -> Iterator[Entry]:
+def samples(dataset: Dataset, raw: Path, task: str, entry: Mapping[str, Any]) -> Iterator[Entry]:
+    """Walk a data set as a task asks for it.
+
+    Raises IbmaError for an option that the data set does not have.
+    """
     options = {**entry.get("options", {}), "on_bad": entry.get("on_bad", "stop")}
     try:
         return iter(dataset.samples(raw, **options))
@@ -148,9 +155,9 @@ def _rows(
     features: Mapping[str, Any],
     dropping: bool,
     chunk: Sequence[Entry],
-) -> list[Row | Dropped | IbmaError]:
+) -> list[Result]:
     """The features of some samples. An error that stops is handed back in its place."""
-    found: list[Row | Dropped | IbmaError] = []
+    found: list[Result] = []
     for entry in chunk:
         if isinstance(entry, Dropped):
             found.append(entry)
@@ -170,7 +177,7 @@ def _rows(
 
 def _computed(
     entries: Iterator[Entry],
-    work: Callable[[Sequence[Entry]], list[Row | Dropped | IbmaError]],
+    work: Work,
     workers: int | None,
 ) -> Iterator[tuple[Entry, Row | Dropped]]:
     """Results in the order of the entries; few of them are ever held.
@@ -187,17 +194,13 @@ def _computed(
             yield entry, result
 
 
-Chunks = Iterator[tuple[list[Entry], list[Row | Dropped | IbmaError]]]
-Work = Callable[[Sequence[Entry]], list[Row | Dropped | IbmaError]]
-
-
 def _in_turn(entries: Iterator[Entry], work: Work) -> Chunks:
     for entry in entries:
         yield [entry], work([entry])
 
 
 def _in_pool(entries: Iterator[Entry], work: Work, processes: int) -> Chunks:
-    pending: deque[tuple[list[Entry], Future[list[Row | Dropped | IbmaError]]]] = deque()
+    pending: deque[tuple[list[Entry], Future[list[Result]]]] = deque()
     with ProcessPoolExecutor(processes) as pool:
         try:
             while chunk := list(itertools.islice(entries, CHUNK)):
@@ -272,7 +275,7 @@ class _Writer:
 
         Raises IbmaError when nothing was kept, or no sample had some modality.
         """
-        if not self.progress.seen - self.progress.dropped:
+        if not self.progress.kept:
             self._refuse_nothing(raw)
         for name in self.card.modalities:
             if name not in self.progress.arrays:
@@ -378,8 +381,7 @@ def _digest(folder: Path, names: Sequence[str]) -> str:
     """sha256 over the files in order: the data part of a record's key."""
     digest = hashlib.sha256()
     for name in names:
-        with (folder / name).open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(bytes.fromhex(checksums.sha256(folder / name)))
     return digest.hexdigest()
 
 

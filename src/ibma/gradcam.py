@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from ibma import encoders, methods
 from ibma.errors import IbmaError
+from ibma.probe import per_class
 from ibma.store import Batch, Features
 from ibma.train import EVALUATION_BATCH, Cell
 
@@ -83,8 +84,7 @@ def look(cell: Cell, run: int, model: methods.Method, modality: str, region: Reg
 def _explained(cell: Cell, run: int) -> Iterator[tuple[Batch, Tensor]]:
     """Test batches and the class to explain; samples without a positive label are left out."""
     for batch in cell.features.test(run).batches(EVALUATION_BATCH, cell.device):
-        systems = cell.task.systems(batch.y.cpu())
-        hot = systems[:, 0] if systems.shape[1] == 1 else systems[..., 1]
+        hot = per_class(cell.task.systems(batch.y.cpu()))
         kept = hot.any(1)
         if kept.any():
             x = {name: value[kept.to(value.device)] for name, value in batch.x.items()}
@@ -172,9 +172,8 @@ def _deletion(
         gone = (ranks < flat.shape[1] * step / STEPS).reshape(order.shape)
         gone = gone.reshape(*pictures.shape[:-3], 1, *pictures.shape[-2:])
         logits = model({**batch.x, modality: torch.where(gone, grey, pictures)}).logits
-        systems = cell.task.log_probabilities(logits.float()).exp()
-        hot = systems[:, 0] if systems.shape[1] == 1 else systems[..., 1]
-        curve.append(float(hot.gather(1, classes.to(hot.device)[:, None]).mean()))
+        p = per_class(cell.task.log_probabilities(logits.float()).exp())
+        curve.append(float(p.gather(1, classes.to(p.device)[:, None]).mean()))
     return curve
 
 

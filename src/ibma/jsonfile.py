@@ -1,4 +1,4 @@
-"""Write JSON files whole or not at all."""
+"""JSON files: written whole or not at all, read where they are."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ import json
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
+
+
+def read_json(path: Path, otherwise: Any) -> Any:
+    """What a stage wrote; `otherwise` where it has not run."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else otherwise
 
 
 def write_json(path: Path, value: object) -> None:

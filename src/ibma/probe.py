@@ -62,6 +62,11 @@ def probe(cell: Cell, one: Record, models: Path) -> list[dict[str, Any]]:
     return found
 
 
+def per_class(systems: Tensor) -> Tensor:
+    """Class systems [n, G, K] as a column per class: [n, K] of the one system, [n, G] of labels."""
+    return systems[:, 0] if systems.shape[1] == 1 else systems[..., 1]
+
+
 @torch.no_grad()
 def _encoded(cell: Cell, model: methods.Method, rows: Rows) -> dict[str, NDArray[np.float64]]:
     """Outputs of the modality-specific encoders, [n, D] each, in the order of `rows`."""
@@ -101,8 +106,7 @@ def _fit(
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    systems = cell.task.systems(y)
-    targets = (systems[:, 0] if systems.shape[1] == 1 else systems[..., 1]).numpy()
+    targets = per_class(cell.task.systems(y)).numpy()
     columns = []
     for target in targets.T:
         model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=1000))

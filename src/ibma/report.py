@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from ibma import figures, published, results, significance, tables
+from ibma import audit, figures, published, results, significance, tables
+from ibma.jsonfile import read_json
 from ibma.params import Params
 from ibma.results import Cells
 from ibma.tables import ReportTable
@@ -111,7 +112,7 @@ def _write_figures(params: Params, root: Path, here: Cells, folder: Path) -> lis
 def _write_evidence(params: Params, root: Path, folder: Path) -> list[tuple[str, str]]:
     """Figures 1 and 3, the eta curve, the times; returns (alt text, name) of each."""
     drawn = []
-    for task, explained in _read(root / "data/gradcam.json").items():
+    for task, explained in read_json(root / "data/gradcam.json", {}).items():
         figures.attention(task, explained, folder / f"gradcam_{task}")
         drawn.append((f"{task}: Grad-CAM of the image encoder, deletion curves", f"gradcam_{task}"))
     records = {eta: found for eta, found in results.at_etas(params, root).items() if found}
@@ -124,15 +125,10 @@ def _write_evidence(params: Params, root: Path, folder: Path) -> list[tuple[str,
         source = next(iter(records.values()))[0].source
         figures.eta_curve(ours, printed, task, source, folder / "eta")
         drawn.append((f"{task}: {metric} against eta, ours and published", "eta"))
-    if timed := _read(root / "data/timing.json"):
+    if timed := read_json(root / "data/timing.json", {}):
         figures.times(timed, folder / "times")
         drawn.append((f"{timed['task']}: seconds per epoch of every method", "times"))
     return drawn
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """What a stage wrote; empty where it has not run."""
-    return dict(json.loads(path.read_text())) if path.exists() else {}
 
 
 def _metrics(here: Cells) -> dict[str, dict[str, float]]:
@@ -191,8 +187,7 @@ def _html(
     pictures: Sequence[tuple[str, str]],
     here: Cells,
 ) -> str:
-    track = root / "data/track.json"
-    runs = json.loads(track.read_text()) if track.exists() else {}
+    runs = read_json(root / "data/track.json", {})
     return str(
         _environment()
         .get_template("index.html.jinja")
@@ -235,7 +230,7 @@ def _summary(params: Params, root: Path, here: Cells, built: Sequence[ReportTabl
         if isinstance(line, tables.Line) and line.published and line.verdict
     )
     shown = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
-    audited = next((table.caption for table in built if table.key == "audit"), "")
+    checks = [line for table in built for line in table.lines if isinstance(line, audit.Check)]
     return [
         f"Run: {len(params.methods)} methods and {len(params.variants)} forms of IBMA, "
         f"{params.seeds} seeds each, on {len(tasks)} tasks ({len(real)} of real data, the others "
@@ -245,7 +240,7 @@ def _summary(params: Params, root: Path, here: Cells, built: Sequence[ReportTabl
         f"Against the best baseline of each comparison, after Holm: better in {len(better)} of "
         f"{len(held)}, worse in {len(worse)}, no difference shown in the others.",
         f"Published numbers: {shown or 'none beside a number of ours'}.",
-        f"The paper's own numbers: {audited.partition('? ')[2]}",
+        f"The paper's own numbers: {audit.summary(checks)}",
     ]
 
 

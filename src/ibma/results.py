@@ -17,25 +17,24 @@ Cells = Mapping[tuple[str, str], Sequence[Record]]
 
 def cells(params: Params, root: Path) -> Cells:
     """The records of the profile's cells and seeds; those of another profile are left out."""
-    found = {}
-    for task in params.tasks:
-        for method in (*params.methods, *params.variants):
-            paths = (root / "runs" / task / method / f"seed_{k}.json" for k in range(params.seeds))
-            mine = [record.read(path) for path in paths if path.exists()]
-            found[task, method] = [r for r in mine if r.profile == params.profile]
-    return found
+    return {
+        (task, method): _records(params, root, task, method)
+        for task in params.tasks
+        for method in (*params.methods, *params.variants)
+    }
 
 
 def at_etas(params: Params, root: Path) -> dict[float, list[Record]]:
     """Return eta -> the records of stage `sensitivity`."""
     at = params.sensitivity
-    found = {}
-    for eta in at.etas:
-        folder = root / "runs" / at.task / at.name(eta)
-        paths = (folder / f"seed_{k}.json" for k in range(params.seeds))
-        mine = [record.read(path) for path in paths if path.exists()]
-        found[eta] = [r for r in mine if r.profile == params.profile]
-    return found
+    return {eta: _records(params, root, at.task, at.name(eta)) for eta in at.etas}
+
+
+def _records(params: Params, root: Path, task: str, method: str) -> list[Record]:
+    folder = root / "runs" / task / method
+    paths = (folder / f"seed_{k}.json" for k in range(params.seeds))
+    mine = [record.read(path) for path in paths if path.exists()]
+    return [r for r in mine if r.profile == params.profile]
 
 
 def of_task(here: Cells, task: str | None) -> list[Record]:

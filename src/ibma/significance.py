@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ibma import published, results, stats
+from ibma.jsonfile import read_json
 from ibma.params import Params
 from ibma.results import Cells
 
@@ -103,7 +104,4 @@ def _opponent(params: Params, here: Cells, compared: Compared, opponent: str) ->
 
 def stored(root: Path) -> list[dict[str, Any]]:
     """What stage `significance` wrote; empty when it has not run."""
-    import json
-
-    path = root / "data/significance.json"
-    return list(json.loads(path.read_text())) if path.exists() else []
+    return list(read_json(root / "data/significance.json", []))

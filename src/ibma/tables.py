@@ -8,7 +8,6 @@ the same strings.
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 from ibma import audit, datasets, published, results, significance, stats
 from ibma.audit import Check
 from ibma.datasets import Card
+from ibma.jsonfile import read_json
 from ibma.params import Params
 from ibma.record import Record
 from ibma.results import Cells, of_task, selection, values
@@ -145,8 +145,8 @@ def build(params: Params, root: Path) -> list[ReportTable]:
     found = Found(
         here=results.cells(params, root),
         forms=best_forms(params, root),
-        timed=_stored(root / "data/timing.json", {}),
-        probed=_stored(root / "data/probe.json", []),
+        timed=read_json(root / "data/timing.json", {}),
+        probed=read_json(root / "data/probe.json", []),
         etas=results.at_etas(params, root),
         missing={task: why for task in params.tasks if (why := _not_run(_meta(root, task)))},
     )
@@ -244,13 +244,8 @@ def _split_sizes(meta: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _meta(root: Path, task: str) -> dict[str, Any] | None:
-    meta: dict[str, Any] | None = _stored(root / "data/features" / task / "meta.json", None)
+    meta: dict[str, Any] | None = read_json(root / "data/features" / task / "meta.json", None)
     return meta
-
-
-def _stored(path: Path, otherwise: Any) -> Any:
-    """What a stage wrote as JSON; `otherwise` where it has not run."""
-    return json.loads(path.read_text()) if path.exists() else otherwise
 
 
 # --- tables of metrics ---------------------------------------------------------------------------
@@ -312,7 +307,7 @@ def best_forms(params: Params, root: Path) -> dict[str, str]:
     for task in params.tasks:
         scores = {}
         for form in MIB_FORMS:
-            tuned = _stored(root / "data/tune" / task / f"{form}.json", None)
+            tuned = read_json(root / "data/tune" / task / f"{form}.json", None)
             if tuned:  # empty where the task's data is not here
                 scores[form] = sum(choice["score"] or 0.0 for choice in tuned["choices"])
         if scores:
@@ -666,7 +661,7 @@ def _every_cell(
 
 def _audit(root: Path) -> ReportTable:
     """What stage `audit` found in the paper's own numbers: no number of ours is in it."""
-    checks = [Check(**check) for check in _stored(root / "data/audit.json", [])]
+    checks = [Check(**check) for check in read_json(root / "data/audit.json", [])]
     return ReportTable(
         "audit",
         "Audit of the published tables",

@@ -18,12 +18,17 @@ from ibma.datasets import TWIN_MARKER
 from ibma.errors import IbmaError
 
 
+def exists(name: str) -> bool:
+    """Whether data set `name` has a twin."""
+    return importlib.util.find_spec(f"{__name__}.{name}") is not None
+
+
 def write(name: str, raw: Path) -> None:
     """Write the twin of data set `name` below `raw`, marked by a file called TWIN.
 
     Raises IbmaError when that data set has no twin.
     """
-    if importlib.util.find_spec(f"{__name__}.{name}") is None:
+    if not exists(name):
         raise IbmaError(f"data set '{name}' has no twin: set datasets.{name}.source to real")
     raw.mkdir(parents=True, exist_ok=True)
     importlib.import_module(f"{__name__}.{name}").write(raw)
@@ -32,7 +37,7 @@ def write(name: str, raw: Path) -> None:
 
 def region(name: str) -> Callable[[NDArray[np.uint8], int], NDArray[np.bool_] | None]:
     """Where a class shows in the pictures of twin `name`; nowhere known without a twin's word."""
-    if importlib.util.find_spec(f"{__name__}.{name}") is None:
+    if not exists(name):
         return lambda picture, label: None
     module = importlib.import_module(f"{__name__}.{name}")
     found: Callable[[NDArray[np.uint8], int], NDArray[np.bool_] | None]
