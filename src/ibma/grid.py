@@ -20,6 +20,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -162,7 +163,7 @@ def _call(stage: str, name: str) -> None:
     """What the stage's door calls."""
     from ibma import cells
 
-    profile = params.load()
+    profile = replace(params.load(), workers=1)  # every core is busy with a cell of its own
     if stage == "sensitivity":
         return cells.train_at(profile, float(name))
     task, _, method = name.partition("-")
