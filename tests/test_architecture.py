@@ -24,7 +24,7 @@ LAYERS = (
     *("record", "train", "tune", "timing", "probe", "gradcam", "cells"),
     *("stats", "published", "results", "significance", "audit", "tables", "figures"),
     *("tracking", "report", "verify"),
-    *("docs", "grid", "cli"),
+    *("docs", "grid", "plan", "worker", "launch", "cli"),
 )
 SEPARATE = ("datasets", "twins", "methods")  # files of these packages do not know each other
 HEAVY = {"transformers", "mlflow", "matplotlib", "sklearn", "scipy", "pandas", "statsmodels", "av"}

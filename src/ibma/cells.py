@@ -44,6 +44,28 @@ TIMING, PROBE, GRADCAM = (Path(f"data/{name}.json") for name in ("timing", "prob
 VARIANT_FILE = "ibma"  # every entry of `variants` is a parameter set of methods/ibma.py
 
 
+def needs(params: Params, unit: str) -> list[Path]:
+    """Folders that a cell such as `train@crema_d-ce3` or `tune@crema_d` reads."""
+    stage, task, _ = _parts(params, unit)
+    tuned = [] if stage == "tune" else [TUNING / task]
+    return [FEATURES / task, CENTROIDS / task, *tuned]
+
+
+def makes(params: Params, unit: str) -> list[Path]:
+    """Folders that a cell writes."""
+    stage, task, name = _parts(params, unit)
+    return [TUNING / task] if stage == "tune" else [RUNS / task / name, MODELS / task / name]
+
+
+def _parts(params: Params, unit: str) -> tuple[str, str, str]:
+    """Stage, task and the name under which the records of a cell stand."""
+    stage, _, name = unit.partition("@")
+    if stage == "sensitivity":
+        return stage, params.sensitivity.task, params.sensitivity.name(float(name))
+    task, _, method = name.partition("-")
+    return stage, task, method
+
+
 def download(params: Params, name: str) -> None:
     """Stage `download`: fill data/raw/<name> and write its manifest.
 
