@@ -1,7 +1,6 @@
 """Stages on data that is not there: said, not failed, and the rest goes on."""
 
 import json
-import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -103,4 +102,4 @@ def test_on_cuda_one_process_trains_unless_params_say_more(profile, monkeypatch)
     assert cells._processes(replace(profile, workers=None)) == 1
     assert cells._processes(replace(profile, workers=3)) == 3
     monkeypatch.setattr(cells, "_device", lambda params: torch.device("cpu"))
-    assert cells._processes(replace(profile, workers=None)) == os.cpu_count()
+    assert cells._processes(replace(profile, workers=None)) == params.cores()

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from ibma import cli, doors
+from ibma import cli, doors, params
 from ibma.errors import IbmaError
 
 
@@ -57,7 +57,7 @@ def test_repro_uses_every_core_unless_told(monkeypatch):
     monkeypatch.setattr(cli.grid, "repro", lambda root, jobs: asked.append(jobs))
     assert ibma(monkeypatch, "repro") == 0
     assert ibma(monkeypatch, "repro", "--jobs", "3") == 0
-    assert asked == [cli._cores(), 3] and asked[0] >= 1
+    assert asked == [params.cores(), 3] and asked[0] >= 1
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from ibma import extract as extraction
 from ibma.datasets import Sample
 from ibma.errors import IbmaError
 from ibma.jsonfile import write_json
-from ibma.params import Params
+from ibma.params import Params, cores
 from ibma.record import Record
 
 if TYPE_CHECKING:
@@ -258,7 +258,7 @@ def _processes(params: Params) -> int:
     """How many seeds train side by side; on CUDA one, unless params.yaml says more."""
     if params.workers is None and _device(params).type == "cuda":
         return 1
-    return params.workers or os.cpu_count() or 1
+    return params.workers or cores()
 
 
 def probe_encoders(params: Params) -> None:

@@ -13,6 +13,7 @@ import os
 import shlex
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, replace
@@ -22,8 +23,9 @@ from typing import Any, Protocol
 from ruamel.yaml import YAML
 from tqdm import tqdm
 
-from ibma import cells, grid, params, worker
+from ibma import cells, grid, params, plan, worker
 from ibma.errors import IbmaError
+from ibma.params import Params
 from ibma.worker import LOCK, Order, Outcome
 
 CODE = ("src", "stages", "dvc.yaml")  # what workers take from the commit
@@ -71,6 +73,8 @@ class Head:
         """Have the cells of one wave done. Raises IbmaError naming those that kept failing."""
         profile = params.load(self.root / "params.yaml")
         wanted = self._not_known(wanted)
+        if not wanted:
+            return
         if self.crew.remote:
             read = {str(path) for cell in wanted for path in cells.needs(profile, cell)}
             grid.dvc(self.root, "push", "--quiet", "--remote", self.crew.remote, *sorted(read))
@@ -168,6 +172,27 @@ def launch(root: Path, crew: Crew, hours: Callable[[str], float], retries: int, 
     grid.repro(root, jobs, Head(root, crew, hours, retries).train)
 
 
+def forecast(root: Path, profile: Params, workers: Sequence[str]) -> str:
+    """Who would get what of the cells that are stale now, and for how long."""
+    known, hours = plan.rates(profile, root), plan.hours(profile, root)
+    names = grid.stages(root)
+    lines = []
+    for wave in grid.INSIDE:
+        wanted = grid.stale(root, grid.of(names, wave))
+        units = [unit for cell in wanted for unit in grid.units(profile, cell)]
+        lines.append(f"{', '.join(wave)}: {len(units)} to do, {_hours(known, hours, units)}")
+        for name, share in zip(workers, deal(units, hours, len(workers)), strict=False):
+            head = f"  worker {name}: {len(share)}, {_hours(known, hours, share)}: "
+            lines.append(textwrap.fill(head + " ".join(share), 100, subsequent_indent="    "))
+    lines.append(f"Hours: {known.source}; `ibma plan` says what they assume.")
+    lines.append("Trainings whose trials are still to be made may become stale after them.")
+    return "\n".join(lines)
+
+
+def _hours(known: plan.Rates, hours: Callable[[str], float], units: Sequence[str]) -> str:
+    return f"{sum(map(hours, units)):,.2f} h" if known.seconds else "? h"
+
+
 def deal(units: Sequence[str], hours: Callable[[str], float], workers: int) -> list[list[str]]:
     """Deal units out, the longest first, each to the worker with the least so far."""
     heap: list[tuple[float, int]] = [(0.0, i) for i in range(min(workers, len(units)))]
@@ -177,6 +202,11 @@ def deal(units: Sequence[str], hours: Callable[[str], float], workers: int) -> l
         shares[i].append(unit)
         heapq.heappush(heap, (load + hours(unit), i))
     return shares
+
+
+def cache(root: Path) -> str:
+    """The folder of this repository's DVC cache."""
+    return grid.asked(root, "cache", "dir").strip()
 
 
 def commit_of(root: Path) -> str:
@@ -223,6 +253,22 @@ class Job:
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self, order)
+
+
+def settings(cluster: str, profile: Params, given: Sequence[str]) -> dict[str, Any]:
+    """What submitit is told: a day for each job and, on Slurm, a GPU unless params.yaml says cpu.
+
+    given: `key=value`, values as YAML. Raises IbmaError for text without =.
+    """
+    found: dict[str, Any] = {"timeout_min": 24 * 60}
+    if cluster == "slurm" and profile.device != "cpu":
+        found["gpus_per_node"] = 1
+    for text in given:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise IbmaError(f"--setting {text}: expected key=value")
+        found[key] = YAML(typ="safe").load(value)
+    return found
 
 
 class Submitit:
