@@ -46,24 +46,25 @@ VARIANT_FILE = "ibma"  # every entry of `variants` is a parameter set of methods
 
 def needs(params: Params, unit: str) -> list[Path]:
     """Folders that a cell such as `train@crema_d-ce3` or `tune@crema_d` reads."""
-    stage, task, _ = _parts(params, unit)
+    stage, task, _, _ = parts(params, unit)
     tuned = [] if stage == "tune" else [TUNING / task]
     return [FEATURES / task, CENTROIDS / task, *tuned]
 
 
 def makes(params: Params, unit: str) -> list[Path]:
     """Folders that a cell writes."""
-    stage, task, name = _parts(params, unit)
+    stage, task, _, name = parts(params, unit)
     return [TUNING / task] if stage == "tune" else [RUNS / task / name, MODELS / task / name]
 
 
-def _parts(params: Params, unit: str) -> tuple[str, str, str]:
-    """Stage, task and the name under which the records of a cell stand."""
+def parts(params: Params, unit: str) -> tuple[str, str, str, str]:
+    """Stage, task, method, and the name under which the records of a cell stand."""
     stage, _, name = unit.partition("@")
     if stage == "sensitivity":
-        return stage, params.sensitivity.task, params.sensitivity.name(float(name))
+        at = params.sensitivity
+        return stage, at.task, at.variant, at.name(float(name))
     task, _, method = name.partition("-")
-    return stage, task, method
+    return stage, task, method, method
 
 
 def download(params: Params, name: str) -> None:
@@ -176,7 +177,7 @@ def tune_task(params: Params, task: str) -> None:
 def tune_method(params: Params, task: str, method: str) -> None:
     """One method's choice for one task; kept when it is already made."""
     if _not_run(task):
-        return write_json(_choices(task, method), {})  # stage `train` asks for one
+        return write_json(choices(task, method), {})  # stage `train` asks for one
     from ibma import tune
 
     tune.tune(
@@ -228,7 +229,7 @@ def _unfinished(params: Params, task: str, method: str, name: str, eta: float | 
     here = replace(cell(params, task, method), method=name)
     missing = []
     for run in range(params.seeds):
-        setting = tune.chosen(_choices(task, method), here.features.fold(run), eta)
+        setting = tune.chosen(choices(task, method), here.features.fold(run), eta)
         weights = MODELS / task / name / f"seed_{run}.pt"
         kept = record.finished(RUNS / task / name, run, here.key(run, setting))
         if not (kept and weights.exists()):
@@ -245,12 +246,12 @@ def _train_runs(
     here = replace(cell(params, task, method), method=name)
     folder = Path(task) / name
     for run in runs:
-        setting = tune.chosen(_choices(task, method), here.features.fold(run), eta)
+        setting = tune.chosen(choices(task, method), here.features.fold(run), eta)
         train.run_seed(here, run, setting, RUNS / folder, MODELS / folder, SCRATCH / folder)
 
 
-def _choices(task: str, method: str) -> Path:
-    """What the tune stage chose."""
+def choices(task: str, method: str) -> Path:
+    """Where the tune stage leaves its choice."""
     return TUNING / task / f"{method}.json"
 
 

@@ -76,7 +76,7 @@ def check() -> None:
 @app.command()
 def repro(
     jobs: Annotated[
-        int, typer.Option("--jobs", "-j", help="processes side by side [default: every core]")
+        int, typer.Option("--jobs", "-j", help="processes side by side; 0: every core")
     ] = 0,
 ) -> None:
     """Bring the whole pipeline up to date, cells side by side."""
@@ -86,7 +86,7 @@ def repro(
 @app.command(name="plan")
 def show_plan(
     profile_: Annotated[
-        str | None, typer.Option("--profile", help="twin, open or paper [default: params.yaml]")
+        str | None, typer.Option("--profile", help="twin, open or paper; without it: params.yaml")
     ] = None,
 ) -> None:
     """Print what a profile asks for: cells, hours, disk, and what this machine lacks."""
@@ -120,11 +120,11 @@ def launch_cells(
         Path, typer.Option(help="folder of the workers' clones, as the workers see it")
     ] = Path("workers"),
     source: Annotated[
-        str | None, typer.Option(help="repository that workers clone [default: this folder]")
+        str | None, typer.Option(help="repository that workers clone; without it: this folder")
     ] = None,
     remote: Annotated[
         str | None,
-        typer.Option(help="DVC remote to move data through [default: this cache, shared]"),
+        typer.Option(help="DVC remote to move data through; without it: the cache here"),
     ] = None,
     retries: Annotated[int, typer.Option(help="how often a failed cell is tried again")] = 2,
     dry_run: Annotated[

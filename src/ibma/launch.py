@@ -352,6 +352,6 @@ def _order_over_ssh(host: str, python: str, order: Order) -> Outcome:
 
 def _lost(who: str, error: Exception) -> None:
     """A worker that is lost is told of at once; its cells go to others."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = next((line for line in reversed(lines) if "Error:" in line), [*lines, ""][-1])
-    tqdm.write(f"{who}: lost: {told or type(error).__name__}", file=sys.stderr)
+    lines = [type(error).__name__, *filter(None, map(str.strip, str(error).splitlines()))]
+    told = next((line for line in reversed(lines) if "Error:" in line), lines[-1])
+    tqdm.write(f"{who}: lost: {told}", file=sys.stderr)

@@ -94,27 +94,20 @@ def hours(profile: Params, root: Path) -> Callable[[str], float]:
     rows = {task: training_rows(profile, root, task) or 1 for task in profile.tasks}
 
     def of(unit: str) -> float:
-        task, method = _task_and_method(profile, unit)
+        _, task, method, _ = cells.parts(profile, unit)
         seconds = found.of(method) if found.seconds else 1.0
         return row_epochs(profile, unit, rows[task]) * float(seconds or 0.0) / 3600
 
     return of
 
 
-def _task_and_method(profile: Params, unit: str) -> tuple[str, str]:
-    stage, _, name = unit.partition("@")
-    if stage == "sensitivity":
-        return profile.sensitivity.task, profile.sensitivity.variant
-    task, _, method = name.partition("-")
-    return task, method
-
-
 def row_epochs(profile: Params, unit: str, rows: float) -> float:
     """Rows that a unit trains on, counted once an epoch."""
-    if unit.partition("@")[0] != "tune":
+    stage, task, method, _ = cells.parts(profile, unit)
+    if stage != "tune":
         return rows * profile.seeds * profile.training.epochs
     share = 1 - 1 / profile.tuning.folds  # of the training rows that a fold learns from
-    return rows * trials(profile, *_task_and_method(profile, unit)) * share * profile.tuning.epochs
+    return rows * trials(profile, task, method) * share * profile.tuning.epochs
 
 
 def trials(profile: Params, task: str, method: str) -> int:

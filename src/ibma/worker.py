@@ -81,7 +81,7 @@ def run(order: Order) -> Outcome:
         if trained and order.remote:
             _dvc(clone, "push", *trained)
         locked = read_lock(clone / LOCK)["stages"]
-        paths = [_choice(unit) for unit in done if _is_trial(unit)]
+        paths = [cells.choices(*_task_and_method(unit)) for unit in done if _is_trial(unit)]
         return Outcome(
             {cell: locked[cell] for cell in trained},
             {path.as_posix(): (clone / path).read_text(encoding="utf-8") for path in paths},
@@ -100,18 +100,17 @@ def _is_trial(unit: str) -> bool:
     return unit.startswith("tune@")
 
 
-def _choice(unit: str) -> Path:
+def _task_and_method(unit: str) -> tuple[str, str]:
     task, _, method = unit.partition("@")[2].partition("-")
-    return cells.TUNING / task / f"{method}.json"
+    return task, method
 
 
 def _tune(clone: Path, unit: str) -> bool:
     """Run the door of stage `tune` for one method, the smallest piece of it."""
-    task, _, method = unit.partition("@")[2].partition("-")
     (clone / grid.LOGS).mkdir(exist_ok=True)
     with (clone / grid.LOGS / f"{unit}.log").open("w") as log:
         done = subprocess.run(
-            [sys.executable, "stages/tune.py", task, method],
+            [sys.executable, "stages/tune.py", *_task_and_method(unit)],
             cwd=clone,
             env=grid.environment(clone),
             stdout=log,
