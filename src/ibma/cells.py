@@ -345,5 +345,6 @@ def _device(params: Params) -> torch.device:
 
     if params.threads is not None:
         torch.set_num_threads(params.threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    # as use_deterministic_algorithms(True, warn_only=True), which imports all of the compiler first
+    torch.set_deterministic_debug_mode("warn")
     return train.device(params.device)

@@ -195,12 +195,12 @@ def _hours(known: plan.Rates, hours: Callable[[str], float], units: Sequence[str
 
 def deal(units: Sequence[str], hours: Callable[[str], float], workers: int) -> list[list[str]]:
     """Deal units out, the longest first, each to the worker with the least so far."""
-    heap: list[tuple[float, int]] = [(0.0, i) for i in range(min(workers, len(units)))]
+    heap = [(0.0, 0, i) for i in range(min(workers, len(units)))]
     shares: list[list[str]] = [[] for _ in heap]
     for unit in sorted(units, key=hours, reverse=True):
-        load, i = heapq.heappop(heap)
+        load, count, i = heapq.heappop(heap)
         shares[i].append(unit)
-        heapq.heappush(heap, (load + hours(unit), i))
+        heapq.heappush(heap, (load + hours(unit), count + 1, i))
     return shares
 
 
