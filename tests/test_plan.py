@@ -48,7 +48,7 @@ def test_hours_are_rows_times_epochs_times_what_was_measured(measured):
     # 3 seeds of 8 epochs of 6 s; another method takes the median of what was measured
     assert hours("train@crema_d-concat") == pytest.approx(3 * 8 * 6 / 3600)
     assert hours("train@crema_d-misa") == pytest.approx(3 * 8 * 9 / 3600)
-    assert hours("sensitivity@0.1") == pytest.approx(3 * 8 * 12 / 3600)
+    assert hours("sensitivity@ibma-0.1") == pytest.approx(3 * 8 * 12 / 3600)
     # 2 points on 5 folds, 2 epochs each, of four fifths of the rows
     assert hours("tune@crema_d-ibma") == pytest.approx(2 * 5 * 2 * 0.8 * 12 / 3600)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -60,11 +61,11 @@ def makes(params: Params, unit: str) -> list[Path]:
 def parts(params: Params, unit: str) -> tuple[str, str, str, str]:
     """Stage, task, method, and the name under which the records of a cell stand."""
     stage, _, name = unit.partition("@")
+    first, _, second = name.partition("-")
     if stage == "sensitivity":
         at = params.sensitivity
-        return stage, at.task, at.variant, at.name(float(name))
-    task, _, method = name.partition("-")
-    return stage, task, method, method
+        return stage, at.task, first, at.name(first, float(second))
+    return stage, first, second, second
 
 
 def download(params: Params, name: str) -> None:
@@ -165,6 +166,8 @@ def cell(params: Params, task: str, method: str) -> Cell:
         features=store.Features(FEATURES / task),
         centroids=CENTROIDS / task,
         device=_device(params),
+        refresh=params.training.refresh,
+        compile=params.training.compile,
     )
 
 
@@ -190,14 +193,34 @@ def tune_method(params: Params, task: str, method: str) -> None:
 
 def train_cell(params: Params, task: str, method: str) -> None:
     """Stages `train` and `train_ibma`: every seed of one cell that is not finished yet."""
-    eta = params.eta if method in params.variants else None
-    _train(params, task, method, method, eta)
+    is_variant = method in params.variants
+    if not _together(params, "train_ibma" if is_variant else "train", task, method):
+        _train(params, task, method, method, params.eta if is_variant else None)
 
 
-def train_at(params: Params, eta: float) -> None:
+def train_at(params: Params, variant: str, eta: float) -> None:
     """Stage `sensitivity`: every seed of one variant at a fixed eta."""
     at = params.sensitivity
-    _train(params, at.task, at.variant, at.name(eta), eta)
+    if not _together(params, "sensitivity", variant, f"{eta:g}"):
+        _train(params, at.task, variant, at.name(variant, eta), eta)
+
+
+def _together(params: Params, stage: str, *names: str) -> bool:
+    """Let `processes` processes go through a stage's door; False if this is one of them, or alone.
+
+    Raises IbmaError when they failed; what went wrong stands above.
+    """
+    from ibma import parallel
+
+    if params.processes == 1 or parallel.launched():
+        parallel.begin()
+        return False
+    count = ("--standalone", "--nproc-per-node", str(params.processes))
+    door = (f"stages/{stage}.py", *names)
+    launcher = (sys.executable, "-m", "torch.distributed.run", *count)
+    if subprocess.run([*launcher, *door]).returncode:
+        raise IbmaError(f"{' '.join(door)}: failed in {params.processes} processes, see above")
+    return True
 
 
 def _train(params: Params, task: str, method: str, name: str, eta: float | None) -> None:
@@ -206,7 +229,7 @@ def _train(params: Params, task: str, method: str, name: str, eta: float | None)
         return
     train_runs = partial(_train_runs, params, task, method, name, eta)
     runs = _unfinished(params, task, method, name, eta)
-    processes = min(_processes(params), len(runs))
+    processes = min(_side_by_side(params), len(runs))
     if processes < 2:
         return train_runs(runs)
     # not forked from here: threads of torch do not survive a fork
@@ -255,11 +278,10 @@ def choices(task: str, method: str) -> Path:
     return TUNING / task / f"{method}.json"
 
 
-def _processes(params: Params) -> int:
-    """How many seeds train side by side; on CUDA one, unless params.yaml says more."""
-    if params.workers is None and _device(params).type == "cuda":
-        return 1
-    return params.workers or cores()
+def _side_by_side(params: Params) -> int:
+    """How many seeds train at a time: one on CUDA unless params.yaml says more, one by many."""
+    on_cuda = params.workers is None and _device(params).type == "cuda"
+    return 1 if on_cuda or params.processes > 1 else params.workers or cores()
 
 
 def probe_encoders(params: Params) -> None:
@@ -345,6 +367,8 @@ def _device(params: Params) -> torch.device:
 
     if params.threads is not None:
         torch.set_num_threads(params.threads)
-    # as use_deterministic_algorithms(True, warn_only=True), which imports all of the compiler first
-    torch.set_deterministic_debug_mode("warn")
+    if params.training.compile:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    else:  # the same, without importing the compiler to tell it
+        torch.set_deterministic_debug_mode("warn")
     return train.device(params.device)

@@ -185,7 +185,8 @@ def _call(unit: str) -> None:
     stage, _, name = unit.partition("@")
     profile = replace(params.load(), workers=1)  # every core is busy with a cell of its own
     if stage == "sensitivity":
-        return cells.train_at(profile, float(name))
+        variant, _, eta = name.partition("-")
+        return cells.train_at(profile, variant, float(eta))
     task, _, method = name.partition("-")
     work = cells.tune_method if stage == "tune" else cells.train_cell
     work(profile, task, method)

@@ -184,12 +184,18 @@ def feature_shapes(
         stored = meta["modalities"].items()
         return {name: (tuple(m["shape"]), m["dtype"]) for name, m in stored}
     found = {}
-    for name, kind in _card(profile, task).modalities.items():
+    for name, kind in _kinds(profile, task).items():
         shape = _shape(kind, entry["features"].get(name) or {}, entry.get("options", {}))
         if shape is None:
             return None
         found[name] = shape
     return found
+
+
+def _kinds(profile: Params, task: str) -> dict[str, str]:
+    """Modality -> kind of its features."""
+    features, found = profile.task(task)["features"], _card(profile, task).modalities
+    return {n: media.stored_kind(kind, features.get(n) or {}) for n, kind in found.items()}
 
 
 def _shape(
@@ -219,7 +225,7 @@ def network_gb(profile: Params, root: Path, task: str) -> float | None:
     shapes = feature_shapes(profile, root, task)
     if shapes is None:
         return None
-    kinds, entry = _card(profile, task).modalities, profile.task(task)
+    kinds, entry = _kinds(profile, task), profile.task(task)
     numbers = 0
     for name, (shape, _) in shapes.items():
         # sizes of pretrained networks are the base model's, which are the defaults
@@ -253,6 +259,10 @@ def missing(profile: Params, root: Path, needed_gb: float) -> list[str]:
     return found
 
 
+# where params.yaml names pretrained weights
+_NAMES = (("encoders", "pretrained"), ("features", "tokenizer"), ("features", "embedding"))
+
+
 def _absent_weights(profile: Params) -> Iterable[tuple[str, str]]:
     """Pretrained networks and tokenizers that lie neither in a package nor in the hub's cache."""
     from huggingface_hub import try_to_load_from_cache
@@ -260,7 +270,7 @@ def _absent_weights(profile: Params) -> Iterable[tuple[str, str]]:
     named = {
         str(config[key])
         for task in profile.tasks.values()
-        for part, key in (("encoders", "pretrained"), ("features", "tokenizer"))
+        for part, key in _NAMES
         for config in task[part].values()
         if config and config.get(key)
     }
@@ -321,7 +331,7 @@ def lines(profile: Params, root: Path) -> list[Line]:
         )
     at = profile.sensitivity
     there = next(line for line in found if line.task == at.task)
-    units = [f"sensitivity@{eta:g}" for eta in at.etas]
+    units = [f"sensitivity@{variant}-{eta:g}" for variant, eta in at.names().values()]
     networks = len(units) * profile.seeds
     models = None if there.models_gb is None else there.models_gb * networks / there.networks
     return [
