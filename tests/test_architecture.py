@@ -23,7 +23,7 @@ LAYERS = (
     *("encoders", "tasks", "bounds", "dependence", "centroids", "methods"),
     *("record", "train", "tune", "timing", "probe", "gradcam", "cells"),
     *("stats", "published", "results", "significance", "audit", "tables", "figures"),
-    *("tracking", "report", "verify"),
+    *("tracking", "report", "evidence", "verify", "retrain"),
     *("docs", "grid", "cli"),
 )
 SEPARATE = ("datasets", "twins", "methods")  # files of these packages do not know each other

@@ -48,6 +48,11 @@ def fake(task: str, method: str, seed: int) -> Record:
 
 @pytest.fixture
 def project(tmp_path):
+    return fill(tmp_path)
+
+
+def fill(tmp_path: Path) -> Path:
+    """Records of some methods on every task, and what the stages around them leave."""
     for task in PROFILE.tasks:
         for method in ACCURACY:
             for seed in range(PROFILE.seeds):

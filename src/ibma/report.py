@@ -34,17 +34,23 @@ def write(params: Params, root: Path) -> Path:
     """
     out = root / "reports" / params.profile
     here = results.cells(params, root)
+    built = write_numbers(params, root, out)
+    pictures = _write_figures(params, root, here, out / "figures")
+    page = out / "index.html"
+    page.write_text(_html(params, root, built, pictures, here), encoding="utf-8")
+    return page
+
+
+def write_numbers(params: Params, root: Path, out: Path) -> list[ReportTable]:
+    """Write into `out` all that `ibma verify` compares: tables, metrics, plots, tuning."""
     built = tables.build(params, root)
     _write_tables(built, out / "tables")
-    pictures = _write_figures(params, root, here, out / "figures")
-    metrics = _metrics(here)
+    metrics = _metrics(results.cells(params, root))
     _write_json(out / "metrics.json", metrics)
     bars = [(f"{task}/{m}", value) for task, of in metrics.items() for m, value in of.items()]
     _write_csv(out / "plots" / "metrics.csv", ("cell", "percent"), bars)
     _write_csv(out / "tuning.csv", TUNING, _tuning(params, root))
-    page = out / "index.html"
-    page.write_text(_html(params, root, built, pictures, here), encoding="utf-8")
-    return page
+    return built
 
 
 def _environment() -> Any:
