@@ -22,7 +22,8 @@ LAYERS = (
     *("datasets", "twins", "fetch", "media", "extract", "store"),
     *("encoders", "tasks", "bounds", "dependence", "centroids", "methods"),
     *("record", "train", "tune", "timing", "probe", "gradcam", "cells"),
-    *("stats", "published", "results", "significance", "audit", "tables", "figures"),
+    *("stats", "typeset", "published", "results", "significance", "audit", "tables"),
+    *("real_data", "figures"),
     *("tracking", "report", "evidence", "verify", "retrain"),
     *("docs", "grid", "cli"),
 )

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ibma import audit, figures, published, results, significance, tables
+from ibma import audit, figures, published, real_data, results, significance, tables
 from ibma.jsonfile import read_json
 from ibma.params import Params
 from ibma.results import Cells
@@ -41,9 +41,15 @@ def write(params: Params, root: Path) -> Path:
     return page
 
 
+def build(params: Params, root: Path) -> list[ReportTable]:
+    """Every table, those without a task in this profile last."""
+    built = [*tables.build(params, root), *real_data.build(params, root)]
+    return sorted(built, key=lambda table: not table.lines)
+
+
 def write_numbers(params: Params, root: Path, out: Path) -> list[ReportTable]:
     """Write into `out` all that `ibma verify` compares: tables, metrics, plots, tuning."""
-    built = tables.build(params, root)
+    built = build(params, root)
     _write_tables(built, out / "tables")
     metrics = _metrics(results.cells(params, root))
     _write_json(out / "metrics.json", metrics)

@@ -43,9 +43,10 @@ def of_task(here: Cells, task: str | None) -> list[Record]:
 
 
 def value(one: Record, metric: str) -> float | None:
-    """A metric (fraction) or `ib/<modality>` (nats) of a record; None where undefined."""
-    if metric.startswith("ib/"):
-        return one.ib.get(metric.removeprefix("ib/"))
+    """A metric (fraction), or `ib/<modality>`, `ib_before/<modality>` (nats); None if undefined."""
+    kind, _, name = metric.partition("/")
+    if kind in ("ib", "ib_before"):
+        return getattr(one, kind, {}).get(name)  # older records have no `ib_before`
     return one.metrics.get(metric)
 
 

@@ -11,6 +11,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +58,15 @@ class Paired:
     effect_high: float | None
     n: int
     note: str
+
+
+@dataclass(frozen=True)
+class Friedman:
+    """Friedman's test of treatments over blocks; w: Kendall's concordance of blocks, 0 to 1."""
+
+    statistic: float
+    p: float
+    w: float
 
 
 def summary(values: Sequence[float]) -> Summary:
@@ -138,6 +148,26 @@ def mean_ranks(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     ranks = np.array([rankdata([-of[m] for m in ordered]) for of in scores.values()])
     means = dict(zip(ordered, ranks.mean(0).tolist(), strict=True))
     return dict(sorted(means.items(), key=lambda pair: pair[1]))
+
+
+def friedman(blocks: Mapping[Any, Mapping[Any, float]]) -> Friedman | None:
+    """Do treatments differ, when every block (a seed, a task) meets all of them?
+
+    blocks: block -> treatment -> value. Treatments that some block lacks are left out. None where
+    fewer than three treatments or two blocks are left, or all values of every block are equal.
+    """
+    from scipy.stats import friedmanchisquare
+
+    common = set.intersection(*(set(of) for of in blocks.values())) if blocks else set()
+    if len(common) < 3 or len(blocks) < 2:
+        return None
+    with np.errstate(divide="ignore", invalid="ignore"):
+        test = friedmanchisquare(*([of[name] for of in blocks.values()] for name in sorted(common)))
+    statistic = float(test.statistic)
+    if not math.isfinite(statistic):
+        return None
+    w = statistic / (len(blocks) * (len(common) - 1))
+    return Friedman(statistic, float(test.pvalue), w)
 
 
 def critical_difference(methods: int, tasks: int) -> float:

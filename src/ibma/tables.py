@@ -13,13 +13,13 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ibma import audit, datasets, published, results, significance, stats
+from ibma import audit, datasets, published, results, significance, stats, typeset
 from ibma.audit import Check
 from ibma.datasets import Card
 from ibma.jsonfile import read_json
 from ibma.params import Params
 from ibma.record import Record
-from ibma.results import Cells, of_task, selection, values
+from ibma.results import Cells, of_task, values
 from ibma.significance import CONTROL, OURS
 
 METRIC_TABLES = (2, 3, 4, 5, 6, 7, 8, 9, 16)
@@ -98,6 +98,9 @@ class SizeLine:
     remark: str
 
 
+AnyLine = Line | SizeLine | Check | tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class ReportTable:
     """A table of the report; twin says whether generated data made any number in it."""
@@ -107,7 +110,7 @@ class ReportTable:
     caption: str
     unit: str
     twin: bool
-    lines: tuple[Line | SizeLine | Check, ...]
+    lines: tuple[AnyLine, ...]
     notes: tuple[str, ...] = ()
     columns: tuple[str, ...] = COLUMNS
 
@@ -155,7 +158,6 @@ def build(params: Params, root: Path) -> list[ReportTable]:
     return [
         _sizes(params, root, paper),
         *(table for _, table in sorted({**metrics, **tested}.items())),
-        _every_cell(params, found.here, tests, paper),
         _audit(root),
     ]
 
@@ -370,10 +372,10 @@ def _control_lines(
     if not found or column.eta is not None:
         return []
     ours = stats.summary(found)
-    printed = _ours(ours, column.unit)
-    interval = _interval(ours, column.unit)
+    printed = typeset.mean_sd(ours, column.unit)
+    interval = typeset.interval(ours.low, ours.high, column.unit)
     measure, records = _measure(task, column.label), f"runs/{task}/{method}"
-    return [Line(label, measure, "", *printed, "", *interval, "control", records)]
+    return [Line(label, measure, "", printed, str(ours.n), "", interval, "control", records)]
 
 
 def _method_notes(params: Params, table: published.Table, found: Found) -> Iterator[str]:
@@ -464,14 +466,15 @@ def _metric_line(
         return Line(row, measure, shown, "", "", "", "", _why(found, task, method, target), "")
     ours = stats.summary(numbers)
     verdict = "no verdict: TWIN" if records[0].source == "twin" else _inside(printed.value, ours)
-    difference = _format(ours.mean - printed.value, column.unit, sign=True)
+    difference = typeset.number(ours.mean - printed.value, column.unit, sign=True)
     return Line(
         row,
         measure,
         shown,
-        *_ours(ours, column.unit),
+        typeset.mean_sd(ours, column.unit),
+        str(ours.n),
         difference,
-        *_interval(ours, column.unit),
+        typeset.interval(ours.low, ours.high, column.unit),
         verdict,
         folder,
     )
@@ -563,25 +566,23 @@ def _test_lines(
             row.label,
             f"{method} ({test['metric']}, {unit})",
             _number(row.cells[key], unit),
-            *_ours(ours, unit),
+            typeset.mean_sd(ours, unit),
+            str(ours.n),
             "",
-            *_interval(ours, unit),
+            typeset.interval(ours.low, ours.high, unit),
             "",
             f"runs/{row.task}/{method}",
         )
     gap = row.cells["ours"].value - row.cells["baseline"].value
     shown = "undefined" if test["p"] is None else f"p = {test['p']:.2g}"
-    interval = ""
-    if test["low"] is not None:
-        interval = f"[{_format(test['low'], unit)}, {_format(test['high'], unit)}]"
     yield Line(
         row.label,
         "difference, paired t-test",
-        f"{_format(gap, unit, sign=True)}, p = {row.cells['p_value'].value:.1e}",
+        f"{typeset.number(gap, unit, sign=True)}, p = {row.cells['p_value'].value:.1e}",
         shown,
         str(test["n"]),
-        _format(test["difference"], unit, sign=True),
-        interval,
+        typeset.number(test["difference"], unit, sign=True),
+        typeset.interval(test["low"], test["high"], unit),
         "direction holds" if test["difference"] * gap > 0 else "direction fails",
         "",
     )
@@ -599,61 +600,6 @@ def _test_note(label: str, test: Mapping[str, Any]) -> str:
         f"{number('wilcoxon_p')}, effect size d_z {effect}, n = {test['n']}."
     )
     return f"{note} {test['note']}".strip()
-
-
-# --- all cells -----------------------------------------------------------------------------------
-
-
-def _every_cell(
-    params: Params, here: Cells, tests: Sequence[Mapping[str, Any]], paper: published.Published
-) -> ReportTable:
-    """`real_data`: every method on tasks of real data, which the paper does not have."""
-    paper_tasks = {
-        target.task for number in METRIC_TABLES for target, _ in _targets(paper.table(number))
-    }
-    lines = []
-    for (task, method), records in here.items():
-        if not records or records[0].source != "real" or task in paper_tasks:
-            continue
-        metric = selection(records)
-        found = values(records, metric, "percent")
-        if not found:
-            why = f"not run: {metric} is undefined in every run"
-            lines.append(Line(method, f"{task}, {metric} (%)", "", "", "", "", "", why, ""))
-            continue
-        ours = stats.summary(found)
-        lines.append(
-            Line(
-                method,
-                f"{task}, {metric} (%)",
-                "",
-                *_ours(ours, "percent"),
-                "",
-                *_interval(ours, "percent"),
-                "",
-                f"runs/{task}/{method}",
-            )
-        )
-    notes = []
-    if "ravdess" not in params.tasks:
-        notes.append(
-            "ravdess, mosi_features, mosi_features3, her2st, her2st_one_class: not run: they are "
-            "in profile open (`ibma profile open`)."
-        )
-    notes += [
-        _test_note(f"{test['task']}: ibma", test)
-        for test in tests
-        if test["table"] == significance.BEYOND and _is_behind(test, here)
-    ]
-    return ReportTable(
-        "real_data",
-        "Real data beyond the paper",
-        "Every method on real data that anybody can get.",
-        "percent",
-        False,
-        tuple(lines),
-        tuple(notes),
-    )
 
 
 # --- audit ---------------------------------------------------------------------------------------
@@ -695,32 +641,17 @@ def _printed(cell: published.Cell, unit: str) -> str:
 def _number(cell: published.Cell, unit: str) -> str:
     """As the paper prints it: nats have three digits there, four here."""
     unit = "fraction" if unit == "nats" else unit
-    sd = "" if cell.sd is None else f" ± {_format(cell.sd, unit)}"
-    return _format(cell.value, unit) + sd
-
-
-def _ours(ours: stats.Summary, unit: str) -> tuple[str, str]:
-    sd = "" if ours.sd is None else f" ± {_format(ours.sd, unit)}"
-    return _format(ours.mean, unit) + sd, str(ours.n)
-
-
-def _interval(ours: stats.Summary, unit: str) -> tuple[str]:
-    if ours.low is None or ours.high is None:
-        return ("",)
-    return (f"[{_format(ours.low, unit)}, {_format(ours.high, unit)}]",)
-
-
-def _format(number: float, unit: str, *, sign: bool = False) -> str:
-    digits = {"percent": 1, "minutes": 1, "count": 0, "nats": 4}.get(unit, 3)
-    number = round(number, digits) + 0.0  # no -0.0
-    return f"{number:+.{digits}f}" if sign else f"{number:.{digits}f}"
+    sd = "" if cell.sd is None else f" ± {typeset.number(cell.sd, unit)}"
+    return typeset.number(cell.value, unit) + sd
 
 
 # --- writers -------------------------------------------------------------------------------------
 
 
-def cells_of(line: Line | SizeLine | Check) -> tuple[str, ...]:
+def cells_of(line: AnyLine) -> tuple[str, ...]:
     """The strings of a line in the order of its table's columns."""
+    if isinstance(line, tuple):
+        return line
     return tuple(getattr(line, field.name) for field in fields(line))
 
 
