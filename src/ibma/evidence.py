@@ -73,8 +73,11 @@ def _records(params: Params, cell: Path) -> Iterator[dict[str, Any]]:
 
 
 def _compact(value: object) -> str:
-    """One line; floats keep every digit: Python prints the shortest text that reads back equal."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+    """One line, keys as they come, since columns of tables follow them.
+
+    Floats keep every digit: Python prints the shortest text that reads back equal.
+    """
+    return json.dumps(value, separators=(",", ":"))
 
 
 def _copy(root: Path, out: Path, name: str) -> Path:
