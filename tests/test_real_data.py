@@ -47,6 +47,7 @@ def fake(task: str, method: str, seed: int, eta: float = 0.5) -> Record:
         params={"lr": 0.001, "weight_decay": 0.0, "eta": eta if "ibma" in method else None},
         metrics=dict(zip(names, values.tolist(), strict=True)),
         ib=ib,
+        ib_before={"one": -0.5 + 0.002 * seed, "fused": -0.01, "u/one": 0.1},
         history={"task": [2.0, 1.0]},
         volatile={"device": "cpu", "seconds_per_epoch": [0.1, 0.1], "git_commit": None},
     )
@@ -198,22 +199,13 @@ def test_a_verdict_follows_the_corrected_p(p, holm, difference, said):
     assert real_data.verdict(test) == said
 
 
-def test_ib_losses_before_training_are_optional(built, made, monkeypatch):
+def test_ib_losses_are_those_of_the_untrained_and_of_the_trained_network(built):
     lines = rows(built["real_ib"])
     assert {row["Method"] for row in lines} == {"ce3", "omib", *PROFILE.variants}
     assert {row["Term"] for row in lines} == {"one", "fused"}, "U is no IB loss"
-    assert all(row["After"] and not row["Before"] for row in lines)
-    records = results.cells(PROFILE, made)["ravdess", "ibma"]
-    value = results.value
-
-    def with_before(one, metric):
-        before = {"ib_before/one": -0.5 + 0.002 * one.seed}
-        return before.get(metric, value(one, metric))
-
-    monkeypatch.setattr(results, "value", with_before)
-    before, after, change, interval, n = real_data._moved(records, "one")
-    assert (before[:7], after[:7], n) == ("-0.4910", "-0.0155", "10")
-    assert change == "+0.4755" and interval.startswith("[0.47")
+    line = next(row for row in lines if (row["Method"], row["Term"]) == ("ibma", "one"))
+    assert (line["Before"][:7], line["After"][:7], line["n"]) == ("-0.4910", "-0.0155", "10")
+    assert line["Change"] == "+0.4755" and line["95 % interval"].startswith("[0.47")
 
 
 def test_eta_has_its_range_its_noise_and_a_repeated_test(built):

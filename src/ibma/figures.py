@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (7, 3)))
 SIZE = (6.4, 3.8)  # inches
 PANELS = 4  # side by side
+WIDE = 3  # the same, where a panel has whiskers
 
 
 def history_plot(record: Mapping[str, Any], path: Path) -> None:
@@ -138,6 +139,87 @@ def times(timed: Mapping[str, Any], stem: Path) -> None:
     axes.invert_yaxis()
     axes.set_xlabel(f"seconds per epoch, {timed['device']}, {timed['threads']} thread(s)")
     axes.set_title(_title(f"{timed['task']}: median and quartiles", timed["source"]))
+    _save(figure, stem)
+
+
+def forest(
+    tests: Mapping[str, Mapping[str, Mapping[str, Any]]], rivals: Sequence[str], stem: Path
+) -> None:
+    """IBMA minus each rival, a panel per task with its own scale: difference and 95 % interval.
+
+    tests: task -> rival -> what `stats.Paired` holds, with `holm`; rivals: in order, from above.
+    A full dot is a difference at 5 % after Holm.
+    """
+    rows = math.ceil(len(tests) / WIDE)
+    figure = _figure((7.4, 0.9 + (0.5 + 0.2 * len(rivals)) * rows))
+    panels = figure.subplots(rows, WIDE, sharey=True, squeeze=False).flat
+    for (task, found), axes in zip(tests.items(), panels, strict=False):
+        axes.axvline(0, color="0.6", linewidth=0.8)
+        for row, rival in enumerate(rivals):
+            if test := found.get(rival):
+                sure = test.get("holm") is not None and test["holm"] < 1 - stats.LEVEL
+                if test["low"] is not None:
+                    axes.plot([test["low"], test["high"]], [row, row], "-", color="black")
+                face = "black" if sure else "white"
+                axes.plot([test["difference"]], [row], "o", color="black", mfc=face, markersize=5)
+        axes.set_title(task, fontsize="small")
+        axes.set_yticks(range(len(rivals)), list(rivals), fontsize="small")
+        axes.tick_params(axis="x", labelsize="small")
+        axes.spines[["top", "right"]].set_visible(False)
+    next(iter(figure.axes)).invert_yaxis()  # shared
+    for axes in panels:  # what is left over
+        axes.set_visible(False)
+    figure.supxlabel(
+        "IBMA minus rival, points: mean and 95 % interval; full dot: p < .05 after Holm",
+        fontsize="small",
+    )
+    _save(figure, stem)
+
+
+def eta_curves(
+    found: Mapping[str, Mapping[float, Sequence[float]]], task: str, metric: str, stem: Path
+) -> None:
+    """Metric (percent) of some methods against eta: means with their 95 % intervals."""
+    figure, axes = _canvas()
+    for place, (style, (method, values)) in enumerate(zip(_styles(), found.items(), strict=False)):
+        sums = {eta: stats.summary(of) for eta, of in values.items() if of}
+        half = [0.0 if one.high is None else one.high - one.mean for one in sums.values()]
+        at = [eta + 0.008 * place for eta in sums]  # whiskers side by side
+        means = [one.mean for one in sums.values()]
+        grey = f"{0.45 * (place % 2):.2f}"
+        axes.errorbar(at, means, half, fmt="o", linestyle=style, color=grey, capsize=3, label=method)
+    axes.set(xlabel="eta", ylabel=f"{metric} on test (%)")
+    axes.set_title(f"{task}: at fixed eta, mean and 95 % interval")
+    axes.legend(fontsize="small")
+    _save(figure, stem)
+
+
+def ib_moves(moves: Mapping[str, Mapping[str, Mapping[str, tuple[float, float]]]], stem: Path) -> None:
+    """IB losses (nats) from the untrained to the trained network, as arrows.
+
+    moves: task -> term -> method -> (before, after), means over runs. A row of panels per task,
+    each with its own scale.
+    """
+    wide = max(len(terms) for terms in moves.values())
+    tall = max(len(of) for terms in moves.values() for of in terms.values())
+    figure = _figure((2.2 * wide + 1.2, (0.6 + 0.16 * tall) * len(moves) + 0.5))
+    grid = figure.subplots(len(moves), wide, squeeze=False)
+    for line, (task, terms) in zip(grid, moves.items(), strict=True):
+        for axes, (term, methods) in zip(line, terms.items(), strict=False):
+            for row, (before, after) in enumerate(methods.values()):
+                arrow = {"arrowstyle": "->", "color": "0.4", "shrinkA": 0, "shrinkB": 3}
+                axes.annotate("", (after, row), (before, row), arrowprops=arrow)
+            rows = range(len(methods))
+            axes.plot([b for b, _ in methods.values()], rows, "o", color="black", mfc="white")
+            axes.plot([a for _, a in methods.values()], rows, "o", color="black")
+            axes.set_yticks(rows, list(methods) if term == next(iter(terms)) else [])
+            axes.invert_yaxis()
+            axes.tick_params(labelsize="x-small")
+            axes.set_title(f"{task}: {term}", fontsize="small")
+            axes.spines[["top", "right"]].set_visible(False)
+        for axes in line[len(terms) :]:
+            axes.set_visible(False)
+    figure.supxlabel("IB loss (nats): hollow before training, full after", fontsize="small")
     _save(figure, stem)
 
 

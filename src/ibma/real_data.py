@@ -350,24 +350,36 @@ def _ib_losses(params: Params, here: Cells, tasks: Sequence[str]) -> ReportTable
 
 def _moved(records: Sequence[Record], term: str) -> tuple[str, str, str, str, str]:
     """Before, after, change, its interval, n."""
-    pairs = [
-        (results.value(one, f"ib_before/{term}"), results.value(one, f"ib/{term}"))
-        for one in records
-    ]
-    after = [b for _, b in pairs if b is not None]
-    both = [(a, b) for a, b in pairs if a is not None and b is not None]
-    shown = typeset.mean_sd(stats.summary(after), "nats") if after else ""
-    if not both:
-        return "", shown, "", "", str(len(after))
-    before = stats.summary([a for a, _ in both])
-    change = stats.summary([b - a for a, b in both])
+    before, after = ([of[term] for of in losses] for losses in _losses(records))
+    change = stats.summary([b - a for a, b in zip(before, after, strict=True)])
     return (
-        typeset.mean_sd(before, "nats"),
-        shown,
+        typeset.mean_sd(stats.summary(before), "nats"),
+        typeset.mean_sd(stats.summary(after), "nats"),
         typeset.number(change.mean, "nats", sign=True),
         typeset.interval(change.low, change.high, "nats"),
         str(change.n),
     )
+
+
+def ib_moves(
+    params: Params, here: Cells, tasks: Sequence[str]
+) -> dict[str, dict[str, dict[str, tuple[float, float]]]]:
+    """Task -> term -> method -> mean IB loss (nats) before and after training."""
+    moves: dict[str, dict[str, dict[str, tuple[float, float]]]] = {}
+    for task in tasks:
+        for method in (CONTROL, "omib", *params.variants):
+            if records := here.get((task, method)):
+                for term in ib_terms(records):
+                    before, after = (
+                        sum(of[term] for of in losses) / len(losses) for losses in _losses(records)
+                    )
+                    of_term = moves.setdefault(task, {}).setdefault(term, {})
+                    of_term[method] = (before, after)
+    return moves
+
+
+def _losses(records: Sequence[Record]) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
+    return [one.ib_before for one in records], [one.ib for one in records]
 
 
 # --- eta -----------------------------------------------------------------------------------------

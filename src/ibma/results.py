@@ -45,9 +45,8 @@ def of_task(here: Cells, task: str | None) -> list[Record]:
 def value(one: Record, metric: str) -> float | None:
     """A metric (fraction), or `ib/<modality>`, `ib_before/<modality>` (nats); None if undefined."""
     kind, _, name = metric.partition("/")
-    if kind in ("ib", "ib_before"):
-        return getattr(one, kind, {}).get(name)  # older records have no `ib_before`
-    return one.metrics.get(metric)
+    losses = {"ib": one.ib, "ib_before": one.ib_before}
+    return losses[kind].get(name) if kind in losses else one.metrics.get(metric)
 
 
 def values(records: Sequence[Record], metric: str, unit: str) -> list[float]:
