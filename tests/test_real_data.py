@@ -65,10 +65,10 @@ def fill(root: Path) -> Path:
                 fake(task, method, seed).write(root / "runs" / task / method)
             write_json(root / f"data/tune/{task}/{method}.json", tuned(task, method))
     at = PROFILE.sensitivity
-    for eta in at.etas:
+    for name, (variant, eta) in at.names().items():
         for seed in range(PROFILE.seeds):
-            one = fake(at.task, at.variant, seed, eta)
-            replace(one, method=at.name(eta)).write(root / f"runs/{at.task}/{at.name(eta)}")
+            one = fake(at.task, variant, seed, eta)
+            replace(one, method=name).write(root / f"runs/{at.task}/{name}")
     seconds = {m: {"median": 1.0 + 0.1 * i, "low": 0.9, "high": 3.0} for i, m in enumerate(METHODS)}
     timed = {"task": "ravdess", "source": "real", "device": "cpu", "threads": 1, "rounds": 3}
     write_json(root / "data/timing.json", timed | {"methods": seconds})
@@ -208,25 +208,32 @@ def test_ib_losses_are_those_of_the_untrained_and_of_the_trained_network(built):
     assert line["Change"] == "+0.4755" and line["95 % interval"].startswith("[0.47")
 
 
-def test_eta_has_its_range_its_noise_and_a_repeated_test(built):
-    table = built["real_eta"]
-    assert [row["eta"] for row in rows(table)] == [f"{eta:g}" for eta in PROFILE.sensitivity.etas]
-    assert "Range of the 9 means over eta" in table.notes[0]
-    assert "Friedman chi2" in table.notes[1]
-
-
-def test_an_eta_that_matters_is_told_from_one_that_does_not(made):
+def test_every_eta_stands_beside_the_first_variant_at_that_eta(built, made):
+    lines = rows(built["real_eta"])
     at = PROFILE.sensitivity
-    flat = results.at_etas(PROFILE, made)
-    steep = {
-        eta: [replace(r, metrics={"accuracy": r.metrics["accuracy"] + 0.1 * eta}) for r in records]
-        for eta, records in flat.items()
-    }
-    p = [
-        float(real_data._insensitive(r, "accuracy")[1].split("p = ")[1].split(",")[0])
-        for r in (flat, steep)
+    assert [(row["Method"], row["eta"]) for row in lines] == [
+        (variant, f"{eta:g}") for variant in at.variants for eta in at.etas
     ]
-    assert at.etas and p[1] < 1e-6 < p[0]
+    line = next(row for row in lines if (row["Method"], row["eta"]) == ("ibma_plugin", "0.3"))
+    ours, theirs = (
+        [one.metrics["accuracy"] for one in results.at_etas(PROFILE, made, variant)[0.3]]
+        for variant in ("ibma_plugin", "ibma")
+    )
+    assert line["Minus ibma at that eta"] == f"{100 * (np.mean(ours) - np.mean(theirs)):+.1f}"
+    assert not lines[0]["Minus ibma at that eta"]
+
+
+@pytest.mark.parametrize(("slope", "said"), [(0.0, "is not shown to matter"), (0.1, "matters")])
+def test_an_eta_that_matters_is_told_from_one_that_does_not(made, slope, said):
+    runs = {
+        eta: [
+            replace(one, metrics={"accuracy": one.metrics["accuracy"] + slope * eta})
+            for one in records
+        ]
+        for eta, records in results.at_etas(PROFILE, made).items()
+    }
+    (note,) = real_data._insensitive(runs, "accuracy")
+    assert f"so eta {said};" in note and "Friedman chi2" in note
 
 
 def test_the_choice_of_eta_is_counted_over_folds(built):
@@ -263,4 +270,24 @@ def test_evidence_of_the_whole_profile_is_small_and_confirms_itself(made):
     files = [path.stat().st_size for path in out.rglob("*") if path.is_file()]
     assert max(files) < 1e6 and sum(files) < 6e6
     found = verify.verify("open", made)
-    assert found.runs == 6 * 22 * 10 + 9 * 10 and found.differences == ()
+    assert found.runs == (6 * 22 + 2 * 9) * 10 and found.differences == ()
+
+
+def test_the_page_sums_up_a_profile_without_a_task_of_the_paper(made, tmp_path):
+    here, built = results.cells(PROFILE, made), report.build(PROFILE, made)
+    lines = report._summary(PROFILE, made, here, built)
+    assert len(lines) == 5
+    assert "on 6 tasks (all of real data)" in lines[0] and "TWIN" not in " ".join(lines)
+    assert "highest mean on 0 of 6 tasks" in lines[1] and lines[1].endswith("on 6.")
+    assert "better in 0 of 6, worse in 6" in lines[2]
+    assert "IBMA is better, after Holm: than ibma_no_align 6, ibma_vib 6" in lines[3]
+
+
+def test_pictures_of_the_claims_are_drawn_and_small(made, tmp_path):
+    drawn = dict(map(reversed, report._write_claims(PROFILE, made, tmp_path)))
+    assert list(drawn) == ["claims", "eta", "ib_losses"] and all(drawn.values())
+    for name in drawn:
+        assert (tmp_path / f"{name}.svg").exists()
+    assert (tmp_path / "claims.png").stat().st_size < 200_000
+    svg = (tmp_path / "claims.svg").read_text()
+    assert all(name in svg for name in ("ravdess, Accuracy", "no alignment", "full dot"))

@@ -31,7 +31,7 @@ def cells(params: Params) -> Iterator[tuple[str, str]]:
     for task in params.tasks:
         yield from ((task, method) for method in (*params.methods, *params.variants))
     at = params.sensitivity
-    yield from ((at.task, at.name(eta)) for eta in at.etas)
+    yield from ((at.task, name) for name in at.names())
 
 
 def pack(params: Params, root: Path, out: Path) -> list[str]:

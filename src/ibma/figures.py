@@ -147,13 +147,14 @@ def forest(
 ) -> None:
     """IBMA minus each rival, a panel per task with its own scale: difference and 95 % interval.
 
-    tests: task -> rival -> what `stats.Paired` holds, with `holm`; rivals: in order, from above.
+    tests: title of a panel -> rival -> what `stats.Paired` holds, with `holm`; rivals: from above.
     A full dot is a difference at 5 % after Holm.
     """
-    rows = math.ceil(len(tests) / WIDE)
-    figure = _figure((7.4, 0.9 + (0.5 + 0.2 * len(rivals)) * rows))
-    panels = figure.subplots(rows, WIDE, sharey=True, squeeze=False).flat
-    for (task, found), axes in zip(tests.items(), panels, strict=False):
+    wide = min(WIDE, len(tests))
+    rows = math.ceil(len(tests) / wide)
+    figure = _figure((1.2 + 2.1 * wide, 0.9 + (0.5 + 0.2 * len(rivals)) * rows))
+    panels = figure.subplots(rows, wide, sharey=True, squeeze=False).flat
+    for (title, found), axes in zip(tests.items(), panels, strict=False):
         axes.axvline(0, color="0.6", linewidth=0.8)
         for row, rival in enumerate(rivals):
             if test := found.get(rival):
@@ -162,7 +163,7 @@ def forest(
                     axes.plot([test["low"], test["high"]], [row, row], "-", color="black")
                 face = "black" if sure else "white"
                 axes.plot([test["difference"]], [row], "o", color="black", mfc=face, markersize=5)
-        axes.set_title(task, fontsize="small")
+        axes.set_title(title, fontsize="small")
         axes.set_yticks(range(len(rivals)), list(rivals), fontsize="small")
         axes.tick_params(axis="x", labelsize="small")
         axes.spines[["top", "right"]].set_visible(False)
@@ -170,8 +171,9 @@ def forest(
     for axes in panels:  # what is left over
         axes.set_visible(False)
     figure.supxlabel(
-        "IBMA minus rival, points: mean and 95 % interval; full dot: p < .05 after Holm",
-        fontsize="small",
+        "IBMA minus rival in points (right of 0: IBMA is better), mean and 95 % interval; "
+        "full dot: p < .05 after Holm",
+        fontsize="x-small",
     )
     _save(figure, stem)
 
@@ -187,14 +189,18 @@ def eta_curves(
         at = [eta + 0.008 * place for eta in sums]  # whiskers side by side
         means = [one.mean for one in sums.values()]
         grey = f"{0.45 * (place % 2):.2f}"
-        axes.errorbar(at, means, half, fmt="o", linestyle=style, color=grey, capsize=3, label=method)
+        axes.errorbar(
+            at, means, half, fmt="o", linestyle=style, color=grey, capsize=3, label=method
+        )
     axes.set(xlabel="eta", ylabel=f"{metric} on test (%)")
     axes.set_title(f"{task}: at fixed eta, mean and 95 % interval")
     axes.legend(fontsize="small")
     _save(figure, stem)
 
 
-def ib_moves(moves: Mapping[str, Mapping[str, Mapping[str, tuple[float, float]]]], stem: Path) -> None:
+def ib_moves(
+    moves: Mapping[str, Mapping[str, Mapping[str, tuple[float, float]]]], stem: Path
+) -> None:
     """IB losses (nats) from the untrained to the trained network, as arrows.
 
     moves: task -> term -> method -> (before, after), means over runs. A row of panels per task,
@@ -202,7 +208,7 @@ def ib_moves(moves: Mapping[str, Mapping[str, Mapping[str, tuple[float, float]]]
     """
     wide = max(len(terms) for terms in moves.values())
     tall = max(len(of) for terms in moves.values() for of in terms.values())
-    figure = _figure((2.2 * wide + 1.2, (0.6 + 0.16 * tall) * len(moves) + 0.5))
+    figure = _figure((1.9 * wide + 1.0, (0.5 + 0.13 * tall) * len(moves) + 0.5))
     grid = figure.subplots(len(moves), wide, squeeze=False)
     for line, (task, terms) in zip(grid, moves.items(), strict=True):
         for axes, (term, methods) in zip(line, terms.items(), strict=False):

@@ -38,6 +38,15 @@ CLAIMS = {  # opponent -> what a win of IBMA would mean
     "ibma_code": "IBB beats the bound of the released code",
     "omib": "IBMA beats OMIB",
 }
+RIVALS = {  # opponent -> its name in the picture that sums the claims up
+    CONTROL: "ce3 (eta = 0)",
+    ABLATION: "no alignment",
+    "ibma_vib": "VIB",
+    "ibma_apib": "APIB",
+    "ibma_club": "CLUB",
+    "ibma_plugin": "plug-in",
+    BASELINE: BASELINE,
+}
 BETTER, WORSE, EQUAL = "IBMA better", "IBMA worse", "no difference shown"
 ALPHA = 0.05
 FOLDS = (
@@ -55,17 +64,46 @@ ONE_TEST_SET = (
 def build(params: Params, root: Path) -> list[ReportTable]:
     """The overview, then every table that has a line."""
     here = results.cells(params, root)
-    tasks = [t for t in significance.beyond(params, published.load()) if results.of_task(here, t)]
-    tests = [test for test in significance.stored(root) if test["table"] == BEYOND]
+    known = tasks(params, here)
     found = [
-        _claims(here, tasks, tests),
-        *(_every_metric(params, here, task) for task in tasks),
-        _ib_losses(params, here, tasks),
-        _at_etas(params, root, tasks),
-        _tuned(params, root, here, tasks),
-        _cost(root, here, tasks),
+        _claims(here, known, _tests(root, here, known)),
+        *(_every_metric(params, here, task) for task in known),
+        _ib_losses(params, here, known),
+        _at_etas(params, root, known),
+        _tuned(params, root, here, known),
+        _cost(root, here, known),
     ]
-    return [_overview(params, here, tasks), *(table for table in found if table.lines)]
+    return [_overview(params, here, known), *(table for table in found if table.lines)]
+
+
+def tasks(params: Params, here: Cells) -> list[str]:
+    """Tasks beyond the paper that have records."""
+    known = significance.beyond(params, published.load())
+    return [task for task in known if results.of_task(here, task)]
+
+
+def _tests(root: Path, here: Cells, known: Sequence[str]) -> list[dict[str, Any]]:
+    """Tests on these tasks whose numbers are still there."""
+    return [
+        test
+        for test in significance.stored(root)
+        if test["table"] == BEYOND
+        and test["task"] in known
+        and all(
+            results.values(here.get((test["task"], method), ()), test["metric"], "percent")
+            for method in (test["baseline"], OURS)
+        )
+    ]
+
+
+def by_rival(root: Path, here: Cells, known: Sequence[str]) -> dict[str, dict[str, dict[str, Any]]]:
+    """`<task>, <metric>` -> name in `RIVALS` -> test, in the order of the tasks."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for test in _tests(root, here, known):
+        if test["opponent"] in RIVALS:
+            panel = f"{test['task']}, {_label(test['metric'])}"
+            found.setdefault(panel, {})[RIVALS[test["opponent"]]] = test
+    return found
 
 
 def _table(
@@ -84,46 +122,46 @@ def _table(
     )
 
 
-def _all(here: Cells, tasks: Sequence[str]) -> list[Record]:
-    return [one for task in tasks for one in results.of_task(here, task)]
+def _all(here: Cells, known: Sequence[str]) -> list[Record]:
+    return [one for task in known for one in results.of_task(here, task)]
 
 
 # --- every method --------------------------------------------------------------------------------
 
 
-def scores(here: Cells, tasks: Sequence[str]) -> dict[str, dict[str, float]]:
+def scores(here: Cells, known: Sequence[str]) -> dict[str, dict[str, float]]:
     """Task -> method -> mean over runs of the metric that the task is judged by, in percent."""
     means: dict[str, dict[str, float]] = {}
     for (task, method), records in here.items():
         found = results.values(records, results.selection(records), "percent")
-        if task in tasks and found:
+        if task in known and found:
             means.setdefault(task, {})[method] = stats.summary(found).mean
     return means
 
 
-def _overview(params: Params, here: Cells, tasks: Sequence[str]) -> ReportTable:
+def _overview(params: Params, here: Cells, known: Sequence[str]) -> ReportTable:
     """`real_data`: method x task, the metric that each task is judged by, and the mean rank."""
-    judged = {task: results.selection(results.of_task(here, task)) for task in tasks}
+    judged = {task: results.selection(results.of_task(here, task)) for task in known}
     methods = [*params.methods, *params.variants]
     columns = {
         task: _marked([here.get((task, method), ()) for method in methods], judged[task])
-        for task in tasks
+        for task in known
     }
-    ranks = stats.mean_ranks(means) if len(means := scores(here, tasks)) > 1 else {}
+    ranks = stats.mean_ranks(means) if len(means := scores(here, known)) > 1 else {}
     lines = [
         (
             method,
-            *(columns[task][row] for task in tasks),
+            *(columns[task][row] for task in known),
             f"{ranks[method]:.2f}" if method in ranks else "",
         )
         for row, method in enumerate(methods)
-        if any(columns[task][row] for task in tasks)
+        if any(columns[task][row] for task in known)
     ]
     notes = ["The best and the second best of a column are marked over all its rows."]
     if ranks:
         notes.append(
-            f"Ranks over {len(tasks)} tasks: {_friedman(means)}; ranks closer than "
-            f"{stats.critical_difference(len(ranks), len(tasks)):.1f} do not differ (Nemenyi, "
+            f"Ranks over {len(known)} known: {_friedman(means)}; ranks closer than "
+            f"{stats.critical_difference(len(ranks), len(known)):.1f} do not differ (Nemenyi, "
             "5 %). Tasks made of one data set are not independent."
         )
     if "ravdess" not in params.tasks:
@@ -136,10 +174,10 @@ def _overview(params: Params, here: Cells, tasks: Sequence[str]) -> ReportTable:
         "Real data beyond the paper",
         "Every method on real data that anybody can get: mean, sd over runs.",
         "percent",
-        ("Method", *(f"{task}, {_label(judged[task])}" for task in tasks), "Mean rank"),
+        ("Method", *(f"{task}, {_label(judged[task])}" for task in known), "Mean rank"),
         lines,
         notes,
-        _all(here, tasks),
+        _all(here, known),
     )
 
 
@@ -219,15 +257,11 @@ def _friedman(blocks: Mapping[Any, Mapping[Any, float]]) -> str:
 # --- the paper's claims --------------------------------------------------------------------------
 
 
-def _claims(here: Cells, tasks: Sequence[str], tests: Sequence[Mapping[str, Any]]) -> ReportTable:
+def _claims(here: Cells, known: Sequence[str], tests: Sequence[Mapping[str, Any]]) -> ReportTable:
     """`real_claims`: IBMA against each rival that a claim of the paper, or of ours, names."""
     lines, notes = [], []
     for opponent, claim in CLAIMS.items():
-        family = [
-            test
-            for test in tests
-            if test["opponent"] == opponent and test["task"] in tasks and _is_behind(test, here)
-        ]
+        family = [test for test in tests if test["opponent"] == opponent]
         lines += [_claim(here, claim, test) for test in family]
         if family:
             notes.append(f"{claim} ({opponent}): {_counted(family)}.")
@@ -237,7 +271,7 @@ def _claims(here: Cells, tasks: Sequence[str], tests: Sequence[Mapping[str, Any]
         "deviation of differences.",
         "The best baseline of a task, and the best of VIB, APIB and CLUB, is the one with the best "
         "mean on test, as in the paper: that favours it. The control is not among the baselines.",
-        *(f"{task}: {_pairing(results.of_task(here, task))}" for task in tasks),
+        *(f"{task}: {_pairing(results.of_task(here, task))}" for task in known),
     ]
     return _table(
         "real_claims",
@@ -261,15 +295,7 @@ def _claims(here: Cells, tasks: Sequence[str], tests: Sequence[Mapping[str, Any]
         ),
         lines,
         notes,
-        _all(here, tasks),
-    )
-
-
-def _is_behind(test: Mapping[str, Any], here: Cells) -> bool:
-    """Whether the numbers that a test was made of are still there."""
-    return all(
-        results.values(here.get((test["task"], method), ()), test["metric"], "percent")
-        for method in (test["baseline"], OURS)
+        _all(here, known),
     )
 
 
@@ -326,12 +352,12 @@ def ib_terms(records: Sequence[Record]) -> list[str]:
     return [name for name in names if not name.startswith("u/")]
 
 
-def _ib_losses(params: Params, here: Cells, tasks: Sequence[str]) -> ReportTable:
+def _ib_losses(params: Params, here: Cells, known: Sequence[str]) -> ReportTable:
     """`real_ib`: plug-in IB losses of the untrained and of the trained network."""
     methods = (CONTROL, "omib", *params.variants)
     lines = [
         (task, method, term, *_moved(here[task, method], term), f"runs/{task}/{method}")
-        for task in tasks
+        for task in known
         for method in methods
         if here.get((task, method))
         for term in ib_terms(results.of_task(here, task))
@@ -344,7 +370,7 @@ def _ib_losses(params: Params, here: Cells, tasks: Sequence[str]) -> ReportTable
         ("Task", "Method", "Term", "Before", "After", "Change", "95 % interval", "n", "Runs"),
         lines,
         ("Before: the same network as initialised. The interval is that of the mean change.",),
-        _all(here, tasks),
+        _all(here, known),
     )
 
 
@@ -362,11 +388,11 @@ def _moved(records: Sequence[Record], term: str) -> tuple[str, str, str, str, st
 
 
 def ib_moves(
-    params: Params, here: Cells, tasks: Sequence[str]
+    params: Params, here: Cells, known: Sequence[str]
 ) -> dict[str, dict[str, dict[str, tuple[float, float]]]]:
     """Task -> term -> method -> mean IB loss (nats) before and after training."""
     moves: dict[str, dict[str, dict[str, tuple[float, float]]]] = {}
-    for task in tasks:
+    for task in known:
         for method in (CONTROL, "omib", *params.variants):
             if records := here.get((task, method)):
                 for term in ib_terms(records):
@@ -385,57 +411,102 @@ def _losses(records: Sequence[Record]) -> tuple[list[dict[str, float]], list[dic
 # --- eta -----------------------------------------------------------------------------------------
 
 
-def _at_etas(params: Params, root: Path, tasks: Sequence[str]) -> ReportTable:
-    """`real_eta`: one variant at fixed etas, and whether eta matters more than the seed does."""
+def _at_etas(params: Params, root: Path, known: Sequence[str]) -> ReportTable:
+    """`real_eta`: variants at fixed etas, and whether eta matters more than luck does."""
     at = params.sensitivity
-    runs = {eta: r for eta, r in results.at_etas(params, root).items() if r and at.task in tasks}
-    metric = results.selection(next(iter(runs.values()), ()))
-    lines = []
-    for eta, records in runs.items():
-        if values := results.values(records, metric, "percent"):
-            one = stats.summary(values)
-            shown = typeset.mean_sd(one, "percent"), typeset.interval(one.low, one.high, "percent")
-            folder = f"runs/{at.task}/{at.name(eta)}"
-            lines.append((at.task, at.variant, f"{eta:g}", *shown, str(one.n), folder))
+    found = _runs_at_etas(params, root) if at.task in known else {}
+    first = next(iter(found.values()), {})
+    metric = results.selection(_flat(first))
+    lines, notes = [], []
+    for variant, runs in found.items():
+        for eta, records in runs.items():
+            if values := results.values(records, metric, "percent"):
+                one = stats.summary(values)
+                against = () if variant == at.variants[0] else first.get(eta, ())
+                pairs = results.pairs(records, against, metric, "percent")
+                lines.append(
+                    (
+                        variant,
+                        f"{eta:g}",
+                        typeset.mean_sd(one, "percent"),
+                        typeset.interval(one.low, one.high, "percent"),
+                        *_apart(pairs),
+                        str(one.n),
+                        f"runs/{at.task}/{at.name(variant, eta)}",
+                    )
+                )
+        notes += [f"{variant}: {note}" for note in _insensitive(runs, metric)]
+    minus = f"Minus {at.variants[0]} at that eta"
     return _table(
         "real_eta",
-        "Real data: IBMA at fixed eta",
+        f"Real data: {at.task} at fixed eta",
         f"{_label(metric)} of every eta; all else as the five-fold choice.",
         "percent",
-        ("Task", "Method", "eta", "Mean, sd", "95 % interval", "n", "Runs"),
+        ("Method", "eta", "Mean, sd", "95 % interval", minus, "Its 95 % interval", "n", "Runs"),
         lines,
-        _insensitive(runs, metric),
-        [one for records in runs.values() for one in records],
+        notes,
+        [one for runs in found.values() for one in _flat(runs)],
     )
 
 
+def _runs_at_etas(params: Params, root: Path) -> dict[str, dict[float, list[Record]]]:
+    """Variant -> eta -> records, of those that have any."""
+    found: dict[str, dict[float, list[Record]]] = {}
+    for variant in params.sensitivity.variants:
+        runs = results.at_etas(params, root, variant)
+        if any(runs.values()):
+            found[variant] = {eta: records for eta, records in runs.items() if records}
+    return found
+
+
+def _flat(runs: Mapping[float, Sequence[Record]]) -> list[Record]:
+    return [one for records in runs.values() for one in records]
+
+
+def _apart(pairs: Sequence[tuple[float, float]]) -> tuple[str, str]:
+    """Mean difference of paired runs and its interval."""
+    if not pairs:
+        return "", ""
+    one = stats.summary([a - b for a, b in pairs])
+    interval = typeset.interval(one.low, one.high, "percent")
+    return typeset.number(one.mean, "percent", sign=True), interval
+
+
+def eta_curves(params: Params, root: Path) -> dict[str, dict[float, list[float]]]:
+    """Variant -> eta -> percent of every run, of the metric that the task is judged by."""
+    found = _runs_at_etas(params, root)
+    metric = results.selection(_flat(next(iter(found.values()), {})))
+    return {
+        variant: {eta: results.values(records, metric, "percent") for eta, records in runs.items()}
+        for variant, runs in found.items()
+    }
+
+
 def _insensitive(runs: Mapping[float, Sequence[Record]], metric: str) -> list[str]:
-    """The range of means over eta beside the spread of one eta's runs, and a repeated test."""
+    """Is the range of means over eta more than luck? Every eta meets the same runs."""
     by_run: dict[int, dict[float, float]] = {}
     for eta, records in runs.items():
         for one in records:
             if (value := results.value(one, metric)) is not None:
                 by_run.setdefault(one.seed, {})[eta] = 100 * value
     whole = {run: of for run, of in by_run.items() if len(of) == len(runs)}
-    if len(whole) < 2 or len(runs) < 2:
+    found = stats.range_of_means(whole)
+    if found is None:
         return []
-    of_eta = [stats.summary([of[eta] for of in whole.values()]) for eta in runs]
-    means, spreads = [one.mean for one in of_eta], [one.sd or 0.0 for one in of_eta]
-    apart, noise = max(means) - min(means), sum(spreads) / len(spreads)
     return [
-        f"Range of the {len(runs)} means over eta: {apart:.1f} points; standard deviation over the "
-        f"{len(whole)} runs at one eta, on average: {noise:.1f}; of one mean: "
-        f"{noise / len(whole) ** 0.5:.1f}. The largest of several means differs from the smallest "
-        "by luck alone, so the range itself is no test.",
-        f"Every eta meets the same runs (seed and fold): {_friedman(whole)}.",
+        f"the {len(runs)} means over eta have a range of {found.range:.1f} points; by luck alone "
+        f"it is below {found.critical:.1f} in 95 of 100 (studentized range; sd {found.sd:.1f} "
+        f"where run and eta are taken out, {len(whole)} runs), so eta "
+        f"{'matters' if found.range > found.critical else 'is not shown to matter'}; "
+        f"{_friedman(whole)}."
     ]
 
 
-def _tuned(params: Params, root: Path, here: Cells, tasks: Sequence[str]) -> ReportTable:
+def _tuned(params: Params, root: Path, here: Cells, known: Sequence[str]) -> ReportTable:
     """`real_tuned`: what cross-validation inside train says of eta, and what it chose."""
     etas = sorted(params.tuning.grid["eta"])
     lines = []
-    for task in tasks:
+    for task in known:
         for method in params.variants:
             found = read_json(root / "data/tune" / task / f"{method}.json", {})
             chosen = [choice["eta"] for choice in found.get("choices", ())]
@@ -457,7 +528,7 @@ def _tuned(params: Params, root: Path, here: Cells, tasks: Sequence[str]) -> Rep
             "Metric none: one-class training data shows no anomaly, so nothing is tried and the "
             "middle point of the grid is taken.",
         ),
-        _all(here, tasks),
+        _all(here, known),
     )
 
 
@@ -475,10 +546,10 @@ def _validated(trials: Sequence[Mapping[str, Any]], eta: float) -> str:
 # --- cost ----------------------------------------------------------------------------------------
 
 
-def _cost(root: Path, here: Cells, tasks: Sequence[str]) -> ReportTable:
+def _cost(root: Path, here: Cells, known: Sequence[str]) -> ReportTable:
     """`real_cost`: seconds per epoch, side by side, relative to the control and to concat."""
     timed = read_json(root / "data/timing.json", {})
-    methods = timed.get("methods", {}) if timed.get("task") in tasks else {}
+    methods = timed.get("methods", {}) if timed.get("task") in known else {}
     lines = [
         (
             method,
@@ -500,7 +571,7 @@ def _cost(root: Path, here: Cells, tasks: Sequence[str]) -> ReportTable:
             f"{timed.get('rounds')} epochs after warm-up on {timed.get('device')} with "
             f"{timed.get('threads')} thread(s); an epoch includes the refresh of centroids and Q.",
         ),
-        _all(here, tasks),
+        _all(here, known),
     )
 
 
