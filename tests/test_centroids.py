@@ -88,7 +88,7 @@ def test_wide_inputs_are_projected_and_keep_their_distances(make_cell, tmp_path)
     cell = make_cell()
     wide = np.random.default_rng(0).normal(size=(72, 2000)).astype(np.float32)
     cell.features.arrays["view0"] = wide
-    project(cell.features.everything(), "view0", 0, tmp_path / "out.npy")
+    project(cell.features, "view0", 0, tmp_path / "out.npy")
     narrow = np.load(tmp_path / "out.npy")
     assert narrow.shape == (72, INPUT_WIDTH)
     ratio = np.linalg.norm(narrow[:36] - narrow[36:], axis=1) / np.linalg.norm(
