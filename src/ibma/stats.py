@@ -202,7 +202,9 @@ def range_of_means(blocks: Mapping[Any, Mapping[Any, float]]) -> Range | None:
 
 def critical_difference(methods: int, tasks: int) -> float:
     """Nemenyi's: mean ranks closer than this do not differ at the 5 % level (Demsar, JMLR 2006)."""
-    return _tukey(methods, math.inf) / math.sqrt(2) * math.sqrt(methods * (methods + 1) / (6 * tasks))
+    return (
+        _tukey(methods, math.inf) / math.sqrt(2) * math.sqrt(methods * (methods + 1) / (6 * tasks))
+    )
 
 
 @cache
