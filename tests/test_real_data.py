@@ -173,6 +173,9 @@ def test_claims_come_with_effect_tests_and_a_verdict_in_words(built):
     one = next(row for row in claims if row["Opponent"] == "ce3" and row["Task"] == "ravdess")
     assert one["Difference"].startswith("+") and one["n"] == "10"
     assert all(one[name] for name in ("t-test p", "Wilcoxon p", "p after Holm", "d_z [95 % BCa]"))
+    corrected = {row["Task"] for row in claims if row["p, folds corrected"]}
+    assert corrected == {"ravdess", "her2st"}, "the tasks with folds"
+    assert float(one["p, folds corrected"]) > float(one["t-test p"])
     notes = built["real_claims"].notes
     assert "alignment helps (ibma_no_align): 6 better, 0 worse" in notes[0]
 
@@ -290,4 +293,4 @@ def test_pictures_of_the_claims_are_drawn_and_small(made, tmp_path):
         assert (tmp_path / f"{name}.svg").exists()
     assert (tmp_path / "claims.png").stat().st_size < 200_000
     svg = (tmp_path / "claims.svg").read_text()
-    assert all(name in svg for name in ("ravdess, Accuracy", "no alignment", "full dot"))
+    assert all(name in svg for name in ("ravdess", "Accuracy", "no alignment", "full dot"))

@@ -179,6 +179,15 @@ def test_mean_ranks_share_ties_and_leave_out_what_a_task_lacks():
     assert stats.mean_ranks(scores) == {"a": 1.5, "b": 1.75, "c": 2.75}
 
 
+def test_shared_training_samples_make_a_test_more_careful() -> None:
+    """10 runs, a quarter of the samples held out: t shrinks by sqrt(1 + 10 / 3)."""
+    plain = paired([1.0, 2.0, 3.0], [0.0, 0.5, 1.0])
+    assert plain.t is not None
+    assert stats.resampled_p(plain.t, 3, 0.0) == pytest.approx(plain.p)
+    t = 2.262157 * math.sqrt(1 + 10 / 3)  # 2.262157: two-sided 5 % quantile, 9 degrees of freedom
+    assert stats.resampled_p(-t, 10, 1 / 3) == pytest.approx(0.05, abs=1e-6)
+
+
 def test_friedman_of_a_textbook_example_and_of_nothing() -> None:
     """Three treatments that every block ranks alike: chi2 = n (k - 1), W = 1."""
     blocks = {block: {"a": 1.0 + block, "b": 2.0 + block, "c": 3.0 + block} for block in range(6)}

@@ -171,10 +171,13 @@ def test_nothing_to_check_is_one_line(tmp_path: Path, reported: Path) -> None:
 def test_the_command_counts_and_fails_in_one_line(cloned: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(cloned)
     monkeypatch.setattr("sys.argv", ["ibma", "verify"])
+    (cloned / "reports/paper/tables").mkdir(parents=True)
     with pytest.raises(SystemExit) as stopped:
         cli.main()
     assert stopped.value.code == 0
-    assert "places of the committed reports agree with" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "profile twin: " in said and "places of the committed reports agree with" in said
+    assert "profile paper: not checked" in said
     edit(cloned / "reports/twin/metrics.json", "66.0", "66.1")
     with pytest.raises(SystemExit) as stopped:
         cli.main()

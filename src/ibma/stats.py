@@ -121,6 +121,18 @@ def paired(ours: Sequence[float], baseline: Sequence[float]) -> Paired:
     )
 
 
+def resampled_p(t: float, n: int, overlap: float) -> float:
+    """Two-sided p of a paired t-test over n runs that share training samples.
+
+    t: of the plain test. overlap: test samples per training sample. The variance of the mean is
+    (1/n + overlap) times that of a difference, not 1/n times (Nadeau and Bengio, Machine Learning
+    52, 2003).
+    """
+    from scipy.stats import t as student
+
+    return float(2 * student.sf(abs(t) / math.sqrt(1 + n * overlap), n - 1))
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Adjust the p-values of one family by Holm's step-down method, in the order given.
 

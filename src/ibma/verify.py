@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -65,6 +65,11 @@ def profiles(root: Path) -> list[str]:
             "this in the repository, or `make repro` first"
         )
     return sorted(set(found))
+
+
+def unchecked(root: Path, names: Sequence[str]) -> list[str]:
+    """Profiles that have a report, and are not among `names`."""
+    return sorted({path.parent.name for path in root.glob("reports/*/tables")} - set(names))
 
 
 def verify(profile: str, root: Path) -> Outcome:
