@@ -110,7 +110,7 @@ def check(
 
 def _train_again(profile: str, wanted: str) -> None:
     """Tell of every run trained again. Raises IbmaError that names those that disagree."""
-    apart = []
+    agreed, apart = 0, []
     for one in retrain.run(profile, Path(), wanted):
         held = one.run
         name = f"{held.task}/{held.method}/{held.seed}"
@@ -119,10 +119,13 @@ def _train_again(profile: str, wanted: str) -> None:
         for gap in one.gaps:
             mark = "" if gap.agrees else "  DIFFERS"
             typer.echo(f"  {gap.name}: {gap.committed} {gap.retrained} (+-{gap.allowed:.2g}){mark}")
-        if not all(gap.agrees for gap in one.gaps):
+        if all(gap.agrees for gap in one.gaps):
+            agreed += 1
+        else:
             apart.append(name)
     if apart:
         raise IbmaError(f"{', '.join(apart)}: trained again, and not what is committed: see above")
+    typer.echo(f"profile {profile}: {agreed} runs trained again agree with what is committed")
 
 
 @app.command()

@@ -170,11 +170,11 @@ def forest(
     next(iter(figure.axes)).invert_yaxis()  # shared
     for axes in panels:  # what is left over
         axes.set_visible(False)
-    figure.supxlabel(
+    legend = (
         "IBMA minus rival in points (right of 0: IBMA is better), mean and 95 % interval; "
-        "full dot: p < .05 after Holm",
-        fontsize="x-small",
+        "full dot: p < .05 after Holm"
     )
+    figure.supxlabel(textwrap.fill(legend, 44 * wide), fontsize="x-small")
     _save(figure, stem)
 
 
