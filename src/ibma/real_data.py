@@ -47,6 +47,7 @@ RIVALS = {  # opponent -> its name in the picture that sums the claims up
     "ibma_plugin": "plug-in",
     BASELINE: BASELINE,
 }
+NOT_RUN = "not run: no record"
 BETTER, WORSE, EQUAL = "IBMA better", "IBMA worse", "no difference shown"
 ALPHA = 0.05
 FOLDS = (
@@ -151,11 +152,10 @@ def _overview(params: Params, here: Cells, known: Sequence[str]) -> ReportTable:
     lines = [
         (
             method,
-            *(columns[task][row] for task in known),
+            *(columns[task][row] or NOT_RUN for task in known),
             f"{ranks[method]:.2f}" if method in ranks else "",
         )
         for row, method in enumerate(methods)
-        if any(columns[task][row] for task in known)
     ]
     notes = ["The best and the second best of a column are marked over all its rows."]
     if ranks:
@@ -185,15 +185,15 @@ def _every_metric(params: Params, here: Cells, task: str) -> ReportTable:
     """`real_<task>`: method x metric."""
     records = results.of_task(here, task)
     metrics = [name for name in records[0].metrics if name != "mauc_defined"]
-    methods = [m for m in (*params.methods, *params.variants) if here.get((task, m))]
+    methods = [*params.methods, *params.variants]
     cells = [here[task, method] for method in methods]
     columns = [_marked(cells, metric, interval=True) for metric in metrics]
     lines = [
         (
             method,
             str(len(cells[row])),
-            *(column[row] or "undefined" for column in columns),
-            f"runs/{task}/{method}",
+            *(column[row] or ("undefined" if cells[row] else NOT_RUN) for column in columns),
+            f"runs/{task}/{method}" if cells[row] else "",
         )
         for row, method in enumerate(methods)
     ]
@@ -262,7 +262,10 @@ def _claims(here: Cells, known: Sequence[str], tests: Sequence[Mapping[str, Any]
     lines, notes = [], []
     for opponent, claim in CLAIMS.items():
         family = [test for test in tests if test["opponent"] == opponent]
-        lines += [_claim(here, claim, test) for test in family]
+        tested = {test["task"]: test for test in family}
+        for task in known:
+            empty = (claim, task, opponent, *("",) * 10, "not run: no pair of records")
+            lines.append(_claim(here, claim, tested[task]) if task in tested else empty)
         if family:
             notes.append(f"{claim} ({opponent}): {_counted(family)}.")
     notes += [
