@@ -91,7 +91,7 @@ def _latex(text: str) -> str:
 def _widths(table: ReportTable) -> list[str]:
     """Share of a LaTeX table's width per column: as its longest cell, up to LONG letters."""
     rows = [table.columns, *map(tables.cells_of, table.lines)]
-    letters = [min(LONG, max(map(len, column))) for column in zip(*rows, strict=True)]
+    letters = [min(LONG, 1 + max(map(len, column))) for column in zip(*rows, strict=True)]
     return [f"{count / sum(letters):.4f}" for count in letters]
 
 
@@ -221,6 +221,7 @@ def _html(
             verdicts=tables.VERDICTS,
             pictures=pictures,
             summary=_summary(params, root, here, built),
+            findings=[check for check in _checks(built) if check.verdict == audit.FAILS],
             provenance=_provenance(params, root, here),
             records=_behind(params, root, built, here),
         )
@@ -266,7 +267,6 @@ def _summary(params: Params, root: Path, here: Cells, built: Sequence[ReportTabl
         if isinstance(line, tables.Line) and line.published and line.verdict
     )
     shown = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
-    checks = [line for table in built for line in table.lines if isinstance(line, audit.Check)]
     return [
         f"Run: {len(params.methods)} methods and {len(params.variants)} forms of IBMA, "
         f"{params.seeds} seeds each, on {len(tasks)} tasks ({len(real)} of real data, the others "
@@ -276,8 +276,12 @@ def _summary(params: Params, root: Path, here: Cells, built: Sequence[ReportTabl
         f"Against the best baseline of each comparison, after Holm: better in {len(better)} of "
         f"{len(held)}, worse in {len(worse)}, no difference shown in the others.",
         f"Published numbers: {shown or 'none beside a number of ours'}.",
-        f"The paper's own numbers: {audit.summary(checks)}",
+        f"The paper's own numbers: {audit.summary(_checks(built))}",
     ]
+
+
+def _checks(built: Sequence[ReportTable]) -> list[audit.Check]:
+    return [line for table in built for line in table.lines if isinstance(line, audit.Check)]
 
 
 def _provenance(params: Params, root: Path, here: Cells) -> list[tuple[str, str]]:
