@@ -655,13 +655,15 @@ def _every_cell(
     }
     lines = []
     for (task, method), records in here.items():
-        if not records or records[0].source != "real" or task in paper_tasks:
+        of_this = of_task(here, task)
+        if not of_this or of_this[0].source != "real" or task in paper_tasks:
             continue
-        metric = selection(records)
+        metric = selection(of_this)
         found = values(records, metric, "percent")
         if not found:
-            why = f"not run: {metric} is undefined in every run"
-            lines.append(Line(method, f"{task}, {metric} (%)", "", "", "", "", "", why, ""))
+            why = f"{metric} is undefined in every run" if records else "no record"
+            empty = ("",) * 5
+            lines.append(Line(method, f"{task}, {metric} (%)", *empty, f"not run: {why}", ""))
             continue
         ours = stats.summary(found)
         lines.append(
