@@ -5,9 +5,13 @@ Shapes as in `ibma.bounds`: systems [n, G, K], centroids [G, K, D], phi [n, G, K
 
 from __future__ import annotations
 
+import os
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +21,7 @@ from torch.nn import functional as F
 
 from ibma import bounds
 from ibma.errors import IbmaError
-from ibma.store import Features, Rows
+from ibma.store import Features
 from ibma.tasks import Task
 
 
@@ -88,23 +92,24 @@ def input_vectors(kind: str, x: NDArray[np.generic], vocabulary: int = 0) -> NDA
         np.add.at(counts, (np.arange(len(x))[:, None], x.astype(np.int64)), 1.0)
         counts[:, 0] = 0.0  # padding
         return counts
-    scale = 255.0 if x.dtype == np.uint8 else 1.0
-    vectors = x.astype(np.float32) / scale
-    if kind == "frames":
-        vectors = vectors.mean(axis=1)
+    frames = kind == "frames"
+    vectors = x.mean(axis=1, dtype=np.float32) if frames else x.astype(np.float32)
+    if x.dtype == np.uint8:
+        vectors /= 255.0
     return np.ascontiguousarray(vectors.reshape(len(x), -1))
 
 
 class InputSpace:
     """Centroids C_y of one modality's inputs and distances to them, by FAISS.
 
-    One streaming pass over train gives the class means; distances come from an exact
-    `IndexFlatL2` (on the GPU when FAISS has one), so that phi(X) is the same softmax as elsewhere.
+    One streaming pass gives the class means; distances come from an exact `IndexFlatL2` (on the
+    GPU when FAISS has one), so that phi(X) is the same softmax as elsewhere.
     """
 
     def __init__(self, assignment: Assignment) -> None:
         self.assignment = assignment
         self.centroids: NDArray[np.float32] = np.zeros((0, 0, 0), dtype=np.float32)
+        self._index: Any = None  # a faiss.Index over the rows of `centroids`
 
     def _prepare(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         if self.assignment.normalise:
@@ -114,33 +119,32 @@ class InputSpace:
         return vectors
 
     def fit(self, chunks: Iterable[tuple[NDArray[np.float32], NDArray[np.float32]]]) -> None:
-        """chunks: pairs of vectors [m, D] and one-hot systems [m, G, K] of the training split."""
+        """chunks: pairs of vectors [m, D] and class systems [m, G, K], zero where not learnt."""
+        import faiss
+
         sums: NDArray[np.float64] | None = None
         counts: NDArray[np.float64] | None = None
         for vectors, systems in chunks:
-            g, k = systems.shape[1:]
-            flat = systems.reshape(len(systems), g * k)
-            part = flat.T @ vectors
-            sums = part.astype(np.float64) if sums is None else sums + part
-            counts = flat.sum(0, dtype=np.float64) + (0.0 if counts is None else counts)
-            shape = (g, k, vectors.shape[1])
+            shape = (*systems.shape[1:], vectors.shape[1])
+            flat = systems.reshape(len(systems), -1)
+            if sums is None or counts is None:
+                sums, counts = np.zeros((flat.shape[1], shape[2])), np.zeros(flat.shape[1])
+            sums += flat.T @ vectors
+            counts += flat.sum(0)
         assert sums is not None and counts is not None, "an empty training split has no centroids"
-        mean = (sums / np.maximum(counts, 1.0)[:, None]).astype(np.float32)
-        self.centroids = self._prepare(np.ascontiguousarray(mean)).reshape(shape)
+        mean = self._prepare((sums / np.maximum(counts, 1.0)[:, None]).astype(np.float32))
+        self.centroids = mean.reshape(shape)
+        self._index = faiss.IndexFlatL2(shape[2])
+        if hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0:
+            self._index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, self._index)
+        self._index.add(mean)
 
     def distances(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Squared distances [m, G, K] of vectors [m, D] to every centroid."""
-        import faiss
-
-        g, k, width = self.centroids.shape
-        index: faiss.Index = faiss.IndexFlatL2(width)
-        if hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0:
-            index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
-        index.add(self.centroids.reshape(g * k, width))
-        squared, order = index.search(self._prepare(vectors), g * k)
-        by_centroid = np.empty_like(squared)
+        squared, order = self._index.search(self._prepare(vectors), self._index.ntotal)
+        by_centroid: NDArray[np.float32] = np.empty_like(squared)
         np.put_along_axis(by_centroid, order, squared, axis=1)
-        return by_centroid.reshape(-1, g, k)
+        return by_centroid.reshape(-1, *self.centroids.shape[:2])
 
     def phi(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Soft assignments [m, G, K] of vectors [m, D]."""
@@ -148,14 +152,30 @@ class InputSpace:
         return torch.softmax(logits, dim=-1).numpy()
 
 
+CHUNK = 2**22  # floats converted at a time: 16 MB, which caches hold and malloc reuses
+
+
 def stream(
-    rows: Rows, name: str, vocabulary: int, chunk: int = 256
-) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Input vectors of one modality, `chunk` rows at a time, each with the place of its first."""
-    kind = rows.features.modalities[name].kind
-    for start in range(0, len(rows.index), chunk):
-        part = rows.features.arrays[name][rows.index[start : start + chunk]]
-        yield start, input_vectors(kind, part, vocabulary)
+    features: Features, name: str, vocabulary: int, at_least: int = 1
+) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """Input vectors of one modality in store order, some rows at a time, with their place.
+
+    Threads convert ahead of the caller, one chunk each, so that memory does not grow with n.
+    at_least: rows in a chunk, however wide they are.
+    """
+    kind, array = features.modalities[name].kind, features.arrays[name]
+    rows = max(CHUNK // input_vectors(kind, array[:1], vocabulary).shape[1], at_least)
+    cores = os.cpu_count() or 1
+    ahead: deque[tuple[slice, Future[NDArray[np.float32]]]] = deque()
+    with ThreadPoolExecutor(cores) as pool:
+        for start in range(0, len(array), rows):
+            place = slice(start, start + rows)
+            ahead.append((place, pool.submit(input_vectors, kind, array[place], vocabulary)))
+            if len(ahead) > cores:
+                place, vectors = ahead.popleft()
+                yield place, vectors.result()
+        for place, vectors in ahead:
+            yield place, vectors.result()
 
 
 def vocabulary_of(encoder: Mapping[str, object], kind: str) -> int:
@@ -166,7 +186,7 @@ def vocabulary_of(encoder: Mapping[str, object], kind: str) -> int:
 INPUT_WIDTH = 512  # wider inputs are projected to this; CHOICE: the paper's embedding size
 
 
-def project(rows: Rows, name: str, vocabulary: int, path: Path) -> None:
+def project(features: Features, name: str, vocabulary: int, path: Path) -> None:
     """Write the inputs of one modality as vectors of at most `INPUT_WIDTH`, [n, R] at `path`.
 
     CHOICE: a fixed Gaussian random projection where the input is wider (raw pixels, spectrograms);
@@ -175,7 +195,7 @@ def project(rows: Rows, name: str, vocabulary: int, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     mixing: NDArray[np.float32] | None = None
     out: NDArray[np.float32] | None = None
-    for start, vectors in stream(rows, name, vocabulary):
+    for place, vectors in stream(features, name, vocabulary, at_least=128):
         width = vectors.shape[1]
         if width > INPUT_WIDTH:
             if mixing is None:
@@ -185,20 +205,20 @@ def project(rows: Rows, name: str, vocabulary: int, path: Path) -> None:
                 mixing = normal / np.sqrt(INPUT_WIDTH, dtype=np.float32)
             vectors = vectors @ mixing
         if out is None:
-            shape = (len(rows), vectors.shape[1])
+            shape = (len(features.ids), vectors.shape[1])
             out = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
-        out[start : start + len(vectors)] = vectors
+        out[place] = vectors
 
 
 @dataclass(frozen=True)
 class InputVectors:
     """X_j of every row of the store as standardised vectors of modest width.
 
-    array: memory map [n, R]. mean, scale: [R], over the training split of a run; a constant
-    dimension has scale 1.
+    array: [n, R], a memory map until `to` moves it. mean, scale: [R], over the training split of a
+    run; a constant dimension has scale 1.
     """
 
-    array: NDArray[np.float32]
+    array: Tensor
     mean: Tensor
     scale: Tensor
 
@@ -214,23 +234,27 @@ class InputVectors:
         mean = total / len(train)
         scale = np.sqrt(np.maximum(squares / len(train) - np.square(mean), 0.0))
         scale[scale < 1e-6] = 1.0
-        return cls(array, torch.from_numpy(mean).float(), torch.from_numpy(scale).float())
+        statistics = (torch.from_numpy(mean).float(), torch.from_numpy(scale).float())
+        return cls(torch.from_numpy(array), *statistics)
 
     @property
     def width(self) -> int:
         """R."""
         return int(self.array.shape[1])
 
+    def to(self, device: torch.device) -> InputVectors:
+        """On a device, where `__getitem__` reads them."""
+        return InputVectors(self.array.to(device), self.mean.to(device), self.scale.to(device))
+
     def __getitem__(self, index: Tensor) -> Tensor:
-        """Rows `index` (store rows, [B]) as [B, R]; both on the CPU."""
-        rows = torch.from_numpy(np.ascontiguousarray(self.array[index.numpy()]))
-        return (rows - self.mean) / self.scale
+        """Rows `index` (store rows, [B]) as [B, R]."""
+        return (self.array[index] - self.mean) / self.scale
 
 
 def pseudo_classes(
     vectors: Mapping[str, InputVectors], train: NDArray[np.int64], classes: int
 ) -> Tensor:
-    """Class of every row by FAISS k-means on the training inputs, int64 [n].
+    """One-hot class of every row by FAISS k-means on the training inputs, float [n, K].
 
     One-class data has a single label, on which phi is 1 and IBB vanishes; clusters of all
     modalities' input vectors side by side stand in for classes (CHOICE, design section 4.6).
@@ -245,7 +269,7 @@ def pseudo_classes(
     )
     means.train(joint[train])
     _, nearest = means.index.search(joint, 1)
-    return torch.from_numpy(nearest[:, 0])
+    return F.one_hot(torch.from_numpy(nearest[:, 0])).float()
 
 
 @dataclass(frozen=True)
@@ -253,8 +277,8 @@ class InputAssignments:
     """What the centroid stage leaves for one test fold (or the fixed split).
 
     phi: modality -> phi(X) of every row of the store [n, G, K]. u: modality -> mean of U over
-    train, in nats. prior: p_y [G, K]. vectors: modality -> X of every row. pseudo: pseudo-class of
-    every row [n], for one-class data only.
+    train, in nats. prior: p_y [G, K]. vectors: modality -> X of every row. pseudo: one-hot
+    pseudo-class of every row [n, K], for one-class data only.
     """
 
     phi: dict[str, Tensor]
@@ -267,39 +291,57 @@ class InputAssignments:
     def compute(
         cls,
         features: Features,
-        run: int,
         task: Task,
         encoders: Mapping[str, Mapping[str, object]],
         assignment: Assignment,
         classes: int,
         folder: Path,
-    ) -> InputAssignments:
-        """Centroids from the training rows of `run`, then phi(X) of every row.
+    ) -> list[InputAssignments]:
+        """For every test fold: centroids from its training rows, then phi(X) of every row.
 
-        classes: number of pseudo-classes of one-class data. folder: where `project` wrote.
+        All folds share two passes over each modality: their class systems lie side by side,
+        [n, folds * G, K], a fold's held-out rows being zero. classes: number of pseudo-classes of
+        one-class data. folder: where `project` wrote.
         """
-        train, everything = features.training(run), features.everything()
-        vectors = {
-            name: InputVectors.over(vectors_file(folder, name), train.index)
-            for name in features.modalities
-        }
-        one_class = task.kind == "one_class"
-        pseudo = pseudo_classes(vectors, train.index, classes) if one_class else None
-        systems = class_systems(task, train.labels(), pseudo, torch.from_numpy(train.index))
-        prior = bounds.priors(systems)
-        phi, u = {}, {}
+        everything = torch.arange(len(features.ids))
+        labels = features.everything().labels()
+        trains, systems, results = [], [], []
+        for run in range(max(features.meta["folds"], 1)):
+            train = features.training(run).index
+            vectors = {
+                name: InputVectors.over(vectors_file(folder, name), train)
+                for name in features.modalities
+            }
+            one_class = task.kind == "one_class"
+            pseudo = pseudo_classes(vectors, train, classes) if one_class else None
+            of_all = class_systems(task, labels, pseudo, everything)
+            learnt_from = np.isin(everything.numpy(), train)[:, None, None]
+            trains.append(train)
+            systems.append(of_all.numpy() * learnt_from)
+            results.append(cls({}, {}, bounds.priors(of_all[train]), vectors, pseudo))
+        side_by_side = np.concatenate(systems, axis=1)
         for name, modality in features.modalities.items():
             vocabulary = vocabulary_of(encoders[name], modality.kind)
             space = InputSpace(assignment)
-            one_hot = systems.numpy()
-            space.fit(
-                (rows, one_hot[start : start + len(rows)])
-                for start, rows in stream(train, name, vocabulary)
+            chunks = stream(features, name, vocabulary)
+            space.fit((rows, side_by_side[place]) for place, rows in chunks)
+            phi = np.concatenate(
+                [space.phi(rows) for _, rows in stream(features, name, vocabulary)]
             )
-            chunks = [space.phi(rows) for _, rows in stream(everything, name, vocabulary)]
-            phi[name] = torch.from_numpy(np.concatenate(chunks))
-            u[name] = float(bounds.u_term(phi[name][train.index], prior).mean())
-        return cls(phi, u, prior, vectors, pseudo)
+            parts = np.split(phi, len(results), axis=1)
+            for one, train, part in zip(results, trains, parts, strict=True):
+                one.phi[name] = torch.from_numpy(part)
+                one.u[name] = float(bounds.u_term(one.phi[name][train], one.prior).mean())
+        return results
+
+    def to(self, device: torch.device) -> InputAssignments:
+        """What training reads in every step, on its device."""
+        return replace(
+            self,
+            phi={name: value.to(device) for name, value in self.phi.items()},
+            vectors={name: value.to(device) for name, value in self.vectors.items()},
+            pseudo=None if self.pseudo is None else self.pseudo.to(device),
+        )
 
     def write(self, path: Path) -> None:
         """Write one `.npz`."""
@@ -324,7 +366,9 @@ class InputAssignments:
                 if name:
                     parts[kind][name] = torch.from_numpy(file[key])
             vectors = {
-                name: InputVectors(vectors_file(path.parent, name), mean, parts["scale"][name])
+                name: InputVectors(
+                    torch.from_numpy(vectors_file(path.parent, name)), mean, parts["scale"][name]
+                )
                 for name, mean in parts["mean"].items()
             }
             u = {name: float(value) for name, value in parts["u"].items()}
@@ -335,13 +379,10 @@ class InputAssignments:
 def class_systems(task: Task, y: Tensor, pseudo: Tensor | None, index: Tensor) -> Tensor:
     """One-hot class systems [B, G, K] of some rows: their labels, or their pseudo-classes.
 
-    y: labels of the rows. pseudo: pseudo-class of every row of the store, None where labels serve.
-    index: the rows, [B], on the CPU.
+    y: labels of the rows. pseudo: of every row of the store, None where labels serve. index: the
+    rows, [B].
     """
-    if pseudo is None:
-        return task.systems(y)
-    one_hot = F.one_hot(pseudo[index], int(pseudo.max()) + 1)
-    return one_hot.unsqueeze(1).float().to(y.device)
+    return task.systems(y) if pseudo is None else pseudo[index].unsqueeze(1)
 
 
 def vectors_path(folder: Path, name: str) -> Path:
@@ -351,7 +392,8 @@ def vectors_path(folder: Path, name: str) -> Path:
 
 def vectors_file(folder: Path, name: str) -> NDArray[np.float32]:
     """The memory map that `project` wrote."""
-    array: NDArray[np.float32] = np.load(vectors_path(folder, name), mmap_mode="r")
+    # copy-on-write, which torch takes without a copy; nothing ever writes
+    array: NDArray[np.float32] = np.load(vectors_path(folder, name), mmap_mode="c")
     return array
 
 
@@ -374,9 +416,7 @@ def write_all(
     """
     for name, modality in features.modalities.items():
         vocabulary = vocabulary_of(encoders[name], modality.kind)
-        project(features.everything(), name, vocabulary, vectors_path(folder, name))
-    for run in range(max(features.meta["folds"], 1)):
-        inputs = InputAssignments.compute(
-            features, run, task, encoders, assignment, classes, folder
-        )
+        project(features, name, vocabulary, vectors_path(folder, name))
+    every_fold = InputAssignments.compute(features, task, encoders, assignment, classes, folder)
+    for run, inputs in enumerate(every_fold):
         inputs.write(folder / file_name(features.fold(run)))

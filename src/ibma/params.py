@@ -22,7 +22,8 @@ class Training:
 
     epochs; batch_size; width: embedding size D; heads: of the fusion block; beta and normalise: of
     the soft assignments (`centroids.Assignment`); pseudo_classes: clusters that stand in for the
-    classes of one-class data.
+    classes of one-class data. refresh: what centroids and Q of an epoch are made of, "epoch" or
+    "pass" (`methods/ibma.py`). compile: run networks through torch.compile.
     """
 
     epochs: int
@@ -32,6 +33,8 @@ class Training:
     beta: float
     normalise: bool
     pseudo_classes: int
+    refresh: str
+    compile: bool
 
 
 @dataclass(frozen=True)
@@ -58,15 +61,22 @@ class Timing:
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """Runs of one variant at fixed etas on one task (Table 8); all else as the tune stage chose."""
+    """Runs of some variants at fixed etas on one task; all else as the tune stage chose.
+
+    The first variant's are Table 8.
+    """
 
     task: str
-    variant: str
+    variants: list[str]
     etas: list[float]
 
-    def name(self, eta: float) -> str:
-        """What these runs are called in the records."""
-        return f"{self.variant}_eta_{eta:g}"
+    def name(self, variant: str, eta: float) -> str:
+        """What a variant's runs at an eta are called in the records."""
+        return f"{variant}_eta_{eta:g}"
+
+    def names(self) -> dict[str, tuple[str, float]]:
+        """Name -> variant and eta of all these runs."""
+        return {self.name(v, eta): (v, eta) for v in self.variants for eta in self.etas}
 
 
 @dataclass(frozen=True)
@@ -99,6 +109,7 @@ class Params:
     device: str
     threads: int | None
     workers: int | None
+    processes: int
     datasets: dict[str, dict[str, Any]]
     tasks: dict[str, dict[str, Any]]
     methods: dict[str, dict[str, Any]]
@@ -180,6 +191,11 @@ def _check(params: Params, path: Path) -> None:
         raise IbmaError(f"{path}: device: expected auto, cpu or cuda, found {params.device!r}")
     if not isinstance(params.seeds, int) or params.seeds < 1:
         raise IbmaError(f"{path}: seeds: expected a number of runs >= 1, found {params.seeds!r}")
+    if not isinstance(params.processes, int) or params.processes < 1:
+        raise IbmaError(f"{path}: processes: expected a number >= 1, found {params.processes!r}")
+    if params.training.refresh not in ("epoch", "pass"):
+        refresh = params.training.refresh
+        raise IbmaError(f"{path}: training.refresh: expected epoch or pass, found {refresh!r}")
     _check_stages(params, path)
     if not isinstance(params.timing.rounds, int) or params.timing.rounds < 2:
         raise IbmaError(f"{path}: timing.rounds: expected a number >= 2")
@@ -197,9 +213,8 @@ def _check_stages(params: Params, path: Path) -> None:
     for where, tasks in named.items():
         for unknown in set(tasks) - set(params.tasks):
             raise IbmaError(f"{path}: {where}: '{unknown}' is not under tasks")
-    if params.sensitivity.variant not in params.variants:
-        unknown = params.sensitivity.variant
-        raise IbmaError(f"{path}: sensitivity.variant: '{unknown}' is not under variants")
+    for unknown in set(params.sensitivity.variants) - set(params.variants):
+        raise IbmaError(f"{path}: sensitivity.variants: '{unknown}' is not under variants")
     for where, listed in (("probe", params.probe.methods), ("gradcam", params.gradcam.methods)):
         for unknown in set(listed) - {*params.methods, *params.variants}:
             raise IbmaError(f"{path}: {where}.methods: '{unknown}' is no method or variant")
