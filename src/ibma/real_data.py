@@ -15,9 +15,8 @@ from ibma.params import Params
 from ibma.record import Record
 from ibma.results import Cells
 from ibma.significance import ABLATION, BASELINE, BEYOND, BOUND, CONTROL, OURS
-from ibma.tables import ReportTable
+from ibma.tables import MARKS, ReportTable
 
-MARKS = (" (best)", " (second)")
 LABELS = {
     "accuracy": "Accuracy",
     "acc2": "Acc-2, zero left out",

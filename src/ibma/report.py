@@ -9,7 +9,8 @@ import json
 import math
 import subprocess
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from ibma.params import Params
 from ibma.results import Cells
 from ibma.tables import ReportTable
 
+LONG = 28  # letters of a table's cell that LaTeX should not break
 PACKAGES = ("torch", "transformers", "faiss-gpu", "dvc", "mlflow", "scikit-learn", "scipy")
 
 
@@ -61,6 +63,7 @@ def write_numbers(params: Params, root: Path, out: Path) -> list[ReportTable]:
 
 def _environment() -> Any:
     from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+    from markupsafe import Markup, escape
 
     environment = Environment(
         loader=PackageLoader("ibma"),
@@ -72,14 +75,36 @@ def _environment() -> Any:
     )
     environment.filters["latex"] = _latex
     environment.filters["cells"] = tables.cells_of
+    environment.filters["in_md"] = partial(_marked, str, "**{}**", "<u>{}</u>")
+    environment.filters["in_tex"] = partial(_marked, _latex, r"\textbf{{{}}}", r"\underline{{{}}}")
+    # bold alone is silent in a screen reader
+    best, second = (f'{{}}<span class="spoken">{mark}</span>' for mark in tables.MARKS)
+    html = Markup(f"<b>{best}</b>"), Markup(f"<u>{second}</u>")
+    environment.filters["in_html"] = partial(_marked, escape, *html)
     return environment
 
 
+def _marked(escape: Callable[[str], str], best: str, second: str, cell: str) -> str:
+    """A cell in one format, with its mark as the paper prints it instead of the word."""
+    for mark, pattern in zip(tables.MARKS, (best, second), strict=True):
+        if cell.endswith(mark):
+            return pattern.format(escape(cell.removesuffix(mark)))
+    return escape(cell)
+
+
 def _latex(text: str) -> str:
-    """Escape what LaTeX reads as markup."""
+    """Escape what LaTeX reads as markup; paths may break after `/` and `_`."""
     marks = {"\\": r"\textbackslash{}", "±": r"$\pm$", "<": r"$<$", ">": r"$>$", "~": r"\~{}"}
-    plain = {mark: "\\" + mark for mark in "&%$#_{}"}
+    marks |= {"^": r"\^{}", "|": r"\textbar{}", "/": r"/\allowbreak{}", "_": r"\_\allowbreak{}"}
+    plain = {mark: "\\" + mark for mark in "&%$#{}"}
     return "".join((marks | plain).get(letter, letter) for letter in text)
+
+
+def _widths(table: ReportTable) -> list[str]:
+    """Share of a LaTeX table's width per column: as its longest cell, up to LONG letters."""
+    rows = [table.columns, *map(tables.cells_of, table.lines)]
+    letters = [min(LONG, 1 + max(map(len, column))) for column in zip(*rows, strict=True)]
+    return [f"{count / sum(letters):.4f}" for count in letters]
 
 
 def _write_tables(built: Sequence[ReportTable], folder: Path) -> None:
@@ -87,7 +112,7 @@ def _write_tables(built: Sequence[ReportTable], folder: Path) -> None:
     environment = _environment()
     for table in built:
         stem = folder / table.name
-        context = {"table": table, "columns": table.columns, "verdicts": tables.VERDICTS}
+        context = {"table": table, "verdicts": tables.VERDICTS, "widths": _widths(table)}
         for suffix in ("md", "tex"):
             text = environment.get_template(f"table.{suffix}.jinja").render(context)
             stem.with_suffix(f".{suffix}").write_text(text, encoding="utf-8")
@@ -216,7 +241,6 @@ def _html(
     pictures: Sequence[tuple[str, str]],
     here: Cells,
 ) -> str:
-    runs = read_json(root / "data/track.json", {})
     return str(
         _environment()
         .get_template("index.html.jinja")
@@ -226,19 +250,36 @@ def _html(
             verdicts=tables.VERDICTS,
             pictures=pictures,
             summary=_summary(params, root, here, built),
+            findings=[check for check in _checks(built) if check.verdict == audit.FAILS],
             provenance=_provenance(params, root, here),
-            records=[(path, runs.get(path, "not tracked")) for path in _paths(here)],
+            records=_behind(params, root, built, here),
         )
     )
 
 
-def _paths(here: Cells) -> list[str]:
-    """Every record behind the page, whether MLflow knows it or not."""
-    return [
-        f"runs/{task}/{method}/seed_{one.seed}.json"
-        for (task, method), records in here.items()
-        for one in records
-    ]
+def _behind(
+    params: Params, root: Path, built: Sequence[ReportTable], here: Cells
+) -> dict[str, list[tuple[str, str]]]:
+    """What a cell of a table names as its records -> (file, MLflow run) of each.
+
+    Every record of the profile is there, whether a table shows it and MLflow knows it or not.
+    """
+    runs = read_json(root / "data/track.json", {})
+    at = params.sensitivity
+    etas = {
+        (at.task, at.name(variant, eta)): found
+        for variant in at.variants
+        for eta, found in results.at_etas(params, root, variant).items()
+    }
+    behind = {}
+    for (task, method), records in {**here, **etas}.items():
+        folder = f"runs/{task}/{method}"
+        files = [f"{folder}/seed_{one.seed}.json" for one in records]
+        behind[folder] = [(file, runs.get(file, "not tracked")) for file in files]
+    lines = [line for table in built for line in table.lines if isinstance(line, tables.Line)]
+    for file in dict.fromkeys(line.records for line in lines):
+        behind.setdefault(file, [(file, "not a run: a stage made it of the trained networks")])
+    return {name: files for name, files in behind.items() if name and files}
 
 
 def _summary(params: Params, root: Path, here: Cells, built: Sequence[ReportTable]) -> list[str]:
@@ -259,7 +300,6 @@ def _summary(params: Params, root: Path, here: Cells, built: Sequence[ReportTabl
         if isinstance(line, tables.Line) and line.published and line.verdict
     )
     shown = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
-    checks = [line for table in built for line in table.lines if isinstance(line, audit.Check)]
     return [
         f"Run: {len(params.methods)} methods and {len(params.variants)} forms of IBMA, "
         f"{params.seeds} seeds each, on {len(tasks)} tasks ({_sources(len(real), len(tasks))}).",
@@ -268,7 +308,7 @@ def _summary(params: Params, root: Path, here: Cells, built: Sequence[ReportTabl
         f"Against the best baseline of each comparison, after Holm: better in {len(better)} of "
         f"{len(held)}, worse in {len(worse)}, no difference shown in the others.",
         f"Published numbers: {shown}." if shown else _rivals(tests),
-        f"The paper's own numbers: {audit.summary(checks)}",
+        f"The paper's own numbers: {audit.summary(_checks(built))}",
     ]
 
 
@@ -289,6 +329,10 @@ def _rivals(tests: Sequence[Mapping[str, Any]]) -> str:
         "No task of the paper is in this profile, so no published number stands beside ours. Tasks "
         f"where IBMA is better, after Holm: than {', '.join(counts) or 'none tested'}."
     )
+
+
+def _checks(built: Sequence[ReportTable]) -> list[audit.Check]:
+    return [line for table in built for line in table.lines if isinstance(line, audit.Check)]
 
 
 def _provenance(params: Params, root: Path, here: Cells) -> list[tuple[str, str]]:

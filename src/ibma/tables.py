@@ -27,6 +27,7 @@ TIMED = "minutes_per_epoch"  # the metric that stage `timing` measures, not the 
 PROBED = "mauc/"  # metrics that stage `probe` measures: mAUC of one encoder alone
 MIB, MIB_FORMS = "mib", ("mib_e", "mib_l", "mib_c")  # the paper prints the best of the three
 OTHER_READING = {"acc2": "acc2_has0", "f1": "f1_has0"}
+MARKS = BEST, SECOND = " (best)", " (second)"  # at the end of a number, as CSV has them
 OUR_READING = {"mmib": "MMIB", "dclf": "DCLF"}  # methods that only their abstract tells of
 ADDED = {  # rows of ours in the paper's tables: method -> label
     "ibma_plugin": "Plug-in IB in IBMA, against running marginals (ours)",
@@ -123,6 +124,19 @@ class ReportTable:
     def heading(self) -> str:
         """The title with its mark."""
         return f"{self.title} (TWIN)" if self.twin else self.title
+
+    @property
+    def legend(self) -> str:
+        """What its numbers are in, and what bold and underlined mean."""
+        if self.columns != COLUMNS:
+            return f"Unit: {self.unit}."
+        words = f"Unit: {self.unit}; sd: sample standard deviation over seeds."
+        if any(cell.endswith(MARKS) for line in self.lines for cell in cells_of(line)):
+            words += (
+                " Best (bold) and second best (underlined) of each measure among the paper's rows, "
+                "of the published numbers and of ours."
+            )
+        return words
 
 
 @dataclass(frozen=True)
@@ -255,7 +269,7 @@ def _meta(root: Path, task: str) -> dict[str, Any] | None:
 
 def _metrics(params: Params, found: Found, table: published.Table) -> ReportTable:
     """A table whose cells are metrics of (task, method); rows of other tasks are left out."""
-    lines = []
+    compared: list[tuple[published.Target, Line]] = []
     for row in table.rows:
         for column in table.columns:
             target = table.target(row.key, column.key)
@@ -264,12 +278,15 @@ def _metrics(params: Params, found: Found, table: published.Table) -> ReportTabl
             target = _of_best_form(target, found.forms)
             printed = row.cells[column.key]
             if target.metric == TIMED:
-                lines.append(_time_line(found.timed, row.label, column, target, printed))
-                continue
-            lines.append(_metric_line(found, row.label, column, target, printed))
+                line = _time_line(found.timed, row.label, column, target, printed)
+            else:
+                line = _metric_line(found, row.label, column, target, printed)
+            compared.append((target, line))
             if target.metric in OTHER_READING:
                 column, target = _other_reading(column, target)
-                lines.append(_metric_line(found, row.label, column, target, printed))
+                line = _metric_line(found, row.label, column, target, printed)
+                compared.append((target, line))
+    lines = list(_marked(compared))
     controls = {CONTROL: "CE3: IBMA's network without a bound (control)"}
     if table.number == 6:
         controls |= ADDED
@@ -292,6 +309,31 @@ def _metrics(params: Params, found: Found, table: published.Table) -> ReportTabl
         tuple(lines),
         tuple(notes),
     )
+
+
+def _marked(compared: Sequence[tuple[published.Target, Line]]) -> Iterator[Line]:
+    """Mark our best and second best number of every measure, as the paper marks its own.
+
+    Compared are our numbers in the rows of the paper, as they are printed: equal ones share their
+    mark. A measure with fewer than two different numbers has no mark. Rows of ours (controls) are
+    not among `compared`: the paper does not have them, so they neither get nor take a mark.
+    """
+    numbers: dict[tuple[str | None, str | None], set[float]] = {}
+    for target, line in compared:
+        if line.ours:
+            numbers.setdefault((target.task, target.metric), set()).add(_leading(line.ours))
+    for target, line in compared:
+        lower = str(target.metric).startswith(audit.LOWER_IS_BETTER)
+        ranked = sorted(numbers.get((target.task, target.metric), ()), reverse=not lower)
+        mark = ""
+        if line.ours and len(ranked) > 1:
+            mark = dict(zip(ranked, MARKS, strict=False)).get(_leading(line.ours), "")
+        yield replace(line, ours=line.ours + mark)
+
+
+def _leading(ours: str) -> float:
+    """The mean or median that a printed number of ours begins with."""
+    return float(ours.split()[0])
 
 
 def _other_reading(
@@ -346,7 +388,7 @@ def _time_line(
         row,
         measure,
         shown,
-        f"median {median:.5f} (quartiles {low:.5f} to {high:.5f})",
+        f"{median:.5f} ({low:.5f} to {high:.5f})",
         str(timed["rounds"]),
         "",
         "",
@@ -397,9 +439,9 @@ def _method_notes(params: Params, table: published.Table, found: Found) -> Itera
     timed = found.timed
     if timed and any(target.metric == TIMED for target in targets):
         yield (
-            f"Times: median of {timed['rounds']} epochs after warm-up, all methods in turn in one "
-            f"process on {timed['device']} with {timed['threads']} thread(s); one epoch includes "
-            "the refresh of centroids and Q."
+            f"Times: median and quartiles of {timed['rounds']} epochs after warm-up, all methods "
+            f"in turn in one process on {timed['device']} with {timed['threads']} thread(s); one "
+            "epoch includes the refresh of centroids and Q."
         )
     if any(str(target.metric).startswith(PROBED) for target in targets):
         yield (
@@ -634,7 +676,7 @@ def _measure(task: str | None, label: str) -> str:
 
 def _printed(cell: published.Cell, unit: str) -> str:
     """With its mark: the paper prints the best bold and the second best underlined."""
-    mark = " (best)" if cell.best else " (second)" if cell.second else ""
+    mark = BEST if cell.best else SECOND if cell.second else ""
     return _number(cell, unit) + mark
 
 
