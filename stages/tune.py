@@ -1,4 +1,4 @@
-"""Stage `tune`: lr, weight decay, eta of every method on a task. `python stages/tune.py TASK`."""
+"""Stage `tune`: lr, weight decay, eta on a task. `python stages/tune.py TASK [METHOD]`: of all."""
 
 import sys
 
@@ -6,4 +6,5 @@ from ibma import cells, params
 from ibma.doors import door
 
 if __name__ == "__main__":
-    door(lambda: cells.tune_task(params.load(), sys.argv[1]))
+    tune = cells.tune_method if len(sys.argv) > 2 else cells.tune_task
+    door(lambda: tune(params.load(), *sys.argv[1:]))

@@ -25,7 +25,7 @@ LAYERS = (
     *("stats", "typeset", "published", "results", "significance", "audit", "tables"),
     *("real_data", "figures"),
     *("tracking", "report", "evidence", "verify", "retrain"),
-    *("docs", "grid", "cli"),
+    *("docs", "grid", "plan", "worker", "launch", "cli"),
 )
 SEPARATE = ("datasets", "twins", "methods")  # files of these packages do not know each other
 HEAVY = {"transformers", "mlflow", "matplotlib", "sklearn", "scipy", "pandas", "statsmodels", "av"}

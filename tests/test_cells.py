@@ -1,10 +1,12 @@
 """Stages on data that is not there: said, not failed, and the rest goes on."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from ibma import cells, params, report, results, tables
 from ibma.errors import IbmaError
@@ -73,3 +75,31 @@ def test_files_gone_since_the_manifest_was_written_are_asked_for(profile):
 def test_an_unknown_data_set_is_named(profile):
     with pytest.raises(IbmaError, match="no data set 'meld': expected one of chexpert, split"):
         cells.download(profile, "meld")
+
+
+def test_records_do_not_depend_on_how_many_processes_train(profile):
+    few = replace(
+        profile,
+        tasks={"split_digits": profile.tasks["split_digits"]},
+        training=replace(profile.training, epochs=2),
+    )
+    cells.download(few, "split_digits")
+    cells.extract(few, "split_digits")
+    cells.centroids(few, "split_digits")
+    cells.tune_method(replace(few, tuning=replace(few.tuning, epochs=1)), "split_digits", "concat")
+    found = {}
+    for workers in (1, 2):
+        shutil.rmtree("runs", ignore_errors=True)
+        cells.train_cell(replace(few, workers=workers), "split_digits", "concat")
+        records = [json.loads(path.read_text()) for path in sorted(Path("runs").rglob("*.json"))]
+        assert [one["seed"] for one in records] == [0, 1, 2]
+        found[workers] = [{**one, "volatile": None} for one in records]
+    assert found[1] == found[2]
+
+
+def test_on_cuda_one_process_trains_unless_params_say_more(profile, monkeypatch):
+    monkeypatch.setattr(cells, "_device", lambda params: torch.device("cuda"))
+    assert cells._processes(replace(profile, workers=None)) == 1
+    assert cells._processes(replace(profile, workers=3)) == 3
+    monkeypatch.setattr(cells, "_device", lambda params: torch.device("cpu"))
+    assert cells._processes(replace(profile, workers=None)) == params.cores()

@@ -2,10 +2,11 @@
 
 import errno
 import sys
+from pathlib import Path
 
 import pytest
 
-from ibma import cli, doors
+from ibma import cli, doors, launch, params
 from ibma.errors import IbmaError
 
 
@@ -57,7 +58,51 @@ def test_repro_uses_every_core_unless_told(monkeypatch):
     monkeypatch.setattr(cli.grid, "repro", lambda root, jobs: asked.append(jobs))
     assert ibma(monkeypatch, "repro") == 0
     assert ibma(monkeypatch, "repro", "--jobs", "3") == 0
-    assert asked == [cli._cores(), 3] and asked[0] >= 1
+    assert asked == [params.cores(), 3] and asked[0] >= 1
+
+
+def test_plan_reads_the_profile_that_is_named(here, monkeypatch):
+    seen = []
+    monkeypatch.setattr(cli.params, "load", lambda path: seen.append(path) or path)
+    monkeypatch.setattr(cli.plan, "text", lambda profile, root: f"the plan of {profile}")
+    assert ibma(monkeypatch, "plan") == 0
+    assert ibma(monkeypatch, "plan", "--profile", "open") == 0
+    assert seen == [cli.PARAMS, cli.PROFILES / "open.yaml"]
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """What `ibma launch` would do, in this repository."""
+    calls = []
+    monkeypatch.chdir(Path(__file__).parent.parent)
+    monkeypatch.setattr(launch, "cache", lambda root: "/cache")
+    monkeypatch.setattr(launch, "launch", lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr(launch, "forecast", lambda root, profile, names: f"for {names}")
+    return calls
+
+
+def test_launch_local_shares_the_cache(launched, monkeypatch):
+    assert ibma(monkeypatch, "launch", "--executor", "local", "-w", "3") == 0
+    ((root, crew, hours, retries, jobs),) = launched
+    assert list(crew.executor.workers) == ["0", "1", "2"] and retries == 2 and jobs >= 1
+    assert (crew.cache, crew.remote) == ("/cache", None)
+    assert crew.clones == Path.cwd() / "workers" and crew.source == str(Path.cwd())
+    assert hours("train@split_digits-concat") > 0
+
+
+def test_launch_hosts_through_a_remote(launched, monkeypatch, capsys):
+    assert ibma(monkeypatch, "launch", "--executor", "hosts") == 1
+    assert "name the machines" in capsys.readouterr().err
+    hosts = ("--host", "a", "--host", "b", "--remote", "store", "--source", "git@x:y.git")
+    assert ibma(monkeypatch, "launch", "--executor", "hosts", *hosts) == 0
+    crew = launched[0][1]
+    assert crew.executor.workers == ["a", "b"]
+    assert (crew.cache, crew.remote, crew.source) == (None, "store", "git@x:y.git")
+
+
+def test_a_dry_launch_launches_nothing(launched, monkeypatch, capsys):
+    assert ibma(monkeypatch, "launch", "--executor", "slurm", "-w", "2", "--dry-run") == 0
+    assert "for ['0', '1']" in capsys.readouterr().out and not launched
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,15 @@
 """The grid on a throw-away DVC project: batches, failures named, works without git."""
 
 import os
-from types import SimpleNamespace
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from ibma import cells, grid, params
 from ibma.errors import IbmaError
+
+ROOT = Path(__file__).parent.parent
 
 # No download stage here: without targets `dvc repro` would run everything in one process.
 DAG = """
@@ -87,10 +90,12 @@ def test_methods_share_processes_and_failures_are_named(tmp_path, monkeypatch, s
             raise IbmaError(f"{task}: no such thing")
         if (task, method) == ("c", "y"):
             raise ZeroDivisionError
+        assert profile.workers == 1, "every core is busy already"
         (tmp_path / f"{task}-{method}").write_text(str(os.getpid()))
 
     monkeypatch.setattr(cells, "train_cell" if stage == "train" else "tune_method", work)
-    profile = SimpleNamespace(methods={"x": {}, "y": {}}, variants={"z": {}})
+    twin = params.load(ROOT / "profiles/twin.yaml")
+    profile = replace(twin, methods={"x": {}, "y": {}}, variants={"z": {}})
     monkeypatch.setattr(params, "load", lambda path=None: profile)
     names = dict.fromkeys(f"{stage}@{task}{ending}".format(m) for task in "abcd" for m in "xyz")
     failed = grid.run_inside(tmp_path, list(names), 2)

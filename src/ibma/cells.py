@@ -1,41 +1,37 @@
-"""From params.yaml to cells: the one place that knows folders and which entry feeds what."""
+"""From params.yaml to cells: the one place that knows folders and which entry feeds what.
+
+Every stage starts a process that imports this module. What needs torch is imported inside the
+functions, so that downloads and features do not wait for it, nor a training for Grad-CAM.
+"""
 
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from ibma import (
-    checksums,
-    datasets,
-    fetch,
-    gradcam,
-    media,
-    methods,
-    parallel,
-    probe,
-    record,
-    store,
-    tasks,
-    timing,
-    train,
-    tune,
-    twins,
-)
+from ibma import checksums, datasets, fetch, media, record, twins
 from ibma import extract as extraction
-from ibma.centroids import Assignment, write_all
 from ibma.datasets import Sample
 from ibma.errors import IbmaError
 from ibma.jsonfile import write_json
-from ibma.params import Params
+from ibma.params import Params, cores
 from ibma.record import Record
-from ibma.train import Cell, Setting
+
+if TYPE_CHECKING:
+    import torch
+
+    from ibma.centroids import Assignment
+    from ibma.train import Cell
 
 RAW, MANIFESTS = Path("data/raw"), Path("data/manifests")
 FEATURES, CENTROIDS = Path("data/features"), Path("data/centroids")
@@ -47,6 +43,30 @@ TUNING, SCRATCH, RUNS, MODELS = (
 )
 TIMING, PROBE, GRADCAM = (Path(f"data/{name}.json") for name in ("timing", "probe", "gradcam"))
 VARIANT_FILE = "ibma"  # every entry of `variants` is a parameter set of methods/ibma.py
+
+
+def needs(params: Params, unit: str) -> list[Path]:
+    """Folders that a cell such as `train@crema_d-ce3` or `tune@crema_d` reads."""
+    stage, task, _, _ = parts(params, unit)
+    tuned = [] if stage == "tune" else [TUNING / task]
+    return [FEATURES / task, CENTROIDS / task, *tuned]
+
+
+def makes(params: Params, unit: str) -> list[Path]:
+    """Folders that a cell writes."""
+    stage, task, _, name = parts(params, unit)
+    return [TUNING / task] if stage == "tune" else [RUNS / task / name, MODELS / task / name]
+
+
+def parts(params: Params, unit: str) -> tuple[str, str, str, str]:
+    """Stage, task, method, and the name under which the records of a cell stand."""
+    stage, _, name = unit.partition("@")
+    if stage == "sensitivity":
+        at = params.sensitivity
+        variant, _, eta = name.partition("-")
+        return stage, at.task, variant, at.name(variant, float(eta))
+    task, _, method = name.partition("-")
+    return stage, task, method, method
 
 
 def download(params: Params, name: str) -> None:
@@ -101,6 +121,9 @@ def centroids(params: Params, task: str) -> None:
     """Stage `centroids`: phi(X), U and X as vectors, per test fold (or the fixed split)."""
     if _not_run(task, CENTROIDS / task):
         return
+    from ibma import store, tasks
+    from ibma.centroids import write_all
+
     entry = params.task(task)
     features = store.Features(FEATURES / task)
     write_all(
@@ -115,11 +138,16 @@ def centroids(params: Params, task: str) -> None:
 
 def assignment(params: Params) -> Assignment:
     """How phi is computed in this profile."""
+    from ibma.centroids import Assignment
+
     return Assignment(params.training.beta, params.training.normalise)
 
 
 def cell(params: Params, task: str, method: str) -> Cell:
     """One task x method. Raises IbmaError for unknown names."""
+    from ibma import methods, store
+    from ibma.train import Cell
+
     hparams = params.cell(method)
     file = VARIANT_FILE if method in params.variants else method
     if file not in methods.names():
@@ -153,7 +181,9 @@ def tune_task(params: Params, task: str) -> None:
 def tune_method(params: Params, task: str, method: str) -> None:
     """One method's choice for one task; kept when it is already made."""
     if _not_run(task):
-        return write_json(TUNING / task / f"{method}.json", {})  # stage `train` asks for one
+        return write_json(choices(task, method), {})  # stage `train` asks for one
+    from ibma import tune
+
     tune.tune(
         cell(params, task, method),
         params.tuning,
@@ -181,6 +211,8 @@ def _together(params: Params, stage: str, *names: str) -> bool:
 
     Raises IbmaError when they failed; what went wrong stands above.
     """
+    from ibma import parallel
+
     if params.processes == 1 or parallel.launched():
         parallel.begin()
         return False
@@ -194,17 +226,77 @@ def _together(params: Params, stage: str, *names: str) -> bool:
 
 def _train(params: Params, task: str, method: str, name: str, eta: float | None) -> None:
     """Train a method's unfinished seeds under a name; eta None: the tune stage's choice."""
-    folder = Path(task) / name
-    if _not_run(task, RUNS / folder, MODELS / folder):
+    if _not_run(task, RUNS / task / name, MODELS / task / name):
         return
+    train_runs = partial(_train_runs, params, task, method, name, eta)
+    runs = _unfinished(params, task, method, name, eta)
+    processes = min(_processes(params), len(runs))
+    if processes < 2:
+        return train_runs(runs)
+    # not forked from here: threads of torch do not survive a fork
+    context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
+    context.set_forkserver_preload(["ibma.train", "ibma.tune"])
+    try:
+        with ProcessPoolExecutor(processes, context) as pool:
+            list(pool.map(train_runs, [[run] for run in runs]))
+    except BrokenProcessPool:
+        raise IbmaError(
+            f"{task} {name}: a training process was killed, by want of memory in most cases: set "
+            f"workers in params.yaml below {processes} and run again, finished seeds are kept"
+        ) from None
+
+
+def _unfinished(params: Params, task: str, method: str, name: str, eta: float | None) -> list[int]:
+    """The runs without weights or without a record under their present key."""
+    from ibma import tune
+
     here = replace(cell(params, task, method), method=name)
+    missing = []
     for run in range(params.seeds):
-        setting = tune.chosen(TUNING / task / f"{method}.json", here.features.fold(run), eta)
+        setting = tune.chosen(choices(task, method), here.features.fold(run), eta)
+        weights = MODELS / task / name / f"seed_{run}.pt"
+        kept = record.finished(RUNS / task / name, run, here.key(run, setting))
+        if not (kept and weights.exists()):
+            missing.append(run)
+    return missing
+
+
+def _train_runs(
+    params: Params, task: str, method: str, name: str, eta: float | None, runs: Iterable[int]
+) -> None:
+    """Train some runs one after the other, in whichever process this is."""
+    from ibma import train, tune
+
+    here = replace(cell(params, task, method), method=name)
+    folder = Path(task) / name
+    for run in runs:
+        setting = tune.chosen(choices(task, method), here.features.fold(run), eta)
         train.run_seed(here, run, setting, RUNS / folder, MODELS / folder, SCRATCH / folder)
+
+
+def choices(task: str, method: str) -> Path:
+    """Where the tune stage leaves its choice."""
+    return TUNING / task / f"{method}.json"
+
+
+def _processes(params: Params) -> int:
+    """How many seeds train side by side; on CUDA one, unless params.yaml says more.
+
+    One too where several processes train one network.
+    """
+    from ibma import parallel
+
+    if parallel.launched():
+        return 1
+    if params.workers is None and _device(params).type == "cuda":
+        return 1
+    return params.workers or cores()
 
 
 def probe_encoders(params: Params) -> None:
     """Stage `probe`: every run's encoders under a linear classifier."""
+    from ibma import probe
+
     task = params.probe.task
     if _not_run(task):
         return write_json(PROBE, [])
@@ -225,6 +317,8 @@ def _trained(
 
 def explain(params: Params) -> None:
     """Stage `gradcam`: maps, numbers and examples of every task's first run."""
+    from ibma import gradcam, probe, store
+
     found = {}
     for task, modality in params.gradcam.tasks.items():
         if _not_run(task):
@@ -261,6 +355,9 @@ def time_methods(params: Params) -> None:
     """Stage `timing`: every method and variant on one task, side by side."""
     if _not_run(params.timing.task):
         return write_json(TIMING, {})
+    from ibma import timing
+    from ibma.train import Setting
+
     lr, weight_decay = params.tuning.grid["lr"][0], params.tuning.grid["weight_decay"][0]
     eta = params.tuning.grid["eta"][0]
     methods_ = [*params.methods, *params.variants]
@@ -273,7 +370,12 @@ def time_methods(params: Params) -> None:
 
 
 def _device(params: Params) -> torch.device:
+    import torch
+
+    from ibma import train
+
     if params.threads is not None:
         torch.set_num_threads(params.threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    # as use_deterministic_algorithms(True, warn_only=True), which imports all of the compiler first
+    torch.set_deterministic_debug_mode("warn")
     return train.device(params.device)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
+import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ibma import docs, doors, evidence, grid, params, retrain, tracking, verify
+from ibma import doors, evidence, grid, params, plan, retrain, tracking, verify
 from ibma.errors import IbmaError
 
 app = typer.Typer(
@@ -32,16 +33,14 @@ def profile(
     force: Annotated[bool, typer.Option(help="overwrite edits made in params.yaml")] = False,
 ) -> None:
     """Write profiles/<name>.yaml over params.yaml."""
-    profiles = {path.stem: path.read_bytes() for path in sorted(PROFILES.glob("*.yaml"))}
-    if name not in profiles:
-        known = ", ".join(profiles) or "none here: run this in the repository"
-        raise IbmaError(f"profile '{name}' not found in {PROFILES}/ (known: {known})")
-    if PARAMS.exists() and not force and PARAMS.read_bytes() not in profiles.values():
+    chosen = _profiles(name).read_bytes()
+    shipped = [path.read_bytes() for path in PROFILES.glob("*.yaml")]
+    if PARAMS.exists() and not force and PARAMS.read_bytes() not in shipped:
         raise IbmaError(
             f"{PARAMS} has edits that are in no profile: save it under {PROFILES}/ first, "
             "or give --force to lose them"
         )
-    PARAMS.write_bytes(profiles[name])
+    PARAMS.write_bytes(chosen)
     typer.echo(f"{PARAMS} is now profile {name}: run `dvc repro` or `make repro`")
 
 
@@ -54,6 +53,8 @@ def track() -> None:
 @app.command(name="docs")
 def write_docs() -> None:
     """Write docs/methods.md from the docstrings and docs/datasets.md from the cards."""
+    from ibma import docs  # it imports every method
+
     for path in docs.write():
         typer.echo(path)
 
@@ -131,15 +132,90 @@ def _train_again(profile: str, wanted: str) -> None:
 @app.command()
 def repro(
     jobs: Annotated[
-        int, typer.Option("--jobs", "-j", help="processes side by side [default: every core]")
+        int, typer.Option("--jobs", "-j", help="processes side by side; 0: every core")
     ] = 0,
 ) -> None:
     """Bring the whole pipeline up to date, cells side by side."""
-    grid.repro(Path(), jobs or _cores())
+    grid.repro(Path(), jobs or params.cores())
 
 
-def _cores() -> int:
-    """Return the number of cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+@app.command(name="plan")
+def show_plan(
+    profile_: Annotated[
+        str | None, typer.Option("--profile", help="twin, open or paper; without it: params.yaml")
+    ] = None,
+) -> None:
+    """Print what a profile asks for: cells, hours, disk, and what this machine lacks."""
+    path = PARAMS if profile_ is None else _profiles(profile_)
+    typer.echo(plan.text(params.load(path), Path()))
+
+
+class Engine(StrEnum):
+    """Who starts the workers of `ibma launch`."""
+
+    local = "local"
+    slurm = "slurm"
+    hosts = "hosts"
+
+
+@app.command(name="launch")
+def launch_cells(
+    executor: Annotated[Engine, typer.Option(help="processes here, Slurm jobs, or hosts by ssh")],
+    workers: Annotated[int, typer.Option("--workers", "-w", help="how many (local, slurm)")] = 2,
+    host: Annotated[
+        list[str] | None, typer.Option(help="a machine that ssh reaches; once for each (hosts)")
+    ] = None,
+    python: Annotated[
+        str, typer.Option(help="interpreter with this package on the hosts")
+    ] = sys.executable,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(help="key=value for submitit, such as slurm_partition=gpu (local, slurm)"),
+    ] = None,
+    clones: Annotated[
+        Path, typer.Option(help="folder of the workers' clones, as the workers see it")
+    ] = Path("workers"),
+    source: Annotated[
+        str | None, typer.Option(help="repository that workers clone; without it: this folder")
+    ] = None,
+    remote: Annotated[
+        str | None,
+        typer.Option(help="DVC remote to move data through; without it: the cache here"),
+    ] = None,
+    retries: Annotated[int, typer.Option(help="how often a failed cell is tried again")] = 2,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="only print who would get what, and the hours")
+    ] = False,
+) -> None:
+    """Bring the pipeline up to date, trials and trainings on other machines."""
+    from ibma import launch
+
+    root, profile_ = Path(), params.load()
+    if executor is Engine.hosts and not host:
+        raise IbmaError("--executor hosts: name the machines, --host a --host b")
+    names = host if host and executor is Engine.hosts else [str(i) for i in range(workers)]
+    if dry_run:
+        return typer.echo(launch.forecast(root, profile_, names))
+    engine: launch.Executor
+    if executor is Engine.hosts:
+        engine = launch.Hosts(names, python)
+    else:
+        settings = launch.settings(executor, profile_, setting or [])
+        engine = launch.Submitit(executor, len(names), root / "logs" / "submitit", settings)
+    crew = launch.Crew(
+        engine,
+        clones.absolute(),
+        source or str(root.absolute()),
+        cache=None if remote else launch.cache(root),
+        remote=remote,
+    )
+    launch.launch(root, crew, plan.hours(profile_, root), retries, params.cores())
+
+
+def _profiles(name: str) -> Path:
+    """The file of a profile. Raises IbmaError naming those that there are."""
+    known = sorted(path.stem for path in PROFILES.glob("*.yaml"))
+    if name not in known:
+        listed = ", ".join(known) or "none here: run this in the repository"
+        raise IbmaError(f"profile '{name}' not found in {PROFILES}/ (known: {listed})")
+    return PROFILES / f"{name}.yaml"

@@ -38,14 +38,14 @@ def dataset(name: str, source: str, raw: Path) -> dict[str, Any]:
     raw.mkdir(parents=True, exist_ok=True)
     module = datasets.load(name)
     served = _write_twin(name, raw) if source == "twin" else _take_real(module, raw)
-    missing = _missing(name, module, raw) if source == "real" else None
-    if missing is None:
+    lacking = missing(name, module, raw) if source == "real" else None
+    if lacking is None:
         archives.unpack_all(raw, getattr(module, "ARCHIVES", ()))
         verify: Callable[[Path], None] | None = getattr(module, "verify", None)
         if source == "real" and verify is not None:
             verify(raw)
     files = _listed(raw, hash_all=source == "twin")
-    return {"source": source, "missing": missing, "served": served, "files": files}
+    return {"source": source, "missing": lacking, "served": served, "files": files}
 
 
 def _write_twin(name: str, raw: Path) -> list[dict[str, Any]]:
@@ -67,7 +67,7 @@ def _take_real(module: Dataset, raw: Path) -> list[dict[str, Any]]:
     return [{"served_by": "builtin"}] if builtin else _fetch_all(module, raw)
 
 
-def _missing(name: str, module: Dataset, raw: Path) -> str | None:
+def missing(name: str, module: Dataset, raw: Path) -> str | None:
     """What to do when none of the patterns of what users place by hand finds anything."""
     by_request = ("*",) if module.CARD.access == "request" else ()
     placed: tuple[str, ...] = getattr(module, "PLACED", by_request)

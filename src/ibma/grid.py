@@ -20,50 +20,70 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
 from ibma import params
 from ibma.errors import IbmaError
+from ibma.params import Params
 
 # Stages of one wave run side by side; a wave starts when the one before has ended.
 WAVES = ("extract", "centroids")
 # Waves whose work is done by processes that stay.
 INSIDE = (("tune",), ("train", "train_ibma", "sensitivity"))
 LOGS = Path("logs")
+Train = Callable[[Sequence[str]], None]  # cells -> nothing; raises IbmaError for failed ones
 
 DVC = (sys.executable, "-m", "dvc")
 _STARTED = re.compile(r"^(?:Running stage|Stage) '(?P<cell>[^']+)'")
 _FAILED = re.compile(r"failed to reproduce (?:stages: )?(?P<cells>'.*')")
 
 
-def repro(root: Path, jobs: int) -> None:
+def repro(root: Path, jobs: int, train: Train | None = None) -> None:
     """Bring the whole pipeline up to date with `jobs` processes.
 
-    A failed cell does not stop the others; finished cells are kept.
+    A failed cell does not stop the others; finished cells are kept. train: who does the waves of
+    trials and trainings, given their stale cells; this machine's processes if None.
 
     Raises:
         IbmaError: `jobs` < 1, no pipeline under `root`, or failed cells, which it names.
     """
     if jobs < 1:
         raise IbmaError(f"--jobs {jobs}: expected a number of processes >= 1")
+    train = train or partial(_train_here, root, jobs)
     without_git(root)
     cells = stages(root)
     # Downloads go first, one by one and in the open: they are bound by the network, not the cores.
     if downloads := of(cells, ("download",)):
-        _dvc(root, "repro", *downloads)
-    for wave in WAVES:
-        _stop_at(run_cells(root, of(cells, (wave,)), jobs))
-    for stages_ in ([name for name in wave if of(cells, (name,))] for wave in INSIDE):
-        if wanted := stale(root, of(cells, stages_)):
-            failed = run_inside(root, wanted, jobs)
-            # DVC writes its lock file once a target: a whole matrix costs as much as one cell
-            done = [cell for cell in wanted if cell not in failed] if failed else stages_
-            if done:
-                _dvc(root, "commit", "--force", *done)
-            _stop_at(failed)
-    _dvc(root, "repro")
+        dvc(root, "repro", *downloads)
+    for stage in WAVES:
+        _stop_at(run_cells(root, of(cells, (stage,)), jobs))
+    for wave in INSIDE:
+        if wanted := stale(root, of(cells, wave)):
+            train(wanted)
+    dvc(root, "repro")
+
+
+def _train_here(root: Path, jobs: int, wanted: Sequence[str]) -> None:
+    failed = run_inside(root, wanted, jobs)
+    # DVC writes its lock file once a target: a whole matrix costs as much as one cell
+    done = [cell for cell in wanted if cell not in failed] if failed else _names(wanted)
+    if done:
+        commit(root, done)
+    _stop_at(failed)
+
+
+def _names(cells: Iterable[str]) -> list[str]:
+    """The stages that some cells belong to."""
+    return list(dict.fromkeys(cell.partition("@")[0] for cell in cells))
+
+
+def commit(root: Path, cells: Sequence[str]) -> None:
+    """Let DVC record what was made outside of it."""
+    dvc(root, "commit", "--force", *cells)
 
 
 def _stop_at(failed: Sequence[str]) -> None:
@@ -77,18 +97,18 @@ def _stop_at(failed: Sequence[str]) -> None:
 def without_git(root: Path) -> None:
     """Tell DVC to work without git where the sources came as an archive."""
     if not (root / ".git").exists():
-        _dvc(root, "config", "--local", "core.no_scm", "true")
+        dvc(root, "config", "--local", "core.no_scm", "true")
 
 
 def stages(root: Path) -> list[str]:
     """Return the names of all stages in DAG file order, such as `train@crema_d-ce3`."""
-    return _asked(root, "stage", "list", "--name-only").split()
+    return asked(root, "stage", "list", "--name-only").split()
 
 
-def _asked(root: Path, *arguments: str) -> str:
+def asked(root: Path, *arguments: str) -> str:
     """What DVC answers. Raises IbmaError with its complaint."""
     done = subprocess.run(
-        [*DVC, *arguments], cwd=root, env=_environment(), capture_output=True, text=True
+        [*DVC, *arguments], cwd=root, env=environment(root), capture_output=True, text=True
     )
     if done.returncode:
         raise IbmaError(f"dvc.yaml: {' '.join(done.stderr.split())}")
@@ -110,7 +130,7 @@ def stale(root: Path, cells: Sequence[str]) -> list[str]:
     if not cells:
         return []
     # of all stages: DVC walks its files anew for every target that it is given
-    changed = json.loads(_asked(root, "status", "--json"))
+    changed = json.loads(asked(root, "status", "--json"))
     return [cell for cell in cells if cell in changed]
 
 
@@ -122,19 +142,19 @@ def run_inside(root: Path, cells: Sequence[str], jobs: int) -> list[str]:
     stage = cells[0].partition("@")[0]
     _clear_logs(root, stage)
     log = root.resolve() / LOGS / stage
+    profile = params.load(root / "params.yaml")
     with ProcessPoolExecutor(jobs, initializer=_begin, initargs=(root.resolve(), log)) as pool:
-        doing = {pool.submit(_do, *work): cell for cell in cells for work in _works(root, cell)}
+        doing = {pool.submit(_do, unit): cell for cell in cells for unit in units(profile, cell)}
         bar = tqdm(as_completed(doing), stage, len(doing), unit="cell")
         return sorted({doing[future] for future in bar if not future.result()})
 
 
-def _works(root: Path, cell: str) -> list[tuple[str, str]]:
-    """(stage, name) of a cell such as `train@crema_d-ce3`; of `tune@crema_d` one per method."""
+def units(profile: Params, cell: str) -> list[str]:
+    """Pieces of a cell that do not depend on each other: of `tune@crema_d` one per method."""
     stage, _, name = cell.partition("@")
     if stage != "tune":
-        return [(stage, name)]
-    profile = params.load(root / "params.yaml")
-    return [(stage, f"{name}-{method}") for method in (*profile.methods, *profile.variants)]
+        return [cell]
+    return [f"{cell}-{method}" for method in (*profile.methods, *profile.variants)]
 
 
 def _begin(root: Path, log: Path) -> None:
@@ -144,11 +164,11 @@ def _begin(root: Path, log: Path) -> None:
     os.dup2(file, sys.stderr.fileno())
 
 
-def _do(stage: str, name: str) -> bool:
+def _do(unit: str) -> bool:
     """Do one piece of work; whatever goes wrong is told in this process's log."""
-    print(f"== {stage} {name}", flush=True)
+    print(f"== {unit}", flush=True)
     try:
-        _call(stage, name)
+        _call(unit)
     except IbmaError as error:
         print(f"error: {error}", flush=True)
     except Exception:
@@ -158,11 +178,12 @@ def _do(stage: str, name: str) -> bool:
     return False
 
 
-def _call(stage: str, name: str) -> None:
+def _call(unit: str) -> None:
     """What the stage's door calls."""
     from ibma import cells
 
-    profile = params.load()
+    stage, _, name = unit.partition("@")
+    profile = replace(params.load(), workers=1)  # every core is busy with a cell of its own
     if stage == "sensitivity":
         variant, _, eta = name.partition("-")
         return cells.train_at(profile, variant, float(eta))
@@ -208,7 +229,7 @@ def _worker(root: Path, batch: list[str], log: Path, advance: Callable[[int], ob
         subprocess.Popen(
             command,
             cwd=root,
-            env=_environment(),
+            env=environment(root),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -229,13 +250,14 @@ def _worker(root: Path, batch: list[str], log: Path, advance: Callable[[int], ob
     return sorted(failed)
 
 
-def _dvc(root: Path, *arguments: str) -> None:
+def dvc(root: Path, *arguments: str) -> None:
     """Run DVC in the open. Raises IbmaError when it fails."""
-    if subprocess.run([*DVC, *arguments], cwd=root, env=_environment()).returncode:
+    if subprocess.run([*DVC, *arguments], cwd=root, env=environment(root)).returncode:
         raise IbmaError(f"`dvc {arguments[0]}` failed: the lines above say why, run again to go on")
 
 
-def _environment() -> dict[str, str]:
-    """Return an environment in which the stages' `python` is this one, unbuffered."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"}
+def environment(root: Path) -> dict[str, str]:
+    """Return an environment in which the stages' `python` is this one and their code is root's."""
+    python = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    code = f"{root.resolve() / 'src'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    return {**os.environ, "PATH": python, "PYTHONPATH": code, "PYTHONUNBUFFERED": "1"}
