@@ -25,7 +25,7 @@ def small() -> dict:
     values["tuning"] |= {"folds": 2, "epochs": 1, "budget": 1}
     values["tuning"]["grid"]["eta"] = [0.9]  # far from .3, so that the metrics move
     values["timing"] = {"task": "split_digits", "rounds": 2}
-    values["sensitivity"] |= {"task": "split_digits", "etas": [0.5]}
+    values["sensitivity"] |= {"task": "split_digits", "variants": ["ibma"], "etas": [0.5]}
     values["probe"] = {"task": "split_digits", "methods": ["ibma"]}
     values["gradcam"] |= {"tasks": {}, "methods": []}
     return values

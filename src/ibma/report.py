@@ -237,7 +237,11 @@ def _behind(
     """
     runs = read_json(root / "data/track.json", {})
     at = params.sensitivity
-    etas = {(at.task, at.name(eta)): found for eta, found in results.at_etas(params, root).items()}
+    etas = {
+        (at.task, at.name(variant, eta)): found
+        for variant in at.variants
+        for eta, found in results.at_etas(params, root, variant).items()
+    }
     behind = {}
     for (task, method), records in {**here, **etas}.items():
         folder = f"runs/{task}/{method}"
