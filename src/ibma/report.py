@@ -278,7 +278,7 @@ def _behind(
         behind[folder] = [(file, runs.get(file, "not tracked")) for file in files]
     lines = [line for table in built for line in table.lines if isinstance(line, tables.Line)]
     for file in dict.fromkeys(line.records for line in lines):
-        behind.setdefault(file, [(file, "not a run: a stage made it of the trained networks")])
+        behind.setdefault(file, [(file, "no MLflow run: a stage of its own wrote it")])
     return {name: files for name, files in behind.items() if name and files}
 
 
