@@ -22,8 +22,9 @@ LAYERS = (
     *("datasets", "twins", "fetch", "media", "extract", "store"),
     *("encoders", "tasks", "bounds", "dependence", "centroids", "methods"),
     *("record", "train", "tune", "timing", "probe", "gradcam", "cells"),
-    *("stats", "published", "results", "significance", "audit", "tables", "figures"),
-    *("tracking", "report", "verify"),
+    *("stats", "typeset", "published", "results", "significance", "audit", "tables"),
+    *("real_data", "figures"),
+    *("tracking", "report", "evidence", "verify", "retrain"),
     *("docs", "grid", "plan", "worker", "launch", "cli"),
 )
 SEPARATE = ("datasets", "twins", "methods")  # files of these packages do not know each other

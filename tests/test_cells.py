@@ -99,8 +99,7 @@ def test_records_do_not_depend_on_how_many_processes_train(profile):
 
 def test_on_cuda_one_process_trains_unless_params_say_more(profile, monkeypatch):
     monkeypatch.setattr(cells, "_device", lambda params: torch.device("cuda"))
-    assert cells._side_by_side(replace(profile, workers=None)) == 1
-    assert cells._side_by_side(replace(profile, workers=3)) == 3
+    assert cells._processes(replace(profile, workers=None)) == 1
+    assert cells._processes(replace(profile, workers=3)) == 3
     monkeypatch.setattr(cells, "_device", lambda params: torch.device("cpu"))
-    assert cells._side_by_side(replace(profile, workers=3, processes=2)) == 1
-    assert cells._side_by_side(replace(profile, workers=None)) == params.cores()
+    assert cells._processes(replace(profile, workers=None)) == params.cores()

@@ -56,6 +56,17 @@ def test_input_vectors_of_every_kind():
     np.testing.assert_array_equal(input_vectors("text", text, 5), [[0, 1, 0, 2, 0]])
 
 
+def test_phi_saturates_without_normalisation():
+    """512 dimensions, 6 classes: all but one-hot as they are, all but uniform as unit vectors."""
+    rng = np.random.default_rng(0)
+    x = torch.from_numpy(rng.normal(size=(600, 512)))
+    classes = torch.from_numpy(rng.normal(size=(1, 6, 512)))
+    raw = Assignment(normalise=False).phi(x, classes).amax(-1)
+    unit = classes / classes.norm(dim=-1, keepdim=True)
+    soft = Assignment(normalise=True).phi(x, unit).amax(-1)
+    assert raw.median() > 0.999 and soft.max() < 0.25
+
+
 def test_features_are_not_changed_by_normalisation():
     vectors = np.array([[3.0, 4.0]], dtype=np.float32)
     Assignment().phi(torch.from_numpy(vectors), torch.zeros(1, 2, 2))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -176,3 +177,38 @@ def test_mean_ranks_share_ties_and_leave_out_what_a_task_lacks():
         "two": {"a": 1.0, "b": 2.0, "c": 0.0},
     }
     assert stats.mean_ranks(scores) == {"a": 1.5, "b": 1.75, "c": 2.75}
+
+
+def test_shared_training_samples_make_a_test_more_careful() -> None:
+    """10 runs, a quarter of the samples held out: t shrinks by sqrt(1 + 10 / 3)."""
+    plain = paired([1.0, 2.0, 3.0], [0.0, 0.5, 1.0])
+    assert plain.t is not None
+    assert stats.resampled_p(plain.t, 3, 0.0) == pytest.approx(plain.p)
+    t = 2.262157 * math.sqrt(1 + 10 / 3)  # 2.262157: two-sided 5 % quantile, 9 degrees of freedom
+    assert stats.resampled_p(-t, 10, 1 / 3) == pytest.approx(0.05, abs=1e-6)
+
+
+def test_friedman_of_a_textbook_example_and_of_nothing() -> None:
+    """Three treatments that every block ranks alike: chi2 = n (k - 1), W = 1."""
+    blocks = {block: {"a": 1.0 + block, "b": 2.0 + block, "c": 3.0 + block} for block in range(6)}
+    found = stats.friedman(blocks)
+    assert found is not None
+    assert found.statistic == pytest.approx(12) and found.w == pytest.approx(1)
+    assert found.p == pytest.approx(math.exp(-6))  # chi2 with 2 degrees of freedom
+    assert (
+        stats.friedman({0: {"a": 1.0, "b": 1.0, "c": 1.0}, 1: {"a": 2.0, "b": 2.0, "c": 2.0}})
+        is None
+    )
+    assert stats.friedman({0: {"a": 1.0, "b": 2.0}}) is None and stats.friedman({}) is None
+
+
+def test_the_range_of_means_is_beyond_luck_in_five_of_a_hundred() -> None:
+    rng = np.random.default_rng(0)
+    beyond = 0
+    for _ in range(400):
+        noise = rng.normal(size=(10, 4)) + 5 * rng.normal(size=(10, 1))
+        found = stats.range_of_means({i: dict(enumerate(row)) for i, row in enumerate(noise)})
+        assert found is not None
+        beyond += found.range > found.critical
+    assert 8 <= beyond <= 34  # 20 expected
+    assert stats.range_of_means({0: {0: 1.0, 1: 2.0}}) is None

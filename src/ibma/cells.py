@@ -61,11 +61,12 @@ def makes(params: Params, unit: str) -> list[Path]:
 def parts(params: Params, unit: str) -> tuple[str, str, str, str]:
     """Stage, task, method, and the name under which the records of a cell stand."""
     stage, _, name = unit.partition("@")
-    first, _, second = name.partition("-")
     if stage == "sensitivity":
         at = params.sensitivity
-        return stage, at.task, first, at.name(first, float(second))
-    return stage, first, second, second
+        variant, _, eta = name.partition("-")
+        return stage, at.task, variant, at.name(variant, float(eta))
+    task, _, method = name.partition("-")
+    return stage, task, method, method
 
 
 def download(params: Params, name: str) -> None:
@@ -229,7 +230,7 @@ def _train(params: Params, task: str, method: str, name: str, eta: float | None)
         return
     train_runs = partial(_train_runs, params, task, method, name, eta)
     runs = _unfinished(params, task, method, name, eta)
-    processes = min(_side_by_side(params), len(runs))
+    processes = min(_processes(params), len(runs))
     if processes < 2:
         return train_runs(runs)
     # not forked from here: threads of torch do not survive a fork
@@ -278,10 +279,18 @@ def choices(task: str, method: str) -> Path:
     return TUNING / task / f"{method}.json"
 
 
-def _side_by_side(params: Params) -> int:
-    """How many seeds train at a time: one on CUDA unless params.yaml says more, one by many."""
-    on_cuda = params.workers is None and _device(params).type == "cuda"
-    return 1 if on_cuda or params.processes > 1 else params.workers or cores()
+def _processes(params: Params) -> int:
+    """How many seeds train side by side; on CUDA one, unless params.yaml says more.
+
+    One too where several processes train one network.
+    """
+    from ibma import parallel
+
+    if parallel.launched():
+        return 1
+    if params.workers is None and _device(params).type == "cuda":
+        return 1
+    return params.workers or cores()
 
 
 def probe_encoders(params: Params) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ibma import doors, grid, params, plan, tracking, verify
+from ibma import doors, evidence, grid, params, plan, retrain, tracking, verify
 from ibma.errors import IbmaError
 
 app = typer.Typer(
@@ -59,18 +59,74 @@ def write_docs() -> None:
         typer.echo(path)
 
 
+@app.command()
+def archive() -> None:
+    """Copy what the tables are made of into reports/<profile>/evidence/, to be committed."""
+    profile = params.load(PARAMS)
+    out = evidence.folder(Path(), profile.profile)
+    for name in evidence.pack(profile, Path(), out):
+        typer.echo(f"missing: {name}", err=True)
+    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    typer.echo(f"{out}: {size / 1e6:.1f} MB")
+
+
 @app.command(name="verify")
-def check() -> None:
-    """Recompute the tables from the records and compare them with the committed reports."""
-    compared, differences = verify.verify(params.load(), Path())
-    for one in differences:
-        typer.echo(f"{one.table}: {one.place}: '{one.committed}', records: '{one.recomputed}'")
-    if differences:
-        raise IbmaError(
-            f"{len(differences)} of {compared} cells differ: `dvc repro report` writes them again, "
-            "or the records are not those that the reports were made of"
+def check(
+    profile: Annotated[
+        str, typer.Argument(help="twin, open or paper [default: every one that is here]")
+    ] = "",
+    again: Annotated[
+        str,
+        typer.Option(
+            "--retrain",
+            metavar="N|TASK/METHOD[/SEED]",
+            help="also train N random cells per task again, or the named one",
+        ),
+    ] = "",
+) -> None:
+    """Recompute every number from the records and compare with the committed reports."""
+    names = [profile] if profile else verify.profiles(Path())
+    for other in [] if profile else verify.unchecked(Path(), names):
+        typer.echo(f"profile {other}: not checked: neither evidence nor records are here")
+    for name in names:
+        found = verify.verify(name, Path())
+        for one in found.differences:
+            typer.echo(
+                f"{one.file}: {one.place}: committed '{one.committed}', "
+                f"{found.source}: '{one.recomputed}'"
+            )
+        if found.differences:
+            raise IbmaError(
+                f"profile {name}: {len(found.differences)} of {found.compared} places differ from "
+                f"the {found.source}, the first in {found.differences[0].file}: `dvc repro report` "
+                "and `ibma archive` write both again, or `git checkout` them"
+            )
+        typer.echo(
+            f"profile {name}: {found.compared} places of the committed reports agree with "
+            f"{found.runs} runs ({found.source})"
         )
-    typer.echo(f"{compared} cells of the committed tables agree with the records")
+        if again:
+            _train_again(name, again)
+
+
+def _train_again(profile: str, wanted: str) -> None:
+    """Tell of every run trained again. Raises IbmaError that names those that disagree."""
+    agreed, apart = 0, []
+    for one in retrain.run(profile, Path(), wanted):
+        held = one.run
+        name = f"{held.task}/{held.method}/{held.seed}"
+        made = "same key" if one.same_key else "another key: other code, data or parameters"
+        typer.echo(f"{name}: {made}; {one.device}, committed: {held.volatile['device']}")
+        for gap in one.gaps:
+            mark = "" if gap.agrees else "  DIFFERS"
+            typer.echo(f"  {gap.name}: {gap.committed} {gap.retrained} (+-{gap.allowed:.2g}){mark}")
+        if all(gap.agrees for gap in one.gaps):
+            agreed += 1
+        else:
+            apart.append(name)
+    if apart:
+        raise IbmaError(f"{', '.join(apart)}: trained again, and not what is committed: see above")
+    typer.echo(f"profile {profile}: {agreed} runs trained again agree with what is committed")
 
 
 @app.command()

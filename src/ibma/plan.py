@@ -331,7 +331,7 @@ def lines(profile: Params, root: Path) -> list[Line]:
         )
     at = profile.sensitivity
     there = next(line for line in found if line.task == at.task)
-    units = [f"sensitivity@{variant}-{eta:g}" for variant, eta in at.names().values()]
+    units = [f"sensitivity@{v}-{eta:g}" for v, eta in at.names().values()]
     networks = len(units) * profile.seeds
     models = None if there.models_gb is None else there.models_gb * networks / there.networks
     return [

@@ -9,19 +9,21 @@ import json
 import math
 import subprocess
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ibma import audit, figures, published, results, significance, tables
+from ibma import audit, figures, published, real_data, results, significance, tables
 from ibma.jsonfile import read_json
 from ibma.params import Params
 from ibma.results import Cells
 from ibma.tables import ReportTable
 
+LONG = 28  # letters of a table's cell that LaTeX should not break
 PACKAGES = ("torch", "transformers", "faiss-gpu", "dvc", "mlflow", "scikit-learn", "scipy")
 
 
@@ -34,21 +36,34 @@ def write(params: Params, root: Path) -> Path:
     """
     out = root / "reports" / params.profile
     here = results.cells(params, root)
-    built = tables.build(params, root)
-    _write_tables(built, out / "tables")
+    built = write_numbers(params, root, out)
     pictures = _write_figures(params, root, here, out / "figures")
-    metrics = _metrics(here)
-    _write_json(out / "metrics.json", metrics)
-    bars = [(f"{task}/{m}", value) for task, of in metrics.items() for m, value in of.items()]
-    _write_csv(out / "plots" / "metrics.csv", ("cell", "percent"), bars)
-    _write_csv(out / "tuning.csv", TUNING, _tuning(params, root))
     page = out / "index.html"
     page.write_text(_html(params, root, built, pictures, here), encoding="utf-8")
     return page
 
 
+def build(params: Params, root: Path) -> list[ReportTable]:
+    """Every table, those without a task in this profile last."""
+    built = [*tables.build(params, root), *real_data.build(params, root)]
+    return sorted(built, key=lambda table: not table.lines)
+
+
+def write_numbers(params: Params, root: Path, out: Path) -> list[ReportTable]:
+    """Write into `out` all that `ibma verify` compares: tables, metrics, plots, tuning."""
+    built = build(params, root)
+    _write_tables(built, out / "tables")
+    metrics = _metrics(results.cells(params, root))
+    _write_json(out / "metrics.json", metrics)
+    bars = [(f"{task}/{m}", value) for task, of in metrics.items() for m, value in of.items()]
+    _write_csv(out / "plots" / "metrics.csv", ("cell", "percent"), bars)
+    _write_csv(out / "tuning.csv", TUNING, _tuning(params, root))
+    return built
+
+
 def _environment() -> Any:
     from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+    from markupsafe import Markup, escape
 
     environment = Environment(
         loader=PackageLoader("ibma"),
@@ -60,14 +75,36 @@ def _environment() -> Any:
     )
     environment.filters["latex"] = _latex
     environment.filters["cells"] = tables.cells_of
+    environment.filters["in_md"] = partial(_marked, str, "**{}**", "<u>{}</u>")
+    environment.filters["in_tex"] = partial(_marked, _latex, r"\textbf{{{}}}", r"\underline{{{}}}")
+    # bold alone is silent in a screen reader
+    best, second = (f'{{}}<span class="spoken">{mark}</span>' for mark in tables.MARKS)
+    html = Markup(f"<b>{best}</b>"), Markup(f"<u>{second}</u>")
+    environment.filters["in_html"] = partial(_marked, escape, *html)
     return environment
 
 
+def _marked(escape: Callable[[str], str], best: str, second: str, cell: str) -> str:
+    """A cell in one format, with its mark as the paper prints it instead of the word."""
+    for mark, pattern in zip(tables.MARKS, (best, second), strict=True):
+        if cell.endswith(mark):
+            return pattern.format(escape(cell.removesuffix(mark)))
+    return escape(cell)
+
+
 def _latex(text: str) -> str:
-    """Escape what LaTeX reads as markup."""
+    """Escape what LaTeX reads as markup; paths may break after `/` and `_`."""
     marks = {"\\": r"\textbackslash{}", "±": r"$\pm$", "<": r"$<$", ">": r"$>$", "~": r"\~{}"}
-    plain = {mark: "\\" + mark for mark in "&%$#_{}"}
+    marks |= {"^": r"\^{}", "|": r"\textbar{}", "/": r"/\allowbreak{}", "_": r"\_\allowbreak{}"}
+    plain = {mark: "\\" + mark for mark in "&%$#{}"}
     return "".join((marks | plain).get(letter, letter) for letter in text)
+
+
+def _widths(table: ReportTable) -> list[str]:
+    """Share of a LaTeX table's width per column: as its longest cell, up to LONG letters."""
+    rows = [table.columns, *map(tables.cells_of, table.lines)]
+    letters = [min(LONG, 1 + max(map(len, column))) for column in zip(*rows, strict=True)]
+    return [f"{count / sum(letters):.4f}" for count in letters]
 
 
 def _write_tables(built: Sequence[ReportTable], folder: Path) -> None:
@@ -75,7 +112,7 @@ def _write_tables(built: Sequence[ReportTable], folder: Path) -> None:
     environment = _environment()
     for table in built:
         stem = folder / table.name
-        context = {"table": table, "columns": table.columns, "verdicts": tables.VERDICTS}
+        context = {"table": table, "verdicts": tables.VERDICTS, "widths": _widths(table)}
         for suffix in ("md", "tex"):
             text = environment.get_template(f"table.{suffix}.jinja").render(context)
             stem.with_suffix(f".{suffix}").write_text(text, encoding="utf-8")
@@ -87,7 +124,7 @@ def _write_figures(params: Params, root: Path, here: Cells, folder: Path) -> lis
 
     Training curves stay files beside the page: a panel per method and task is too much for it.
     """
-    drawn = _write_evidence(params, root, folder)
+    drawn = [*_write_claims(params, root, folder), *_write_evidence(params, root, folder)]
     scores = _metrics(here)
     if len(scores) > 1:
         twin = any(one.source == "twin" for records in here.values() for one in records)
@@ -116,11 +153,10 @@ def _write_evidence(params: Params, root: Path, folder: Path) -> list[tuple[str,
         figures.attention(task, explained, folder / f"gradcam_{task}")
         drawn.append((f"{task}: Grad-CAM of the image encoder, deletion curves", f"gradcam_{task}"))
     records = {eta: found for eta, found in results.at_etas(params, root).items() if found}
-    if records:
-        task = params.sensitivity.task
+    table, task = published.load().table(8), params.sensitivity.task
+    if records and task == table.rows[0].task:
         metric = results.selection(next(iter(records.values())))
         ours = {eta: results.values(found, metric, "percent") for eta, found in records.items()}
-        table = published.load().table(8)
         printed = {float(c.eta or 0): table.rows[0].cells[c.key].value for c in table.columns}
         source = next(iter(records.values()))[0].source
         figures.eta_curve(ours, printed, task, source, folder / "eta")
@@ -128,6 +164,24 @@ def _write_evidence(params: Params, root: Path, folder: Path) -> list[tuple[str,
     if timed := read_json(root / "data/timing.json", {}):
         figures.times(timed, folder / "times")
         drawn.append((f"{timed['task']}: seconds per epoch of every method", "times"))
+    return drawn
+
+
+def _write_claims(params: Params, root: Path, folder: Path) -> list[tuple[str, str]]:
+    """Of real data beyond the paper: claims, eta, IB losses; returns (alt text, name) of each."""
+    here, drawn = results.cells(params, root), []
+    tasks = real_data.tasks(params, here)
+    if tests := real_data.by_rival(root, here, tasks):
+        figures.forest(tests, list(real_data.RIVALS.values()), folder / "claims")
+        drawn.append(("IBMA minus each rival on every task, 95 % interval", "claims"))
+    if params.sensitivity.task in tasks and (curves := real_data.eta_curves(params, root)):
+        task = params.sensitivity.task
+        metric = results.selection(results.of_task(here, task))
+        figures.eta_curves(curves, task, metric, folder / "eta")
+        drawn.append((f"{task}: {metric} against eta", "eta"))
+    if moves := real_data.ib_moves(params, here, tasks):
+        figures.ib_moves(moves, folder / "ib_losses")
+        drawn.append(("IB losses before and after training", "ib_losses"))
     return drawn
 
 
@@ -187,7 +241,6 @@ def _html(
     pictures: Sequence[tuple[str, str]],
     here: Cells,
 ) -> str:
-    runs = read_json(root / "data/track.json", {})
     return str(
         _environment()
         .get_template("index.html.jinja")
@@ -197,19 +250,36 @@ def _html(
             verdicts=tables.VERDICTS,
             pictures=pictures,
             summary=_summary(params, root, here, built),
+            findings=[check for check in _checks(built) if check.verdict == audit.FAILS],
             provenance=_provenance(params, root, here),
-            records=[(path, runs.get(path, "not tracked")) for path in _paths(here)],
+            records=_behind(params, root, built, here),
         )
     )
 
 
-def _paths(here: Cells) -> list[str]:
-    """Every record behind the page, whether MLflow knows it or not."""
-    return [
-        f"runs/{task}/{method}/seed_{one.seed}.json"
-        for (task, method), records in here.items()
-        for one in records
-    ]
+def _behind(
+    params: Params, root: Path, built: Sequence[ReportTable], here: Cells
+) -> dict[str, list[tuple[str, str]]]:
+    """What a cell of a table names as its records -> (file, MLflow run) of each.
+
+    Every record of the profile is there, whether a table shows it and MLflow knows it or not.
+    """
+    runs = read_json(root / "data/track.json", {})
+    at = params.sensitivity
+    etas = {
+        (at.task, at.name(variant, eta)): found
+        for variant in at.variants
+        for eta, found in results.at_etas(params, root, variant).items()
+    }
+    behind = {}
+    for (task, method), records in {**here, **etas}.items():
+        folder = f"runs/{task}/{method}"
+        files = [f"{folder}/seed_{one.seed}.json" for one in records]
+        behind[folder] = [(file, runs.get(file, "not tracked")) for file in files]
+    lines = [line for table in built for line in table.lines if isinstance(line, tables.Line)]
+    for file in dict.fromkeys(line.records for line in lines):
+        behind.setdefault(file, [(file, "no MLflow run: a stage of its own wrote it")])
+    return {name: files for name, files in behind.items() if name and files}
 
 
 def _summary(params: Params, root: Path, here: Cells, built: Sequence[ReportTable]) -> list[str]:
@@ -230,18 +300,39 @@ def _summary(params: Params, root: Path, here: Cells, built: Sequence[ReportTabl
         if isinstance(line, tables.Line) and line.published and line.verdict
     )
     shown = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
-    checks = [line for table in built for line in table.lines if isinstance(line, audit.Check)]
     return [
         f"Run: {len(params.methods)} methods and {len(params.variants)} forms of IBMA, "
-        f"{params.seeds} seeds each, on {len(tasks)} tasks ({len(real)} of real data, the others "
-        "TWIN).",
+        f"{params.seeds} seeds each, on {len(tasks)} tasks ({_sources(len(real), len(tasks))}).",
         f"IBMA has the highest mean on {len(best)} of {len(tasks)} tasks, and a higher one than "
         f"its own network without a bound (ce3) on {len(above)}.",
         f"Against the best baseline of each comparison, after Holm: better in {len(better)} of "
         f"{len(held)}, worse in {len(worse)}, no difference shown in the others.",
-        f"Published numbers: {shown or 'none beside a number of ours'}.",
-        f"The paper's own numbers: {audit.summary(checks)}",
+        f"Published numbers: {shown}." if shown else _rivals(tests),
+        f"The paper's own numbers: {audit.summary(_checks(built))}",
     ]
+
+
+def _sources(real: int, tasks: int) -> str:
+    return "all of real data" if real == tasks else f"{real} of real data, the others TWIN"
+
+
+def _rivals(tests: Sequence[Mapping[str, Any]]) -> str:
+    """In place of the published numbers, where the profile has no task of the paper."""
+    names = (significance.ABLATION, *significance.BOUNDS, significance.CONTROL)
+    families = {name: [t for t in tests if t["opponent"] == name] for name in names}
+    counts = [
+        f"{name} {[real_data.verdict(test) for test in family].count(real_data.BETTER)}"
+        for name, family in families.items()
+        if family
+    ]
+    return (
+        "No task of the paper is in this profile, so no published number stands beside ours. Tasks "
+        f"where IBMA is better, after Holm: than {', '.join(counts) or 'none tested'}."
+    )
+
+
+def _checks(built: Sequence[ReportTable]) -> list[audit.Check]:
+    return [line for table in built for line in table.lines if isinstance(line, audit.Check)]
 
 
 def _provenance(params: Params, root: Path, here: Cells) -> list[tuple[str, str]]:

@@ -44,10 +44,10 @@ def of_task(here: Cells, task: str | None) -> list[Record]:
 
 
 def value(one: Record, metric: str) -> float | None:
-    """A metric (fraction) or `ib/<modality>` (nats) of a record; None where undefined."""
-    if metric.startswith("ib/"):
-        return one.ib.get(metric.removeprefix("ib/"))
-    return one.metrics.get(metric)
+    """A metric (fraction), or `ib/<modality>`, `ib_before/<modality>` (nats); None if undefined."""
+    kind, _, name = metric.partition("/")
+    losses = {"ib": one.ib, "ib_before": one.ib_before}
+    return losses[kind].get(name) if kind in losses else one.metrics.get(metric)
 
 
 def values(records: Sequence[Record], metric: str, unit: str) -> list[float]:

@@ -11,6 +11,8 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +59,15 @@ class Paired:
     effect_high: float | None
     n: int
     note: str
+
+
+@dataclass(frozen=True)
+class Friedman:
+    """Friedman's test of treatments over blocks; w: Kendall's concordance of blocks, 0 to 1."""
+
+    statistic: float
+    p: float
+    w: float
 
 
 def summary(values: Sequence[float]) -> Summary:
@@ -110,6 +121,18 @@ def paired(ours: Sequence[float], baseline: Sequence[float]) -> Paired:
     )
 
 
+def resampled_p(t: float, n: int, overlap: float) -> float:
+    """Two-sided p of a paired t-test over n runs that share training samples.
+
+    t: of the plain test. overlap: test samples per training sample. The variance of the mean is
+    (1/n + overlap) times that of a difference, not 1/n times (Nadeau and Bengio, Machine Learning
+    52, 2003).
+    """
+    from scipy.stats import t as student
+
+    return float(2 * student.sf(abs(t) / math.sqrt(1 + n * overlap), n - 1))
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Adjust the p-values of one family by Holm's step-down method, in the order given.
 
@@ -140,12 +163,68 @@ def mean_ranks(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     return dict(sorted(means.items(), key=lambda pair: pair[1]))
 
 
+def friedman(blocks: Mapping[Any, Mapping[Any, float]]) -> Friedman | None:
+    """Do treatments differ, when every block (a seed, a task) meets all of them?
+
+    blocks: block -> treatment -> value. Treatments that some block lacks are left out. None where
+    fewer than three treatments or two blocks are left, or all values of every block are equal.
+    """
+    from scipy.stats import friedmanchisquare
+
+    common = set.intersection(*(set(of) for of in blocks.values())) if blocks else set()
+    if len(common) < 3 or len(blocks) < 2:
+        return None
+    with np.errstate(divide="ignore", invalid="ignore"):
+        test = friedmanchisquare(*([of[name] for of in blocks.values()] for name in sorted(common)))
+    statistic = float(test.statistic)
+    if not math.isfinite(statistic):
+        return None
+    w = statistic / (len(blocks) * (len(common) - 1))
+    return Friedman(statistic, float(test.pvalue), w)
+
+
+@dataclass(frozen=True)
+class Range:
+    """Largest minus smallest mean of several treatments that meet the same blocks.
+
+    critical: what it stays below by luck alone, 95 times in 100 (Tukey's studentized range). sd: of
+    the values when the means of block and treatment are taken out.
+    """
+
+    range: float
+    critical: float
+    sd: float
+
+
+def range_of_means(blocks: Mapping[Any, Mapping[Any, float]]) -> Range | None:
+    """How far apart the means of treatments are; blocks: block -> treatment -> value.
+
+    None with fewer than two blocks or treatments. All blocks must have the same treatments.
+    """
+    x = np.array([list(dict(sorted(of.items())).values()) for of in blocks.values()])
+    if x.ndim != 2 or min(x.shape) < 2:
+        return None
+    n, k = x.shape
+    means = x.mean(0)
+    left = x - x.mean(1, keepdims=True) - means + x.mean()
+    sd = math.sqrt(float((left**2).sum()) / ((n - 1) * (k - 1)))
+    q = _tukey(k, (n - 1) * (k - 1))
+    return Range(float(np.ptp(means)), q * sd / math.sqrt(n), sd)
+
+
 def critical_difference(methods: int, tasks: int) -> float:
     """Nemenyi's: mean ranks closer than this do not differ at the 5 % level (Demsar, JMLR 2006)."""
+    return (
+        _tukey(methods, math.inf) / math.sqrt(2) * math.sqrt(methods * (methods + 1) / (6 * tasks))
+    )
+
+
+@cache
+def _tukey(means: int, freedom: float) -> float:
+    """Quantile of the studentized range of some means."""
     from scipy.stats import studentized_range
 
-    q = float(studentized_range.ppf(LEVEL, methods, math.inf)) / math.sqrt(2)
-    return q * math.sqrt(methods * (methods + 1) / (6 * tasks))
+    return float(studentized_range.ppf(LEVEL, means, freedom))
 
 
 def _finite(values: Sequence[float], name: str) -> Array:

@@ -13,13 +13,13 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ibma import audit, datasets, published, results, significance, stats
+from ibma import audit, datasets, published, results, significance, stats, typeset
 from ibma.audit import Check
 from ibma.datasets import Card
 from ibma.jsonfile import read_json
 from ibma.params import Params
 from ibma.record import Record
-from ibma.results import Cells, of_task, selection, values
+from ibma.results import Cells, of_task, values
 from ibma.significance import CONTROL, OURS
 
 METRIC_TABLES = (2, 3, 4, 5, 6, 7, 8, 9, 16)
@@ -27,6 +27,7 @@ TIMED = "minutes_per_epoch"  # the metric that stage `timing` measures, not the 
 PROBED = "mauc/"  # metrics that stage `probe` measures: mAUC of one encoder alone
 MIB, MIB_FORMS = "mib", ("mib_e", "mib_l", "mib_c")  # the paper prints the best of the three
 OTHER_READING = {"acc2": "acc2_has0", "f1": "f1_has0"}
+MARKS = BEST, SECOND = " (best)", " (second)"  # at the end of a number, as CSV has them
 OUR_READING = {"mmib": "MMIB", "dclf": "DCLF"}  # methods that only their abstract tells of
 ADDED = {  # rows of ours in the paper's tables: method -> label
     "ibma_plugin": "Plug-in IB in IBMA, against running marginals (ours)",
@@ -98,6 +99,9 @@ class SizeLine:
     remark: str
 
 
+AnyLine = Line | SizeLine | Check | tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class ReportTable:
     """A table of the report; twin says whether generated data made any number in it."""
@@ -107,7 +111,7 @@ class ReportTable:
     caption: str
     unit: str
     twin: bool
-    lines: tuple[Line | SizeLine | Check, ...]
+    lines: tuple[AnyLine, ...]
     notes: tuple[str, ...] = ()
     columns: tuple[str, ...] = COLUMNS
 
@@ -120,6 +124,19 @@ class ReportTable:
     def heading(self) -> str:
         """The title with its mark."""
         return f"{self.title} (TWIN)" if self.twin else self.title
+
+    @property
+    def legend(self) -> str:
+        """What its numbers are in, and what bold and underlined mean."""
+        if self.columns != COLUMNS:
+            return f"Unit: {self.unit}."
+        words = f"Unit: {self.unit}; sd: sample standard deviation over seeds."
+        if any(cell.endswith(MARKS) for line in self.lines for cell in cells_of(line)):
+            words += (
+                " Best (bold) and second best (underlined) of each measure among the paper's rows, "
+                "of the published numbers and of ours."
+            )
+        return words
 
 
 @dataclass(frozen=True)
@@ -155,7 +172,6 @@ def build(params: Params, root: Path) -> list[ReportTable]:
     return [
         _sizes(params, root, paper),
         *(table for _, table in sorted({**metrics, **tested}.items())),
-        _every_cell(params, found.here, tests, paper),
         _audit(root),
     ]
 
@@ -253,7 +269,7 @@ def _meta(root: Path, task: str) -> dict[str, Any] | None:
 
 def _metrics(params: Params, found: Found, table: published.Table) -> ReportTable:
     """A table whose cells are metrics of (task, method); rows of other tasks are left out."""
-    lines = []
+    compared: list[tuple[published.Target, Line]] = []
     for row in table.rows:
         for column in table.columns:
             target = table.target(row.key, column.key)
@@ -262,12 +278,15 @@ def _metrics(params: Params, found: Found, table: published.Table) -> ReportTabl
             target = _of_best_form(target, found.forms)
             printed = row.cells[column.key]
             if target.metric == TIMED:
-                lines.append(_time_line(found.timed, row.label, column, target, printed))
-                continue
-            lines.append(_metric_line(found, row.label, column, target, printed))
+                line = _time_line(found.timed, row.label, column, target, printed)
+            else:
+                line = _metric_line(found, row.label, column, target, printed)
+            compared.append((target, line))
             if target.metric in OTHER_READING:
                 column, target = _other_reading(column, target)
-                lines.append(_metric_line(found, row.label, column, target, printed))
+                line = _metric_line(found, row.label, column, target, printed)
+                compared.append((target, line))
+    lines = list(_marked(compared))
     controls = {CONTROL: "CE3: IBMA's network without a bound (control)"}
     if table.number == 6:
         controls |= ADDED
@@ -290,6 +309,31 @@ def _metrics(params: Params, found: Found, table: published.Table) -> ReportTabl
         tuple(lines),
         tuple(notes),
     )
+
+
+def _marked(compared: Sequence[tuple[published.Target, Line]]) -> Iterator[Line]:
+    """Mark our best and second best number of every measure, as the paper marks its own.
+
+    Compared are our numbers in the rows of the paper, as they are printed: equal ones share their
+    mark. A measure with fewer than two different numbers has no mark. Rows of ours (controls) are
+    not among `compared`: the paper does not have them, so they neither get nor take a mark.
+    """
+    numbers: dict[tuple[str | None, str | None], set[float]] = {}
+    for target, line in compared:
+        if line.ours:
+            numbers.setdefault((target.task, target.metric), set()).add(_leading(line.ours))
+    for target, line in compared:
+        lower = str(target.metric).startswith(audit.LOWER_IS_BETTER)
+        ranked = sorted(numbers.get((target.task, target.metric), ()), reverse=not lower)
+        mark = ""
+        if line.ours and len(ranked) > 1:
+            mark = dict(zip(ranked, MARKS, strict=False)).get(_leading(line.ours), "")
+        yield replace(line, ours=line.ours + mark)
+
+
+def _leading(ours: str) -> float:
+    """The mean or median that a printed number of ours begins with."""
+    return float(ours.split()[0])
 
 
 def _other_reading(
@@ -344,7 +388,7 @@ def _time_line(
         row,
         measure,
         shown,
-        f"median {median:.5f} (quartiles {low:.5f} to {high:.5f})",
+        f"{median:.5f} ({low:.5f} to {high:.5f})",
         str(timed["rounds"]),
         "",
         "",
@@ -370,10 +414,10 @@ def _control_lines(
     if not found or column.eta is not None:
         return []
     ours = stats.summary(found)
-    printed = _ours(ours, column.unit)
-    interval = _interval(ours, column.unit)
+    printed = typeset.mean_sd(ours, column.unit)
+    interval = typeset.interval(ours.low, ours.high, column.unit)
     measure, records = _measure(task, column.label), f"runs/{task}/{method}"
-    return [Line(label, measure, "", *printed, "", *interval, "control", records)]
+    return [Line(label, measure, "", printed, str(ours.n), "", interval, "control", records)]
 
 
 def _method_notes(params: Params, table: published.Table, found: Found) -> Iterator[str]:
@@ -395,9 +439,9 @@ def _method_notes(params: Params, table: published.Table, found: Found) -> Itera
     timed = found.timed
     if timed and any(target.metric == TIMED for target in targets):
         yield (
-            f"Times: median of {timed['rounds']} epochs after warm-up, all methods in turn in one "
-            f"process on {timed['device']} with {timed['threads']} thread(s); one epoch includes "
-            "the refresh of centroids and Q."
+            f"Times: median and quartiles of {timed['rounds']} epochs after warm-up, all methods "
+            f"in turn in one process on {timed['device']} with {timed['threads']} thread(s); one "
+            "epoch includes the refresh of centroids and Q."
         )
     if any(str(target.metric).startswith(PROBED) for target in targets):
         yield (
@@ -464,14 +508,15 @@ def _metric_line(
         return Line(row, measure, shown, "", "", "", "", _why(found, task, method, target), "")
     ours = stats.summary(numbers)
     verdict = "no verdict: TWIN" if records[0].source == "twin" else _inside(printed.value, ours)
-    difference = _format(ours.mean - printed.value, column.unit, sign=True)
+    difference = typeset.number(ours.mean - printed.value, column.unit, sign=True)
     return Line(
         row,
         measure,
         shown,
-        *_ours(ours, column.unit),
+        typeset.mean_sd(ours, column.unit),
+        str(ours.n),
         difference,
-        *_interval(ours, column.unit),
+        typeset.interval(ours.low, ours.high, column.unit),
         verdict,
         folder,
     )
@@ -563,25 +608,23 @@ def _test_lines(
             row.label,
             f"{method} ({test['metric']}, {unit})",
             _number(row.cells[key], unit),
-            *_ours(ours, unit),
+            typeset.mean_sd(ours, unit),
+            str(ours.n),
             "",
-            *_interval(ours, unit),
+            typeset.interval(ours.low, ours.high, unit),
             "",
             f"runs/{row.task}/{method}",
         )
     gap = row.cells["ours"].value - row.cells["baseline"].value
     shown = "undefined" if test["p"] is None else f"p = {test['p']:.2g}"
-    interval = ""
-    if test["low"] is not None:
-        interval = f"[{_format(test['low'], unit)}, {_format(test['high'], unit)}]"
     yield Line(
         row.label,
         "difference, paired t-test",
-        f"{_format(gap, unit, sign=True)}, p = {row.cells['p_value'].value:.1e}",
+        f"{typeset.number(gap, unit, sign=True)}, p = {row.cells['p_value'].value:.1e}",
         shown,
         str(test["n"]),
-        _format(test["difference"], unit, sign=True),
-        interval,
+        typeset.number(test["difference"], unit, sign=True),
+        typeset.interval(test["low"], test["high"], unit),
         "direction holds" if test["difference"] * gap > 0 else "direction fails",
         "",
     )
@@ -599,61 +642,6 @@ def _test_note(label: str, test: Mapping[str, Any]) -> str:
         f"{number('wilcoxon_p')}, effect size d_z {effect}, n = {test['n']}."
     )
     return f"{note} {test['note']}".strip()
-
-
-# --- all cells -----------------------------------------------------------------------------------
-
-
-def _every_cell(
-    params: Params, here: Cells, tests: Sequence[Mapping[str, Any]], paper: published.Published
-) -> ReportTable:
-    """`real_data`: every method on tasks of real data, which the paper does not have."""
-    paper_tasks = {
-        target.task for number in METRIC_TABLES for target, _ in _targets(paper.table(number))
-    }
-    lines = []
-    for (task, method), records in here.items():
-        if not records or records[0].source != "real" or task in paper_tasks:
-            continue
-        metric = selection(records)
-        found = values(records, metric, "percent")
-        if not found:
-            why = f"not run: {metric} is undefined in every run"
-            lines.append(Line(method, f"{task}, {metric} (%)", "", "", "", "", "", why, ""))
-            continue
-        ours = stats.summary(found)
-        lines.append(
-            Line(
-                method,
-                f"{task}, {metric} (%)",
-                "",
-                *_ours(ours, "percent"),
-                "",
-                *_interval(ours, "percent"),
-                "",
-                f"runs/{task}/{method}",
-            )
-        )
-    notes = []
-    if "ravdess" not in params.tasks:
-        notes.append(
-            "ravdess, mosi_features, mosi_features3, her2st, her2st_one_class: not run: they are "
-            "in profile open (`ibma profile open`)."
-        )
-    notes += [
-        _test_note(f"{test['task']}: ibma", test)
-        for test in tests
-        if test["table"] == significance.BEYOND and _is_behind(test, here)
-    ]
-    return ReportTable(
-        "real_data",
-        "Real data beyond the paper",
-        "Every method on real data that anybody can get.",
-        "percent",
-        False,
-        tuple(lines),
-        tuple(notes),
-    )
 
 
 # --- audit ---------------------------------------------------------------------------------------
@@ -688,39 +676,24 @@ def _measure(task: str | None, label: str) -> str:
 
 def _printed(cell: published.Cell, unit: str) -> str:
     """With its mark: the paper prints the best bold and the second best underlined."""
-    mark = " (best)" if cell.best else " (second)" if cell.second else ""
+    mark = BEST if cell.best else SECOND if cell.second else ""
     return _number(cell, unit) + mark
 
 
 def _number(cell: published.Cell, unit: str) -> str:
     """As the paper prints it: nats have three digits there, four here."""
     unit = "fraction" if unit == "nats" else unit
-    sd = "" if cell.sd is None else f" ± {_format(cell.sd, unit)}"
-    return _format(cell.value, unit) + sd
-
-
-def _ours(ours: stats.Summary, unit: str) -> tuple[str, str]:
-    sd = "" if ours.sd is None else f" ± {_format(ours.sd, unit)}"
-    return _format(ours.mean, unit) + sd, str(ours.n)
-
-
-def _interval(ours: stats.Summary, unit: str) -> tuple[str]:
-    if ours.low is None or ours.high is None:
-        return ("",)
-    return (f"[{_format(ours.low, unit)}, {_format(ours.high, unit)}]",)
-
-
-def _format(number: float, unit: str, *, sign: bool = False) -> str:
-    digits = {"percent": 1, "minutes": 1, "count": 0, "nats": 4}.get(unit, 3)
-    number = round(number, digits) + 0.0  # no -0.0
-    return f"{number:+.{digits}f}" if sign else f"{number:.{digits}f}"
+    sd = "" if cell.sd is None else f" ± {typeset.number(cell.sd, unit)}"
+    return typeset.number(cell.value, unit) + sd
 
 
 # --- writers -------------------------------------------------------------------------------------
 
 
-def cells_of(line: Line | SizeLine | Check) -> tuple[str, ...]:
+def cells_of(line: AnyLine) -> tuple[str, ...]:
     """The strings of a line in the order of its table's columns."""
+    if isinstance(line, tuple):
+        return line
     return tuple(getattr(line, field.name) for field in fields(line))
 
 
