@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ibma import cells, params, record, retrain
+from ibma import cells, cli, params, record, retrain
 from ibma.errors import IbmaError
 from ibma.jsonfile import write_json
 
@@ -97,3 +97,15 @@ def test_missing_features_say_which_stages_to_run(here):
     shutil.rmtree("data/centroids")
     with pytest.raises(IbmaError, match=r"`dvc repro centroids@split_digits` fetches"):
         again("1")
+
+
+def test_the_command_tells_every_gap_and_fails_in_one_line(here, monkeypatch, capsys):
+    held = record.read(Path("runs/split_digits/concat/seed_0.json"))
+    gaps = (retrain.Gap("accuracy", 0.9, 0.9, 1e-6), retrain.Gap("ib/fused", -0.1, -0.2, 1e-6))
+    found = [retrain.Again(held, "cpu", True, gaps[:1]), retrain.Again(held, "cpu", False, gaps)]
+    monkeypatch.setattr(retrain, "run", lambda *_: iter(found))
+    with pytest.raises(IbmaError, match=r"^split_digits/concat/0: trained again, and not"):
+        cli._train_again("twin", "1")
+    said = capsys.readouterr().out
+    assert said.count("DIFFERS") == 1 and "ib/fused: -0.1 -0.2 (+-1e-06)  DIFFERS" in said
+    assert "same key" in said and "another key" in said

@@ -186,6 +186,18 @@ def test_the_command_counts_and_fails_in_one_line(cloned: Path, monkeypatch, cap
     assert "metrics.json" in said.out and "the first in metrics.json" in said.err
 
 
+def test_archive_writes_the_evidence_and_names_what_is_missing(reported, monkeypatch, capsys):
+    (reported / "runs/crema_d/ibma/seed_0.json").unlink()
+    monkeypatch.chdir(reported)
+    monkeypatch.setattr("sys.argv", ["ibma", "archive"])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    said = capsys.readouterr()
+    assert stopped.value.code == 0 and said.out.startswith("reports/twin/evidence: ")
+    assert said.err == "missing: crema_d/ibma: seed 0\n"
+    assert evidence.altered(evidence.folder(reported, "twin")) == []
+
+
 @pytest.mark.parametrize(
     ("one", "other", "agree"),
     [

@@ -23,6 +23,7 @@ LABELS = {
     "acc2_has0": "Acc-2, zero counted",
     "f1": "F1, zero left out",
     "f1_has0": "F1, zero counted",
+    "auc": "AUC",
     "mauc": "mAUC",
 }
 CLAIMS = {  # opponent -> what a win of IBMA would mean
