@@ -152,7 +152,7 @@ class InputSpace:
         return torch.softmax(logits, dim=-1).numpy()
 
 
-CHUNK = 2**21  # floats converted at a time: few enough to stay in a core's cache
+CHUNK = 2**22  # floats converted at a time: 16 MB, which caches hold and malloc reuses
 
 
 def stream(
