@@ -16,7 +16,7 @@ DOORS = sorted((ROOT / "stages").glob("*.py"))
 # a module may import the modules before it, never one after it
 LAYERS = (
     *("errors", "doors", "params", "jsonfile"),
-    *("tabular", "archives", "checksums"),
+    *("tabular", "archives", "checksums", "parallel"),
     *("expression", "sections", "mosi_utterances", "weights"),
     *("clips", "phantoms", "radiology"),
     *("datasets", "twins", "fetch", "media", "extract", "store"),

@@ -67,11 +67,8 @@ def spec(kind: str = "classify", modalities: int = 2) -> Spec:
         eta=0.5,
         u=dict.fromkeys(names, 0.1),
         input_phi={n: torch.randn(12, *systems, generator=random).softmax(-1) for n in names},
-        inputs={
-            n: InputVectors(v.numpy(), torch.zeros(INPUTS), torch.ones(INPUTS))
-            for n, v in x.items()
-        },
-        pseudo=code.argmax(1) if kind == "one_class" else None,
+        inputs={n: InputVectors(v, torch.zeros(INPUTS), torch.ones(INPUTS)) for n, v in x.items()},
+        pseudo=code if kind == "one_class" else None,
         previous=torch.tensor([np.nan, 0, 1, 2] * 3) if kind == "classify" else None,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ from ibma import (
     gradcam,
     media,
     methods,
+    parallel,
     probe,
     record,
     store,
@@ -137,6 +139,8 @@ def cell(params: Params, task: str, method: str) -> Cell:
         features=store.Features(FEATURES / task),
         centroids=CENTROIDS / task,
         device=_device(params),
+        refresh=params.training.refresh,
+        compile=params.training.compile,
     )
 
 
@@ -160,14 +164,32 @@ def tune_method(params: Params, task: str, method: str) -> None:
 
 def train_cell(params: Params, task: str, method: str) -> None:
     """Stages `train` and `train_ibma`: every seed of one cell that is not finished yet."""
-    eta = params.eta if method in params.variants else None
-    _train(params, task, method, method, eta)
+    is_variant = method in params.variants
+    if not _together(params, "train_ibma" if is_variant else "train", task, method):
+        _train(params, task, method, method, params.eta if is_variant else None)
 
 
 def train_at(params: Params, eta: float) -> None:
     """Stage `sensitivity`: every seed of one variant at a fixed eta."""
     at = params.sensitivity
-    _train(params, at.task, at.variant, at.name(eta), eta)
+    if not _together(params, "sensitivity", f"{eta:g}"):
+        _train(params, at.task, at.variant, at.name(eta), eta)
+
+
+def _together(params: Params, stage: str, *names: str) -> bool:
+    """Let `processes` processes go through a stage's door; False if this is one of them, or alone.
+
+    Raises IbmaError when they failed; what went wrong stands above.
+    """
+    if params.processes == 1 or parallel.launched():
+        parallel.begin()
+        return False
+    count = ("--standalone", "--nproc-per-node", str(params.processes))
+    door = (f"stages/{stage}.py", *names)
+    launcher = (sys.executable, "-m", "torch.distributed.run", *count)
+    if subprocess.run([*launcher, *door]).returncode:
+        raise IbmaError(f"{' '.join(door)}: failed in {params.processes} processes, see above")
+    return True
 
 
 def _train(params: Params, task: str, method: str, name: str, eta: float | None) -> None:

@@ -9,7 +9,7 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -214,11 +214,11 @@ def project(features: Features, name: str, vocabulary: int, path: Path) -> None:
 class InputVectors:
     """X_j of every row of the store as standardised vectors of modest width.
 
-    array: memory map [n, R]. mean, scale: [R], over the training split of a run; a constant
-    dimension has scale 1.
+    array: [n, R], a memory map until `to` moves it. mean, scale: [R], over the training split of a
+    run; a constant dimension has scale 1.
     """
 
-    array: NDArray[np.float32]
+    array: Tensor
     mean: Tensor
     scale: Tensor
 
@@ -234,23 +234,27 @@ class InputVectors:
         mean = total / len(train)
         scale = np.sqrt(np.maximum(squares / len(train) - np.square(mean), 0.0))
         scale[scale < 1e-6] = 1.0
-        return cls(array, torch.from_numpy(mean).float(), torch.from_numpy(scale).float())
+        statistics = (torch.from_numpy(mean).float(), torch.from_numpy(scale).float())
+        return cls(torch.from_numpy(array), *statistics)
 
     @property
     def width(self) -> int:
         """R."""
         return int(self.array.shape[1])
 
+    def to(self, device: torch.device) -> InputVectors:
+        """On a device, where `__getitem__` reads them."""
+        return InputVectors(self.array.to(device), self.mean.to(device), self.scale.to(device))
+
     def __getitem__(self, index: Tensor) -> Tensor:
-        """Rows `index` (store rows, [B]) as [B, R]; both on the CPU."""
-        rows = torch.from_numpy(np.ascontiguousarray(self.array[index.numpy()]))
-        return (rows - self.mean) / self.scale
+        """Rows `index` (store rows, [B]) as [B, R]."""
+        return (self.array[index] - self.mean) / self.scale
 
 
 def pseudo_classes(
     vectors: Mapping[str, InputVectors], train: NDArray[np.int64], classes: int
 ) -> Tensor:
-    """Class of every row by FAISS k-means on the training inputs, int64 [n].
+    """One-hot class of every row by FAISS k-means on the training inputs, float [n, K].
 
     One-class data has a single label, on which phi is 1 and IBB vanishes; clusters of all
     modalities' input vectors side by side stand in for classes (CHOICE, design section 4.6).
@@ -265,7 +269,7 @@ def pseudo_classes(
     )
     means.train(joint[train])
     _, nearest = means.index.search(joint, 1)
-    return torch.from_numpy(nearest[:, 0])
+    return F.one_hot(torch.from_numpy(nearest[:, 0])).float()
 
 
 @dataclass(frozen=True)
@@ -273,8 +277,8 @@ class InputAssignments:
     """What the centroid stage leaves for one test fold (or the fixed split).
 
     phi: modality -> phi(X) of every row of the store [n, G, K]. u: modality -> mean of U over
-    train, in nats. prior: p_y [G, K]. vectors: modality -> X of every row. pseudo: pseudo-class of
-    every row [n], for one-class data only.
+    train, in nats. prior: p_y [G, K]. vectors: modality -> X of every row. pseudo: one-hot
+    pseudo-class of every row [n, K], for one-class data only.
     """
 
     phi: dict[str, Tensor]
@@ -330,6 +334,15 @@ class InputAssignments:
                 one.u[name] = float(bounds.u_term(one.phi[name][train], one.prior).mean())
         return results
 
+    def to(self, device: torch.device) -> InputAssignments:
+        """What training reads in every step, on its device."""
+        return replace(
+            self,
+            phi={name: value.to(device) for name, value in self.phi.items()},
+            vectors={name: value.to(device) for name, value in self.vectors.items()},
+            pseudo=None if self.pseudo is None else self.pseudo.to(device),
+        )
+
     def write(self, path: Path) -> None:
         """Write one `.npz`."""
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -353,7 +366,9 @@ class InputAssignments:
                 if name:
                     parts[kind][name] = torch.from_numpy(file[key])
             vectors = {
-                name: InputVectors(vectors_file(path.parent, name), mean, parts["scale"][name])
+                name: InputVectors(
+                    torch.from_numpy(vectors_file(path.parent, name)), mean, parts["scale"][name]
+                )
                 for name, mean in parts["mean"].items()
             }
             u = {name: float(value) for name, value in parts["u"].items()}
@@ -364,13 +379,10 @@ class InputAssignments:
 def class_systems(task: Task, y: Tensor, pseudo: Tensor | None, index: Tensor) -> Tensor:
     """One-hot class systems [B, G, K] of some rows: their labels, or their pseudo-classes.
 
-    y: labels of the rows. pseudo: pseudo-class of every row of the store, None where labels serve.
-    index: the rows, [B], on the CPU.
+    y: labels of the rows. pseudo: of every row of the store, None where labels serve. index: the
+    rows, [B].
     """
-    if pseudo is None:
-        return task.systems(y)
-    one_hot = F.one_hot(pseudo[index], int(pseudo.max()) + 1)
-    return one_hot.unsqueeze(1).float().to(y.device)
+    return task.systems(y) if pseudo is None else pseudo[index].unsqueeze(1)
 
 
 def vectors_path(folder: Path, name: str) -> Path:
@@ -380,7 +392,8 @@ def vectors_path(folder: Path, name: str) -> Path:
 
 def vectors_file(folder: Path, name: str) -> NDArray[np.float32]:
     """The memory map that `project` wrote."""
-    array: NDArray[np.float32] = np.load(vectors_path(folder, name), mmap_mode="r")
+    # copy-on-write, which torch takes without a copy; nothing ever writes
+    array: NDArray[np.float32] = np.load(vectors_path(folder, name), mmap_mode="c")
     return array
 
 

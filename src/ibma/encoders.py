@@ -29,7 +29,7 @@ READS = {  # encoder -> kinds of modality it can read
 SIZES = {  # encoder -> keys of a network that starts at random
     "resnet": ("channels", "embedding_size", "hidden_sizes", "depths"),
     "vit": ("size", "patch_size", "hidden_size", "layers", "heads"),
-    "bert": ("vocab_size", "max_length", "hidden_size", "layers", "heads"),
+    "bert": ("vocab_size", "max_length", "hidden_size", "layers", "heads", "dropout"),
     "mlp": ("hidden",),
 }
 
@@ -113,6 +113,8 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, channels, H, W] -> [B, width]."""
+        if x.is_cuda:  # the layout that its convolutions are fastest in
+            x = x.contiguous(memory_format=torch.channels_last)
         return cast(Tensor, self.network(pixel_values=x).pooler_output.flatten(1))
 
 
@@ -169,6 +171,8 @@ class Bert(nn.Module):
         sizes = {
             "vocab_size": config.get("vocab_size", 30522),
             "max_position_embeddings": config.get("max_length", 512),
+            "hidden_dropout_prob": config.get("dropout", 0.1),
+            "attention_probs_dropout_prob": config.get("dropout", 0.1),
             **_block(config),
         }
         self.network = _network(BertModel, BertConfig, sizes, config, add_pooling_layer=False)

@@ -25,7 +25,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ibma import checksums, datasets
+from ibma import checksums, datasets, media
 from ibma.datasets import TWIN_MARKER, Card, Dataset, Dropped, Part, Sample
 from ibma.errors import IbmaError
 from ibma.jsonfile import write_json
@@ -109,7 +109,7 @@ def extract(
         "folds": card.folds,
         "modalities": {
             name: {
-                "kind": card.modalities[name],
+                "kind": media.stored_kind(card.modalities[name], entry["features"].get(name) or {}),
                 "shape": list(shape),
                 "dtype": str(np.dtype(dtype)),
                 "file": f"{name}.npy",

@@ -71,7 +71,7 @@ def look(cell: Cell, run: int, model: methods.Method, modality: str, region: Reg
             energy = _energy(maps.cpu().numpy(), stills, classes.numpy(), region)
         found.append(
             Looked(
-                batch.index.numpy(),
+                batch.index.cpu().numpy(),
                 classes.numpy(),
                 maps.float().cpu().numpy(),
                 energy,
@@ -88,7 +88,8 @@ def _explained(cell: Cell, run: int) -> Iterator[tuple[Batch, Tensor]]:
         kept = hot.any(1)
         if kept.any():
             x = {name: value[kept.to(value.device)] for name, value in batch.x.items()}
-            part = Batch(x, batch.y[kept.to(batch.y.device)], batch.index[kept])
+            there = kept.to(batch.y.device)
+            part = Batch(x, batch.y[there], batch.index[there])
             yield part, hot[kept].argmax(1)
 
 

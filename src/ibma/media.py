@@ -26,12 +26,18 @@ class Unreadable(IbmaError):
     """A file that is there but cannot be decoded."""
 
 
+def stored_kind(kind: str, params: Mapping[str, Any]) -> str:
+    """What kind of modality the feature is: a summary of sound or words is a vector."""
+    return "vector" if params.get("statistics") or params.get("embedding") else kind
+
+
 def compute(kind: str, part: Part, params: Mapping[str, Any]) -> NDArray[Any]:
     """Return the feature of one example.
 
     part: a path or an excerpt (audio, frames, image), a picture as array (image), words (text) or
     numbers (vector, expression). Returned: audio float32 [n_mels, T]; frames uint8 [T, 3, S, S];
     image uint8 [3, S, S]; text int32 [max_length], 0 is padding; vector, expression float32 [d].
+    With `statistics` sound, with `embedding` words become vectors that no label has touched.
     params: `tasks.<task>.features.<modality>`.
 
     Raises Unreadable naming the file when it is missing, a git-lfs stub or not decodable, and
@@ -65,9 +71,17 @@ def _present(path: Path) -> None:
 
 
 def audio(
-    part: Excerpt, *, spectrogram: str = "logmel", n_mels: int = 128, hop: int = HOP
+    part: Excerpt,
+    *,
+    spectrogram: str = "logmel",
+    n_mels: int = 128,
+    hop: int = HOP,
+    statistics: bool = False,
 ) -> NDArray[np.float32]:
     """Log spectrogram of the first 3 s at 22,050 Hz, shorter ones tiled; [n_mels or 257, T].
+
+    statistics: instead each band's mean and standard deviation over time, and those of its change
+    from one column to the next; [4 n_mels or 1028].
 
     `ogm` is OGM-GE's log(|STFT| + 1e-7) with 257 bins. `logmel` is the paper's wording (section
     4.2); CHOICE: it keeps OGM-GE's window of 512 and the given hop, since the paper names none,
@@ -98,7 +112,13 @@ def audio(
         mel_filters=mel,
         mel_floor=0.0,
     )
-    return np.log(energy + 1e-7).astype(np.float32)
+    logarithm = np.log(energy + 1e-7).astype(np.float32)
+    return _over_time(logarithm) if statistics else logarithm
+
+
+def _over_time(bands: NDArray[np.float32]) -> NDArray[np.float32]:
+    change = np.diff(bands, axis=1)
+    return np.concatenate([f(x, axis=1) for x in (bands, change) for f in (np.mean, np.std)])
 
 
 def _tile(wave: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -216,13 +236,23 @@ def _resize(picture: Any, size: int) -> NDArray[np.uint8]:
 
 
 def text(
-    words: str, *, max_length: int = 128, tokenizer: str | None = None, vocab_size: int = 512
-) -> NDArray[np.int32]:
+    words: str,
+    *,
+    max_length: int = 128,
+    tokenizer: str | None = None,
+    vocab_size: int = 512,
+    embedding: str | None = None,
+) -> NDArray[np.int32] | NDArray[np.float32]:
     """Token ids [max_length], cut or padded with 0.
+
+    embedding: instead the mean output of a pretrained BERT over the tokens, float32 [width], by the
+    read-out of `encoders.Bert`; it names the weights and their tokenizer.
 
     tokenizer: a hub id, folder or package (`weights.locate`); None hashes lower-cased words into
     1..vocab_size-1 (CHOICE, for small random encoders that have no vocabulary of their own).
     """
+    if embedding is not None:
+        return _embed(words, max_length, embedding)
     if tokenizer is None:
         ids = [1 + zlib.crc32(word.encode()) % (vocab_size - 1) for word in words.lower().split()]
     else:
@@ -232,14 +262,38 @@ def text(
     return padded
 
 
+def _embed(words: str, max_length: int, name: str) -> NDArray[np.float32]:
+    import torch
+
+    network, tokenizer = _network(name), _tokenizer(name)
+    tokens = tokenizer(words, truncation=True, max_length=max_length, return_tensors="pt")
+    with torch.inference_mode():
+        states = network(**tokens).last_hidden_state
+    vector: NDArray[np.float32] = states[0].mean(0).numpy()
+    return vector
+
+
 @cache
 def _tokenizer(name: str) -> Any:
     from transformers import AutoTokenizer
 
+    return _loaded(AutoTokenizer, "tokenizer", name)
+
+
+@cache
+def _network(name: str) -> Any:
+    import torch
+    from transformers import AutoModel
+
+    torch.set_num_threads(1)  # extraction has a process per core
+    return _loaded(AutoModel, "embedding", name).eval()
+
+
+def _loaded(kind: Any, parameter: str, name: str) -> Any:
     try:
-        return AutoTokenizer.from_pretrained(weights.locate(name))
+        return kind.from_pretrained(weights.locate(name))
     except OSError as error:
         raise IbmaError(
-            f"params.yaml: tokenizer '{name}' is neither a folder nor to be downloaded "
+            f"params.yaml: {parameter} '{name}' is neither a folder nor to be downloaded "
             f"({str(error).splitlines()[0]}): download it first and name its folder"
         ) from None

@@ -22,7 +22,8 @@ class Training:
 
     epochs; batch_size; width: embedding size D; heads: of the fusion block; beta and normalise: of
     the soft assignments (`centroids.Assignment`); pseudo_classes: clusters that stand in for the
-    classes of one-class data.
+    classes of one-class data. refresh: what centroids and Q of an epoch are made of, "epoch" or
+    "pass" (`methods/ibma.py`). compile: run networks through torch.compile.
     """
 
     epochs: int
@@ -32,6 +33,8 @@ class Training:
     beta: float
     normalise: bool
     pseudo_classes: int
+    refresh: str
+    compile: bool
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,7 @@ class Params:
     device: str
     threads: int | None
     workers: int | None
+    processes: int
     datasets: dict[str, dict[str, Any]]
     tasks: dict[str, dict[str, Any]]
     methods: dict[str, dict[str, Any]]
@@ -180,6 +184,11 @@ def _check(params: Params, path: Path) -> None:
         raise IbmaError(f"{path}: device: expected auto, cpu or cuda, found {params.device!r}")
     if not isinstance(params.seeds, int) or params.seeds < 1:
         raise IbmaError(f"{path}: seeds: expected a number of runs >= 1, found {params.seeds!r}")
+    if not isinstance(params.processes, int) or params.processes < 1:
+        raise IbmaError(f"{path}: processes: expected a number >= 1, found {params.processes!r}")
+    if params.training.refresh not in ("epoch", "pass"):
+        refresh = params.training.refresh
+        raise IbmaError(f"{path}: training.refresh: expected epoch or pass, found {refresh!r}")
     _check_stages(params, path)
     if not isinstance(params.timing.rounds, int) or params.timing.rounds < 2:
         raise IbmaError(f"{path}: timing.rounds: expected a number >= 2")

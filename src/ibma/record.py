@@ -23,6 +23,7 @@ SHARED_CODE = (
     "dependence.py",
     "encoders.py",
     "methods/__init__.py",
+    "parallel.py",
     "record.py",
     "store.py",
     "tasks.py",
@@ -32,7 +33,11 @@ SHARED_CODE = (
 
 @dataclass(frozen=True)
 class Record:
-    """One finished run. Metrics are fractions in [0, 1], `ib` holds nats."""
+    """One finished run.
+
+    Metrics are fractions in [0, 1]. ib, ib_before: plug-in IB losses of the trained and of the
+    untrained network, in nats.
+    """
 
     key: str
     profile: str
@@ -46,6 +51,7 @@ class Record:
     params: dict[str, Any]
     metrics: dict[str, float | None]
     ib: dict[str, float]
+    ib_before: dict[str, float]
     history: dict[str, list[float]]
     volatile: dict[str, Any]
 

@@ -9,26 +9,37 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ibma import parallel
 from ibma.errors import IbmaError
+
+RESIDENT_SHARE = 0.5  # of a GPU's free memory that features may take, the rest is the network's
+AHEAD = 2  # batches that are read while the GPU works
 
 
 @dataclass(frozen=True)
 class Batch:
-    """x: modality -> [B, ...]; y: labels as the loss takes them; index: rows of the store."""
+    """x: modality -> [B, ...]; y: labels as the loss takes them; index: rows of the store.
+
+    All on one device. weight: of this process's mean loss, see `parallel.share`; 0 for rows that
+    only stand in.
+    """
 
     x: dict[str, Tensor]
     y: Tensor
     index: Tensor
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -56,7 +67,9 @@ class Features:
             for name, m in self.meta["modalities"].items()
         }
         self.arrays: dict[str, NDArray[Any]] = {
-            name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in self.modalities
+            # copy-on-write, which torch takes without a copy; nothing ever writes
+            name: np.load(folder / f"{name}.npy", mmap_mode="c")
+            for name in self.modalities
         }
         with (folder / "index.csv").open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
@@ -65,6 +78,19 @@ class Features:
         self.splits = np.array([row["split"] for row in rows])
         self.labels = np.array([[float(v) for v in row["label"].split()] for row in rows])
         self.dialogues = np.array([row["dialogue"] for row in rows])
+        self._placed: dict[torch.device, Placed] = {}
+
+    def on(self, device: torch.device) -> Placed:
+        """The features as `device` reads them."""
+        if device not in self._placed:
+            mapped = {name: torch.from_numpy(array) for name, array in self.arrays.items()}
+            y = label_tensor(self.meta["kind"], self.labels).to(device)
+            if device.type == "cuda" and not _fit(mapped, device):
+                self._placed[device] = Streamed(mapped, y)
+            else:  # on the CPU the memory map itself
+                x = {name: value.to(device) for name, value in mapped.items()}
+                self._placed[device] = Placed(x, y)
+        return self._placed[device]
 
     def training(self, run: int) -> TrainingSet:
         """What run `run` may learn from: all but the test split (or test fold run mod folds)."""
@@ -87,6 +113,73 @@ class Features:
         return ["test", "valid"] if fold is None else [f"fold{fold}"]
 
 
+def _fit(x: Mapping[str, Tensor], device: torch.device) -> bool:
+    """Whether features may stay in the memory of a GPU."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return sum(value.nbytes for value in x.values()) <= RESIDENT_SHARE * free
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Features where they are read without another copy: on the GPU, or in the CPU's memory map.
+
+    x: modality -> [n, ...] as stored (uint8 stays uint8). y: [n, ...].
+    """
+
+    x: Mapping[str, Tensor]
+    y: Tensor
+
+    def load(self, parts: Iterable[tuple[NDArray[np.int64], float]]) -> Iterator[Batch]:
+        """One batch per pair of store rows and weight, on the device of `y`."""
+        for rows, weight in parts:
+            index = torch.from_numpy(rows).to(self.y.device, non_blocking=True)
+            x = {name: value.index_select(0, index) for name, value in self.x.items()}
+            yield Batch(x, self.y[index], index, weight)
+
+
+@dataclass(frozen=True)
+class Streamed(Placed):
+    """Features that do not fit on the GPU: read ahead into pinned memory, copied beside the work.
+
+    x: on the CPU. y: on the GPU.
+    """
+
+    def load(self, parts: Iterable[tuple[NDArray[np.int64], float]]) -> Iterator[Batch]:
+        """As `Placed.load`; a thread reads up to `AHEAD` batches before they are asked for."""
+        copies = None
+        if self.y.is_cuda:
+            copies = torch.cuda.Stream(self.y.device)  # type: ignore[no-untyped-call]
+        waiting: deque[Future[Batch]] = deque()
+        with ThreadPoolExecutor(1) as reader:
+            for rows, weight in parts:
+                waiting.append(reader.submit(self._read, rows, weight, copies))
+                if len(waiting) > AHEAD:
+                    yield self._arrived(waiting.popleft().result(), copies)
+            while waiting:
+                yield self._arrived(waiting.popleft().result(), copies)
+
+    def _read(
+        self, rows: NDArray[np.int64], weight: float, copies: torch.cuda.Stream | None
+    ) -> Batch:
+        index = torch.from_numpy(rows)
+        x = {name: value.index_select(0, index) for name, value in self.x.items()}
+        if copies is None:
+            return Batch(x, self.y[index], index, weight)
+        with torch.cuda.stream(copies):
+            there = index.pin_memory().to(self.y.device, non_blocking=True)
+            x = {n: v.pin_memory().to(self.y.device, non_blocking=True) for n, v in x.items()}
+            return Batch(x, self.y[there], there, weight)
+
+    def _arrived(self, batch: Batch, copies: torch.cuda.Stream | None) -> Batch:
+        """Let the work wait for the copies, and the copies' memory for the work."""
+        if copies is not None:
+            work = torch.cuda.current_stream(self.y.device)
+            work.wait_stream(copies)
+            for value in (*batch.x.values(), batch.y, batch.index):
+                value.record_stream(work)
+        return batch
+
+
 @dataclass(frozen=True)
 class Rows:
     """Some rows of a feature store."""
@@ -97,19 +190,15 @@ class Rows:
     def __len__(self) -> int:
         return len(self.index)
 
-    def batch(self, rows: NDArray[np.int64], device: torch.device) -> Batch:
-        """Load the given store rows as one batch on `device`."""
-        x = {
-            name: torch.from_numpy(np.ascontiguousarray(array[rows])).to(device)
-            for name, array in self.features.arrays.items()
-        }
-        y = label_tensor(self.features.meta["kind"], self.features.labels[rows])
-        return Batch(x, y.to(device), torch.from_numpy(rows))
-
     def batches(self, size: int, device: torch.device) -> Iterator[Batch]:
         """Walk the rows in store order."""
-        for start in range(0, len(self.index), size):
-            yield self.batch(self.index[start : start + size], device)
+        starts = range(0, len(self.index), size)
+        parts = ((self.index[start : start + size], 1.0) for start in starts)
+        return self.features.on(device).load(parts)
+
+    def mine(self) -> Self:
+        """This process's share of the rows, see `parallel.mine`."""
+        return replace(self, index=parallel.mine(self.index))
 
     def labels(self) -> Tensor:
         """All labels of these rows."""
@@ -129,17 +218,19 @@ class TestSet(Rows):
 class TrainingSet(Rows):
     """Rows that may be learnt from. It cannot reach a test row: it holds its own index only."""
 
-    def shuffled(self, size: int, device: torch.device, seed: int, epoch: int) -> Iterator[Batch]:
-        """Batches in an order that is a pure function of (seed, epoch).
+    def shuffled(self, size: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
+        """Store rows of each batch of an epoch, a pure function of (seed, epoch).
 
         A last batch of one sample is left out: batch statistics do not exist for it, and another
         sample is left out in the next epoch.
         """
         order = np.random.default_rng((seed, epoch)).permutation(self.index)
-        for start in range(0, len(order), size):
-            rows = order[start : start + size]
-            if len(rows) > 1:
-                yield self.batch(rows, device)
+        batches = [order[start : start + size] for start in range(0, len(order), size)]
+        return [rows for rows in batches if len(rows) > 1]
+
+    def load(self, batches: Sequence[NDArray[np.int64]], device: torch.device) -> Iterator[Batch]:
+        """This process's shares of some batches, in order."""
+        return self.features.on(device).load(map(parallel.share, batches))
 
     def previous_labels(self) -> Tensor | None:
         """The label of the utterance before each row of the store, [n]; None without dialogues.

@@ -1,7 +1,8 @@
 """One loop for everything: seed, epoch, checkpoint, resume, time.
 
 Order of samples and noise are pure functions of (seed, epoch), so that a run killed at any moment
-and resumed from its last checkpoint leaves the same record as an undisturbed one.
+and resumed from its last checkpoint leaves the same record as an undisturbed one. Several processes
+(`ibma.parallel`) train one network with the same loop.
 """
 
 from __future__ import annotations
@@ -12,18 +13,19 @@ import platform
 import resource
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from ibma import bounds, methods, record, tasks
+from ibma import bounds, methods, parallel, record, tasks
 from ibma.centroids import Assignment, ClassSums, InputAssignments, class_systems, file_name
 from ibma.errors import IbmaError
 from ibma.store import Batch, Features, Rows, TrainingSet
@@ -45,8 +47,8 @@ class Setting:
 class Cell:
     """One task x method with everything its runs share.
 
-    method_file: name of the file in `methods/`; hparams: its keyword arguments; training: the
-    `training` block of params.yaml; encoders: `tasks.<task>.encoders`.
+    method_file: name of the file in `methods/`; hparams: its keyword arguments; encoders:
+    `tasks.<task>.encoders`; epochs to heads, refresh and compile: see `params.Training`.
     """
 
     profile: str
@@ -63,6 +65,8 @@ class Cell:
     features: Features
     centroids: Path
     device: torch.device
+    refresh: str = "epoch"
+    compile: bool = False
 
     @property
     def task(self) -> tasks.Task:
@@ -75,7 +79,7 @@ class Cell:
 
     def build(self, run: int, setting: Setting, epochs: int, seed: int) -> methods.Method:
         """A freshly initialised network; the initialisation is a pure function of `seed`."""
-        inputs = self.inputs(run)
+        inputs = self.inputs(run).to(self.device)
         systems = next(iter(inputs.phi.values())).shape[1:]
         spec = methods.Spec(
             modalities={
@@ -93,10 +97,15 @@ class Cell:
             input_phi=inputs.phi,
             inputs=inputs.vectors,
             pseudo=inputs.pseudo,
-            previous=self.features.training(run).previous_labels(),
+            previous=self._previous(run),
+            refresh=self.refresh,
         )
         torch.manual_seed(seed)
         return methods.build(self.method_file, spec, **self.hparams).to(self.device)
+
+    def _previous(self, run: int) -> Tensor | None:
+        before = self.features.training(run).previous_labels()
+        return None if before is None else before.to(self.device)
 
     def _encoder(self, name: str) -> Mapping[str, object]:
         if name not in self.encoders:
@@ -115,7 +124,10 @@ class Cell:
                 "method": self.method,
                 "hparams": dict(self.hparams),
                 "encoders": {name: dict(config) for name, config in self.encoders.items()},
-                "training": [self.epochs, self.batch_size, self.width, self.heads],
+                "training": [
+                    *(self.epochs, self.batch_size, self.width, self.heads),
+                    *(self.refresh, self.compile),
+                ],
                 "assignment": [self.assignment.beta, self.assignment.normalise],
                 "setting": [setting.lr, setting.weight_decay, setting.eta],
                 "run": run,
@@ -128,10 +140,11 @@ class Cell:
 def device(name: str) -> torch.device:
     """`auto` takes CUDA where there is one. Raises IbmaError for a device that is not here."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
         raise IbmaError("params.yaml: device: cuda asked for, none found: set it to auto or cpu")
-    return torch.device(name)
+    # with its number: tensors say cuda:0, and a device is a key of `Features`
+    return torch.device(name, torch.cuda.current_device()) if name == "cuda" else torch.device(name)
 
 
 def autocast(on: torch.device) -> AbstractContextManager[None]:
@@ -139,8 +152,57 @@ def autocast(on: torch.device) -> AbstractContextManager[None]:
     return torch.autocast(on.type, dtype=torch.bfloat16, enabled=on.type == "cuda")
 
 
+class Objective(nn.Module):
+    """A method's loss terms on a batch, as the one module that several processes train."""
+
+    def __init__(self, model: methods.Method, device: torch.device, compiled: bool) -> None:
+        super().__init__()
+        self.model, self.device = model, device
+        forward = torch.compile(model) if compiled else model
+        self.forward_model = cast(Callable[[Mapping[str, Tensor]], methods.Output], forward)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Term -> scalar."""
+        with autocast(self.device):
+            out = self.forward_model(batch.x)
+        self.model.inner_step(out, batch)
+        return self.model.losses(out, batch)
+
+
+def distribute(objective: Objective, device: torch.device) -> nn.Module:
+    """The objective as all processes train it; itself in a single one.
+
+    Raises IbmaError for what several processes cannot do exactly: batch statistics on the CPU (on
+    GPUs they are synchronised), and an inner optimiser.
+    """
+    if parallel.world() == 1:
+        return objective
+    if objective.model.inner is not None:
+        raise IbmaError(
+            "params.yaml: processes: this method trains an inner network in every step, which is "
+            "not reduced over processes: set processes to 1"
+        )
+    if device.type == "cuda":
+        # in place: all of them are children
+        nn.SyncBatchNorm.convert_sync_batchnorm(objective)  # type: ignore[no-untyped-call]
+    elif any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in objective.modules()):
+        raise IbmaError(
+            "params.yaml: processes: an encoder has batch statistics, which only GPUs synchronise: "
+            "set processes to 1"
+        )
+    return DistributedDataParallel(
+        objective,
+        device_ids=[device.index] if device.type == "cuda" else None,
+        broadcast_buffers=False,  # every process computes the same ones
+        find_unused_parameters=True,  # some methods have phases
+    )
+
+
 class Fit:
-    """Training of one network, epoch by epoch, with an optional checkpoint file."""
+    """Training of one network, epoch by epoch, with an optional checkpoint file.
+
+    compiled: run the network through `torch.compile`.
+    """
 
     def __init__(
         self,
@@ -154,14 +216,17 @@ class Fit:
         device: torch.device,
         checkpoint: Path | None = None,
         key: str = "",
+        compiled: bool = False,
     ) -> None:
         self.model, self.rows, self.seed, self.epochs = model, rows, seed, epochs
         self.batch_size, self.device = batch_size, device
         self.checkpoint, self.key = checkpoint, key
+        self.objective = distribute(Objective(model, device, compiled), device)
         self.optimiser = torch.optim.Adam(
             model.parameter_groups(),
             lr=setting.lr,
             weight_decay=setting.weight_decay,
+            fused=True,
         )
         self.history: dict[str, list[float]] = {}
         self.seconds: list[float] = []
@@ -185,7 +250,7 @@ class Fit:
                     saved = time.monotonic()
 
     def _one_epoch(self) -> dict[str, float]:
-        torch.manual_seed(self.seed * 1_000_003 + self.epoch + 1)
+        torch.manual_seed(self.seed * 1_000_003 + self.epoch + 1 + parallel.rank() * 999_983)
         self.model.eval()
         with torch.no_grad():
             if self.epoch == 0:
@@ -193,31 +258,30 @@ class Fit:
             self.model.before_epoch(self.epoch, self.evaluation_batches)
         self.model.train()
         totals: dict[str, Tensor] = {}
-        seen = 0
-        shuffled = self.rows.shuffled(self.batch_size, self.device, self.seed, self.epoch)
-        for batch in shuffled:
+        batches = self.rows.shuffled(self.batch_size, self.seed, self.epoch)
+        for rows, batch in zip(batches, self.rows.load(batches, self.device), strict=True):
             for name, value in self._step(batch).items():
-                totals[name] = totals.get(name, torch.zeros_like(value)) + value * len(batch.y)
-            seen += len(batch.y)
+                counted = value * (batch.weight * len(rows) / parallel.world())
+                totals[name] = totals[name] + counted if name in totals else counted
         # one read per epoch: the device is not waited for inside it
-        values = torch.stack(list(totals.values())).tolist()
-        return dict(zip(totals, (value / seen for value in values), strict=True))
+        values = torch.stack(list(totals.values()))
+        parallel.add_up([values])
+        seen = sum(map(len, batches))
+        return dict(zip(totals, (value / seen for value in values.tolist()), strict=True))
 
     def _step(self, batch: Batch) -> dict[str, Tensor]:
         self.optimiser.zero_grad(set_to_none=True)
-        with autocast(self.device):
-            out = self.model(batch.x)
-        self.model.inner_step(out, batch)
-        terms = self.model.losses(out, batch)
-        torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
+        terms: dict[str, Tensor] = self.objective(batch)
+        loss = torch.stack(list(terms.values())).sum() * batch.weight
+        loss.backward()  # type: ignore[no-untyped-call]
         if self.model.clip_value is not None:
             torch.nn.utils.clip_grad_value_(self.model.parameters(), self.model.clip_value)
         self.optimiser.step()
         return {name: value.detach() for name, value in terms.items()}
 
     def evaluation_batches(self) -> Iterator[Batch]:
-        """The training rows in store order, for passes that do not train."""
-        return self.rows.batches(EVALUATION_BATCH, self.device)
+        """This process's training rows in store order, for passes that do not train."""
+        return self.rows.mine().batches(EVALUATION_BATCH, self.device)
 
     def _log(self, terms: Mapping[str, float], label: str) -> None:
         for name, value in terms.items():
@@ -244,7 +308,7 @@ class Fit:
         self.history, self.seconds, self.epoch = state["history"], state["seconds"], state["epoch"]
 
     def _save(self) -> None:
-        if self.checkpoint is None:
+        if self.checkpoint is None or parallel.rank():
             return
         state = {
             "key": self.key,
@@ -264,19 +328,22 @@ def centre_spheres(model: methods.Method, batches: Iterable[Batch]) -> None:
     spheres = [module for module in model.modules() if isinstance(module, tasks.Sphere)]
     if not spheres:
         return
-    outputs: dict[tasks.Sphere, list[Tensor]] = {sphere: [] for sphere in spheres}
-    hooks = [
-        sphere.register_forward_hook(
-            lambda this, _, out: outputs[this].append(out.float().flatten(0, -2))
-        )
-        for sphere in spheres
-    ]
+    sums = {sphere: torch.zeros_like(sphere.get_buffer("centre")) for sphere in spheres}
+    counts = {sphere: torch.zeros((), device=total.device) for sphere, total in sums.items()}
+
+    def add(sphere: nn.Module, _: object, out: Tensor) -> None:
+        rows = out.float().flatten(0, -2)
+        sums[cast(tasks.Sphere, sphere)] += rows.sum(0)
+        counts[cast(tasks.Sphere, sphere)] += len(rows)
+
+    hooks = [sphere.register_forward_hook(add) for sphere in spheres]
     for batch in batches:
         model(batch.x)
     for hook in hooks:
         hook.remove()
-    for sphere, rows in outputs.items():
-        sphere.centre_on(torch.cat(rows).mean(0))
+    parallel.add_up([*sums.values(), *counts.values()])
+    for sphere in spheres:
+        sphere.centre_on(sums[sphere] / counts[sphere])
 
 
 def save_atomically(state: object, path: Path) -> None:
@@ -301,14 +368,15 @@ def predict(
     """Logits [n, C] and representations (modalities and `fused`) [n, D], on the CPU, eval mode."""
     model.eval()
     logits, features = [], []
-    for batch in rows.batches(EVALUATION_BATCH, on):
+    for batch in rows.mine().batches(EVALUATION_BATCH, on):
         with autocast(on):
             out = model(batch.x)
         logits.append(out.logits.float().cpu())
         named = {**out.z, "fused": out.fused}
         features.append({name: value.float().cpu() for name, value in named.items()})
     stacked = {name: torch.cat([part[name] for part in features]) for name in features[0]}
-    return torch.cat(logits), stacked
+    gathered = {name: parallel.gather(value) for name, value in stacked.items()}
+    return parallel.gather(torch.cat(logits)), gathered
 
 
 def ib_losses(
@@ -316,7 +384,7 @@ def ib_losses(
 ) -> dict[str, float]:
     """Plug-in IB losses on the test split (Table 5), in nats, and U per modality.
 
-    Feature centroids come from the trained network on train, input assignments from the centroid
+    Feature centroids come from the network on train, input assignments from the centroid
     stage; the joint tables are averaged over test.
     """
     train, test = cell.features.training(run), cell.features.test(run)
@@ -343,13 +411,25 @@ def ib_losses(
     return result | {f"u/{name}": value for name, value in inputs.u.items()}
 
 
+@torch.no_grad()
+def ib_untrained(cell: Cell, run: int, setting: Setting) -> dict[str, float]:
+    """`ib_losses` of the network as it starts, its batch statistics set by one pass over train."""
+    model = cell.build(run, setting, cell.epochs, seed=run).train()
+    for batch in cell.features.training(run).batches(EVALUATION_BATCH, cell.device):
+        if len(batch.y) > 1:
+            with autocast(cell.device):
+                model(batch.x)
+    _, features = predict(model, cell.features.test(run), cell.device)
+    return ib_losses(cell, run, model, features)
+
+
 def run_seed(
     cell: Cell, run: int, setting: Setting, runs: Path, models: Path, scratch: Path
 ) -> record.Record | None:
     """Train one seed and write its record and weights; None when a current record is there.
 
-    runs, models: the cell's output folders. scratch: where the checkpoint lives until the record is
-    written.
+    Of several processes the first one writes. runs, models: the cell's output folders. scratch:
+    where the checkpoint lives until the record is written.
     """
     key = cell.key(run, setting)
     weights = models / f"seed_{run}.pt"
@@ -369,6 +449,7 @@ def run_seed(
         device=cell.device,
         checkpoint=checkpoint,
         key=key,
+        compiled=cell.compile,
     )
     fit.run(f"{cell.task_name} {cell.method} seed {run}")
     with torch.no_grad():  # centroids and Q of the final network, as after every epoch
@@ -389,12 +470,14 @@ def run_seed(
         | dict(cell.hparams),
         metrics=cell.task.metrics(logits, test.labels(), test.groups()),
         ib=ib_losses(cell, run, model, features),
+        ib_before=ib_untrained(cell, run, setting),
         history=fit.history,
         volatile=volatile(cell.device, fit.seconds, started),
     )
-    save_atomically(model.state_dict(), weights)
-    result.write(runs)
-    checkpoint.unlink(missing_ok=True)
+    if parallel.rank() == 0:
+        save_atomically(model.state_dict(), weights)
+        result.write(runs)
+        checkpoint.unlink(missing_ok=True)
     return result
 
 
@@ -407,6 +490,7 @@ def volatile(on: torch.device, seconds: list[float], started: str) -> dict[str, 
     )
     return {
         "device": torch.cuda.get_device_name(on) if on.type == "cuda" else "cpu",
+        "processes": parallel.world(),
         "host": platform.node(),
         "torch": torch.__version__,
         "git_commit": _commit(),

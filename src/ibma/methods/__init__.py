@@ -47,9 +47,10 @@ class Spec:
     `ibma.tasks`. assignment: how phi is computed. eta: weight of the IB bound (paper Eq. 2), None
     for methods that do not read it. From the centroid stage: u, the Z-free mean of U per modality
     (nats); input_phi, phi(X) per modality for every row of the store, [n, G, K]; inputs, X per
-    modality as vectors; pseudo, the pseudo-class of every row [n] of one-class data. previous:
-    label of the utterance before each row in its dialogue, [n], NaN for none; None where the data
-    has no dialogues.
+    modality as vectors; pseudo, the one-hot pseudo-class of every row [n, K] of one-class data.
+    previous: label of the utterance before each row in its dialogue, [n], NaN for none; None where
+    the data has no dialogues. Tensors are on the network's device. refresh: what the centroids and
+    Q of an epoch are made of, "epoch" or "pass" (see methods/ibma.py).
     """
 
     modalities: Mapping[str, Modality]
@@ -65,6 +66,7 @@ class Spec:
     inputs: Mapping[str, InputVectors] = field(default_factory=dict)
     pseudo: Tensor | None = None
     previous: Tensor | None = None
+    refresh: str = "epoch"
 
     def systems_of(self, batch: Batch) -> Tensor:
         """One-hot class systems [B, G, K] of a batch: its labels, or its pseudo-classes."""
@@ -176,7 +178,11 @@ class Method(nn.Module):
         return {"task": self.spec.task.loss(out.logits, batch.y)}
 
     def before_epoch(self, epoch: int, batches: Batches) -> None:
-        """Called before each epoch (0-based), in eval mode under no_grad; `batches` walks train."""
+        """Called before each epoch (0-based) and after the last, in eval mode under no_grad.
+
+        `batches` walks this process's share of train; what is summed over it goes through
+        `parallel.add_up`.
+        """
 
     def inner_step(self, out: Output, batch: Batch) -> None:
         """Called in every training step between `forward` and `losses`, for an inner update."""

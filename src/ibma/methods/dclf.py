@@ -135,7 +135,7 @@ class Model(Method):
 
     def _context(self, fused: Tensor, same: Tensor, batch: Batch) -> Tensor:
         assert self.spec.previous is not None
-        before = self.spec.previous[batch.index.cpu()].to(batch.y.device)
+        before = self.spec.previous[batch.index]
         shift = (batch.y != before) & ~before.isnan()
         confusers = (before[:, None] == before) & (same == 0)
         factors = 1.0 + (CONFUSER - 1.0) * confusers.float()

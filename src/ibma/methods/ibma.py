@@ -15,7 +15,11 @@ every ordered pair of modalities and of the fused representation. Facts a reader
   what trains is cross-entropy minus eta V: the compression half of IBB has no gradient.
 - Q starts at 1/C (Algorithm 1, lines 5 and 7), so V = -ln C in the first epoch: no gradient either.
 - After each epoch Q is computed first, with the centroids that were in force during the epoch,
-  then the centroids (Algorithm 1, lines 13 to 19). Both come from one pass in eval mode.
+  then the centroids (Algorithm 1, lines 13 to 19).
+
+`training.refresh` says of which Z_i both are made. "epoch": those that the epoch's own steps
+computed, as Algorithm 3 reads ("computed at the t-th epoch"); it costs no pass. "pass": one pass in
+eval mode after the epoch, a third of an epoch more.
 
 Choices: the initial feature centroids come from one evaluation pass (the paper: "zeros or one
 forward pass"). With three modalities the alignment runs over all ordered pairs and Q_j does not
@@ -39,8 +43,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ibma import bounds, dependence
-from ibma.centroids import ClassSums
+from ibma import bounds, dependence, parallel
 from ibma.errors import IbmaError
 from ibma.methods import FUSED, Batches, Headed, Output, Spec, one_of
 from ibma.store import Batch
@@ -95,7 +98,7 @@ class Bound(nn.Module):
 
     def input(self, modality: str, batch: Batch) -> Tensor:
         """X_modality as vectors, [B, R]."""
-        return self.spec.inputs[modality][batch.index].to(batch.y.device)
+        return self.spec.inputs[modality][batch.index]
 
     def refine(self, place: str, value: Tensor, extra: dict[str, Tensor]) -> Tensor:
         """See `methods.Fused.refine`."""
@@ -117,45 +120,76 @@ def representation(place: str, out: Output) -> Tensor:
 
 
 class Assigned(Bound):
-    """Feature centroids, refreshed before every epoch, and the soft assignments to them."""
+    """Feature centroids, refreshed before every epoch, and the soft assignments to them.
+
+    The next refresh is made of running sums over the training split, in buffers: class sums of
+    the features [G, K, D], class counts [G, K], and the joint sums [G, K, K] that Q is made of
+    (`bounds.conditional_sums`), which hold phi under the centroids still in force.
+    """
 
     def __init__(self, spec: Spec, align: bool) -> None:
         super().__init__(spec, align)
         systems, classes = spec.systems
-        for place in self.places:
+        self.assigned = self.places if align else (FUSED,)
+        self.register_buffer("counts", torch.zeros(systems, classes))
+        for place in self.assigned:
             self.register_buffer(f"centroids_{place}", torch.zeros(systems, classes, spec.width))
+            self.register_buffer(f"sums_{place}", torch.zeros(systems, classes, spec.width))
+            self.register_buffer(f"joint_{place}", torch.zeros(systems, classes, classes))
 
     def phi(self, place: str, feature: Tensor) -> Tensor:
         """[B, D] -> [B, G, K]."""
         return self.spec.assignment.phi(feature.float(), self.get_buffer(f"centroids_{place}"))
 
+    def phi_of(self, place: str, out: Output) -> Tensor:
+        """Phi of a step's representation, [B, G, K], computed once."""
+        key = f"phi/{place}"
+        if key not in out.extra:
+            out.extra[key] = self.phi(place, representation(place, out))
+        return out.extra[key]
+
     def phi_x(self, modality: str, batch: Batch) -> Tensor:
         """Soft assignments of the inputs, from the centroid stage: [B, G, K]."""
-        return self.spec.input_phi[modality][batch.index.cpu()].to(batch.y.device)
+        return self.spec.input_phi[modality][batch.index]
+
+    def inner_step(self, out: Output, batch: Batch) -> None:
+        """Add the step's representations to the sums, where the refresh is made of those."""
+        if self.spec.refresh == "epoch" and batch.weight:
+            phi = {place: self.phi_of(place, out) for place in self.assigned}
+            features = {place: representation(place, out) for place in self.assigned}
+            self.add(features, phi, self.spec.systems_of(batch))
+
+    @torch.no_grad()
+    def add(
+        self, features: Mapping[str, Tensor], phi: Mapping[str, Tensor], one_hot: Tensor
+    ) -> None:
+        """Add a batch to the sums. features: place -> [B, D]; phi and one_hot: [B, G, K]."""
+        self.get_buffer("counts").add_(one_hot.sum(0))
+        for place in self.assigned:
+            sums, _ = bounds.conditional_sums(phi[place], one_hot)
+            self.get_buffer(f"joint_{place}").add_(sums)
+            sums = torch.einsum("ngk,nd->gkd", one_hot, features[place].float())
+            self.get_buffer(f"sums_{place}").add_(sums)
 
     def refresh(self, epoch: int, passes: Iterable[Passed]) -> None:
-        """New centroids."""
-        self.pass_over(passes)
-
-    def pass_over(self, passes: Iterable[Passed]) -> tuple[dict[str, Tensor], Tensor]:
-        """New centroids; returns the sums that Q is made of, under the old centroids.
-
-        The sums are place -> [G, K, K] and class counts [G, K], see `bounds.conditional_sums`.
-        """
-        like = self.get_buffer(f"centroids_{FUSED}")
-        systems, classes = self.spec.systems
-        joint = {place: like.new_zeros(systems, classes, classes) for place in self.places}
-        sums = {p: ClassSums.zeros((systems, classes), self.spec.width, like) for p in self.places}
-        counts = like.new_zeros(systems, classes)
-        for features, one_hot in passes:
-            counts += one_hot.sum(0)
-            for place, feature in features.items():
-                joint[place] += bounds.conditional_sums(self.phi(place, feature), one_hot)[0]
-                sums[place].add(feature.float(), one_hot)
-        for place in self.places:
-            new = self.spec.assignment.centroids(sums[place].sums, sums[place].counts)
+        """New centroids, after whatever a subclass makes of the sums in `reread`."""
+        if epoch == 0 or self.spec.refresh == "pass":
+            for features, one_hot in passes:
+                phi = {place: self.phi(place, features[place]) for place in self.assigned}
+                self.add(features, phi, one_hot)
+        kinds = ("sums", "joint")
+        sums = [self.get_buffer(f"{kind}_{place}") for kind in kinds for place in self.assigned]
+        counts = self.get_buffer("counts")
+        parallel.add_up([counts, *sums])
+        self.reread(epoch)
+        for place in self.assigned:
+            new = self.spec.assignment.centroids(self.get_buffer(f"sums_{place}"), counts)
             self.get_buffer(f"centroids_{place}").copy_(new)
-        return joint, counts
+        for spent in (counts, *sums):
+            spent.zero_()
+
+    def reread(self, epoch: int) -> None:
+        """What else is made of the sums of an epoch, before the centroids change."""
 
 
 class IBB(Assigned):
@@ -164,26 +198,26 @@ class IBB(Assigned):
     def __init__(self, spec: Spec, align: bool) -> None:
         super().__init__(spec, align)
         systems, classes = spec.systems
-        for place in self.places:
+        for place in self.assigned:
             uniform = torch.full((systems, classes, classes), 1.0 / classes)
             self.register_buffer(f"q_{place}", uniform)
 
-    def refresh(self, epoch: int, passes: Iterable[Passed]) -> None:
-        """Q (from the second epoch on, with the old centroids), then the centroids."""
-        joint, counts = self.pass_over(passes)
+    def reread(self, epoch: int) -> None:
+        """Q, from the second epoch on."""
         if epoch > 0:
-            for place in self.places:
-                q = bounds.normalise_conditional(joint[place], counts)
+            for place in self.assigned:
+                joint, counts = self.get_buffer(f"joint_{place}"), self.get_buffer("counts")
+                q = bounds.normalise_conditional(joint, counts)
                 self.get_buffer(f"q_{place}").copy_(q)
 
     def terms(self, out: Output, batch: Batch) -> dict[str, Tensor]:
         """`ibb/<j>|<j'>` and `ibb/fused`, in nats."""
         terms, u = {}, self.spec.u
         if self.align:
-            phi = {name: self.phi(name, out.z[name]) for name in self.names}
             for j, other in permutations(self.names, 2):
-                terms[f"ibb/{j}|{other}"] = u[j] - self.v(j, phi[j], phi[other])
-        v = self.v(FUSED, self.phi(FUSED, out.fused), self.spec.systems_of(batch))
+                v = self.v(j, self.phi_of(j, out), self.phi_of(other, out))
+                terms[f"ibb/{j}|{other}"] = u[j] - v
+        v = self.v(FUSED, self.phi_of(FUSED, out), self.spec.systems_of(batch))
         return terms | {f"ibb/{FUSED}": sum(u.values()) - v}
 
     def v(self, place: str, phi: Tensor, other: Tensor) -> Tensor:
@@ -196,7 +230,7 @@ class Released(Assigned):
 
     def terms(self, out: Output, batch: Batch) -> dict[str, Tensor]:
         """`ibb/<j>|<j'>`."""
-        phi = {name: self.phi(name, out.z[name]) for name in self.names}
+        phi = {name: self.phi_of(name, out) for name in self.names}
         return {
             f"ibb/{j}|{other}": bounds.released_bound(phi[j], phi[other], self.phi_x(j, batch))
             for j, other in permutations(self.names, 2)
@@ -215,30 +249,30 @@ class Plugin(Assigned):
     def __init__(self, spec: Spec, align: bool) -> None:
         super().__init__(spec, align)
         systems, classes = spec.systems
-        for what in (*self.places, *(f"x_{name}" for name in self.names), "y"):
+        for what in (*self.assigned, *(f"x_{name}" for name in self.names), "y"):
             uniform = torch.full((systems, classes), 1.0 / classes)
             self.register_buffer(f"marginal_{what}", uniform)
 
-    @torch.no_grad()
     def inner_step(self, out: Output, batch: Batch) -> None:
         """Move every marginal towards the batch's."""
-        phi = {place: self.phi(place, representation(place, out)) for place in self.places}
+        super().inner_step(out, batch)
+        phi = {place: self.phi_of(place, out).detach() for place in self.assigned}
         phi |= {f"x_{name}": self.phi_x(name, batch) for name in self.names}
         for what, value in (phi | {"y": self.spec.systems_of(batch)}).items():
             self.get_buffer(f"marginal_{what}").lerp_(value.mean(0), 1.0 - self.MEMORY)
 
     def compress(self, place: str, modality: str, out: Output, batch: Batch) -> Tensor:
         """I(Z, X) of the averaged joint table."""
-        phi = self.phi(place, representation(place, out))
+        phi = self.phi_of(place, out)
         return self.information(place, phi, f"x_{modality}", self.phi_x(modality, batch))
 
     def relate(self, j: str, other: str, out: Output) -> Tensor:
         """I(Z_j, Z_other) of the averaged joint table."""
-        return self.information(j, self.phi(j, out.z[j]), other, self.phi(other, out.z[other]))
+        return self.information(j, self.phi_of(j, out), other, self.phi_of(other, out))
 
     def predict(self, out: Output, batch: Batch) -> Tensor:
         """I(Z, Y) of the averaged joint table."""
-        phi = self.phi(FUSED, out.fused)
+        phi = self.phi_of(FUSED, out)
         return self.information(FUSED, phi, "y", self.spec.systems_of(batch))
 
     def information(self, a: str, phi_a: Tensor, b: str, phi_b: Tensor) -> Tensor:
