@@ -1,4 +1,4 @@
-"""Stage `sensitivity`: one variant at a fixed eta. `python stages/sensitivity.py ETA`."""
+"""Stage `sensitivity`: a variant at a fixed eta. `python stages/sensitivity.py VARIANT ETA`."""
 
 import sys
 
@@ -6,4 +6,4 @@ from ibma import cells, params
 from ibma.doors import door
 
 if __name__ == "__main__":
-    door(lambda: cells.train_at(params.load(), float(sys.argv[1])))
+    door(lambda: cells.train_at(params.load(), sys.argv[1], float(sys.argv[2])))

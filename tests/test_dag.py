@@ -33,7 +33,7 @@ def test_a_cell_depends_on_its_data_its_parameters_its_method_and_the_shared_cod
 
 def test_runs_at_a_fixed_eta_depend_on_what_their_variant_depends_on():
     """Except for eta: theirs is in their name."""
-    named = {"${item.task}": "${sensitivity.task}", "${item.variant}": "${sensitivity.variant}"}
+    named = {"${item.task}": "${sensitivity.task}"}
 
     def at_fixed_eta(texts):
         for old, new in named.items():

@@ -141,6 +141,19 @@ def test_a_silent_wav_is_kept(tmp_path: Path) -> None:
     np.testing.assert_allclose(feature, math.log(1e-7), rtol=1e-6)
 
 
+def test_statistics_are_those_of_the_bands_over_time(tmp_path: Path) -> None:
+    path = write_wav(tmp_path / "a.wav", tone(3.0) * np.linspace(0, 1, 48_000))
+    bands = media.compute("audio", path, {"n_mels": 32})
+    found = media.compute("audio", path, {"n_mels": 32, "statistics": True})
+    assert found.shape == (4 * 32,) and found.dtype == np.float32
+    np.testing.assert_allclose(found[:32], bands.mean(1), rtol=1e-6)
+    np.testing.assert_allclose(found[32:64], bands.std(1), rtol=1e-6)
+    np.testing.assert_allclose(found[64:96], np.diff(bands).mean(1), rtol=1e-6)
+    np.testing.assert_allclose(found[96:], np.diff(bands).std(1), rtol=1e-6)
+    assert media.stored_kind("audio", {"statistics": True}) == "vector"
+    assert media.stored_kind("audio", {}) == "audio"
+
+
 def test_an_unknown_spectrogram_is_refused(tmp_path: Path) -> None:
     path = write_wav(tmp_path / "a.wav", tone(0.1))
     with pytest.raises(IbmaError, match="'mfcc': expected logmel or ogm"):

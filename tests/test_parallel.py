@@ -130,6 +130,31 @@ def test_two_processes_leave_the_record_of_one(tmp_path, refresh):
     assert weights[0].keys() == weights[1].keys()
 
 
+def test_without_learning_both_refreshes_agree(tmp_path):
+    """At lr 0 the epoch's own features are those of a pass after it."""
+    write_store(tmp_path)
+    states = []
+    for refresh in ("epoch", "pass"):
+        cell = cell_over(tmp_path, "ibma", refresh=refresh)
+        setting = Setting(0.0, 0.0, 0.5)
+        rows = cell.features.training(0)
+        model = cell.build(0, setting, 3, seed=0)
+        settings = {"seed": 0, "epochs": 3, "batch_size": 15, "device": cell.device}
+        fit = train.Fit(model, rows, setting, **settings)
+        fit.run("x")
+        model.eval()
+        with torch.no_grad():
+            model.before_epoch(3, fit.evaluation_batches)
+        states.append((model.state_dict(), fit.history))
+    (one, history), (other, same) = states
+    kept = [name for name in one if name.startswith(("bound.centroids", "bound.q"))]
+    assert len(kept) == 6
+    for name in kept:
+        torch.testing.assert_close(one[name], other[name])
+        assert one[name].std() > 0
+    assert numbers(history) == pytest.approx(numbers(same), abs=1e-5)
+
+
 def test_what_several_processes_cannot_do_is_refused(tmp_path):
     write_store(tmp_path)
     done = in_two_processes(tmp_path, "refused", "epoch", "two")

@@ -41,6 +41,7 @@ def fake(task: str, method: str, seed: int) -> Record:
         params={"lr": 0.001, "weight_decay": 0.0, "eta": eta},
         metrics=metrics,
         ib=ib,
+        ib_before=ib,
         history={"task": [2.0, 1.0 + wobble]},
         volatile={"device": "cpu", "seconds_per_epoch": [0.1, 0.1], "git_commit": None},
     )

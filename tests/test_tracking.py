@@ -13,7 +13,7 @@ from ibma.errors import IbmaError
 from ibma.params import Sensitivity
 
 PARAMS = SimpleNamespace(
-    sensitivity=Sensitivity("digits", "ibma", []),
+    sensitivity=Sensitivity("digits", ["ibma"], []),
     profile="twin",
     seeds=3,
     tasks={"digits": {}},
@@ -36,6 +36,7 @@ def record(method, seed, accuracy=0.5):
         "params": {"lr": 0.001},
         "metrics": {"accuracy": accuracy, "auc/Lung Opacity": None},
         "ib": {"left": -0.01, "fused": 0.2},
+        "ib_before": {"left": 0.0, "fused": 0.0},
         "history": {"task": [1.5, 0.75], "ibb/left|right": [0.2, 0.1]},
         "volatile": {
             "device": "cpu",

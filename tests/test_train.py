@@ -146,6 +146,28 @@ def test_run_k_tests_on_fold_k_mod_folds(make_cell, tmp_path):
     assert test.isdisjoint(cell.features.training(1).index)
 
 
+def test_a_compiled_network_is_the_one_that_trains(make_cell, tmp_path, monkeypatch):
+    """What torch.compile returns is called; the record stays the same."""
+    compiled = []
+
+    def compile_(model):
+        compiled.append(model)
+        return lambda x: model(x)
+
+    plain = run(make_cell(), tmp_path / "plain")
+    monkeypatch.setattr(torch, "compile", compile_)
+    other = run(replace(make_cell(), compile=True), tmp_path / "compiled")
+    assert len(compiled) == 1
+    assert stable(replace(other, key="")) == stable(replace(plain, key=""))
+
+
+def test_ib_losses_before_training_are_those_of_the_untrained_network(make_cell, tmp_path):
+    """They do not depend on how long it trains; after training they are others."""
+    short, long = (run(make_cell(epochs=n), tmp_path / str(n)) for n in (1, 12))
+    assert short.ib_before == long.ib_before and set(long.ib_before) == set(long.ib)
+    assert short.ib != long.ib and long.ib["fused"] != long.ib_before["fused"]
+
+
 def test_unknown_device_is_refused():
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")

@@ -169,11 +169,11 @@ def train_cell(params: Params, task: str, method: str) -> None:
         _train(params, task, method, method, params.eta if is_variant else None)
 
 
-def train_at(params: Params, eta: float) -> None:
+def train_at(params: Params, variant: str, eta: float) -> None:
     """Stage `sensitivity`: every seed of one variant at a fixed eta."""
     at = params.sensitivity
-    if not _together(params, "sensitivity", f"{eta:g}"):
-        _train(params, at.task, at.variant, at.name(eta), eta)
+    if not _together(params, "sensitivity", variant, f"{eta:g}"):
+        _train(params, at.task, variant, at.name(variant, eta), eta)
 
 
 def _together(params: Params, stage: str, *names: str) -> bool:

@@ -164,7 +164,8 @@ def _call(stage: str, name: str) -> None:
 
     profile = params.load()
     if stage == "sensitivity":
-        return cells.train_at(profile, float(name))
+        variant, _, eta = name.partition("-")
+        return cells.train_at(profile, variant, float(eta))
     task, _, method = name.partition("-")
     work = cells.tune_method if stage == "tune" else cells.train_cell
     work(profile, task, method)

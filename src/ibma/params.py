@@ -61,15 +61,22 @@ class Timing:
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """Runs of one variant at fixed etas on one task (Table 8); all else as the tune stage chose."""
+    """Runs of some variants at fixed etas on one task; all else as the tune stage chose.
+
+    The first variant's are Table 8.
+    """
 
     task: str
-    variant: str
+    variants: list[str]
     etas: list[float]
 
-    def name(self, eta: float) -> str:
-        """What these runs are called in the records."""
-        return f"{self.variant}_eta_{eta:g}"
+    def name(self, variant: str, eta: float) -> str:
+        """What a variant's runs at an eta are called in the records."""
+        return f"{variant}_eta_{eta:g}"
+
+    def names(self) -> dict[str, tuple[str, float]]:
+        """Name -> variant and eta of all these runs."""
+        return {self.name(v, eta): (v, eta) for v in self.variants for eta in self.etas}
 
 
 @dataclass(frozen=True)
@@ -206,9 +213,8 @@ def _check_stages(params: Params, path: Path) -> None:
     for where, tasks in named.items():
         for unknown in set(tasks) - set(params.tasks):
             raise IbmaError(f"{path}: {where}: '{unknown}' is not under tasks")
-    if params.sensitivity.variant not in params.variants:
-        unknown = params.sensitivity.variant
-        raise IbmaError(f"{path}: sensitivity.variant: '{unknown}' is not under variants")
+    for unknown in set(params.sensitivity.variants) - set(params.variants):
+        raise IbmaError(f"{path}: sensitivity.variants: '{unknown}' is not under variants")
     for where, listed in (("probe", params.probe.methods), ("gradcam", params.gradcam.methods)):
         for unknown in set(listed) - {*params.methods, *params.variants}:
             raise IbmaError(f"{path}: {where}.methods: '{unknown}' is no method or variant")

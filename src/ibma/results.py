@@ -24,10 +24,11 @@ def cells(params: Params, root: Path) -> Cells:
     }
 
 
-def at_etas(params: Params, root: Path) -> dict[float, list[Record]]:
-    """Return eta -> the records of stage `sensitivity`."""
+def at_etas(params: Params, root: Path, variant: str | None = None) -> dict[float, list[Record]]:
+    """Return eta -> the records of stage `sensitivity` of a variant (None: its first one)."""
     at = params.sensitivity
-    return {eta: _records(params, root, at.task, at.name(eta)) for eta in at.etas}
+    variant = variant or at.variants[0]
+    return {eta: _records(params, root, at.task, at.name(variant, eta)) for eta in at.etas}
 
 
 def _records(params: Params, root: Path, task: str, method: str) -> list[Record]:

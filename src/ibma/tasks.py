@@ -127,8 +127,12 @@ class Classify(Task):
         return F.one_hot(self.target(y), self.outputs).unsqueeze(1).float()
 
     def metrics(self, logits: Tensor, y: Tensor, groups: NDArray[np.str_]) -> Metrics:
-        """Top-1 accuracy."""
-        return {"accuracy": accuracy(self.target(y), logits.argmax(1))}
+        """Top-1 accuracy; of two classes also the AUROC of the second."""
+        truth = self.target(y)
+        found: Metrics = {"accuracy": accuracy(truth, logits.argmax(1))}
+        if self.outputs == 2:
+            found["auc"] = auc(truth.numpy(), (logits[:, 1] - logits[:, 0]).numpy())
+        return found
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,7 @@ def _paths(params: Params, root: Path) -> Iterator[Path]:
     """Yield records of the cells and seeds the profile names; others belong to another profile."""
     at = params.sensitivity
     cells = [(t, m) for t in params.tasks for m in (*params.methods, *params.variants)]
-    for task, method in [*cells, *((at.task, at.name(eta)) for eta in at.etas)]:
+    for task, method in [*cells, *((at.task, name) for name in at.names())]:
         for seed in range(params.seeds):
             path = root / "runs" / task / method / f"seed_{seed}.json"
             if path.exists():
@@ -153,8 +153,8 @@ def _known(client: MlflowClient, experiment: str) -> dict[Cell, Run]:
 
 def _stage(params: Params, record: Record) -> str:
     """Return the DVC stage that writes this record; only variants of IBMA read eta."""
-    if record.method in map(params.sensitivity.name, params.sensitivity.etas):
-        return f"sensitivity@{record.params['eta']:g}"
+    if found := params.sensitivity.names().get(record.method):
+        return f"sensitivity@{found[0]}-{found[1]:g}"
     matrix = "train_ibma" if record.method in params.variants else "train"
     return f"{matrix}@{record.task}-{record.method}"
 
