@@ -6,7 +6,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,8 @@ import torch
 FORMATS: dict[str, Callable[[float], str]] = {
     "times": lambda value: f"{value:.3g} x",
     "share": lambda value: f"{100 * value:.2f} %",
+    "seconds": lambda value: f"{value:.2f} s",
+    "scientific": lambda value: f"{value:.1e}",
     "plain": lambda value: f"{value:.2f}",
 }
 
@@ -31,6 +33,11 @@ class Spread:
     def of(cls, values: Sequence[float]) -> Spread:
         """Of at least two values."""
         return cls(*statistics.quantiles(values, n=4, method="inclusive"))
+
+    @classmethod
+    def exactly(cls, value: float) -> Spread:
+        """Of something that does not vary."""
+        return cls(value, value, value)
 
 
 @dataclass(frozen=True)
@@ -60,11 +67,12 @@ class Row:
         """As text."""
         show = FORMATS[self.unit]
         low, median, high = (show(v) for v in (self.ratio.low, self.ratio.median, self.ratio.high))
-        goal, met = "none", ""
+        goal, met = "", ""
         if self.goal is not None:
             goal = f"{self.goal.sign} {show(self.goal.value)}"
             met = "met" if self.goal.met(self.ratio.median) else "NOT met"
-        return [self.measure, self.ours, self.reference, median, f"{low} to {high}", goal, met]
+        between = "" if low == high else f"{low} to {high}"
+        return [self.measure, self.ours, self.reference, median, between, goal, met]
 
 
 COLUMNS = ("Measure", "Ours", "Reference", "Ratio", "Quartiles", "Goal", "Met")
@@ -75,7 +83,9 @@ def table(rows: Iterable[Row]) -> str:
     lines = [list(COLUMNS), *(row.cells() for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"
+        "| "
+        + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        + " |"
         for line in lines
     ]
     text.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
@@ -83,9 +93,18 @@ def table(rows: Iterable[Row]) -> str:
 
 
 Clock = Callable[[], float]
+WALL: Clock = time.perf_counter
 
 
-def seconds(function: Callable[[], object], clock: Clock = time.perf_counter) -> float:
+def own_time() -> Clock:
+    """The clock of work in one thread: processor time, which other work does not lengthen.
+
+    With a GPU it is the wall's: what counts there is when the GPU has finished.
+    """
+    return WALL if torch.cuda.is_available() else time.process_time
+
+
+def seconds(function: Callable[[], object], clock: Clock) -> float:
     """Of one call, the GPU's work included."""
     wait()
     start = clock()
@@ -101,14 +120,14 @@ def wait() -> None:
 
 
 def interleaved(
-    functions: dict[str, Callable[[], object]], rounds: int, clock: Clock = time.perf_counter
+    functions: dict[str, Callable[[], object]], rounds: int, clock: Clock | None = None
 ) -> dict[str, list[float]]:
     """Seconds of every function in every round, so that disturbances fall on all alike.
 
     A first round that is not counted warms up; every second one runs backwards: what drifts does
-    not favour the first. clock: `time.process_time` where a small difference of one thread's work
-    would drown in what else the machine does.
+    not favour the first. clock: `own_time`, or `WALL` for work in several threads or processes.
     """
+    clock = clock or own_time()
     times: dict[str, list[float]] = {name: [] for name in functions}
     for done in range(1 + rounds):
         for name in functions if done % 2 else reversed(functions):
@@ -124,16 +143,16 @@ def ratio(above: Sequence[float], below: Sequence[float], less: float = 0.0) -> 
 def duration(times: Sequence[float]) -> str:
     """The median as text."""
     value = statistics.median(times)
-    for unit, scale in (("s", 1.0), ("ms", 1e3), ("us", 1e6)):
-        if value * scale >= 1.0:
-            break
+    unit, scale = ("s", 1) if value >= 1 else ("ms", 1e3) if value >= 1e-3 else ("us", 1e6)
     return f"{value * scale:.3g} {unit}"
 
 
 def speed_up(measure: str, times: Mapping[str, Sequence[float]], goal: Goal | None = None) -> Row:
     """Row of two functions, ours first: how many times faster it is."""
     (ours, a), (reference, b) = times.items()
-    return Row(measure, f"{ours} {duration(a)}", f"{reference} {duration(b)}", ratio(b, a), goal=goal)
+    return Row(
+        measure, f"{ours} {duration(a)}", f"{reference} {duration(b)}", ratio(b, a), goal=goal
+    )
 
 
 def peak_bytes(function: Callable[[], object]) -> int:

@@ -85,9 +85,11 @@ class Problem:
             refresh=refresh,
         )
 
-    def build(self, method: str, device: torch.device, refresh: str = "epoch") -> Method:
-        """A network; all methods start alike."""
-        torch.manual_seed(0)
+    def build(
+        self, method: str, device: torch.device, refresh: str = "epoch", start: int = 0
+    ) -> Method:
+        """A network. start: seed of its initial weights."""
+        torch.manual_seed(start)
         return methods.build(method, self.spec(refresh)).to(device)
 
     def fit(
@@ -97,14 +99,16 @@ class Problem:
         device: torch.device,
         refresh: str = "epoch",
         compiled: bool = False,
+        seed: int = 0,
+        epochs: int = 0,
     ) -> Fit:
-        """The training of one method."""
+        """The training of one method, with `epochs` epochs to go."""
         return Fit(
-            self.build(method, device, refresh),
+            self.build(method, device, refresh, seed),
             features.training(0),
             SETTING,
-            seed=0,
-            epochs=0,
+            seed=seed,
+            epochs=epochs,
             batch_size=self.batch,
             device=device,
             compiled=compiled,

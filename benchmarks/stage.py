@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from benchmarks.measure import Goal, Row, interleaved, ratio, speed_up
+from benchmarks.measure import WALL, Goal, Row, interleaved, ratio, speed_up
 from benchmarks.problems import Problem, View
 from ibma.centroids import Assignment, InputSpace, stream
 from ibma.store import Features
@@ -26,14 +26,14 @@ COPIED = 2**28  # bytes of the array whose copy measures the bandwidth
 
 
 def ours(features: Features, name: str, systems: NDArray[np.float32]) -> NDArray[np.float32]:
-    """phi of every sample, as `centroids.InputAssignments.compute` gets it."""
+    """Phi of every sample, as `centroids.InputAssignments.compute` gets it."""
     space = InputSpace(Assignment())
     space.fit((rows, systems[place]) for place, rows in stream(features, name, 0))
     return np.concatenate([space.phi(rows) for _, rows in stream(features, name, 0)])
 
 
 def loops(kind: str, array: NDArray[np.generic], systems: NDArray[np.float32]) -> torch.Tensor:
-    """phi of every sample, one at a time. array: [n, ...], systems: [n, G, K] -> [n, G, K]."""
+    """Phi of every sample, one at a time. array: [n, ...], systems: [n, G, K] -> [n, G, K]."""
     labels = torch.from_numpy(systems.argmax(-1))
     groups, classes = systems.shape[1:]
     sums = [[0.0] * classes for _ in range(groups)]
@@ -85,6 +85,7 @@ def compared(label: str, view: View, n: int, groups: int, classes: int) -> Itera
                 "copy": lambda: np.copyto(target, source),
             },
             ROUNDS,
+            WALL,
         )
     pair = {"streams": times["ours"], "per-sample loops": times["loops"]}
     yield speed_up(f"centroids and phi(X), {label}", pair, Goal("at least", 100.0))

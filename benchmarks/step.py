@@ -7,7 +7,6 @@ optimiser, no other batch, no log.
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -123,9 +122,7 @@ def ibb_rows(label: str, problem: Problem, device: torch.device, rounds: int) ->
         batch = resident(fits["ce3"])
         functions = {name: step_of(fit.model, batch) for name, fit in fits.items()}
         functions["terms"] = terms_alone(fits["ibma"].model, batch)
-        # on the CPU, seconds of this one thread: whole steps differ by less than the machine's noise
-        clock = time.perf_counter if device.type == "cuda" else time.process_time
-        times = interleaved(functions, rounds, clock)
+        times = interleaved(functions, rounds)
     plain = times["ce3"]
     reference = f"cross-entropy alone {duration(plain)}"
     yield Row(
