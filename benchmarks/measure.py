@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 FORMATS: dict[str, Callable[[float], str]] = {
@@ -177,6 +178,4 @@ def peak_bytes(function: Callable[[], object]) -> int:
 
 def slope(sizes: Sequence[float], values: Sequence[float]) -> float:
     """Exponent of values in sizes: least squares on both logarithms."""
-    import numpy as np
-
     return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
