@@ -91,8 +91,9 @@ def main() -> None:
         print("GPU: none here, the step at CREMA-D's size is skipped")
     if arguments.write:
         page = PAGE.read_text(encoding="utf-8")
-        PAGE.write_text(rewritten(page, f"{about}\n\n{text}"), encoding="utf-8")
         growth.figure(curves, FIGURE)
+        generated = f"{about}\n\n{text}\n\n![Growth of time and memory]({FIGURE.name}.png)"
+        PAGE.write_text(rewritten(page, generated), encoding="utf-8")
 
 
 if __name__ == "__main__":
