@@ -40,4 +40,4 @@ ui: setup
 	esac
 
 bench: setup
-	@for script in benchmarks/*.py; do echo "== $$script"; python "$$script" || exit 1; done
+	python -m benchmarks

@@ -108,6 +108,22 @@ def test_wide_inputs_are_projected_and_keep_their_distances(make_cell, tmp_path)
     assert np.abs(ratio - 1).max() < 0.15
 
 
+@pytest.mark.parametrize("folds", [0, 3])
+def test_every_fold_has_the_phi_of_its_own_training_rows(make_cell, monkeypatch, folds):
+    monkeypatch.setattr("ibma.centroids.CHUNK", 30)  # ten rows a chunk, more chunks than threads
+    cell = make_cell(folds=folds)
+    for run in range(max(folds, 1)):
+        train = cell.features.training(run)
+        for name, array in cell.features.arrays.items():
+            x = torch.from_numpy(np.array(array))
+            sums = ClassSums.zeros((1, 3), 3, x)
+            sums.add(x[train.index], cell.task.systems(train.labels()))
+            centroids = cell.assignment.centroids(sums.sums, sums.counts)
+            torch.testing.assert_close(
+                cell.inputs(run).phi[name], cell.assignment.phi(x, centroids), atol=1e-6, rtol=1e-5
+            )
+
+
 def test_one_class_data_gets_pseudo_classes(make_cell):
     inputs = make_cell("one_class").inputs(0)
     assert inputs.pseudo is not None and set(inputs.pseudo.argmax(1).tolist()) == {0, 1, 2}

@@ -1,0 +1,213 @@
+"""How time and memory grow with samples, classes, modalities and seeds.
+
+A curve's exponent is its slope with both axes logarithmic, by least squares: 1 is linear.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks import seeds, stage, terms
+from benchmarks.measure import WALL, Goal, Row, Spread, duration, interleaved, peak_bytes, slope
+from benchmarks.problems import Problem, View
+from ibma import methods
+from ibma.store import Batch
+
+ROUNDS = 5
+WIDTH = 128
+ENCODER = {"name": "mlp", "hidden": [16]}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One quantity over one axis. expected: its exponent; goal: the most it may be, if any."""
+
+    axis: str
+    name: str
+    sizes: Sequence[int]
+    seconds: list[list[float]]  # of every round, per size
+    bytes: list[int] | None = None
+    at_most: float | None = None
+    bytes_at_most: float | None = None
+
+    def exponents(self) -> Spread:
+        """Of the seconds, one fit per round."""
+        return Spread.of([slope(self.sizes, round_) for round_ in zip(*self.seconds, strict=True)])
+
+    def rows(self) -> Iterator[Row]:
+        """Exponents of time and memory."""
+        ends = f"{self.sizes[0]} to {self.sizes[-1]}"
+        yield Row(
+            f"growth over {self.axis} ({ends}), seconds: {self.name}",
+            f"{duration(self.seconds[0])} to {duration(self.seconds[-1])}",
+            "exponent",
+            self.exponents(),
+            "plain",
+            None if self.at_most is None else Goal("at most", self.at_most),
+        )
+        if self.bytes is not None:
+            exponent = slope(self.sizes, self.bytes)
+            yield Row(
+                f"growth over {self.axis} ({ends}), memory: {self.name}",
+                f"{self.bytes[0] / 2**10:.3g} to {self.bytes[-1] / 2**10:.3g} KiB",
+                "exponent",
+                Spread.exactly(exponent),
+                "plain",
+                None if self.bytes_at_most is None else Goal("at most", self.bytes_at_most),
+            )
+
+
+def curve(
+    axis: str,
+    name: str,
+    functions: dict[int, Callable[[], object]],
+    at_most: float | None = None,
+    bytes_at_most: float | None = None,
+) -> Curve:
+    """Measure one function per size."""
+    times = interleaved({str(size): function for size, function in functions.items()}, ROUNDS)
+    return Curve(
+        axis,
+        name,
+        list(functions),
+        list(times.values()),
+        [peak_bytes(function) for function in functions.values()],
+        at_most,
+        bytes_at_most,
+    )
+
+
+def ibb(n: int, classes: int, modalities: int) -> methods.Method:
+    """IBMA on vectors; only its bound is used."""
+    view = View("vector", (8,), "float32", ENCODER)
+    views = {f"view{m}": view for m in range(modalities)}
+    problem = Problem(views, n, n, classes=classes, width=WIDTH, heads=1)
+    return problem.build("ibma", torch.device("cpu"))
+
+
+def held(model: methods.Method, n: int, classes: int) -> tuple[methods.Output, Batch]:
+    """Random representations and labels of a batch of n."""
+    z = {name: torch.randn(n, WIDTH, requires_grad=True) for name in model.names}
+    fused, y = torch.randn(n, WIDTH, requires_grad=True), torch.arange(n) % classes
+    return methods.Output(z, fused, fused, {}), Batch({}, y, torch.arange(n))
+
+
+def bound_terms(n: int, classes: int = 8, modalities: int = 2) -> Callable[[], None]:
+    """IBB's terms on a batch and their gradient."""
+    model = ibb(2, classes, modalities)
+    out, batch = held(model, n, classes)
+
+    def run() -> None:
+        fresh = methods.Output(out.z, out.fused, out.logits, {})
+        torch.stack(list(model.bound.terms(fresh, batch).values())).sum().backward()
+
+    return run
+
+
+def refresh(n: int, classes: int = 8, modalities: int = 2, batch: int = 256) -> Callable[[], None]:
+    """Centroids and Q from n representations, a batch at a time."""
+    model = ibb(2, classes, modalities)
+    out, one = held(model, min(n, batch), classes)
+
+    @torch.no_grad()
+    def run() -> None:
+        for _ in range(n // len(one.y)):
+            model.inner_step(methods.Output(out.z, out.fused, out.logits, {}), one)
+        model.before_epoch(1, lambda: [])
+
+    return run
+
+
+def centroid_stage(folder: Path, sizes: Sequence[int]) -> Curve:
+    """Centroids and phi(X) over samples; memory beside the answer does not grow."""
+    functions: dict[int, Callable[[], object]] = {}
+    for n in sizes:
+        here = folder / str(n)
+        here.mkdir()
+        view = View("image", (3, 64, 64), "uint8", {})
+        features = Problem({"x": view}, n, 1).store(here)
+        systems = np.eye(6, dtype=np.float32)[np.arange(n) % 6][:, None]
+        functions[n] = lambda f=features, s=systems: stage.ours(f, "x", s)
+    times = interleaved({str(n): function for n, function in functions.items()}, ROUNDS, WALL)
+    return Curve("samples", "centroid stage", sizes, list(times.values()), at_most=1.1)
+
+
+def seeds_together(folder: Path, sizes: Sequence[int]) -> list[Curve]:
+    """One epoch of several seeds, in turn and as one batched model."""
+    features = seeds.digits(folder)
+    forms = {"in turn": seeds.in_turn, "one batched model": seeds.batched}
+    found = []
+    for name, form in forms.items():
+        functions = {str(n): lambda n=n, form=form: form(features, range(n)) for n in sizes}
+        times = interleaved(functions, 2)
+        found.append(Curve("seeds", f"epoch of CE3, {name}", sizes, list(times.values())))
+    return found
+
+
+def curves() -> list[Curve]:
+    """All of them. The goal is linear with a tenth to spare, where linear is what is expected.
+
+    Over classes V costs K^2 per sample in time whichever way it is summed; in memory ln Q takes K^2
+    once, the tensor of the joint table B K^2. Over modalities there are M (M - 1) ordered pairs.
+    """
+    samples, classes, views = (1024, 2048, 4096, 8192), (64, 128, 256, 512), (2, 3, 4, 6, 8)
+    found = [
+        curve("samples", "IBB terms", {n: bound_terms(n) for n in samples}, 1.1, 1.1),
+        curve("samples", "refresh", {n: refresh(n) for n in samples}, 1.1, 0.1),
+        curve("classes", "refresh", {k: refresh(1024, k) for k in classes}),
+        curve("modalities", "IBB terms", {m: bound_terms(1024, 64, m) for m in views}, 2.0, 2.0),
+        curve("modalities", "refresh", {m: refresh(4096, 64, m) for m in views}, 1.1, 1.1),
+    ]
+    forms = {k: terms.v_forms(k, torch.device("cpu")) for k in classes}
+    for name in ("bilinear", "[B, C, C]"):
+        functions = {k: by_name[name] for k, by_name in forms.items()}
+        found.append(curve("classes", f"V, {name}", functions))
+    with tempfile.TemporaryDirectory() as folder:
+        found.append(centroid_stage(Path(folder), samples))
+    with tempfile.TemporaryDirectory() as folder:
+        found += seeds_together(Path(folder), (1, 2, 5, 10))
+    return found
+
+
+def figure(found: Sequence[Curve], out: Path) -> None:
+    """`out`.png and `out`.svg: seconds above, memory below, an axis a column; readable in grey."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    axes_names = list(dict.fromkeys(one.axis for one in found))
+    shown, axes = plt.subplots(2, len(axes_names), figsize=(3.2 * len(axes_names), 5.6))
+    styles = [("black", "o", "-"), ("dimgrey", "s", "--"), ("darkgrey", "^", ":")]
+    for column, axis in enumerate(axes_names):
+        own = [one for one in found if one.axis == axis]
+        for one, (colour, marker, line) in zip(own, styles, strict=False):
+            style = {"color": colour, "marker": marker, "linestyle": line, "label": one.name}
+            seconds = [float(np.median(values)) for values in one.seconds]
+            axes[0, column].plot(one.sizes, seconds, **style)
+            if one.bytes is not None:
+                axes[1, column].plot(one.sizes, np.array(one.bytes) / 2**20, **style)
+        for row, unit in enumerate(("seconds", "MiB")):
+            panel = axes[row, column]
+            if not panel.lines:
+                panel.axis("off")
+                continue
+            panel.set(xscale="log", yscale="log", xlabel=axis)
+            panel.set_xticks(own[0].sizes, [str(size) for size in own[0].sizes])
+            panel.minorticks_off()
+            panel.set_ylabel(unit if column == 0 else "")
+            panel.legend(fontsize=7)
+    shown.tight_layout()
+    for ending in ("png", "svg"):
+        shown.savefig(
+            out.with_suffix(f".{ending}"),
+            dpi=110,
+            metadata={"Date": None} if ending == "svg" else None,
+        )
+    plt.close(shown)

@@ -1,0 +1,122 @@
+"""The centroid stage against per-sample loops on the same arrays, and its share of the bandwidth.
+
+The loops are what a reader makes of the paper and of the released code: class means by walking the
+samples and, for every label, adding each to its class; then, sample by sample and class by class,
+the squared distance to every centroid and a softmax.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional as F
+
+from benchmarks.measure import WALL, Goal, Row, interleaved, ratio, speed_up
+from benchmarks.problems import Problem, View
+from ibma.centroids import Assignment, InputSpace, stream
+from ibma.store import Features
+
+ROUNDS = 5
+COPIED = 2**28  # bytes of the array whose copy measures the bandwidth
+
+
+def ours(features: Features, name: str, systems: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Phi of every sample, as `centroids.InputAssignments.compute` gets it."""
+    space = InputSpace(Assignment())
+    space.fit((rows, systems[place]) for place, rows in stream(features, name, 0))
+    return np.concatenate([space.phi(rows) for _, rows in stream(features, name, 0)])
+
+
+def loops(kind: str, array: NDArray[np.generic], systems: NDArray[np.float32]) -> torch.Tensor:
+    """Phi of every sample, one at a time. array: [n, ...], systems: [n, G, K] -> [n, G, K]."""
+    labels = torch.from_numpy(systems.argmax(-1))
+    groups, classes = systems.shape[1:]
+    sums = [[0.0] * classes for _ in range(groups)]
+    counts = [[0] * classes for _ in range(groups)]
+    for i in range(len(array)):
+        x = one_vector(kind, array[i])
+        for g in range(groups):
+            for k in range(classes):
+                if labels[i, g] == k:
+                    sums[g][k] = sums[g][k] + x
+                    counts[g][k] += 1
+    centroids = [
+        [F.normalize(s / n, dim=0) for s, n in zip(*pair, strict=True)]
+        for pair in zip(sums, counts, strict=True)
+    ]
+    phi = torch.zeros(len(array), groups, classes)
+    for i in range(len(array)):
+        x = F.normalize(one_vector(kind, array[i]), dim=0)
+        for g in range(groups):
+            logits = [-torch.sum((x - centroid) ** 2) for centroid in centroids[g]]
+            phi[i, g] = torch.softmax(torch.stack(logits), dim=0)
+    return phi
+
+
+def one_vector(kind: str, x: NDArray[np.generic]) -> torch.Tensor:
+    """The input of one sample, [D]."""
+    values = torch.from_numpy(x).float()
+    if x.dtype == np.uint8:
+        values = values / 255.0
+    return (values.mean(0) if kind == "frames" else values).flatten()
+
+
+def compared(label: str, view: View, n: int, groups: int, classes: int) -> Iterator[Row]:
+    """Rows of one modality: speed over the loops, and bytes per second over a copy's."""
+    rng = np.random.default_rng(0)
+    systems = np.eye(classes, dtype=np.float32)[rng.integers(0, classes, (n, groups))]
+    source = np.ones(COPIED // 4, dtype=np.float32)
+    target = np.zeros_like(source)
+    with tempfile.TemporaryDirectory() as folder:
+        features = Problem({"x": view}, n, 1).store(Path(folder))
+        array = features.arrays["x"]
+        np.testing.assert_allclose(
+            ours(features, "x", systems), loops(view.kind, array, systems), rtol=1e-4
+        )
+        times = interleaved(
+            {
+                "ours": lambda: ours(features, "x", systems),
+                "loops": lambda: loops(view.kind, array, systems),
+                "copy": lambda: np.copyto(target, source),
+            },
+            ROUNDS,
+            WALL,
+        )
+    pair = {"streams": times["ours"], "per-sample loops": times["loops"]}
+    yield speed_up(f"centroids and phi(X), {label}", pair, Goal("at least", 100.0))
+    moved = 2 * array.nbytes  # two passes over the store
+    rates = [moved / taken for taken in times["ours"]]
+    copies = [2 * COPIED / taken for taken in times["copy"]]  # read and written
+    yield Row(
+        f"share of memory bandwidth, {label}",
+        f"{np.median(rates) / 1e9:.3g} GB/s",
+        f"copy {np.median(copies) / 1e9:.3g} GB/s",
+        ratio(rates, copies),
+        "share",
+    )
+
+
+def rows(device: torch.device) -> Iterator[Row]:
+    """Vectors of the paper's width, the released code's wide ones, and frames of video."""
+    one_label, five_labels = (1, 6), (5, 2)  # CREMA-D and CheXpert: systems and classes
+    vector = {"kind": "vector", "dtype": "float32", "encoder": {}}
+    yield from compared(
+        "6,698 x 512 numbers, 6 classes", View(shape=(512,), **vector), 6698, *one_label
+    )
+    yield from compared(
+        "6,698 x 512 numbers, 5 labels", View(shape=(512,), **vector), 6698, *five_labels
+    )
+    yield from compared(
+        "2,000 x 4,096 numbers, 5 labels", View(shape=(4096,), **vector), 2000, *five_labels
+    )
+    yield from compared(
+        "256 clips of 3 frames, 224 x 224, 6 classes",
+        View("frames", (3, 3, 224, 224), "uint8", {}),
+        256,
+        *one_label,
+    )

@@ -1,0 +1,74 @@
+"""What a process costs besides its work: the start-up of a cell that is already finished."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from benchmarks.measure import Goal, Row, Spread, duration, interleaved
+
+ROOT = Path(__file__).parent.parent
+ROUNDS = 3
+
+
+def children_time() -> float:
+    """Processor seconds of all ended child processes."""
+    times = os.times()
+    return times.children_user + times.children_system
+
+
+def workspace(folder: Path) -> None:
+    """A folder with one finished cell: CE3 on split_digits, one seed, any setting."""
+    text = (ROOT / "profiles" / "twin.yaml").read_text(encoding="utf-8")
+    (folder / "params.yaml").write_text(text.replace("seeds: 3", "seeds: 1"), encoding="utf-8")
+    shutil.copytree(ROOT / "stages", folder / "stages")
+    choice = {"run_fold": None, "lr": 1e-3, "weight_decay": 1e-6, "eta": None}
+    tuning = folder / "data" / "tune" / "split_digits"
+    tuning.mkdir(parents=True)
+    (tuning / "ce3.json").write_text(json.dumps({"choices": [choice]}), encoding="utf-8")
+    for stage in ("download", "extract", "centroids", "train"):
+        names = ["split_digits", *(["ce3"] if stage == "train" else [])]
+        run(folder, f"stages/{stage}.py", *names)
+
+
+def run(folder: Path, *arguments: str) -> None:
+    """One Python process of this environment."""
+    subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def rows(device: torch.device) -> Iterator[Row]:
+    """Processor seconds over those of `import torch`."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        workspace(folder)
+        times = interleaved(
+            {
+                "finished cell": lambda: run(folder, "stages/train.py", "split_digits", "ce3"),
+                "torch": lambda: run(folder, "-c", "import torch"),
+            },
+            ROUNDS,
+            children_time,
+        )
+    cell, bare = times.values()
+    yield Row(
+        "start-up of a cell that is finished",
+        duration(cell),
+        f"import torch {duration(bare)}",
+        Spread.of([a - b for a, b in zip(cell, bare, strict=True)]),
+        "seconds",
+        Goal("at most", 2.0),
+    )
