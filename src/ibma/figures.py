@@ -224,6 +224,9 @@ def ib_moves(
             axes.set_yticks(rows, list(methods) if term == next(iter(terms)) else [])
             axes.invert_yaxis()
             axes.tick_params(labelsize="x-small")
+            axes.locator_params(axis="x", nbins=3)
+            axes.ticklabel_format(axis="x", scilimits=(-2, 2), useOffset=False)
+            axes.xaxis.get_offset_text().set_fontsize("x-small")
             axes.set_title(f"{task}: {term}", fontsize="small")
             axes.spines[["top", "right"]].set_visible(False)
         for axes in line[len(terms) :]:
