@@ -360,7 +360,7 @@ def of_markdown(text: str) -> list[list[str]]:
 def of_latex(text: str) -> list[list[str]]:
     """Its rows below the head, with words for marks."""
     body = text.split("\\endfoot\n")[1].split("\\end{longtable}")[0].replace(r"\allowbreak{}", "")
-    marks = {r"\\textbf\{(.*)\}": r"\1 (best)", r"\\underline\{(.*)\}": r"\1 (second)"}
+    marks = {r"\\textbf\{(.*)\}(.*)": r"\1\2 (best)", r"\\underline\{(.*)\}(.*)": r"\1\2 (second)"}
     marks |= {r"\$\\pm\$": "±", r"\$([<>])\$": r"\1", r"\\([&%$#_{}])": r"\1"}
     rows = [row.removesuffix(r"\\").split(" & ") for row in body.splitlines()]
     return [[_in_words(cell.strip(), marks) for cell in row] for row in rows]

@@ -76,7 +76,7 @@ def _environment() -> Any:
     environment.filters["latex"] = _latex
     environment.filters["cells"] = tables.cells_of
     environment.filters["in_md"] = partial(_marked, str, "**{}**", "<u>{}</u>")
-    environment.filters["in_tex"] = partial(_marked, _latex, r"\textbf{{{}}}", r"\underline{{{}}}")
+    environment.filters["in_tex"] = _in_tex
     # bold alone is silent in a screen reader
     best, second = (f'{{}}<span class="spoken">{mark}</span>' for mark in tables.MARKS)
     html = Markup(f"<b>{best}</b>"), Markup(f"<u>{second}</u>")
@@ -90,6 +90,14 @@ def _marked(escape: Callable[[str], str], best: str, second: str, cell: str) -> 
         if cell.endswith(mark):
             return pattern.format(escape(cell.removesuffix(mark)))
     return escape(cell)
+
+
+def _in_tex(cell: str) -> str:
+    """A cell in LaTeX; an interval stands outside the mark, since lines do not break inside it."""
+    mark = next((mark for mark in tables.MARKS if cell.endswith(mark)), "")
+    number, bracket, interval = cell.removesuffix(mark).partition(" [")
+    marked = _marked(_latex, r"\textbf{{{}}}", r"\underline{{{}}}", number + mark)
+    return marked + _latex(bracket + interval)
 
 
 def _latex(text: str) -> str:
