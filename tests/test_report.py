@@ -132,6 +132,8 @@ def test_table_8_shows_only_the_eta_that_was_run(project):
     assert (run.verdict, run.n) == ("no verdict: TWIN", "2")
     assert run.records == "runs/crema_d/ibma_eta_0.5"
     assert by_eta["crema_d: eta = 0.3"].verdict == "not run: no record at this eta"
+    drawn = report._write_evidence(PROFILE, project, project / "figures")
+    assert "eta" in [name for _, name in drawn] and (project / "figures/eta.png").exists()
 
 
 def test_table_16_shows_what_was_probed(project):

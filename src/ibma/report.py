@@ -162,7 +162,7 @@ def _write_evidence(params: Params, root: Path, folder: Path) -> list[tuple[str,
         drawn.append((f"{task}: Grad-CAM of the image encoder, deletion curves", f"gradcam_{task}"))
     records = {eta: found for eta, found in results.at_etas(params, root).items() if found}
     table, task = published.load().table(8), params.sensitivity.task
-    if records and task == table.rows[0].task:
+    if records and task == table.columns[0].task:
         metric = results.selection(next(iter(records.values())))
         ours = {eta: results.values(found, metric, "percent") for eta, found in records.items()}
         printed = {float(c.eta or 0): table.rows[0].cells[c.key].value for c in table.columns}
