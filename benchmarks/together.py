@@ -26,7 +26,7 @@ PROCESSES = 2
 VIT = {"name": "vit", "size": 64, "patch_size": 8, "hidden_size": 192, "layers": 2, "heads": 4}
 VIEWS = {
     "image": View("image", (3, 64, 64), "uint8", VIT),
-    "text": View("vector", (512,), "float32", {"name": "mlp", "hidden": [512]}),
+    "other": View("image", (3, 64, 64), "uint8", VIT),
 }
 PROBLEM = Problem(VIEWS, n=256, batch=32, width=192, heads=4)
 
