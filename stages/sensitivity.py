@@ -6,4 +6,4 @@ from ibma import cells, params
 from ibma.doors import door
 
 if __name__ == "__main__":
-    door(lambda: cells.train_at(params.load(), sys.argv[1], float(sys.argv[2])))
+    door(lambda: cells.train_at(params.load(), *sys.argv[1:]))

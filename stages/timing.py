@@ -1,15 +1,7 @@
-"""Stage timing: seconds per epoch of every method, side by side; writes data/timing.json."""
-
-from __future__ import annotations
+"""Stage `timing`: seconds per epoch of every method, side by side. Writes data/timing.json."""
 
 from ibma import cells, params
 from ibma.doors import door
 
-
-def main() -> None:
-    """Time the methods of the current profile."""
-    cells.time_methods(params.load())
-
-
 if __name__ == "__main__":
-    door(main)
+    door(lambda: cells.time_methods(params.load()))

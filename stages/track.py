@@ -1,17 +1,7 @@
-"""Stage track: mirror every record in MLflow; writes data/track.json (record -> run id)."""
+"""Stage `track`: mirror every record in MLflow; writes data/track.json (record -> run id)."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
-from ibma import params, tracking
+from ibma import cells, params
 from ibma.doors import door
 
-
-def main() -> None:
-    """Collect the records of the current profile."""
-    print(tracking.collect(params.load(), Path()))
-
-
 if __name__ == "__main__":
-    door(main)
+    door(lambda: cells.mirror(params.load()))

@@ -6,5 +6,4 @@ from ibma import cells, params
 from ibma.doors import door
 
 if __name__ == "__main__":
-    tune = cells.tune_method if len(sys.argv) > 2 else cells.tune_task
-    door(lambda: tune(params.load(), *sys.argv[1:]))
+    door(lambda: cells.tune_task(params.load(), *sys.argv[1:]))

@@ -11,10 +11,10 @@ import multiprocessing
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,7 +41,9 @@ TUNING, SCRATCH, RUNS, MODELS = (
     Path("runs"),
     Path("models"),
 )
-TIMING, PROBE, GRADCAM = (Path(f"data/{name}.json") for name in ("timing", "probe", "gradcam"))
+TIMING, PROBE, GRADCAM, SIGNIFICANCE, AUDIT = (
+    Path(f"data/{name}.json") for name in ("timing", "probe", "gradcam", "significance", "audit")
+)
 VARIANT_FILE = "ibma"  # every entry of `variants` is a parameter set of methods/ibma.py
 
 
@@ -172,10 +174,10 @@ def cell(params: Params, task: str, method: str) -> Cell:
     )
 
 
-def tune_task(params: Params, task: str) -> None:
-    """Stage `tune`: every method's choice for one task."""
-    for method in [*params.methods, *params.variants]:
-        tune_method(params, task, method)
+def tune_task(params: Params, task: str, method: str | None = None) -> None:
+    """Stage `tune`: every method's choice for one task, or that of one method."""
+    for each in [method] if method else [*params.methods, *params.variants]:
+        tune_method(params, task, each)
 
 
 def tune_method(params: Params, task: str, method: str) -> None:
@@ -199,11 +201,11 @@ def train_cell(params: Params, task: str, method: str) -> None:
         _train(params, task, method, method, params.eta if is_variant else None)
 
 
-def train_at(params: Params, variant: str, eta: float) -> None:
+def train_at(params: Params, variant: str, eta: str) -> None:
     """Stage `sensitivity`: every seed of one variant at a fixed eta."""
     at = params.sensitivity
-    if not _together(params, "sensitivity", variant, f"{eta:g}"):
-        _train(params, at.task, variant, at.name(variant, eta), eta)
+    if not _together(params, "sensitivity", variant, eta):
+        _train(params, at.task, variant, at.name(variant, float(eta)), float(eta))
 
 
 def _together(params: Params, stage: str, *names: str) -> bool:
@@ -367,6 +369,61 @@ def time_methods(params: Params) -> None:
         params.timing.rounds,
         TIMING,
     )
+
+
+def compare_methods(params: Params) -> None:
+    """Stage `significance`: IBMA against best baseline, ablation and control, paired by seed."""
+    from ibma import published, results, significance
+
+    here = results.cells(params, Path())
+    write_json(SIGNIFICANCE, significance.run(params, here, published.load()))
+
+
+def check_paper(_: Params) -> None:
+    """Stage `audit`: do the paper's printed numbers agree with each other?"""
+    from ibma import audit, published
+
+    checks = audit.run(published.load())
+    write_json(AUDIT, [asdict(check) for check in checks])
+    print(audit.summary(checks))
+
+
+def mirror(params: Params) -> None:
+    """Stage `track`: bring MLflow in step with the records."""
+    from ibma import tracking
+
+    print(tracking.collect(params, Path()))
+
+
+def write_report(params: Params) -> None:
+    """Stage `report`: tables, figures and the page of the profile."""
+    from ibma import report
+
+    print(f"report: {report.write(params, Path())}")
+
+
+DOORS: Mapping[str, Callable[..., None]] = {
+    "download": download,
+    "extract": extract,
+    "centroids": centroids,
+    "tune": tune_task,
+    "train": train_cell,
+    "train_ibma": train_cell,
+    "sensitivity": train_at,
+    "probe": probe_encoders,
+    "gradcam": explain,
+    "timing": time_methods,
+    "significance": compare_methods,
+    "audit": check_paper,
+    "track": mirror,
+    "report": write_report,
+}
+
+
+def run(params: Params, unit: str) -> None:
+    """Go through a stage's door: `train@crema_d-ce3`, `probe`; of a method, `tune@crema_d-ce3`."""
+    stage, _, name = unit.partition("@")
+    DOORS[stage](params, *(name.split("-", 1) if name else ()))
 
 
 def _device(params: Params) -> torch.device:

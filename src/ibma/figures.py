@@ -7,7 +7,7 @@ import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from ibma.record import Record
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+Layout = Literal["constrained"] | None
 STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (7, 3)))
 SIZE = (6.4, 3.8)  # inches
 PANELS = 4  # side by side
@@ -25,7 +26,8 @@ WIDE = 3  # the same, where a panel has whiskers
 
 def history_plot(record: Mapping[str, Any], path: Path) -> None:
     """Every loss term of one record over the epochs, as a PNG."""
-    figure, axes = _canvas()
+    figure, axes = _canvas(layout=None)  # one for every run: what fits is known beforehand
+    figure.subplots_adjust(0.12, 0.12, 0.98, 0.92)
     for style, (term, series) in zip(_styles(), record["history"].items(), strict=False):
         axes.plot(range(1, len(series) + 1), series, linestyle=style, label=term)
     axes.set(xlabel="epoch", ylabel="loss term (nats)")
@@ -271,18 +273,18 @@ def attention(task: str, explained: Mapping[str, Any], stem: Path) -> None:
     _save(figure, stem)
 
 
-def _figure(size: tuple[float, float]) -> Any:
+def _figure(size: tuple[float, float], layout: Layout = "constrained") -> Any:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     mpl.rcParams["svg.hashsalt"] = "ibma"  # the same picture is the same bytes
     mpl.rcParams["svg.fonttype"] = "none"  # letters, not their outlines: a third of the bytes
     mpl.rcParams["font.sans-serif"] = ["DejaVu Sans"]  # every text of an SVG names the whole list
-    return Figure(figsize=size, layout="constrained")
+    return Figure(figsize=size, layout=layout)
 
 
-def _canvas(size: tuple[float, float] = SIZE) -> tuple[Any, Axes]:
-    figure = _figure(size)
+def _canvas(size: tuple[float, float] = SIZE, layout: Layout = "constrained") -> tuple[Any, Axes]:
+    figure = _figure(size, layout)
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
@@ -292,6 +294,7 @@ def _save(figure: Any, stem: Path) -> None:
     stem.parent.mkdir(parents=True, exist_ok=True)
     svg = stem.with_suffix(".svg")
     figure.savefig(svg, metadata={"Date": None})
+    figure.set_layout_engine("none")  # the next drawing need not find it again
     svg.write_text(_lean(svg.read_text(encoding="utf-8")), encoding="utf-8")
     figure.savefig(stem.with_suffix(".png"), dpi=110, metadata={"Software": None})
 

@@ -1,13 +1,9 @@
 """Run the DAG with every core of one machine busy.
 
-DVC runs one stage at a time. Cells of one wave do not depend on each other, so each wave is dealt
-out to several `dvc --wait-for-lock repro -s -k` processes; a last plain `dvc repro` then finds the
-cells up to date and does what is left. `-s` is needed: without it two processes that share an
-upstream stage refuse each other even when it is up to date.
-
-Trials and trainings are many and short, and a process spends seconds on imports before it trains:
-processes that stay do them, one method of one task after the other, by the functions that the
-stages call; `dvc commit` then records what they wrote.
+DVC runs one stage at a time, spends seconds on its lock file after each, and starts a process that
+spends seconds on imports. Here DVC says which stages are stale and what they wait for; processes
+that stay go through the stages' doors, each cell as soon as those before it are done; then DVC
+records what they wrote, in one go. `dvc repro` does the same work, one stage after the other.
 """
 
 from __future__ import annotations
@@ -17,12 +13,16 @@ import os
 import re
 import subprocess
 import sys
+import time
 import traceback
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
-from dataclasses import replace
-from functools import partial
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field, replace
+from graphlib import TopologicalSorter
 from pathlib import Path
+from typing import NamedTuple
 
 from tqdm import tqdm
 
@@ -30,68 +30,167 @@ from ibma import params
 from ibma.errors import IbmaError
 from ibma.params import Params
 
-# Stages of one wave run side by side; a wave starts when the one before has ended.
-WAVES = ("extract", "centroids")
-# Waves whose work is done by processes that stay.
-INSIDE = (("tune",), ("train", "train_ibma", "sensitivity"))
+DATA = ("download", "extract", "centroids")
+# Waves that other machines can be asked to do.
+WAVES = (("tune",), ("train", "train_ibma", "sensitivity"))
+ALONE = ("timing",)  # it compares speeds: nothing runs beside it
 LOGS = Path("logs")
+COMMIT_SECONDS = 900.0  # a power cut loses no more than this of what DVC knows
 Train = Callable[[Sequence[str]], None]  # cells -> nothing; raises IbmaError for failed ones
+Dag = Mapping[str, Sequence[str]]  # stage -> the stages that it waits for
 
 DVC = (sys.executable, "-m", "dvc")
-_STARTED = re.compile(r"^(?:Running stage|Stage) '(?P<cell>[^']+)'")
-_FAILED = re.compile(r"failed to reproduce (?:stages: )?(?P<cells>'.*')")
+_EDGE = re.compile(r'"([^"]+)"(?: -> "([^"]+)")?;')  # or a stage that stands alone
 
 
 def repro(root: Path, jobs: int, train: Train | None = None) -> None:
     """Bring the whole pipeline up to date with `jobs` processes.
 
-    A failed cell does not stop the others; finished cells are kept. train: who does the waves of
-    trials and trainings, given their stale cells; this machine's processes if None.
+    A failed cell stops those that wait for it and no others; finished cells are kept. train: who
+    does the waves of trials and trainings, given their stale cells; this machine's processes if
+    None.
 
     Raises:
         IbmaError: `jobs` < 1, no pipeline under `root`, or failed cells, which it names.
     """
     if jobs < 1:
         raise IbmaError(f"--jobs {jobs}: expected a number of processes >= 1")
-    train = train or partial(_train_here, root, jobs)
     without_git(root)
-    cells = stages(root)
-    # Downloads go first, one by one and in the open: they are bound by the network, not the cores.
-    if downloads := of(cells, ("download",)):
-        dvc(root, "repro", *downloads)
-    for stage in WAVES:
-        _stop_at(run_cells(root, of(cells, (stage,)), jobs))
-    for wave in INSIDE:
-        if wanted := stale(root, of(cells, wave)):
+    changed = stale(root)
+    if not changed:
+        return print("Data and pipelines are up to date.")
+    upstream = dag(root)
+    todo = with_descendants(upstream, changed)
+    if train is None:
+        return run(root, upstream, todo, jobs)
+    run(root, upstream, of(todo, DATA), jobs)
+    for wave in WAVES:
+        if wanted := of(stale(root), wave):
             train(wanted)
-    dvc(root, "repro")
+    run(root, upstream, with_descendants(upstream, stale(root)), jobs)
 
 
-def _train_here(root: Path, jobs: int, wanted: Sequence[str]) -> None:
-    failed = run_inside(root, wanted, jobs)
-    # DVC writes its lock file once a target: a whole matrix costs as much as one cell
-    done = [cell for cell in wanted if cell not in failed] if failed else _names(wanted)
-    if done:
-        commit(root, done)
-    _stop_at(failed)
+def run(root: Path, upstream: Dag, todo: Sequence[str], jobs: int) -> None:
+    """Run stages in `jobs` processes, then let DVC record them. Raises IbmaError for failed ones.
 
-
-def _names(cells: Iterable[str]) -> list[str]:
-    """The stages that some cells belong to."""
-    return list(dict.fromkeys(cell.partition("@")[0] for cell in cells))
-
-
-def commit(root: Path, cells: Sequence[str]) -> None:
-    """Let DVC record what was made outside of it."""
-    dvc(root, "commit", "--force", *cells)
-
-
-def _stop_at(failed: Sequence[str]) -> None:
-    if failed:
+    Downloads go first, one by one and in the open: they are bound by the network, not the cores.
+    """
+    if not todo:
+        return
+    work = Work(root, jobs)
+    try:
+        work.download(of(todo, ("download",)))
+        left = [name for name in todo if name not in work.done]
+        work.go({name: [up for up in upstream[name] if up in left] for name in left})
+    finally:
+        work.commit()
+    if work.failed:
         raise IbmaError(
-            f"{len(failed)} cells failed ({', '.join(failed)}): read {LOGS}/, mend the cause "
-            "and run again, finished cells are kept"
+            f"{len(work.failed)} cells failed ({', '.join(sorted(work.failed))}): read {LOGS}/, "
+            "mend the cause and run again, finished cells are kept"
         )
+
+
+class Unit(NamedTuple):
+    """A piece of a cell's work, see `units`; size: of its task, in arbitrary units."""
+
+    name: str
+    cell: str
+    size: int
+
+
+@dataclass
+class Work:
+    """Stages on their way through the processes of one machine."""
+
+    root: Path
+    jobs: int
+    done: set[str] = field(default_factory=set)
+    failed: set[str] = field(default_factory=set)
+    recorded: set[str] = field(default_factory=set)  # by DVC
+    since: float = field(default_factory=time.monotonic)
+
+    def download(self, names: Sequence[str]) -> None:
+        """Fetch data sets, in the open."""
+        for name in names:
+            door = (sys.executable, "stages/download.py", name.partition("@")[2])
+            told = subprocess.run(door, cwd=self.root, env=environment(self.root))
+            (self.failed if told.returncode else self.done).add(name)
+
+    def go(self, upstream: Dag) -> None:
+        """Run stages, each when those that it waits for are done."""
+        profile = params.load(self.root / "params.yaml")
+        order = TopologicalSorter(upstream)
+        order.prepare()
+        waiting: list[Unit] = []
+        running: dict[Future[bool], Unit] = {}
+        left: Counter[str] = Counter()  # units of a cell that are not done
+        with _pool(self.root, self.jobs) as pool, tqdm(total=len(upstream), unit="cell") as bar:
+            while True:
+                for cell in order.get_ready():
+                    if cell not in self.failed:
+                        names = units(profile, cell)
+                        left[cell] = len(names)
+                        waiting += [Unit(name, cell, self._size(profile, name)) for name in names]
+                while unit := _next(waiting, running.values(), self.jobs):
+                    waiting.remove(unit)
+                    running[pool.submit(_do, unit.name)] = unit
+                if not running:
+                    return
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    cell = running.pop(future).cell
+                    left[cell] -= 1
+                    if not _succeeded(future):
+                        self.failed.add(cell)
+                    elif not left[cell] and cell not in self.failed:
+                        self.done.add(cell)
+                        order.done(cell)
+                    bar.update(not left[cell])
+                if time.monotonic() - self.since > COMMIT_SECONDS:
+                    self.commit()
+
+    def commit(self) -> None:
+        """Let DVC record what is done since it did so last."""
+        if fresh := self.done - self.recorded:
+            commit(self.root, fresh)
+        self.recorded |= fresh
+        self.since = time.monotonic()
+
+    def _size(self, profile: Params, unit: str) -> int:
+        """Bytes of the index of a unit's features, which grows with their rows; else 0."""
+        from ibma import cells
+
+        task = cells.parts(profile, unit)[1]
+        index = self.root / cells.FEATURES / task / "index.csv"
+        return index.stat().st_size if index.exists() else 0
+
+
+def _next(waiting: Sequence[Unit], running: Collection[Unit], jobs: int) -> Unit | None:
+    """What may start now: the largest task first, so that nothing long is left for the end."""
+    if len(running) >= jobs or any(unit.cell in ALONE for unit in running):
+        return None
+    beside = [unit for unit in waiting if unit.cell not in ALONE]
+    if beside:
+        return max(beside, key=lambda unit: unit.size)
+    return waiting[0] if waiting and not running else None
+
+
+def _succeeded(future: Future[bool]) -> bool:
+    """Whether a unit went well. Raises IbmaError when its process is gone."""
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        raise IbmaError(
+            "a process was killed, by want of memory in most cases: run again with fewer "
+            "(--jobs), finished work is kept"
+        ) from None
+
+
+def commit(root: Path, names: Collection[str]) -> None:
+    """Let DVC record what was made outside of it. Raises IbmaError when it cannot."""
+    recorder = (sys.executable, "-m", "ibma.commit", *sorted(names))
+    if subprocess.run(recorder, cwd=root, env=environment(root)).returncode:
+        raise IbmaError("dvc.lock: not written: the lines above say why, run again to go on")
 
 
 def without_git(root: Path) -> None:
@@ -100,9 +199,23 @@ def without_git(root: Path) -> None:
         dvc(root, "config", "--local", "core.no_scm", "true")
 
 
-def stages(root: Path) -> list[str]:
-    """Return the names of all stages in DAG file order, such as `train@crema_d-ce3`."""
-    return asked(root, "stage", "list", "--name-only").split()
+def dag(root: Path) -> Dag:
+    """Every stage, such as `train@crema_d-ce3`, and those that it waits for."""
+    upstream: dict[str, list[str]] = {}
+    for before, after in _EDGE.findall(asked(root, "dag", "--dot")):
+        upstream.setdefault(before, [])
+        if after:
+            upstream.setdefault(after, []).append(before)
+    return upstream
+
+
+def with_descendants(upstream: Dag, names: Collection[str]) -> list[str]:
+    """Some stages and all that wait for them."""
+    found: set[str] = set()
+    for name in TopologicalSorter(upstream).static_order():
+        if name in names or found & set(upstream[name]):
+            found.add(name)
+    return [name for name in upstream if name in found]
 
 
 def asked(root: Path, *arguments: str) -> str:
@@ -120,55 +233,43 @@ def of(cells: Iterable[str], names: Sequence[str]) -> list[str]:
     return [cell for cell in cells if cell.partition("@")[0] in names]
 
 
-def deal(cells: Sequence[str], jobs: int) -> list[list[str]]:
-    """Deal cells out in turn, so that neighbours of alike cost go to different processes."""
-    return [list(cells[start::jobs]) for start in range(min(jobs, len(cells)))]
-
-
-def stale(root: Path, cells: Sequence[str]) -> list[str]:
-    """Select the stages that are not up to date."""
-    if not cells:
-        return []
-    # of all stages: DVC walks its files anew for every target that it is given
-    changed = json.loads(asked(root, "status", "--json"))
-    return [cell for cell in cells if cell in changed]
-
-
-def run_inside(root: Path, cells: Sequence[str], jobs: int) -> list[str]:
-    """Do the work of `cells` in `jobs` processes; return the failed ones.
-
-    The output of each process goes to `logs/<stage>_<process id>.log`.
-    """
-    stage = cells[0].partition("@")[0]
-    _clear_logs(root, stage)
-    log = root.resolve() / LOGS / stage
-    profile = params.load(root / "params.yaml")
-    with ProcessPoolExecutor(jobs, initializer=_begin, initargs=(root.resolve(), log)) as pool:
-        doing = {pool.submit(_do, unit): cell for cell in cells for unit in units(profile, cell)}
-        bar = tqdm(as_completed(doing), stage, len(doing), unit="cell")
-        return sorted({doing[future] for future in bar if not future.result()})
+def stale(root: Path) -> list[str]:
+    """The stages that are not up to date; those behind them may become so."""
+    return list(json.loads(asked(root, "status", "--json")))
 
 
 def units(profile: Params, cell: str) -> list[str]:
     """Pieces of a cell that do not depend on each other: of `tune@crema_d` one per method."""
-    stage, _, name = cell.partition("@")
+    stage, _, _ = cell.partition("@")
     if stage != "tune":
         return [cell]
     return [f"{cell}-{method}" for method in (*profile.methods, *profile.variants)]
 
 
-def _begin(root: Path, log: Path) -> None:
+def _pool(root: Path, jobs: int) -> ProcessPoolExecutor:
+    """Processes that write to `logs/process_<process id>.log`."""
+    logs = root.resolve() / LOGS
+    logs.mkdir(exist_ok=True)
+    for old in logs.glob("process_*.log"):
+        old.unlink()
+    return ProcessPoolExecutor(jobs, initializer=_begin, initargs=(root.resolve(), logs))
+
+
+def _begin(root: Path, logs: Path) -> None:
     os.chdir(root)
-    file = os.open(f"{log}_{os.getpid()}.log", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
-    os.dup2(file, sys.stdout.fileno())
-    os.dup2(file, sys.stderr.fileno())
+    log = os.open(logs / f"process_{os.getpid()}.log", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    os.dup2(log, sys.stdout.fileno())
+    os.dup2(log, sys.stderr.fileno())
 
 
 def _do(unit: str) -> bool:
-    """Do one piece of work; whatever goes wrong is told in this process's log."""
+    """Go through the door of one unit; whatever goes wrong is told in this process's log."""
+    from ibma import cells
+
     print(f"== {unit}", flush=True)
     try:
-        _call(unit)
+        # every core is busy with a unit of its own
+        cells.run(replace(params.load(), workers=1), unit)
     except IbmaError as error:
         print(f"error: {error}", flush=True)
     except Exception:
@@ -176,78 +277,6 @@ def _do(unit: str) -> bool:
     else:
         return True
     return False
-
-
-def _call(unit: str) -> None:
-    """What the stage's door calls."""
-    from ibma import cells
-
-    stage, _, name = unit.partition("@")
-    profile = replace(params.load(), workers=1)  # every core is busy with a cell of its own
-    if stage == "sensitivity":
-        variant, _, eta = name.partition("-")
-        return cells.train_at(profile, variant, float(eta))
-    task, _, method = name.partition("-")
-    work = cells.tune_method if stage == "tune" else cells.train_cell
-    work(profile, task, method)
-
-
-def _clear_logs(root: Path, stage: str) -> None:
-    (root / LOGS).mkdir(exist_ok=True)
-    for old in (root / LOGS).glob(f"{stage}_*.log"):
-        old.unlink()
-
-
-def run_cells(root: Path, cells: Sequence[str], jobs: int) -> list[str]:
-    """Run `cells` in `jobs` processes, show progress, return the names of the failed ones.
-
-    The output of process i goes to `logs/<stage>_<i>.log`.
-    """
-    if not cells:
-        return []
-    stage = cells[0].partition("@")[0]
-    _clear_logs(root, stage)
-    batches = deal(cells, jobs)
-    with (
-        tqdm(total=len(cells), desc=stage, unit="cell") as bar,
-        ThreadPoolExecutor(len(batches)) as pool,
-    ):
-        failed = pool.map(
-            lambda i: _worker(root, batches[i], LOGS / f"{stage}_{i}.log", bar.update),
-            range(len(batches)),
-        )
-        return sorted(cell for names in failed for cell in names)
-
-
-def _worker(root: Path, batch: list[str], log: Path, advance: Callable[[int], object]) -> list[str]:
-    """Run one batch to its end; return its failed cells."""
-    begun: set[str] = set()
-    failed: set[str] = set()
-    command = [*DVC, "--wait-for-lock", "repro", "-s", "-k", *batch]
-    with (
-        (root / log).open("w") as file,
-        subprocess.Popen(
-            command,
-            cwd=root,
-            env=environment(root),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        ) as process,
-    ):
-        assert process.stdout is not None
-        for line in process.stdout:
-            file.write(line)
-            file.flush()
-            if (found := _STARTED.match(line)) and found["cell"] not in begun:
-                advance(1 if begun else 0)
-                begun.add(found["cell"])
-            if found := _FAILED.search(line):
-                failed |= set(re.findall(r"'([^']+)'", found["cells"])) & set(batch)
-    advance(len(batch) - max(len(begun) - 1, 0))
-    if process.returncode and not failed:
-        failed = set(batch)  # DVC itself gave up: which cell it was doing is in the log
-    return sorted(failed)
 
 
 def dvc(root: Path, *arguments: str) -> None:

@@ -160,7 +160,10 @@ class Head:
                 done = worker.finished(lock.parent)
                 found |= {cell: done[cell] for cell in wanted if cell in done}
         self._take_entries(found)
-        return grid.stale(self.root, wanted) if found else list(wanted)
+        if not found:
+            return list(wanted)
+        left = grid.stale(self.root)
+        return [cell for cell in wanted if cell in left]
 
 
 def launch(root: Path, crew: Crew, hours: Callable[[str], float], retries: int, jobs: int) -> None:
@@ -175,10 +178,10 @@ def launch(root: Path, crew: Crew, hours: Callable[[str], float], retries: int, 
 def forecast(root: Path, profile: Params, workers: Sequence[str]) -> str:
     """Who would get what of the cells that are stale now, and for how long."""
     known, hours = plan.rates(profile, root), plan.hours(profile, root)
-    names = grid.stages(root)
+    stale = grid.stale(root)
     lines = []
-    for wave in grid.INSIDE:
-        wanted = grid.stale(root, grid.of(names, wave))
+    for wave in grid.WAVES:
+        wanted = grid.of(stale, wave)
         units = [unit for cell in wanted for unit in grid.units(profile, cell)]
         lines.append(f"{', '.join(wave)}: {len(units)} to do, {_hours(known, hours, units)}")
         for name, share in zip(workers, deal(units, hours, len(workers)), strict=False):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,8 @@ from ibma.errors import IbmaError
 
 LOCK = "dvc.lock"
 GIVEN = Path(".dvc/tmp/given.lock")  # dvc.lock as the head sent it
+_FAILED = re.compile(r"failed to reproduce (?:stages: )?'.*'")
+_QUOTED = re.compile(r"'([^']+)'")
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,9 @@ def run(order: Order) -> Outcome:
         if trained and order.remote:
             _dvc(clone, "push", *trained)
         locked = read_lock(clone / LOCK)["stages"]
-        paths = [cells.choices(*_task_and_method(unit)) for unit in done if _is_trial(unit)]
+        profile = params.load(clone / "params.yaml")
+        tried = [cells.parts(profile, unit) for unit in done if _is_trial(unit)]
+        paths = [cells.choices(task, method) for _, task, method, _ in tried]
         return Outcome(
             {cell: locked[cell] for cell in trained},
             {path.as_posix(): (clone / path).read_text(encoding="utf-8") for path in paths},
@@ -91,32 +96,47 @@ def run(order: Order) -> Outcome:
 
 
 def run_cells(clone: Path, units: Sequence[str]) -> list[str]:
-    """Run ordinary cells, and a method's trials, one after the other; return the failed ones."""
+    """Run ordinary cells, and methods' trials, one after the other; return the failed ones."""
+    (clone / grid.LOGS).mkdir(exist_ok=True)
+    cells_ = [unit for unit in units if not _is_trial(unit)]
     failed = [unit for unit in units if _is_trial(unit) and not _tune(clone, unit)]
-    return failed + grid.run_cells(clone, [unit for unit in units if not _is_trial(unit)], 1)
+    return failed + (_reproduce(clone, cells_) if cells_ else [])
 
 
 def _is_trial(unit: str) -> bool:
     return unit.startswith("tune@")
 
 
-def _task_and_method(unit: str) -> tuple[str, str]:
-    task, _, method = unit.partition("@")[2].partition("-")
-    return task, method
-
-
 def _tune(clone: Path, unit: str) -> bool:
-    """Run the door of stage `tune` for one method, the smallest piece of it."""
-    (clone / grid.LOGS).mkdir(exist_ok=True)
+    """Go through the door of stage `tune` for one method, the smallest piece of it."""
+    _, task, method, _ = cells.parts(params.load(clone / "params.yaml"), unit)
+    door = (sys.executable, "stages/tune.py", task, method)
     with (clone / grid.LOGS / f"{unit}.log").open("w") as log:
-        done = subprocess.run(
-            [sys.executable, "stages/tune.py", *_task_and_method(unit)],
+        told = subprocess.run(
+            door, cwd=clone, env=grid.environment(clone), stdout=log, stderr=subprocess.STDOUT
+        )
+    return told.returncode == 0
+
+
+def _reproduce(clone: Path, names: Sequence[str]) -> list[str]:
+    """Have DVC run cells and nothing before them; return the failed ones."""
+    with (clone / grid.LOGS / "cells.log").open("w+") as log:
+        told = subprocess.run(
+            (*grid.DVC, "repro", "--single-item", "--keep-going", *names),
             cwd=clone,
             env=grid.environment(clone),
             stdout=log,
-            stderr=log,
+            stderr=subprocess.STDOUT,
         )
-    return done.returncode == 0
+        log.seek(0)
+        failed = {
+            name
+            for line in log
+            if (found := _FAILED.search(line))
+            for name in _QUOTED.findall(found[0])
+        }
+    # DVC itself gave up if it names none: which cell it was doing is in the log
+    return [name for name in names if name in failed] or list(names) * bool(told.returncode)
 
 
 def _prepare(clone: Path, order: Order) -> None:
