@@ -7,6 +7,7 @@ the squared distance to every centroid and a softmax.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -102,7 +103,17 @@ def compared(label: str, view: View, n: int, groups: int, classes: int) -> Itera
 
 
 def rows(device: torch.device) -> Iterator[Row]:
-    """Vectors of the paper's width, the released code's wide ones, and frames of video."""
+    """Vectors of the paper's width, the released code's wide ones, and frames of video.
+
+    Both sides may use every core, as a process of this stage does.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(os.cpu_count() or 1)
+    yield from _every_shape()
+    torch.set_num_threads(before)
+
+
+def _every_shape() -> Iterator[Row]:
     one_label, five_labels = (1, 6), (5, 2)  # CREMA-D and CheXpert: systems and classes
     vector = {"kind": "vector", "dtype": "float32", "encoder": {}}
     yield from compared(

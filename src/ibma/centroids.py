@@ -5,10 +5,7 @@ Shapes as in `ibma.bounds`: systems [n, G, K], centroids [G, K, D], phi [n, G, K
 
 from __future__ import annotations
 
-import os
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -80,71 +77,79 @@ class ClassSums:
 
 
 def input_vectors(kind: str, x: NDArray[np.generic], vocabulary: int = 0) -> NDArray[np.float32]:
-    """The input X_j as vectors, [n, ...] -> [n, D].
+    """The input X_j as vectors, [n, ...] -> [n, D]; a view of `x` where it is that already.
 
     Sound, images and vectors are flattened (uint8 scaled to [0, 1]); frames are averaged over time
     first; token ids become counts over the vocabulary. CHOICE: the paper does not say what the
     input feature of a text is; counts need no second model (alternative: a frozen sentence vector,
     as in the released code).
     """
+    values = torch.from_numpy(x)
     if kind == "text":
-        counts = np.zeros((len(x), vocabulary), dtype=np.float32)
-        np.add.at(counts, (np.arange(len(x))[:, None], x.astype(np.int64)), 1.0)
+        ids = values.long()
+        counts = torch.zeros(len(x), vocabulary).scatter_add_(1, ids, torch.ones(ids.shape))
         counts[:, 0] = 0.0  # padding
-        return counts
-    frames = kind == "frames"
-    vectors = x.mean(axis=1, dtype=np.float32) if frames else x.astype(np.float32)
-    if x.dtype == np.uint8:
-        vectors /= 255.0
-    return np.ascontiguousarray(vectors.reshape(len(x), -1))
+        return counts.numpy()
+    scale = 255.0 if x.dtype == np.uint8 else 1.0
+    if kind == "frames":
+        scale *= x.shape[1]
+        # whole numbers add up several times faster than a mean in floats does
+        whole = torch.int16 if scale < 2**15 else torch.int32
+        total = values[:, 0].to(whole if x.dtype == np.uint8 else torch.float32)
+        for step in range(1, x.shape[1]):
+            total += values[:, step]
+        values = total
+    vectors = values.to(torch.float32)
+    if scale != 1.0:
+        vectors *= 1.0 / scale
+    return vectors.reshape(len(x), -1).numpy()
 
 
 class InputSpace:
     """Centroids C_y of one modality's inputs and distances to them, by FAISS.
 
-    One streaming pass gives the class means; distances come from an exact `IndexFlatL2` (on the
-    GPU when FAISS has one), so that phi(X) is the same softmax as elsewhere.
+    Distances are exact and in full (on the GPU when FAISS has one), so that phi(X) is the same
+    softmax as elsewhere.
     """
 
     def __init__(self, assignment: Assignment) -> None:
+        import faiss
+
         self.assignment = assignment
         self.centroids: NDArray[np.float32] = np.zeros((0, 0, 0), dtype=np.float32)
-        self._index: Any = None  # a faiss.Index over the rows of `centroids`
+        gpus = faiss.get_num_gpus() if hasattr(faiss, "StandardGpuResources") else 0
+        self._gpu: Any = faiss.StandardGpuResources() if gpus else None
 
     def _prepare(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-        if self.assignment.normalise:
-            import faiss
-
-            faiss.normalize_L2(vectors)
-        return vectors
+        return self.assignment.prepare(torch.from_numpy(vectors)).numpy()
 
     def fit(self, chunks: Iterable[tuple[NDArray[np.float32], NDArray[np.float32]]]) -> None:
         """chunks: pairs of vectors [m, D] and class systems [m, G, K], zero where not learnt."""
-        import faiss
-
-        sums: NDArray[np.float64] | None = None
-        counts: NDArray[np.float64] | None = None
+        sums: Tensor | None = None
+        counts: Tensor | None = None
         for vectors, systems in chunks:
             shape = (*systems.shape[1:], vectors.shape[1])
-            flat = systems.reshape(len(systems), -1)
+            flat = torch.from_numpy(systems).flatten(1)
             if sums is None or counts is None:
-                sums, counts = np.zeros((flat.shape[1], shape[2])), np.zeros(flat.shape[1])
-            sums += flat.T @ vectors
+                sums = torch.zeros(flat.shape[1], shape[2], dtype=torch.float64)
+                counts = torch.zeros(flat.shape[1], dtype=torch.float64)
+            sums += flat.T @ torch.from_numpy(vectors)
             counts += flat.sum(0)
         assert sums is not None and counts is not None, "an empty training split has no centroids"
-        mean = self._prepare((sums / np.maximum(counts, 1.0)[:, None]).astype(np.float32))
-        self.centroids = mean.reshape(shape)
-        self._index = faiss.IndexFlatL2(shape[2])
-        if hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0:
-            self._index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, self._index)
-        self._index.add(mean)
+        mean = sums / counts.clamp_min(1.0).unsqueeze(-1)
+        self.centroids = self._prepare(mean.float().numpy()).reshape(shape)
 
     def distances(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Squared distances [m, G, K] of vectors [m, D] to every centroid."""
-        squared, order = self._index.search(self._prepare(vectors), self._index.ntotal)
-        by_centroid: NDArray[np.float32] = np.empty_like(squared)
-        np.put_along_axis(by_centroid, order, squared, axis=1)
-        return by_centroid.reshape(-1, *self.centroids.shape[:2])
+        import faiss
+
+        pair = self._prepare(vectors), self.centroids.reshape(-1, self.centroids.shape[-1])
+        squared: NDArray[np.float32] = (
+            faiss.pairwise_distances(*pair)
+            if self._gpu is None
+            else faiss.pairwise_distance_gpu(self._gpu, *pair)
+        )
+        return squared.reshape(-1, *self.centroids.shape[:2])
 
     def phi(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Soft assignments [m, G, K] of vectors [m, D]."""
@@ -152,30 +157,25 @@ class InputSpace:
         return torch.softmax(logits, dim=-1).numpy()
 
 
-CHUNK = 2**22  # floats converted at a time: 16 MB, which caches hold and malloc reuses
+CHUNK = 2**21  # floats converted at a time: 8 MB, which caches hold
+NARROWEST = (
+    16  # rows of a chunk, however wide they are: a product with fewer reads more than it does
+)
 
 
 def stream(
-    features: Features, name: str, vocabulary: int, at_least: int = 1
+    features: Features, name: str, vocabulary: int, at_least: int = NARROWEST
 ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
     """Input vectors of one modality in store order, some rows at a time, with their place.
 
-    Threads convert ahead of the caller, one chunk each, so that memory does not grow with n.
-    at_least: rows in a chunk, however wide they are.
+    Memory does not grow with n; what is done with a chunk uses every core by itself. at_least: rows
+    in a chunk.
     """
     kind, array = features.modalities[name].kind, features.arrays[name]
     rows = max(CHUNK // input_vectors(kind, array[:1], vocabulary).shape[1], at_least)
-    cores = os.cpu_count() or 1
-    ahead: deque[tuple[slice, Future[NDArray[np.float32]]]] = deque()
-    with ThreadPoolExecutor(cores) as pool:
-        for start in range(0, len(array), rows):
-            place = slice(start, start + rows)
-            ahead.append((place, pool.submit(input_vectors, kind, array[place], vocabulary)))
-            if len(ahead) > cores:
-                place, vectors = ahead.popleft()
-                yield place, vectors.result()
-        for place, vectors in ahead:
-            yield place, vectors.result()
+    for start in range(0, len(array), rows):
+        place = slice(start, start + rows)
+        yield place, input_vectors(kind, array[place], vocabulary)
 
 
 def vocabulary_of(encoder: Mapping[str, object], kind: str) -> int:
