@@ -161,7 +161,7 @@ def test_other_machines_do_the_waves_of_trainings(project, monkeypatch):
     assert (project / "report").exists() and grid.stale(project) == []
 
 
-def test_the_largest_task_first_and_a_measurement_alone():
+def test_the_most_urgent_first_and_a_measurement_alone():
     small, large, timing = Unit("a", "a", 1), Unit("b", "b", 9), Unit("timing", "timing", 0)
     assert grid._next([small, timing, large], [], 2) == large
     assert grid._next([timing], [small], 2) is None

@@ -26,21 +26,13 @@ def folder(root: Path, profile: str) -> Path:
     return root / "reports" / profile / "evidence"
 
 
-def cells(params: Params) -> Iterator[tuple[str, str]]:
-    """(task, name) of every cell: the grid, then the runs at fixed etas."""
-    for task in params.tasks:
-        yield from ((task, method) for method in (*params.methods, *params.variants))
-    at = params.sensitivity
-    yield from ((at.task, name) for name in at.names())
-
-
 def pack(params: Params, root: Path, out: Path) -> list[str]:
     """Write the evidence of the profile in `root`/params.yaml into `out`; return what is missing.
 
     Files of an earlier call that this one does not write are deleted.
     """
     written = [_copy(root, out, "params.yaml")]
-    for task, name in cells(params):
+    for task, name in params.names():
         if lines := [_compact(one) for one in _records(params, root / "runs" / task / name)]:
             written.append(_write(out / "runs" / task / f"{name}.jsonl", "\n".join(lines) + "\n"))
     for name in (*MEASURED, *_inputs(params)):
@@ -137,7 +129,7 @@ def missing(params: Params, root: Path) -> list[str]:
     }
     return [
         f"{task}/{name}: seed {seed}"
-        for task, name in cells(params)
+        for task, name in params.names()
         if task not in absent
         for seed in range(params.seeds)
         if not (root / "runs" / task / name / f"seed_{seed}.json").exists()

@@ -9,6 +9,7 @@ records what they wrote, in one go. `dvc repro` does the same work, one stage af
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import subprocess
@@ -92,11 +93,11 @@ def run(root: Path, upstream: Dag, todo: Sequence[str], jobs: int) -> None:
 
 
 class Unit(NamedTuple):
-    """A piece of a cell's work, see `units`; size: of its task, in arbitrary units."""
+    """A piece of a cell's work, see `units`; urgency: what may start with the highest one does."""
 
     name: str
     cell: str
-    size: int
+    urgency: float
 
 
 @dataclass
@@ -131,7 +132,9 @@ class Work:
                     if cell not in self.failed:
                         names = units(profile, cell)
                         left[cell] = len(names)
-                        waiting += [Unit(name, cell, self._size(profile, name)) for name in names]
+                        waiting += [
+                            Unit(name, cell, self._urgency(profile, name)) for name in names
+                        ]
                 while unit := _next(waiting, running.values(), self.jobs):
                     waiting.remove(unit)
                     running[pool.submit(_do, unit.name)] = unit
@@ -156,22 +159,24 @@ class Work:
         self.recorded |= fresh
         self.since = time.monotonic()
 
-    def _size(self, profile: Params, unit: str) -> int:
-        """Bytes of the index of a unit's features, which grows with their rows; else 0."""
+    def _urgency(self, profile: Params, unit: str) -> float:
+        """Data first, since most waits for it; then the largest task, so that none is left last."""
         from ibma import cells
 
-        task = cells.parts(profile, unit)[1]
-        index = self.root / cells.FEATURES / task / "index.csv"
-        return index.stat().st_size if index.exists() else 0
+        if of([unit], DATA):
+            return math.inf
+        # grows with the rows of a task's features; stages of no task come last
+        index = self.root / cells.FEATURES / cells.parts(profile, unit)[1] / "index.csv"
+        return index.stat().st_size if index.exists() else 0.0
 
 
 def _next(waiting: Sequence[Unit], running: Collection[Unit], jobs: int) -> Unit | None:
-    """What may start now: the largest task first, so that nothing long is left for the end."""
+    """What is to start now, if anything is."""
     if len(running) >= jobs or any(unit.cell in ALONE for unit in running):
         return None
     beside = [unit for unit in waiting if unit.cell not in ALONE]
     if beside:
-        return max(beside, key=lambda unit: unit.size)
+        return max(beside, key=lambda unit: unit.urgency)
     return waiting[0] if waiting and not running else None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -128,6 +128,12 @@ class Params:
         if method not in known:
             raise IbmaError(f"params.yaml: unknown method '{method}'{_hint(method, known)}")
         return dict(known[method] or {})
+
+    def names(self) -> Iterator[tuple[str, str]]:
+        """(task, name) of every folder of records: the grid, then the runs at fixed etas."""
+        for task in self.tasks:
+            yield from ((task, method) for method in (*self.methods, *self.variants))
+        yield from ((self.sensitivity.task, name) for name in self.sensitivity.names())
 
     def task(self, name: str) -> dict[str, Any]:
         """Entry of a task. Raises IbmaError for an unknown one."""

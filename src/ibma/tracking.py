@@ -114,9 +114,7 @@ def _mirror(
 
 def _paths(params: Params, root: Path) -> Iterator[Path]:
     """Yield records of the cells and seeds the profile names; others belong to another profile."""
-    at = params.sensitivity
-    cells = [(t, m) for t in params.tasks for m in (*params.methods, *params.variants)]
-    for task, method in [*cells, *((at.task, name) for name in at.names())]:
+    for task, method in params.names():
         for seed in range(params.seeds):
             path = root / "runs" / task / method / f"seed_{seed}.json"
             if path.exists():

@@ -94,7 +94,7 @@ def verify(profile: str, root: Path) -> Outcome:
         report.write_numbers(params, work, Path(scratch) / "again")
         places = list(_places(root / "reports" / profile, Path(scratch) / "again"))
         differences += [one for one in places if not _agree(one, exact=committed)]
-        runs = sum(len(list(work.glob(f"runs/{t}/{m}/*"))) for t, m in evidence.cells(params))
+        runs = sum(len(list(work.glob(f"runs/{t}/{m}/*"))) for t, m in params.names())
     source = "evidence" if committed else "records"
     return Outcome(profile, source, runs, len(places), tuple(differences))
 
