@@ -59,7 +59,9 @@ def project(tmp_path, monkeypatch):
     (tmp_path / ".dvc").mkdir()
     (tmp_path / ".dvc" / "config").write_text("[core]\n    analytics = false\n")
     (tmp_path / "dvc.yaml").write_text(DAG)
-    (tmp_path / "params.yaml").write_text((ROOT / "profiles/twin.yaml").read_text())
+    values = yaml.safe_load((ROOT / "profiles/twin.yaml").read_text())
+    values["datasets"] |= {"a": {"source": "real"}, "b": {"source": "twin"}}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
     (tmp_path / "stages").mkdir()
     (tmp_path / "stages" / "download.py").write_text(DOOR)
     # DVC keeps its locks and indexes of all repositories in one system folder otherwise.
@@ -82,7 +84,7 @@ def commands_of(stages):
 
 
 def ran(project):
-    """Stages in the order in which they went through their doors, but for downloads."""
+    """Stages in the order in which they went through their doors, but for real data."""
     order = project / "order"
     names = [line.split()[0] for line in order.read_text().splitlines()] if order.exists() else []
     order.unlink(missing_ok=True)
@@ -118,7 +120,8 @@ def test_only_what_changed_and_what_waits_for_it_runs_again(project):
     (project / "raw-b").write_text("other\n")
     assert set(grid.stale(project)) == {"download@b", "extract@b"}
     grid.repro(project, 1)
-    assert ran(project) == ["extract@b", "train@b-x", "train@b-y", "report"]
+    names = ["download@b", "extract@b", "train@b-x", "train@b-y", "report"]
+    assert ran(project) == names
 
 
 def test_failed_cell_is_named_others_kept_then_resumed(project):
@@ -133,7 +136,7 @@ def test_failed_cell_is_named_others_kept_then_resumed(project):
     assert ran(project) == ["train@a-y", "report"]
 
 
-def test_a_download_that_fails_stops_its_own_data_set_only(project):
+def test_real_data_that_cannot_be_had_stops_its_own_tasks_only(project):
     (project / "break-a").touch()
     with pytest.raises(IbmaError, match=r"1 cells failed \(download@a\)"):
         grid.repro(project, 2)

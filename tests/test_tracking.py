@@ -3,19 +3,20 @@
 import json
 import shutil
 import sqlite3
-import sys
-from types import SimpleNamespace
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from ibma import tracking
+from ibma import params, tracking
 from ibma.errors import IbmaError
 from ibma.params import Sensitivity
+from ibma.record import Record
 
-PARAMS = SimpleNamespace(
+PARAMS = replace(
+    params.load(Path(__file__).parent.parent / "profiles/twin.yaml"),
     sensitivity=Sensitivity("digits", ["ibma"], []),
-    profile="twin",
-    seeds=3,
     tasks={"digits": {}},
     methods={"concat": {}},
     variants={"ibma": {}},
@@ -72,8 +73,9 @@ def root(tmp_path, empty_database, monkeypatch):
     shutil.copy(empty_database, tmp_path / "mlflow.db")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     # Drawing is another module's matter, and matplotlib is slow to start.
-    drawing = SimpleNamespace(history_plot=lambda record, path: path.write_bytes(b"png"))
-    monkeypatch.setitem(sys.modules, "ibma.figures", drawing)
+    (tmp_path / "history.png").write_bytes(b"png")
+    drawn = [tmp_path / "history.png"]
+    monkeypatch.setattr(tracking, "draw", lambda records: nullcontext(drawn * len(records)))
     for method, seed in (("concat", 0), ("ibma", 0), ("ibma", 1)):
         write(tmp_path, record(method, seed))
     return tmp_path
@@ -179,3 +181,10 @@ def test_broken_record_is_named(root, text):
     path.write_text(text)
     with pytest.raises(IbmaError, match="seed_0.json: not a record"):
         tracking.collect(PARAMS, root)
+
+
+def test_plots_are_drawn_in_the_order_of_the_records():
+    records = [Record(**record("concat", seed)) for seed in range(3)]
+    with tracking.draw(records) as plots:
+        drawn = [path.read_bytes() for path in plots]
+    assert len(set(drawn)) == 3 and all(one.startswith(b"\x89PNG") for one in drawn)

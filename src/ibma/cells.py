@@ -7,12 +7,9 @@ functions, so that downloads and features do not wait for it, nor a training for
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, replace
 from functools import partial
@@ -25,6 +22,7 @@ from ibma.datasets import Sample
 from ibma.errors import IbmaError
 from ibma.jsonfile import write_json
 from ibma.params import Params, cores
+from ibma.processes import pool
 from ibma.record import Record
 
 if TYPE_CHECKING:
@@ -235,12 +233,9 @@ def _train(params: Params, task: str, method: str, name: str, eta: float | None)
     processes = min(_processes(params), len(runs))
     if processes < 2:
         return train_runs(runs)
-    # not forked from here: threads of torch do not survive a fork
-    context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
-    context.set_forkserver_preload(["ibma.train", "ibma.tune"])
     try:
-        with ProcessPoolExecutor(processes, context) as pool:
-            list(pool.map(train_runs, [[run] for run in runs]))
+        with pool(processes, ["ibma.train", "ibma.tune"]) as at_once:
+            list(at_once.map(train_runs, [[run] for run in runs]))
     except BrokenProcessPool:
         raise IbmaError(
             f"{task} {name}: a training process was killed, by want of memory in most cases: set "

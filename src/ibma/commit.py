@@ -9,13 +9,25 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection
 
+from dvc.exceptions import DvcException
 from dvc.repo import Repo, lock_repo
 
 from ibma.doors import door
+from ibma.errors import IbmaError
 
 
 def commit(names: Collection[str]) -> None:
-    """Record the dependencies, parameters and outputs of stages as they are now."""
+    """Record the dependencies, parameters and outputs of stages as they are now.
+
+    Raises IbmaError with DVC's complaint, of a missing output for example.
+    """
+    try:
+        _commit(names)
+    except DvcException as error:
+        raise IbmaError(f"dvc.yaml: {error}") from None
+
+
+def _commit(names: Collection[str]) -> None:
     with Repo() as repo, lock_repo(repo):
         stages = [stage for stage in repo.index.stages if stage.name in names]
         for stage in stages:

@@ -74,13 +74,16 @@ def repro(root: Path, jobs: int, train: Train | None = None) -> None:
 def run(root: Path, upstream: Dag, todo: Sequence[str], jobs: int) -> None:
     """Run stages in `jobs` processes, then let DVC record them. Raises IbmaError for failed ones.
 
-    Downloads go first, one by one and in the open: they are bound by the network, not the cores.
+    Real data is fetched first, a set at a time and in the open: that is bound by the network, and
+    tells where to put what cannot be fetched.
     """
     if not todo:
         return
     work = Work(root, jobs)
+    sets = params.load(root / "params.yaml").datasets
+    real = [f"download@{name}" for name, entry in sets.items() if entry["source"] == "real"]
     try:
-        work.download(of(todo, ("download",)))
+        work.download([name for name in todo if name in real])
         left = [name for name in todo if name not in work.done]
         work.go({name: [up for up in upstream[name] if up in left] for name in left})
     finally:

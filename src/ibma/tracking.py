@@ -12,15 +12,18 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from ibma.jsonfile import write_json
+from ibma.params import cores
+from ibma.processes import pool
 from ibma.record import Record, read
 
 if TYPE_CHECKING:
@@ -95,21 +98,26 @@ def _mirror(
     client = MlflowClient(uri)
     experiment = _experiment(client, params.profile, uri, root)
     known = _known(client, experiment)
-    for path, record in tqdm(records, desc="mlflow", unit="run", disable=None):
-        cell = (record.task, record.method, str(record.seed))
+    changed = []
+    for path, record in records:
+        run = known.get((record.task, record.method, str(record.seed)))
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        run = known.get(cell)
         if run is not None and run.data.tags.get(DIGEST) == digest:
             collected.kept += 1
-            run_id = run.info.run_id
+            collected.runs[path.relative_to(root).as_posix()] = run.info.run_id
         else:
+            changed.append((path, record, digest, run))
+    bar = tqdm(changed, desc="mlflow", unit="run", disable=None)
+    with draw([record for _, record, _, _ in changed]) as plots:
+        for (path, record, digest, run), plot in zip(bar, plots, strict=True):
             if run is not None:
                 client.delete_run(run.info.run_id)
-            run_id = _log(client, experiment, path, record, _stage(params, record))
+            artefacts = (path, plot)
+            run_id = _log(client, experiment, artefacts, record, _stage(params, record))
             client.set_tag(run_id, DIGEST, digest)
             collected.replaced += run is not None
             collected.new += run is None
-        collected.runs[path.relative_to(root).as_posix()] = run_id
+            collected.runs[path.relative_to(root).as_posix()] = run_id
 
 
 def _paths(params: Params, root: Path) -> Iterator[Path]:
@@ -157,7 +165,9 @@ def _stage(params: Params, record: Record) -> str:
     return f"{matrix}@{record.task}-{record.method}"
 
 
-def _log(client: MlflowClient, experiment: str, path: Path, record: Record, stage: str) -> str:
+def _log(
+    client: MlflowClient, experiment: str, artefacts: Iterable[Path], record: Record, stage: str
+) -> str:
     """Create one finished run and return its id."""
     from mlflow.entities import Param
 
@@ -176,7 +186,8 @@ def _log(client: MlflowClient, experiment: str, path: Path, record: Record, stag
     )
     for start in range(METRICS_PER_BATCH, len(metrics), METRICS_PER_BATCH):
         client.log_batch(run_id, metrics=metrics[start : start + METRICS_PER_BATCH])
-    _artefacts(client, run_id, path, record)
+    for path in artefacts:
+        client.log_artifact(run_id, str(path))
     client.set_terminated(run_id, end_time=finished)
     return run_id
 
@@ -211,14 +222,20 @@ def _name(key: str) -> str:
     return key.replace("|", " given ")
 
 
-def _artefacts(client: MlflowClient, run_id: str, path: Path, record: Record) -> None:
+@contextmanager
+def draw(records: Sequence[Record]) -> Iterator[Iterator[Path]]:
+    """Plots of the losses of some records, as files; every core draws ahead of the caller."""
+    with tempfile.TemporaryDirectory() as folder, pool(cores(), ["ibma.figures"]) as at_once:
+        paths = [Path(folder) / str(i) / "history.png" for i in range(len(records))]
+        yield at_once.map(_plot, map(asdict, records), paths)
+
+
+def _plot(record: Mapping[str, Any], path: Path) -> Path:
     from ibma.figures import history_plot
 
-    client.log_artifact(run_id, str(path))
-    with tempfile.TemporaryDirectory() as folder:
-        plot = Path(folder) / "history.png"
-        history_plot(asdict(record), plot)
-        client.log_artifact(run_id, str(plot))
+    path.parent.mkdir()
+    history_plot(record, path)
+    return path
 
 
 def _milliseconds(moment: str | None) -> int | None:
