@@ -92,7 +92,7 @@ def fill(tmp_path: Path) -> Path:
 @pytest.fixture
 def quick(monkeypatch):
     """Training curves are files beside the page, and half of the time that a report takes."""
-    monkeypatch.setattr(figures, "training_curves", lambda *_: None)
+    monkeypatch.setattr(report, "_draw_curves", lambda *_: None)
 
 
 def lines(root: Path, key: str) -> list[tables.Line]:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ibma import doors, evidence, grid, params, plan, retrain, tracking, verify
+from ibma import doors, evidence, grid, params, plan, tracking, verify
 from ibma.errors import IbmaError
 
 app = typer.Typer(
@@ -111,6 +111,8 @@ def check(
 
 def _train_again(profile: str, wanted: str) -> None:
     """Tell of every run trained again. Raises IbmaError that names those that disagree."""
+    from ibma import retrain  # it imports torch
+
     agreed, apart = 0, []
     for one in retrain.run(profile, Path(), wanted):
         held = one.run

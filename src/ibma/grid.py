@@ -18,7 +18,13 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from graphlib import TopologicalSorter
@@ -57,11 +63,12 @@ def repro(root: Path, jobs: int, train: Train | None = None) -> None:
     if jobs < 1:
         raise IbmaError(f"--jobs {jobs}: expected a number of processes >= 1")
     without_git(root)
-    changed = stale(root)
-    if not changed:
+    with ThreadPoolExecutor() as at_once:  # DVC takes seconds for either
+        asked_dag, asked_stale = at_once.submit(dag, root), at_once.submit(stale, root)
+    upstream = asked_dag.result()
+    todo = with_descendants(upstream, asked_stale.result())
+    if not todo:
         return print("Data and pipelines are up to date.")
-    upstream = dag(root)
-    todo = with_descendants(upstream, changed)
     if train is None:
         return run(root, upstream, todo, jobs)
     run(root, upstream, of(todo, DATA), jobs)

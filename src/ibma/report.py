@@ -19,7 +19,8 @@ import numpy as np
 
 from ibma import audit, figures, published, real_data, results, significance, tables
 from ibma.jsonfile import read_json
-from ibma.params import Params
+from ibma.params import Params, cores
+from ibma.processes import pool
 from ibma.results import Cells
 from ibma.tables import ReportTable
 
@@ -132,6 +133,7 @@ def _write_figures(params: Params, root: Path, here: Cells, folder: Path) -> lis
 
     Training curves stay files beside the page: a panel per method and task is too much for it.
     """
+    _draw_curves(params, here, folder)
     drawn = [*_write_claims(params, root, folder), *_write_evidence(params, root, folder)]
     scores = _metrics(here)
     if len(scores) > 1:
@@ -146,12 +148,23 @@ def _write_figures(params: Params, root: Path, here: Cells, folder: Path) -> lis
         percents = {m: v for m, r in found.items() if (v := results.values(r, metric, "percent"))}
         source = next(iter(found.values()))[0].source
         figures.comparison(task, metric, percents, source, folder / f"comparison_{task}")
-        figures.training_curves(task, found, folder / f"history_{task}")
         drawn.append((f"{task}: {metric} of every seed and method", f"comparison_{task}"))
     return [
         (words, base64.b64encode((folder / f"{name}.svg").read_bytes()).decode())
         for words, name in drawn
     ]
+
+
+def _draw_curves(params: Params, here: Cells, folder: Path) -> None:
+    """The training curves of every task, by every core."""
+    with pool(cores(), ["ibma.figures"]) as at_once:
+        drawing = [
+            at_once.submit(figures.training_curves, task, found, folder / f"history_{task}")
+            for task in params.tasks
+            if (found := {m: r for (name, m), r in here.items() if name == task and r})
+        ]
+    for one in drawing:
+        one.result()
 
 
 def _write_evidence(params: Params, root: Path, folder: Path) -> list[tuple[str, str]]:
