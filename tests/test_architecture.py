@@ -15,17 +15,17 @@ DOORS = sorted((ROOT / "stages").glob("*.py"))
 
 # a module may import the modules before it, never one after it
 LAYERS = (
-    *("errors", "doors", "params", "jsonfile"),
+    *("errors", "doors", "params", "jsonfile", "processes"),
     *("tabular", "archives", "checksums", "parallel"),
     *("expression", "sections", "mosi_utterances", "weights"),
     *("clips", "phantoms", "radiology"),
     *("datasets", "twins", "fetch", "media", "extract", "store"),
     *("encoders", "tasks", "bounds", "dependence", "centroids", "methods"),
-    *("record", "train", "tune", "timing", "probe", "gradcam", "cells"),
+    *("record", "train", "tune", "timing", "probe", "gradcam"),
     *("stats", "typeset", "published", "results", "significance", "audit", "tables"),
     *("real_data", "figures"),
-    *("tracking", "report", "evidence", "verify", "retrain"),
-    *("docs", "grid", "plan", "worker", "launch", "cli"),
+    *("tracking", "report", "cells", "evidence", "verify", "retrain"),
+    *("docs", "commit", "grid", "plan", "worker", "launch", "cli"),
 )
 SEPARATE = ("datasets", "twins", "methods")  # files of these packages do not know each other
 HEAVY = {"transformers", "mlflow", "matplotlib", "sklearn", "scipy", "pandas", "statsmodels", "av"}
