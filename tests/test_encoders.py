@@ -1,5 +1,6 @@
 """Encoders: shapes per kind, what they ignore, what they freeze, what they refuse."""
 
+import copy
 import subprocess
 import sys
 from pathlib import Path
@@ -245,3 +246,11 @@ def test_a_vector_encoder_never_loads_transformers():
         [sys.executable, "-c", script], cwd=SOURCE, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_layout_in_memory_changes_rounding_only():
+    encoder = build(RESNET, "image", pixels(2, 3, 16, 16)).eval()
+    x = encoder.prepare(pixels(2, 3, 16, 16))
+    rows_first = copy.deepcopy(encoder.backbone.network).to(memory_format=torch.contiguous_format)
+    expected = rows_first(pixel_values=x).pooler_output.flatten(1)
+    torch.testing.assert_close(encoder.backbone(x), expected, rtol=1e-4, atol=1e-5)

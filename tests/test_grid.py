@@ -165,12 +165,15 @@ def test_other_machines_do_the_waves_of_trainings(project, monkeypatch):
 
 
 def test_the_most_urgent_first_and_a_measurement_alone():
-    small, large, timing = Unit("a", "a", 1), Unit("b", "b", 9), Unit("timing", "timing", 0)
-    assert grid._next([small, timing, large], [], 2) == large
-    assert grid._next([timing], [small], 2) is None
-    assert grid._next([timing], [], 2) == timing
-    assert grid._next([small], [timing], 2) is None
-    assert grid._next([small], [large, large], 2) is None
+    small, large = Unit("train@a-x", "train@a-x", 1), Unit("tune@b-x", "tune@b", 9)
+    timing, extract = Unit("timing", "timing", 0), Unit("extract@c", "extract@c", 0)
+    assert grid._next([small, timing, large], [], 2, 2) == large
+    assert grid._next([timing], [small], 2, 2) is None
+    assert grid._next([timing], [], 2, 2) == timing
+    assert grid._next([small], [timing], 2, 2) is None
+    assert grid._next([small], [large, large], 2, 2) is None
+    assert grid._next([small, extract], [large], 2, 1) == extract, "one network at a time on a GPU"
+    assert grid._next([small], [extract], 2, 1) == small
 
 
 @pytest.mark.parametrize(("stage", "ending"), [("train", "-{}"), ("tune", "")])

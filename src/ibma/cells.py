@@ -290,6 +290,11 @@ def _processes(params: Params) -> int:
     return params.workers or cores()
 
 
+def sharing_gpu(params: Params) -> int | None:
+    """How many processes may train on the GPU at once; None where the CPU trains."""
+    return (params.workers or 1) if _device(params).type == "cuda" else None
+
+
 def probe_encoders(params: Params) -> None:
     """Stage `probe`: every run's encoders under a linear classifier."""
     from ibma import probe

@@ -104,7 +104,9 @@ class ResNet(nn.Module):
             "hidden_sizes": config.get("hidden_sizes", [64, 128, 256, 512]),
             "depths": config.get("depths", [2, 2, 2, 2]),
         }
-        self.network = _network(ResNetModel, ResNetConfig, {"layer_type": "basic", **sizes}, config)
+        network = _network(ResNetModel, ResNetConfig, {"layer_type": "basic", **sizes}, config)
+        # the layout that convolutions are fastest in
+        self.network = network.to(memory_format=torch.channels_last)
         widths, depths = self.network.config.hidden_sizes, self.network.config.depths
         _require(len(widths) == len(depths), "resnet", "hidden_sizes and depths differ in length")
         self.channels = int(self.network.config.num_channels)
@@ -113,8 +115,7 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, channels, H, W] -> [B, width]."""
-        if x.is_cuda:  # the layout that its convolutions are fastest in
-            x = x.contiguous(memory_format=torch.channels_last)
+        x = x.contiguous(memory_format=torch.channels_last)
         return cast(Tensor, self.network(pixel_values=x).pooler_output.flatten(1))
 
 

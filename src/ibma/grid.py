@@ -41,6 +41,7 @@ DATA = ("download", "extract", "centroids")
 # Waves that other machines can be asked to do.
 WAVES = (("tune",), ("train", "train_ibma", "sensitivity"))
 ALONE = ("timing",)  # it compares speeds: nothing runs beside it
+NETWORKS = (*(stage for wave in WAVES for stage in wave), "probe", "gradcam")  # they need a GPU
 LOGS = Path("logs")
 COMMIT_SECONDS = 900.0  # a power cut loses no more than this of what DVC knows
 Train = Callable[[Sequence[str]], None]  # cells -> nothing; raises IbmaError for failed ones
@@ -137,6 +138,8 @@ class Work:
         running: dict[Future[bool], Unit] = {}
         left: Counter[str] = Counter()  # units of a cell that are not done
         with _pool(self.root, self.jobs) as pool, tqdm(total=len(upstream), unit="cell") as bar:
+            # asked in a process of its own: CUDA does not survive a fork
+            on_gpu = pool.submit(_sharing_gpu).result() or self.jobs
             while True:
                 for cell in order.get_ready():
                     if cell not in self.failed:
@@ -145,7 +148,7 @@ class Work:
                         waiting += [
                             Unit(name, cell, self._urgency(profile, name)) for name in names
                         ]
-                while unit := _next(waiting, running.values(), self.jobs):
+                while unit := _next(waiting, running.values(), self.jobs, on_gpu):
                     waiting.remove(unit)
                     running[pool.submit(_do, unit.name)] = unit
                 if not running:
@@ -180,14 +183,21 @@ class Work:
         return index.stat().st_size if index.exists() else 0.0
 
 
-def _next(waiting: Sequence[Unit], running: Collection[Unit], jobs: int) -> Unit | None:
-    """What is to start now, if anything is."""
+def _next(
+    waiting: Sequence[Unit], running: Collection[Unit], jobs: int, on_gpu: int
+) -> Unit | None:
+    """What is to start now, if anything is; on_gpu: how many networks may be at work at once."""
     if len(running) >= jobs or any(unit.cell in ALONE for unit in running):
         return None
-    beside = [unit for unit in waiting if unit.cell not in ALONE]
+    full = len(of([unit.cell for unit in running], NETWORKS)) >= on_gpu
+    beside = [
+        unit
+        for unit in waiting
+        if unit.cell not in ALONE and not (full and of([unit.cell], NETWORKS))
+    ]
     if beside:
         return max(beside, key=lambda unit: unit.urgency)
-    return waiting[0] if waiting and not running else None
+    return next((unit for unit in waiting if unit.cell in ALONE and not running), None)
 
 
 def _succeeded(future: Future[bool]) -> bool:
@@ -275,6 +285,12 @@ def _begin(root: Path, logs: Path) -> None:
     log = os.open(logs / f"process_{os.getpid()}.log", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     os.dup2(log, sys.stdout.fileno())
     os.dup2(log, sys.stderr.fileno())
+
+
+def _sharing_gpu() -> int | None:
+    from ibma import cells
+
+    return cells.sharing_gpu(params.load())
 
 
 def _do(unit: str) -> bool:

@@ -1,8 +1,8 @@
 """Train a committed run again, from nothing, and compare (`ibma verify --retrain`).
 
-On the same kind of machine metrics and IB losses are equal. On another one rounding sends training
-down another path: there each must be no further from the committed one than two seeds of the cell
-are, three standard deviations of their difference at most.
+By the same code on the same kind of machine metrics and IB losses are equal. Elsewhere rounding
+sends training down another path: there each must be no further from the committed one than two
+seeds of the cell are, three standard deviations of their difference at most.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ibma.record import Record
 from ibma.results import Cells
 from ibma.train import Setting
 
-SAME = 1e-6  # on the same kind of machine records are equal; this is the last digit of float32 sums
+SAME = 1e-6  # there records are equal; this is the last digit of float32 sums
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,9 @@ def _again(params: Params, held: Record, peers: Sequence[Record]) -> Again:
         found = train.run_seed(cell, held.seed, setting, *folders)
     assert found is not None, "nothing is finished in an empty folder"
     device = str(found.volatile["device"])
-    same = device == held.volatile["device"]
-    return Again(held, device, found.key == held.key, tuple(_gaps(held, found, peers, same)))
+    same_key = found.key == held.key
+    exactly = same_key and device == held.volatile["device"]
+    return Again(held, device, same_key, tuple(_gaps(held, found, peers, exactly)))
 
 
 def _check_inputs(params: Params, task: str) -> None:
@@ -107,10 +108,10 @@ def _check_inputs(params: Params, task: str) -> None:
             )
 
 
-def _gaps(held: Record, found: Record, peers: Sequence[Record], same: bool) -> Iterator[Gap]:
+def _gaps(held: Record, found: Record, peers: Sequence[Record], exactly: bool) -> Iterator[Gap]:
     names = [*held.metrics, *(f"ib/{name}" for name in held.ib)]
     for name in names:
-        allowed = SAME if same else _spread(results.values(peers, name, ""))
+        allowed = SAME if exactly else _spread(results.values(peers, name, ""))
         yield Gap(name, results.value(held, name), results.value(found, name), allowed)
 
 
