@@ -31,7 +31,8 @@ def _commit(names: Collection[str]) -> None:
     with Repo() as repo, lock_repo(repo):
         stages = [stage for stage in repo.index.stages if stage.name in names]
         for stage in stages:
-            stage.save()
+            # DVC keeps no stage whose outputs persist in its run cache, and takes long to see that
+            stage.save(run_cache=not any(out.persist for out in stage.outs))
             stage.commit()
         stages[0].dvcfile.dump_stages(stages, update_pipeline=False)
 
