@@ -56,6 +56,21 @@ def test_input_vectors_of_every_kind():
     np.testing.assert_array_equal(input_vectors("text", text, 5), [[0, 1, 0, 2, 0]])
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.float32])
+@pytest.mark.parametrize("kind", ["frames", "image", "vector"])
+def test_input_vectors_leave_what_is_stored_alone(kind, dtype):
+    stored = np.random.default_rng(0).integers(0, 255, (4, 3, 2, 5)).astype(dtype)
+    before = stored.copy()
+    vectors = input_vectors(kind, stored)
+    expected = stored.astype(np.float64) / (255.0 if dtype == np.uint8 else 1.0)
+    expected = expected.mean(1) if kind == "frames" else expected
+    np.testing.assert_allclose(vectors, expected.reshape(4, -1), rtol=1e-3)
+    space = InputSpace(Assignment())
+    space.fit([(vectors, np.eye(4, dtype=np.float32)[:, None])])
+    space.phi(vectors)
+    assert np.array_equal(stored, before)
+
+
 def test_phi_saturates_without_normalisation():
     """512 dimensions, 6 classes: all but one-hot as they are, all but uniform as unit vectors."""
     rng = np.random.default_rng(0)

@@ -95,7 +95,8 @@ def input_vectors(kind: str, x: NDArray[np.generic], vocabulary: int = 0) -> NDA
         scale *= x.shape[1]
         # whole numbers add up several times faster than a mean in floats does
         whole = torch.int16 if scale < 2**15 else torch.int32
-        total = values[:, 0].to(whole if x.dtype == np.uint8 else torch.float32)
+        exact = whole if x.dtype == np.uint8 else torch.float32
+        total = values[:, 0].to(exact, copy=True)
         for step in range(1, x.shape[1]):
             total += values[:, step]
         values = total
@@ -158,13 +159,11 @@ class InputSpace:
 
 
 CHUNK = 2**21  # floats converted at a time: 8 MB, which caches hold
-NARROWEST = (
-    16  # rows of a chunk, however wide they are: a product with fewer reads more than it does
-)
+FEWEST = 16  # rows at a time, however wide they are: products with fewer read more than they do
 
 
 def stream(
-    features: Features, name: str, vocabulary: int, at_least: int = NARROWEST
+    features: Features, name: str, vocabulary: int, at_least: int = FEWEST
 ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
     """Input vectors of one modality in store order, some rows at a time, with their place.
 
