@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import growth, seeds, stage, startup, step, terms, together
+from benchmarks import growth, pipeline, seeds, stage, startup, step, terms, together
 from benchmarks.measure import Row, table
 
 MEASURES = {
@@ -30,6 +30,7 @@ MEASURES = {
     "stage": stage.rows,
     "seeds": seeds.rows,
     "startup": startup.rows,
+    "pipeline": pipeline.rows,
     "together": together.rows,
 }
 PAGE = Path("docs/performance.md")
