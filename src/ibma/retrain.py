@@ -111,7 +111,7 @@ def _check_inputs(params: Params, task: str) -> None:
 def _gaps(held: Record, found: Record, peers: Sequence[Record], exactly: bool) -> Iterator[Gap]:
     names = [*held.metrics, *(f"ib/{name}" for name in held.ib)]
     for name in names:
-        allowed = SAME if exactly else _spread(results.values(peers, name, ""))
+        allowed = SAME if exactly else max(SAME, _spread(results.values(peers, name, "")))
         yield Gap(name, results.value(held, name), results.value(found, name), allowed)
 
 
