@@ -16,8 +16,8 @@ import torch
 from benchmarks import seeds, stage, terms
 from benchmarks.measure import WALL, Goal, Row, Spread, duration, interleaved, peak_bytes, slope
 from benchmarks.problems import Problem, View
-from ibma import methods
-from ibma.store import Batch
+from ibma.features.store import Batch
+from ibma.network.method import Method, Output
 
 ROUNDS = 5
 WIDTH = 128
@@ -83,7 +83,7 @@ def curve(
     )
 
 
-def ibb(n: int, classes: int, modalities: int) -> methods.Method:
+def ibb(n: int, classes: int, modalities: int) -> Method:
     """IBMA on vectors; only its bound is used."""
     view = View("vector", (8,), "float32", ENCODER)
     views = {f"view{m}": view for m in range(modalities)}
@@ -91,11 +91,11 @@ def ibb(n: int, classes: int, modalities: int) -> methods.Method:
     return problem.build("ibma", torch.device("cpu"))
 
 
-def held(model: methods.Method, n: int, classes: int) -> tuple[methods.Output, Batch]:
+def held(model: Method, n: int, classes: int) -> tuple[Output, Batch]:
     """Random representations and labels of a batch of n."""
     z = {name: torch.randn(n, WIDTH, requires_grad=True) for name in model.names}
     fused, y = torch.randn(n, WIDTH, requires_grad=True), torch.arange(n) % classes
-    return methods.Output(z, fused, fused, {}), Batch({}, y, torch.arange(n))
+    return Output(z, fused, fused, {}), Batch({}, y, torch.arange(n))
 
 
 def bound_terms(n: int, classes: int = 8, modalities: int = 2) -> Callable[[], None]:
@@ -104,7 +104,7 @@ def bound_terms(n: int, classes: int = 8, modalities: int = 2) -> Callable[[], N
     out, batch = held(model, n, classes)
 
     def run() -> None:
-        fresh = methods.Output(out.z, out.fused, out.logits, {})
+        fresh = Output(out.z, out.fused, out.logits, {})
         torch.stack(list(model.bound.terms(fresh, batch).values())).sum().backward()
 
     return run
@@ -118,7 +118,7 @@ def refresh(n: int, classes: int = 8, modalities: int = 2, batch: int = 256) -> 
     @torch.no_grad()
     def run() -> None:
         for _ in range(n // len(one.y)):
-            model.inner_step(methods.Output(out.z, out.fused, out.logits, {}), one)
+            model.inner_step(Output(out.z, out.fused, out.logits, {}), one)
         model.before_epoch(1, lambda: [])
 
     return run

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ibma import methods, tasks
-from ibma.centroids import Assignment
-from ibma.methods import Method, Modality, Spec
-from ibma.store import Features
-from ibma.train import Fit, Setting
+from ibma import methods
+from ibma.features.store import Features
+from ibma.network import tasks
+from ibma.network.centroids import Assignment
+from ibma.network.method import Method, Modality, Spec
+from ibma.training.loop import Fit, Setting
 
 SETTING = Setting(lr=1e-4, weight_decay=1e-5, eta=0.5)
 BLOCK = 64  # rows that are drawn; a store repeats them

@@ -24,8 +24,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from benchmarks.measure import WALL, Row, Spread, interleaved, speed_up
 from benchmarks.problems import SETTING, Problem, View
 from ibma.datasets import Sample, split_digits
-from ibma.store import Batch, Features
-from ibma.train import Fit
+from ibma.features.store import Batch, Features
+from ibma.training.loop import Fit
 
 SEEDS = 10
 EPOCHS = 1  # that are timed

@@ -19,8 +19,8 @@ from torch.nn import functional as F
 
 from benchmarks.measure import WALL, Goal, Row, interleaved, ratio, speed_up
 from benchmarks.problems import Problem, View
-from ibma.centroids import Assignment, InputSpace, stream
-from ibma.store import Features
+from ibma.features.store import Features
+from ibma.network.centroids import Assignment, InputSpace, stream
 
 ROUNDS = 5
 COPIED = 2**28  # bytes of the array whose copy measures the bandwidth

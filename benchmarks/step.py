@@ -15,18 +15,19 @@ import torch
 
 from benchmarks.measure import Goal, Row, duration, interleaved, ratio
 from benchmarks.problems import Problem, middle_size, one_more_epoch, paper_size, twin_size
-from ibma import methods, train
-from ibma.store import Batch
-from ibma.train import Fit
+from ibma.features.store import Batch
+from ibma.network.method import Method, Output
+from ibma.training import loop
+from ibma.training.loop import Fit
 
 PAPER_SECONDS = 120.0  # per epoch of CREMA-D on an A100 (Table 9)
 GOAL_SECONDS = 4.0  # per epoch of CREMA-D on an H100
 
 
-def forward_backward(model: methods.Method, batch: Batch) -> None:
+def forward_backward(model: Method, batch: Batch) -> None:
     """Forward and backward of the losses, gradients thrown away."""
     model.zero_grad(set_to_none=True)
-    with train.autocast(batch.y.device):
+    with loop.autocast(batch.y.device):
         out = model(batch.x)
     torch.stack(list(model.losses(out, batch).values())).sum().backward()
 
@@ -76,29 +77,29 @@ def epoch_rows(
         )
 
 
-def terms_alone(model: methods.Method, batch: Batch) -> Callable[[], None]:
+def terms_alone(model: Method, batch: Batch) -> Callable[[], None]:
     """What IBB adds to a step, on given representations: sums for Q, terms, their gradient."""
-    with torch.no_grad(), train.autocast(batch.y.device):
+    with torch.no_grad(), loop.autocast(batch.y.device):
         out = model(batch.x)
     z = {name: value.detach().requires_grad_() for name, value in out.z.items()}
     fused = out.fused.detach().requires_grad_()
 
     def run() -> None:
-        held = methods.Output(z, fused, out.logits, {})
+        held = Output(z, fused, out.logits, {})
         model.inner_step(held, batch)
         torch.stack(list(model.bound.terms(held, batch).values())).sum().backward()
 
     return run
 
 
-def step_of(model: methods.Method, batch: Batch) -> Callable[[], None]:
+def step_of(model: Method, batch: Batch) -> Callable[[], None]:
     """One training step as `Fit` takes it."""
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
 
     def run() -> None:
         model.train()
         optimiser.zero_grad(set_to_none=True)
-        with train.autocast(batch.y.device):
+        with loop.autocast(batch.y.device):
             out = model(batch.x)
         model.inner_step(out, batch)
         torch.stack(list(model.losses(out, batch).values())).sum().backward()
@@ -144,14 +145,14 @@ def refresh_rows(label: str, problem: Problem, device: torch.device, rounds: int
         in_steps = problem.fit("ibma", features, device, refresh="epoch")
         by_pass = problem.fit("ibma", features, device, refresh="pass")
         batch, steps = resident(in_steps), problem.n // problem.batch
-        with torch.no_grad(), train.autocast(device):
+        with torch.no_grad(), loop.autocast(device):
             out = in_steps.model(batch.x)
 
         @torch.no_grad()
         def sums() -> None:
             """Everything that the refresh does in an epoch of steps, phi included."""
             for _ in range(steps):
-                in_steps.model.inner_step(methods.Output(out.z, out.fused, out.logits, {}), batch)
+                in_steps.model.inner_step(Output(out.z, out.fused, out.logits, {}), batch)
             in_steps.model.before_epoch(1, in_steps.evaluation_batches)
 
         @torch.no_grad()

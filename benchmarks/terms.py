@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.measure import Row, Spread, interleaved, peak_bytes, speed_up
-from ibma import bounds
+from ibma.network import bounds
 
 BATCH = 64
 ROUNDS = 15

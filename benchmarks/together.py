@@ -17,8 +17,8 @@ import torch
 
 from benchmarks.measure import Row, duration, ratio
 from benchmarks.problems import Problem, View, one_more_epoch
-from ibma import parallel
-from ibma.store import Features
+from ibma.features.store import Features
+from ibma.network import distributed
 
 ROUNDS = 2
 PROCESSES = 2
@@ -62,11 +62,11 @@ def rows(device: torch.device) -> Iterator[Row]:
 def main(folder: Path) -> None:
     """One process of several: three epochs, their median printed."""
     torch.set_num_threads(1)
-    parallel.begin()
+    distributed.begin()
     fit = PROBLEM.fit("ibma", Features(folder), torch.device("cpu"))
     for _ in range(4):
         one_more_epoch(fit)
-    if parallel.rank() == 0:
+    if distributed.rank() == 0:
         print(statistics.median(fit.seconds[1:]))
 
 

@@ -2,8 +2,9 @@
 
 import sys
 
-from ibma import cells, params
+from ibma import params
 from ibma.doors import door
+from ibma.experiments import runs
 
 if __name__ == "__main__":
-    door(lambda: cells.extract(params.load(), sys.argv[1]))
+    door(lambda: runs.extract(params.load(), sys.argv[1]))

@@ -1,7 +1,8 @@
 """Stage `gradcam`: where image encoders look. Writes data/gradcam.json."""
 
-from ibma import cells, params
+from ibma import params
 from ibma.doors import door
+from ibma.experiments import runs
 
 if __name__ == "__main__":
-    door(lambda: cells.explain(params.load()))
+    door(lambda: runs.explain(params.load()))

@@ -1,7 +1,8 @@
 """Stage `probe`: a linear classifier on each frozen encoder. Writes data/probe.json."""
 
-from ibma import cells, params
+from ibma import params
 from ibma.doors import door
+from ibma.experiments import runs
 
 if __name__ == "__main__":
-    door(lambda: cells.probe_encoders(params.load()))
+    door(lambda: runs.probe_encoders(params.load()))

@@ -1,7 +1,8 @@
 """Stage `significance`: paired tests over seeds. Writes data/significance.json."""
 
-from ibma import cells, params
+from ibma import params
 from ibma.doors import door
+from ibma.experiments import runs
 
 if __name__ == "__main__":
-    door(lambda: cells.compare_methods(params.load()))
+    door(lambda: runs.compare_methods(params.load()))

@@ -2,8 +2,9 @@
 
 import sys
 
-from ibma import cells, params
+from ibma import params
 from ibma.doors import door
+from ibma.experiments import runs
 
 if __name__ == "__main__":
-    door(lambda: cells.train_cell(params.load(), sys.argv[1], sys.argv[2]))
+    door(lambda: runs.train_cell(params.load(), sys.argv[1], sys.argv[2]))

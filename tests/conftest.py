@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from ibma import store
-from ibma.centroids import Assignment, write_all
 from ibma.datasets import Card, Counts, Dataset, Dropped, Sample
-from ibma.extract import extract
-from ibma.train import Cell
+from ibma.features import store
+from ibma.features.extract import extract
+from ibma.network.centroids import Assignment, write_all
+from ibma.training.loop import Cell
 
 ENCODER = {"name": "mlp", "hidden": [16]}
 KINDS = ("classify", "multilabel", "one_class", "sentiment")

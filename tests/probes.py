@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ibma import store
+from ibma.features import store
 
 
 def views(features: store.Features) -> dict[str, np.ndarray]:

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from ibma import audit, published
-from ibma.audit import FAILS, HOLDS, Range, rounded
-from ibma.published import Cell
+from ibma.paper import audit, published
+from ibma.paper.audit import FAILS, HOLDS, Range, rounded
+from ibma.paper.published import Cell
 
 
 @pytest.fixture(scope="module")

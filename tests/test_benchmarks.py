@@ -9,7 +9,7 @@ from benchmarks.__main__ import END, PAGE, START, rewritten
 from benchmarks.growth import Curve
 from benchmarks.measure import Goal, Row, Spread, interleaved, peak_bytes, ratio, slope, table
 from benchmarks.problems import Problem, View
-from ibma import bounds
+from ibma.network import bounds
 
 
 def test_a_ratio_is_taken_round_by_round():

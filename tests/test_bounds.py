@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ibma import bounds
-from ibma.centroids import Assignment, ClassSums
+from ibma.network import bounds
+from ibma.network.centroids import Assignment, ClassSums
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from ibma import cells, params, report, results, tables
+from ibma import params
 from ibma.errors import IbmaError
+from ibma.experiments import runs
+from ibma.report import page, paper_tables
+from ibma.results import records
 
 ROOT = Path(__file__).parent.parent
 
@@ -33,48 +36,48 @@ def profile(tmp_path, monkeypatch):
 
 def test_a_set_that_is_not_there_is_not_run_and_says_why(profile, tmp_path, capsys):
     for task in profile.tasks:
-        cells.download(profile, task)
-        cells.extract(profile, task)
+        runs.download(profile, task)
+        runs.extract(profile, task)
     assert "chexpert: data/raw/chexpert is empty: register at" in capsys.readouterr().err
-    cells.centroids(profile, "chexpert")
-    cells.tune_task(profile, "chexpert")
-    cells.train_cell(profile, "chexpert", "ibma")
+    runs.centroids(profile, "chexpert")
+    runs.tune_task(profile, "chexpert")
+    runs.train_cell(profile, "chexpert", "ibma")
     assert capsys.readouterr().err.count("chexpert: not run: data/raw/chexpert is empty") == 4
     for folder in ("data/centroids/chexpert", "runs/chexpert/ibma", "models/chexpert/ibma"):
         assert not list(Path(folder).iterdir())
     assert Path("data/tune/chexpert/ibma.json").exists(), "train depends on it"
     with pytest.raises(IbmaError, match="data/raw/chexpert is empty"):
-        cells.cell(profile, "chexpert", "ibma")
-    sizes, *others = tables.build(profile, tmp_path)
+        runs.cell(profile, "chexpert", "ibma")
+    sizes, *others = paper_tables.build(profile, tmp_path)
     line = next(x for x in sizes.lines if x.row == "CheXpert" and x.measure == "train")
     assert (line.published, line.official, line.ours) == ("223,414", "223,414", "")
     assert line.remark.startswith("not run: data/raw/chexpert is empty: register at")
-    assert report._tuning(profile, tmp_path) == []
+    assert page._tuning(profile, tmp_path) == []
     digits = next(x for x in sizes.lines if x.row.startswith("Split digits"))
     assert digits.ours == "10"
-    assert not results.of_task(results.cells(profile, tmp_path), "chexpert")
+    assert not records.of_task(records.cells(profile, tmp_path), "chexpert")
 
 
 def test_data_placed_later_is_found_by_a_forced_download(profile, monkeypatch):
-    cells.download(profile, "chexpert")
+    runs.download(profile, "chexpert")
     raw = Path("data/raw/chexpert")
     (raw / "CheXpert-v1.0-small").mkdir()
     (raw / "CheXpert-v1.0-small/train.csv").write_text("Path\n")
     with pytest.raises(IbmaError, match="train.csv: column 'Frontal/Lateral' is missing"):
-        cells.download(profile, "chexpert")
+        runs.download(profile, "chexpert")
 
 
 def test_files_gone_since_the_manifest_was_written_are_asked_for(profile):
-    cells.download(replace(profile, datasets={"crema_d": {"source": "twin"}}), "crema_d")
+    runs.download(replace(profile, datasets={"crema_d": {"source": "twin"}}), "crema_d")
     shutil.rmtree("data/raw/crema_d")
     entry = {"dataset": "crema_d", "features": {}}
     with pytest.raises(IbmaError, match="gone, but .* run `dvc repro -f download@crema_d`"):
-        cells.extract(replace(profile, tasks={"crema_d": entry}), "crema_d")
+        runs.extract(replace(profile, tasks={"crema_d": entry}), "crema_d")
 
 
 def test_an_unknown_data_set_is_named(profile):
     with pytest.raises(IbmaError, match="no data set 'meld': expected one of chexpert, split"):
-        cells.download(profile, "meld")
+        runs.download(profile, "meld")
 
 
 def test_records_do_not_depend_on_how_many_processes_train(profile):
@@ -83,14 +86,14 @@ def test_records_do_not_depend_on_how_many_processes_train(profile):
         tasks={"split_digits": profile.tasks["split_digits"]},
         training=replace(profile.training, epochs=2),
     )
-    cells.download(few, "split_digits")
-    cells.extract(few, "split_digits")
-    cells.centroids(few, "split_digits")
-    cells.tune_method(replace(few, tuning=replace(few.tuning, epochs=1)), "split_digits", "concat")
+    runs.download(few, "split_digits")
+    runs.extract(few, "split_digits")
+    runs.centroids(few, "split_digits")
+    runs.tune_method(replace(few, tuning=replace(few.tuning, epochs=1)), "split_digits", "concat")
     found = {}
     for workers in (1, 2):
         shutil.rmtree("runs", ignore_errors=True)
-        cells.train_cell(replace(few, workers=workers), "split_digits", "concat")
+        runs.train_cell(replace(few, workers=workers), "split_digits", "concat")
         records = [json.loads(path.read_text()) for path in sorted(Path("runs").rglob("*.json"))]
         assert [one["seed"] for one in records] == [0, 1, 2]
         found[workers] = [{**one, "volatile": None} for one in records]
@@ -98,8 +101,8 @@ def test_records_do_not_depend_on_how_many_processes_train(profile):
 
 
 def test_on_cuda_one_process_trains_unless_params_say_more(profile, monkeypatch):
-    monkeypatch.setattr(cells, "_device", lambda params: torch.device("cuda"))
-    assert cells._processes(replace(profile, workers=None)) == 1
-    assert cells._processes(replace(profile, workers=3)) == 3
-    monkeypatch.setattr(cells, "_device", lambda params: torch.device("cpu"))
-    assert cells._processes(replace(profile, workers=None)) == params.cores()
+    monkeypatch.setattr(runs, "_device", lambda params: torch.device("cuda"))
+    assert runs._processes(replace(profile, workers=None)) == 1
+    assert runs._processes(replace(profile, workers=3)) == 3
+    monkeypatch.setattr(runs, "_device", lambda params: torch.device("cpu"))
+    assert runs._processes(replace(profile, workers=None)) == params.cores()

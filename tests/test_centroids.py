@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from ibma import bounds
-from ibma.centroids import (
+from ibma.network import bounds
+from ibma.network.centroids import (
     INPUT_WIDTH,
     Assignment,
     ClassSums,
@@ -125,7 +125,7 @@ def test_wide_inputs_are_projected_and_keep_their_distances(make_cell, tmp_path)
 
 @pytest.mark.parametrize("folds", [0, 3])
 def test_every_fold_has_the_phi_of_its_own_training_rows(make_cell, monkeypatch, folds):
-    monkeypatch.setattr("ibma.centroids.CHUNK", 48)  # sixteen rows a chunk
+    monkeypatch.setattr("ibma.network.centroids.CHUNK", 48)  # sixteen rows a chunk
     cell = make_cell(folds=folds)
     for run in range(max(folds, 1)):
         train = cell.features.training(run)

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ibma import datasets, media, radiology, store, twins
+from ibma import datasets, twins
 from ibma.datasets import Dropped, Sample, chexpert
 from ibma.errors import IbmaError
-from ibma.extract import extract
+from ibma.features import media, store
+from ibma.features.extract import extract
+from ibma.formats import radiology
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ibma import media, store, twins
+from ibma import twins
 from ibma.datasets import Dropped, Sample, crema_d
 from ibma.errors import IbmaError
-from ibma.extract import extract
+from ibma.features import media, store
+from ibma.features.extract import extract
 from ibma.twins import crema_d as twin
 
 ROOT = Path(__file__).parent.parent

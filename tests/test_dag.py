@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ibma import cells, record
+from ibma.experiments import runs
+from ibma.training import record
 
 ROOT = Path(__file__).parent.parent
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -18,7 +19,7 @@ STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 def test_a_cell_depends_on_its_data_its_parameters_its_method_and_the_shared_code(
     stage, axis, file
 ):
-    assert cells.VARIANT_FILE == "ibma"
+    assert runs.VARIANT_FILE == "ibma"
     code = {f"src/ibma/{name}" for name in (*record.SHARED_CODE, f"methods/{file}.py")}
     data = {
         "data/features/${item.task}",

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from ibma import audit, datasets, docs, methods, published
+from ibma import datasets, methods
 from ibma.methods.ibma import BOUNDS
+from ibma.paper import audit, published
+from ibma.report import docs
 
 HERE = Path(__file__).parent
 GOLDEN = {path.stem for path in (HERE / "golden").glob("*.npz")}

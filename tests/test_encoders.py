@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ibma import encoders
 from ibma.errors import IbmaError
+from ibma.network import encoders
 
 SOURCE = Path(encoders.__file__).parent.parent
 WIDTH = 6

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from ibma import expression
 from ibma.errors import IbmaError
-from ibma.expression import Counts
+from ibma.formats import expression
+from ibma.formats.expression import Counts
 
 
 def counts(genes, rows):

@@ -33,7 +33,7 @@ METHOD = '''
 import torch
 from torch import nn
 
-from ibma.methods import Method, Output
+from ibma.network.method import Method, Output
 
 
 class Model(Method):

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from conftest import fake_dataset, vector
 
-from ibma import extract as extraction
-from ibma import store
 from ibma.datasets import Dropped, Sample
 from ibma.errors import IbmaError
+from ibma.features import extract as extraction
+from ibma.features import store
 
 
 def extract(tmp_path: Path, dataset, compute=vector, *, workers=1, key="", **entry) -> Path:

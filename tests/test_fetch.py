@@ -16,9 +16,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from ibma import archives, datasets, fetch, twins
+from ibma import datasets, fetch, twins
 from ibma.datasets import Card, Counts, Remote
 from ibma.errors import IbmaError
+from ibma.formats import archives
 
 URL = "https://raw.githubusercontent.com/owner/repo/c0ffee/data/list.csv"
 CONTENT = b"a,b\n1,2\n"

@@ -8,14 +8,15 @@ import torch
 from conftest import fake_dataset
 from torch import nn
 
-from ibma import figures, gradcam
-from ibma.centroids import Assignment, write_all
 from ibma.datasets import Card, Counts, Sample
 from ibma.errors import IbmaError
-from ibma.extract import extract
-from ibma.methods import Output
-from ibma.store import Batch, Features
-from ibma.train import Cell, Fit, Setting
+from ibma.experiments import gradcam
+from ibma.features.extract import extract
+from ibma.features.store import Batch, Features
+from ibma.network.centroids import Assignment, write_all
+from ibma.network.method import Output
+from ibma.report import figures
+from ibma.training.loop import Cell, Fit, Setting
 
 SIZE, CORNER = 32, 12
 ENCODERS = {

@@ -9,10 +9,12 @@ import numpy as np
 import probes
 import pytest
 
-from ibma import archives, media, store, twins
+from ibma import twins
 from ibma.datasets import Dropped, Excerpt, Sample, iemocap
 from ibma.errors import IbmaError
-from ibma.extract import extract
+from ibma.features import media, store
+from ibma.features.extract import extract
+from ibma.formats import archives
 from ibma.twins import iemocap as twin
 
 FEATURES = {

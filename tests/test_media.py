@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ibma import media
 from ibma.datasets import Excerpt
 from ibma.errors import IbmaError
+from ibma.features import media
 
 av = pytest.importorskip("av")
 RED, GREEN, BLUE = (200, 30, 30), (30, 200, 30), (30, 30, 200)

@@ -9,10 +9,12 @@ import numpy as np
 import probes
 import pytest
 
-from ibma import archives, datasets, fetch, media, store, twins
+from ibma import datasets, fetch, twins
 from ibma.datasets import Dropped, Sample, meld
 from ibma.errors import IbmaError
-from ibma.extract import extract
+from ibma.features import media, store
+from ibma.features.extract import extract
+from ibma.formats import archives
 from ibma.twins import meld as twin
 
 FEATURES = {

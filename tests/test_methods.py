@@ -7,13 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from ibma import methods, tasks
-from ibma.centroids import Assignment, InputVectors
+from ibma import methods
 from ibma.errors import IbmaError
-from ibma.methods import Modality, Spec
+from ibma.features.store import Batch
 from ibma.methods.ibma import BOUNDS
-from ibma.store import Batch
-from ibma.train import centre_spheres
+from ibma.network import tasks
+from ibma.network.centroids import Assignment, InputVectors
+from ibma.network.method import Method, Modality, Spec
+from ibma.training.loop import centre_spheres
 
 WIDTH, INPUTS, CLASSES = 8, 5, ("a", "b", "c")
 METHODS = [*methods.names(), *(f"ibma_{bound}" for bound in BOUNDS if bound != "ibb")]
@@ -82,7 +83,7 @@ def make(method: str, kind: str = "classify", modalities: int = 2, **hparams: ob
 
 
 @torch.no_grad()
-def start_epoch(model: methods.Method, epoch: int, data: Batch) -> None:
+def start_epoch(model: Method, epoch: int, data: Batch) -> None:
     model.eval()
     if epoch == 0:
         centre_spheres(model, [data])
@@ -94,7 +95,7 @@ def total(terms: dict[str, Tensor]) -> Tensor:
     return torch.stack(list(terms.values())).sum()
 
 
-def step(model: methods.Method, data: Batch) -> dict[str, Tensor]:
+def step(model: Method, data: Batch) -> dict[str, Tensor]:
     """What the loop does before the optimiser."""
     out = model(data.x)
     model.inner_step(out, data)

@@ -8,7 +8,7 @@ import torch
 
 from ibma import methods
 from ibma.methods.ibma import BOUNDS
-from ibma.train import Fit, Setting, predict, run_seed
+from ibma.training.loop import Fit, Setting, predict, run_seed
 
 METHODS = [*methods.names(), *(f"ibma_{bound}" for bound in BOUNDS if bound != "ibb")]
 PROBLEMS = [("classify", 2), ("classify", 3), ("multilabel", 2), ("sentiment", 2)]

@@ -9,11 +9,13 @@ import numpy as np
 import probes
 import pytest
 
-from ibma import media, radiology, store, twins
+from ibma import twins
 from ibma.datasets import Dropped, Sample, mimic_cxr
 from ibma.errors import IbmaError
-from ibma.extract import extract
-from ibma.tasks import auc
+from ibma.features import media, store
+from ibma.features.extract import extract
+from ibma.formats import radiology
+from ibma.network.tasks import auc
 from ibma.twins import mimic_cxr as twin
 
 FEATURES = {"image": {"size": 32}, "text": {"max_length": 32}}

@@ -12,10 +12,11 @@ import numpy as np
 import probes
 import pytest
 
-from ibma import datasets, fetch, media, store, twins
+from ibma import datasets, fetch, twins
 from ibma.datasets import Dropped, Sample, mosi
 from ibma.errors import IbmaError
-from ibma.extract import extract
+from ibma.features import media, store
+from ibma.features.extract import extract
 from ibma.twins import mosi as twin
 
 FEATURES = {

@@ -10,10 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ibma import encoders, fetch, media, mosi_utterances, store
+from ibma import fetch
 from ibma.datasets import Sample, mosi_features, mosi_features3
 from ibma.errors import IbmaError
-from ibma.extract import extract
+from ibma.features import media, store
+from ibma.features.extract import extract
+from ibma.formats import mosi
+from ibma.network import encoders
 
 MIRROR = Path(os.environ.get("IBMA_MIRROR", Path(__file__).parent.parent.parent / "shared/mirror"))
 needs_mirror = pytest.mark.skipif(
@@ -38,7 +41,7 @@ def raw(tmp_path: Path) -> Path:
     for split, order in (("train", (2, 0)), ("test", (1,))):
         labels = [int(UTTERANCES[row][2] >= 0) for row in order]
         write(tmp_path / f"text_{split}.csv", [[row, *[0.5] * 100] for row in order])
-        for kind, width in mosi_utterances.WIDTHS.items():
+        for kind, width in mosi.WIDTHS.items():
             rows = [
                 [*[row + 0.25] * width, label] for row, label in zip(order, labels, strict=True)
             ]

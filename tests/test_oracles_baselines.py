@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ibma import bounds, methods, tasks
-from ibma.centroids import Assignment
-from ibma.methods import Modality, Output, Spec
+from ibma import methods
+from ibma.features.store import Batch
 from ibma.methods.omib import prediction_kl, relative_weight
-from ibma.store import Batch
+from ibma.network import bounds, tasks
+from ibma.network.centroids import Assignment
+from ibma.network.method import Modality, Output, Spec
 
 GOLDEN = Path(__file__).parent / "golden"
 TOLERANCE = {"rtol": 0.0, "atol": 1e-8}

@@ -12,10 +12,11 @@ from test_oracles_baselines import GOLDEN, build, oracle
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ibma import bounds, dependence, methods, tasks
+from ibma.features.store import Batch
 from ibma.methods import dclf, dmib, mcib, misa, mmib, mmrlib
 from ibma.methods.ibma import AlemiVIB, DaiVIB
-from ibma.store import Batch
+from ibma.network import bounds, dependence, tasks
+from ibma.network.method import Method, Output
 
 
 def same(got: Tensor | float, expected: Tensor) -> None:
@@ -108,7 +109,7 @@ class Absolute:
         return F.l1_loss(logits, y)
 
 
-def mib(method: str, monkeypatch: pytest.MonkeyPatch) -> methods.Method:
+def mib(method: str, monkeypatch: pytest.MonkeyPatch) -> Method:
     monkeypatch.setattr(tasks, "build", lambda kind, classes: Absolute())
     names = ["l", "a", "v"]
     model = build(method, names, 4, 1, fusion="concat", eval_sample=True)
@@ -122,7 +123,7 @@ def draws(monkeypatch: pytest.MonkeyPatch, values: dict[str, Tensor], prefix: st
     monkeypatch.setattr(torch, "randn_like", lambda like: next(stored))
 
 
-def run_mib(model: methods.Method, values: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch):
+def run_mib(model: Method, values: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch):
     x = {name: values[f"x{name}"] for name in "lav"}
     train = {k: v for k, v in values.items() if "eval" not in k}
     draws(monkeypatch, train, "eps_")
@@ -288,7 +289,7 @@ def test_dmib_total_loss_and_gradients():
     model = build("dmib", names, 5, 4)
     observation, representation = leaf(values["logits_ob"]), leaf(values["logits_re"])
     extra = {f"side/{name}": values[f"side{i}"] for i, name in enumerate(names)}
-    out = methods.Output({}, observation, representation, extra | {"observation": observation})
+    out = Output({}, observation, representation, extra | {"observation": observation})
     terms = model.losses(out, Batch({}, values["y"], torch.arange(6)))
     total = torch.stack(list(terms.values())).sum()
     total.backward()

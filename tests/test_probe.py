@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from ibma import probe, train
 from ibma.errors import IbmaError
-from ibma.train import Setting
+from ibma.experiments import probe
+from ibma.training import loop
+from ibma.training.loop import Setting
 
 SETTING = Setting(0.01, 1e-6, 0.5)
 
@@ -15,7 +16,7 @@ def trained(make_cell, tmp_path):
     def run(kind):
         cell = make_cell(kind=kind, epochs=3)
         folders = tmp_path / "runs", tmp_path / "models", tmp_path / "scratch"
-        one = train.run_seed(cell, 0, SETTING, *folders)
+        one = loop.run_seed(cell, 0, SETTING, *folders)
         return cell, one, folders[1]
 
     return run
@@ -25,7 +26,7 @@ def test_a_restored_network_predicts_what_the_record_says(trained):
     cell, one, models = trained("classify")
     model = probe.restore(cell, one, models)
     test = cell.features.test(0)
-    logits, _ = train.predict(model, test, cell.device)
+    logits, _ = loop.predict(model, test, cell.device)
     assert cell.task.metrics(logits, test.labels(), test.groups()) == one.metrics
     assert not model.training
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ibma import published
 from ibma.errors import IbmaError
-from ibma.published import Cell, Published, Table, Target
+from ibma.paper import published
+from ibma.paper.published import Cell, Published, Table, Target
 
 PAPER = published.load()
 

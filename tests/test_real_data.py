@@ -8,10 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ibma import evidence, params, real_data, report, results, significance, verify
-from ibma.jsonfile import write_json
-from ibma.record import Record
-from ibma.tables import ReportTable
+from ibma import params
+from ibma.evidence import archive, verify
+from ibma.files import write_json
+from ibma.report import page, real_tables
+from ibma.report.paper_tables import ReportTable
+from ibma.results import records, significance
+from ibma.training.record import Record
 
 ROOT = Path(__file__).parent.parent
 PROFILE = params.load(ROOT / "profiles/open.yaml")
@@ -100,7 +103,7 @@ def made(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def built(made) -> dict[str, ReportTable]:
-    return {table.key: table for table in report.build(PROFILE, made)}
+    return {table.key: table for table in page.build(PROFILE, made)}
 
 
 def rows(table: ReportTable) -> list[dict[str, str]]:
@@ -145,7 +148,7 @@ def test_both_readings_and_every_slice_stand_beside_each_other(built):
 
 def test_a_cell_is_mean_sd_and_interval_over_its_runs(built, made):
     line = next(row for row in rows(built["real_ravdess"]) if row["Method"] == "ce3")
-    here = results.cells(PROFILE, made)["ravdess", "ce3"]
+    here = records.cells(PROFILE, made)["ravdess", "ce3"]
     accuracies = [100 * one.metrics["accuracy"] for one in here]
     mean, sd = np.mean(accuracies), np.std(accuracies, ddof=1)
     half = 2.262157 * sd / math.sqrt(10)  # t quantile of 9 degrees of freedom
@@ -155,7 +158,7 @@ def test_a_cell_is_mean_sd_and_interval_over_its_runs(built, made):
 
 def test_one_family_is_one_opponent_over_all_tasks(made):
     tests = significance.stored(made)
-    by_opponent = {name: [t for t in tests if t["opponent"] == name] for name in real_data.CLAIMS}
+    by_opponent = {name: [t for t in tests if t["opponent"] == name] for name in real_tables.CLAIMS}
     assert set(by_opponent) == set(significance.RIVALS)
     for family in by_opponent.values():
         assert [test["task"] for test in family] == list(PROFILE.tasks)
@@ -199,7 +202,7 @@ def test_notes_say_what_pairs_show_with_folds_and_with_one_test_set(built):
 )
 def test_a_verdict_follows_the_corrected_p(p, holm, difference, said):
     test = {"p": p, "holm": holm, "difference": difference, "note": "all equal"}
-    assert real_data.verdict(test) == said
+    assert real_tables.verdict(test) == said
 
 
 def test_ib_losses_are_those_of_the_untrained_and_of_the_trained_network(built):
@@ -219,7 +222,7 @@ def test_every_eta_stands_beside_the_first_variant_at_that_eta(built, made):
     ]
     line = next(row for row in lines if (row["Method"], row["eta"]) == ("ibma_plugin", "0.3"))
     ours, theirs = (
-        [one.metrics["accuracy"] for one in results.at_etas(PROFILE, made, variant)[0.3]]
+        [one.metrics["accuracy"] for one in records.at_etas(PROFILE, made, variant)[0.3]]
         for variant in ("ibma_plugin", "ibma")
     )
     assert line["Minus ibma at that eta"] == f"{100 * (np.mean(ours) - np.mean(theirs)):+.1f}"
@@ -233,9 +236,9 @@ def test_an_eta_that_matters_is_told_from_one_that_does_not(made, slope, said):
             replace(one, metrics={"accuracy": one.metrics["accuracy"] + slope * eta})
             for one in records
         ]
-        for eta, records in results.at_etas(PROFILE, made).items()
+        for eta, records in records.at_etas(PROFILE, made).items()
     }
-    (note,) = real_data._insensitive(runs, "accuracy")
+    (note,) = real_tables._insensitive(runs, "accuracy")
     assert f"so eta {said};" in note and "Friedman chi2" in note
 
 
@@ -260,7 +263,7 @@ def test_cost_is_relative_to_the_control_and_to_concat(built):
 def test_a_cell_without_records_is_not_run_and_nothing_else_changes(built, made, tmp_path):
     shutil.copytree(made, tmp_path / "less")
     shutil.rmtree(tmp_path / "less/runs/ravdess/omib")
-    after = {table.key: table for table in real_data.build(PROFILE, tmp_path / "less")}
+    after = {table.key: table for table in real_tables.build(PROFILE, tmp_path / "less")}
     (line,) = set(after["real_ravdess"].lines) - set(built["real_ravdess"].lines)
     assert line == ("omib", "0", "not run: no record", "")
     (line,) = set(after["real_claims"].lines) - set(built["real_claims"].lines)
@@ -270,9 +273,9 @@ def test_a_cell_without_records_is_not_run_and_nothing_else_changes(built, made,
 
 
 def test_evidence_of_the_whole_profile_is_small_and_confirms_itself(made):
-    out = evidence.folder(made, "open")
-    report.write_numbers(PROFILE, made, made / "reports/open")
-    assert evidence.pack(PROFILE, made, out) == []
+    out = archive.folder(made, "open")
+    page.write_numbers(PROFILE, made, made / "reports/open")
+    assert archive.pack(PROFILE, made, out) == []
     files = [path.stat().st_size for path in out.rglob("*") if path.is_file()]
     assert max(files) < 1e6 and sum(files) < 6e6
     found = verify.verify("open", made)
@@ -280,8 +283,8 @@ def test_evidence_of_the_whole_profile_is_small_and_confirms_itself(made):
 
 
 def test_the_page_sums_up_a_profile_without_a_task_of_the_paper(made, tmp_path):
-    here, built = results.cells(PROFILE, made), report.build(PROFILE, made)
-    lines = report._summary(PROFILE, made, here, built)
+    here, built = records.cells(PROFILE, made), page.build(PROFILE, made)
+    lines = page._summary(PROFILE, made, here, built)
     assert len(lines) == 5
     assert "on 6 tasks (all of real data)" in lines[0] and "TWIN" not in " ".join(lines)
     assert "highest mean on 0 of 6 tasks" in lines[1] and lines[1].endswith("on 6.")
@@ -290,7 +293,7 @@ def test_the_page_sums_up_a_profile_without_a_task_of_the_paper(made, tmp_path):
 
 
 def test_pictures_of_the_claims_are_drawn_and_small(made, tmp_path):
-    drawn = dict(map(reversed, report._write_claims(PROFILE, made, tmp_path)))
+    drawn = dict(map(reversed, page._write_claims(PROFILE, made, tmp_path)))
     assert list(drawn) == ["claims", "eta", "ib_losses"] and all(drawn.values())
     for name in drawn:
         assert (tmp_path / f"{name}.svg").exists()

@@ -14,20 +14,14 @@ from xml.etree import ElementTree
 
 import pytest
 
-from ibma import (
-    audit,
-    figures,
-    params,
-    published,
-    record,
-    report,
-    results,
-    significance,
-    tables,
-    typeset,
-)
-from ibma.jsonfile import write_json
-from ibma.record import Record
+from ibma import params
+from ibma.files import write_json
+from ibma.paper import audit, published
+from ibma.report import figures, formatting, paper_tables
+from ibma.report import page as report
+from ibma.results import records, significance
+from ibma.training import record
+from ibma.training.record import Record
 
 ROOT = Path(__file__).parent.parent
 PROFILE = params.load(ROOT / "profiles/twin.yaml")
@@ -82,7 +76,7 @@ def fill(tmp_path: Path) -> Path:
             "folds": 0,
         }
         write_json(tmp_path / "data/features" / task / "meta.json", meta)
-    rows = significance.run(PROFILE, results.cells(PROFILE, tmp_path), published.load())
+    rows = significance.run(PROFILE, records.cells(PROFILE, tmp_path), published.load())
     write_json(tmp_path / "data/significance.json", rows)
     checks = [asdict(check) for check in audit.run(published.load())]
     write_json(tmp_path / "data/audit.json", checks)
@@ -95,11 +89,11 @@ def quick(monkeypatch):
     monkeypatch.setattr(report, "_draw_curves", lambda *_: None)
 
 
-def lines(root: Path, key: str) -> list[tables.Line]:
-    return next(t for t in tables.build(PROFILE, root) if t.key == key).lines
+def lines(root: Path, key: str) -> list[paper_tables.Line]:
+    return next(t for t in paper_tables.build(PROFILE, root) if t.key == key).lines
 
 
-def row(root: Path, key: str, start: str) -> tables.Line:
+def row(root: Path, key: str, start: str) -> paper_tables.Line:
     return next(line for line in lines(root, key) if line.row.startswith(start))
 
 
@@ -170,7 +164,7 @@ def test_times_come_from_the_timing_stage(project):
     assert after[0].ours == "0.10000 (0.09000 to 0.11000)"
     assert after[0].verdict == "no verdict: TWIN"
     assert after[-1].row.startswith("CE3") and after[-1].verdict == "control"
-    table = next(t for t in tables.build(PROFILE, project) if t.key == "09")
+    table = next(t for t in paper_tables.build(PROFILE, project) if t.key == "09")
     assert any("median and quartiles of 3 epochs after warm-up" in note for note in table.notes)
 
 
@@ -182,7 +176,7 @@ def test_mib_is_its_best_form_by_the_score_inside_train(project):
         one.write(project / "runs/crema_d" / form)
     line = row(project, "02", "MIB")
     assert line.ours == "40.0" and line.records == "runs/crema_d/mib_l"
-    table = next(t for t in tables.build(PROFILE, project) if t.key == "02")
+    table = next(t for t in paper_tables.build(PROFILE, project) if t.key == "02")
     assert any("crema_d: mib_l" in note for note in table.notes)
     assert any(note.startswith("DCLF is our reading") for note in table.notes)
 
@@ -210,7 +204,9 @@ def test_significance_names_the_best_baseline_and_the_direction(project):
 
 
 def every_line(root: Path) -> list[tuple[str, object]]:
-    return [(table.key, line) for table in tables.build(PROFILE, root) for line in table.lines]
+    return [
+        (table.key, line) for table in paper_tables.build(PROFILE, root) for line in table.lines
+    ]
 
 
 @pytest.mark.parametrize(
@@ -288,11 +284,11 @@ def test_sizes_of_a_task_with_folds_are_those_of_run_0(project):
 
 
 def test_a_loss_that_rounds_to_zero_has_no_sign():
-    assert typeset.number(-0.00001, "nats") == "0.0000"
+    assert formatting.number(-0.00001, "nats") == "0.0000"
 
 
 def test_notes_count_labels_and_name_the_control(project):
-    notes = {table.key: " ".join(table.notes) for table in tables.build(PROFILE, project)}
+    notes = {table.key: " ".join(table.notes) for table in paper_tables.build(PROFILE, project)}
     assert "mean over the 4 labels" in notes["04"]
     assert "against ce3" in notes["10"] and "against ce3" in notes["12"]
 
@@ -381,20 +377,20 @@ def test_markdown_csv_latex_and_html_say_the_same_in_every_cell(project, quick):
         stem = project / "reports/twin/tables" / table.name
         with stem.with_suffix(".csv").open(encoding="utf-8", newline="") as file:
             title, head, *rows = csv.reader(file)
-        assert [tuple(row) for row in rows] == [tables.cells_of(line) for line in table.lines]
+        assert [tuple(row) for row in rows] == [paper_tables.cells_of(line) for line in table.lines]
         assert of_markdown(stem.with_suffix(".md").read_text()) == rows
         assert of_latex(stem.with_suffix(".tex").read_text()) == rows
         if rows:
             assert page.tables[table.heading] == [head, *rows]
         assert title == [f"# {table.heading}"] and ("TWIN" in title[0]) == table.twin
-        marked += sum(cell.endswith(tables.MARKS) for row in rows for cell in row)
+        marked += sum(cell.endswith(paper_tables.MARKS) for row in rows for cell in row)
     assert marked > 50, "published and ours"
 
 
 def test_ours_are_marked_as_the_paper_marks_its_own(project, quick):
     """Concat 52, OMIB 57, IBMA 66; the control's 62 is no rival."""
     ours = {x.row: x.ours for x in lines(project, "02") if x.measure.startswith("crema_d")}
-    marked = {row: text for row, text in ours.items() if text.endswith(tables.MARKS)}
+    marked = {row: text for row, text in ours.items() if text.endswith(paper_tables.MARKS)}
     assert marked == {
         "IBMA (Ours)": "66.0 ± 1.0 (best)",
         "OMIB (Wu et al., 2025)": "57.0 ± 2.0 (second)",
@@ -412,20 +408,41 @@ def test_ours_are_marked_as_the_paper_marks_its_own(project, quick):
 def marks(metric: str, *ours: str) -> list[str]:
     """What `_marked` appends to numbers of one measure."""
     target = published.Target("task", "method", metric, None)
-    given = [(target, tables.Line("", "", "", text, "", "", "", "", "")) for text in ours]
+    given = [(target, paper_tables.Line("", "", "", text, "", "", "", "", "")) for text in ours]
     return [
-        line.ours.removeprefix(text) for line, text in zip(tables._marked(given), ours, strict=True)
+        line.ours.removeprefix(text)
+        for line, text in zip(paper_tables._marked(given), ours, strict=True)
     ]
 
 
 @pytest.mark.parametrize(
     ("metric", "ours", "expected"),
     [
-        ("accuracy", ("60.0 ± 1.0", "70.0", "65.0 ± 9.0"), ("", tables.BEST, tables.SECOND)),
-        ("minutes_per_epoch", ("0.2 (0.1 to 0.3)", "0.1"), (tables.SECOND, tables.BEST)),
-        ("ib/image", ("-0.1000", "-0.2000", "0.0000"), (tables.SECOND, tables.BEST, "")),
-        ("accuracy", ("70.0 ± 1.0", "70.0", "65.0"), (tables.BEST, tables.BEST, tables.SECOND)),
-        ("accuracy", ("70.0", "65.0", "65.0"), (tables.BEST, tables.SECOND, tables.SECOND)),
+        (
+            "accuracy",
+            ("60.0 ± 1.0", "70.0", "65.0 ± 9.0"),
+            ("", paper_tables.BEST, paper_tables.SECOND),
+        ),
+        (
+            "minutes_per_epoch",
+            ("0.2 (0.1 to 0.3)", "0.1"),
+            (paper_tables.SECOND, paper_tables.BEST),
+        ),
+        (
+            "ib/image",
+            ("-0.1000", "-0.2000", "0.0000"),
+            (paper_tables.SECOND, paper_tables.BEST, ""),
+        ),
+        (
+            "accuracy",
+            ("70.0 ± 1.0", "70.0", "65.0"),
+            (paper_tables.BEST, paper_tables.BEST, paper_tables.SECOND),
+        ),
+        (
+            "accuracy",
+            ("70.0", "65.0", "65.0"),
+            (paper_tables.BEST, paper_tables.SECOND, paper_tables.SECOND),
+        ),
         ("accuracy", ("", "65.0"), ("", "")),
         ("accuracy", ("65.0", "65.0 ± 2.0"), ("", "")),
     ],
@@ -564,7 +581,7 @@ def test_a_record_survives_its_file(tmp_path):
 
 def test_the_summary_is_five_lines_made_of_records(project):
     """Ours is .65 and more everywhere, its control .60: best on every task."""
-    here, built = results.cells(PROFILE, project), report.build(PROFILE, project)
+    here, built = records.cells(PROFILE, project), report.build(PROFILE, project)
     lines_ = report._summary(PROFILE, project, here, built)
     assert len(lines_) == 5
     count = len(PROFILE.tasks)
@@ -582,6 +599,6 @@ def test_table_5_says_what_ibb_is_and_which_part_is_constant(project):
         ib = one.ib | {"u/image": 0.06}
         replace(one, history=history, ib=ib).write(project / "runs/chexpert/ibma")
     (project / "runs/chexpert/ibma/seed_2.json").unlink()
-    notes = next(t for t in tables.build(PROFILE, project) if t.key == "05").notes
+    notes = next(t for t in paper_tables.build(PROFILE, project) if t.key == "05").notes
     note = next(note for note in notes if note.startswith("chexpert: IBB"))
     assert "image|text 0.7000; of it U, which no training moves: image 0.0600." in note

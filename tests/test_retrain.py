@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ibma import cells, cli, params, record, retrain
+from ibma import cli, params
 from ibma.errors import IbmaError
-from ibma.jsonfile import write_json
+from ibma.evidence import retrain
+from ibma.experiments import runs
+from ibma.files import write_json
+from ibma.training import record
 
 ROOT = Path(__file__).parent.parent
 
@@ -31,13 +34,13 @@ def trained(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here)
         profile = params.load()
-        cells.download(profile, "split_digits")
-        cells.extract(profile, "split_digits")
-        cells.centroids(profile, "split_digits")
+        runs.download(profile, "split_digits")
+        runs.extract(profile, "split_digits")
+        runs.centroids(profile, "split_digits")
         for method, eta in (("concat", None), ("ibma", 0.5)):
             choice = {"run_fold": None, "lr": 0.001, "weight_decay": 1e-6, "eta": eta}
-            write_json(cells.TUNING / f"split_digits/{method}.json", {"choices": [choice]})
-            cells.train_cell(profile, "split_digits", method)
+            write_json(runs.TUNING / f"split_digits/{method}.json", {"choices": [choice]})
+            runs.train_cell(profile, "split_digits", method)
     return here
 
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ibma import stats
 from ibma.errors import IbmaError
-from ibma.stats import Summary, holm, paired, summary
+from ibma.results import stats
+from ibma.results.stats import Summary, holm, paired, summary
 
 # accuracies of 744 CREMA-D test clips, as fractions
 ACCURACIES = st.integers(0, 744).map(lambda right: right / 744)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from ibma import tasks
 from ibma.errors import IbmaError
-from ibma.tasks import Sphere, f1_at_true_rate
+from ibma.network import tasks
+from ibma.network.tasks import Sphere, f1_at_true_rate
 
 GOLDEN = Path(__file__).parent / "golden"
 NOBODY = np.array(["g"] * 6)

@@ -2,8 +2,8 @@
 
 import json
 
-from ibma import timing
-from ibma.train import Setting
+from ibma.experiments import timing
+from ibma.training.loop import Setting
 
 
 def test_methods_take_turns_and_the_warm_up_is_not_counted(make_cell, tmp_path, monkeypatch):

@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ibma import media, sections, store, twins
+from ibma import twins
 from ibma.datasets import Dropped, Sample, tissue
 from ibma.errors import IbmaError
-from ibma.extract import extract
+from ibma.features import media, store
+from ibma.features.extract import extract
+from ibma.formats import her2st
 from ibma.twins import tissue as twin
 
 MIRROR = Path(os.environ.get("IBMA_MIRROR", Path(__file__).parent.parent.parent / "shared/mirror"))
-HER2ST = MIRROR / "github" / sections.ADDRESS.split(".com/")[1]
+HER2ST = MIRROR / "github" / her2st.ADDRESS.split(".com/")[1]
 OPTIONS = {"n_genes": 32}
 PICTURE = "her2st/data/ST-imgs/B/B1/BT10737_C1_HE.jpg"
 LABELS = "her2st/data/ST-pat/lbl/B1_labeled_coordinates.tsv"
@@ -68,7 +70,7 @@ def test_groups_have_the_papers_names_and_labels_follow_the_pathologist(found):
 
 def test_all_seven_labels_occur(written):
     lines = "".join(path.read_text() for path in written.rglob("*_labeled_coordinates.tsv"))
-    assert all(label in lines for label in sections.CANCER + sections.NORMAL)
+    assert all(label in lines for label in her2st.CANCER + her2st.NORMAL)
 
 
 def test_off_tissue_spots_are_no_samples_and_an_empty_one_on_tissue_lacks_expression(found):
@@ -376,13 +378,13 @@ def test_each_modality_knows_part_and_both_know_more(written, tmp_path):
 def test_the_papers_test_slices(tmp_path):
     """Table 1's 1,123 spots, the shares of cancer behind Table 7, the pixels of A1 to D1."""
     (tmp_path / "her2st").symlink_to(HER2ST)
-    found = [sections.read(tmp_path, name) for name in tissue.TUMOURS]
+    found = [her2st.read(tmp_path, name) for name in tissue.TUMOURS]
     assert [len(section.spots) for section in found] == [346, 295, 176, 306]
     assert tissue.CARD.paper.test == sum(len(section.spots) for section in found)
     shares = [round(float(np.mean(section.cancer)), 3) for section in found]
     assert shares == [0.876, 0.214, 0.722, 0.454]
     assert not any(section.unlabelled for section in found)
-    units = [sections.pixels(tmp_path, section)[1] for section in found]
+    units = [her2st.pixels(tmp_path, section)[1] for section in found]
     assert units == pytest.approx([217.3, 289.5, 289.5, 289.5], abs=1.0)
     assert [len(section.counts.genes) for section in found] == [15_045, 15_109, 15_557, 15_661]
 
@@ -391,11 +393,11 @@ def test_the_papers_test_slices(tmp_path):
 def test_spots_lie_on_the_tissue_of_a_real_picture(tmp_path):
     """C2 has no labels, but shows that pixels and picture are one frame: flipped, spots miss."""
     (tmp_path / "her2st").symlink_to(HER2ST)
-    spots, counts = sections._counts(HER2ST / "data/ST-cnts/C2.tsv.gz")
-    section = sections.Section("C2", spots, counts, [], [])
+    spots, counts = her2st._counts(HER2ST / "data/ST-cnts/C2.tsv.gz")
+    section = her2st.Section("C2", spots, counts, [], [])
     path = HER2ST / "data/ST-imgs/C/C2/5714_HE_BT_C2.jpg"
     picture = tissue._picture(path)
-    centres, unit = sections.pixels(tmp_path, section)
+    centres, unit = her2st.pixels(tmp_path, section)
     assert 280 < unit < 300
 
     def brightness(centres: np.ndarray) -> float:

@@ -12,7 +12,7 @@ import pytest
 from ibma import params, tracking
 from ibma.errors import IbmaError
 from ibma.params import Sensitivity
-from ibma.record import Record
+from ibma.training.record import Record
 
 PARAMS = replace(
     params.load(Path(__file__).parent.parent / "profiles/twin.yaml"),

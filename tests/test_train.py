@@ -8,17 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from ibma import jsonfile, record, train
+from ibma import files
 from ibma.errors import IbmaError
-from ibma.jsonfile import write_json
+from ibma.files import write_json
 from ibma.methods import ibma as ibma_method
-from ibma.train import Setting
+from ibma.training import loop, record
+from ibma.training.loop import Setting
 
 SETTING = Setting(lr=1e-3, weight_decay=1e-5, eta=0.5)
 
 
 def run(cell, root, seed=0, setting=SETTING):
-    return train.run_seed(cell, seed, setting, root / "runs", root / "models", root / "scratch")
+    return loop.run_seed(cell, seed, setting, root / "runs", root / "models", root / "scratch")
 
 
 def stable(result) -> str:
@@ -54,21 +55,21 @@ def test_finished_seed_is_kept_and_a_new_key_retrains(make_cell, tmp_path):
 def test_a_killed_run_resumes_to_the_same_record(make_cell, tmp_path, monkeypatch):
     cell = make_cell(epochs=5)
     expected = stable(run(cell, tmp_path / "undisturbed"))
-    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 0.0)
-    one_epoch = train.Fit._one_epoch
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    one_epoch = loop.Fit._one_epoch
 
     def dies_in_epoch_4(fit):
         if fit.epoch == 3:
             raise KeyboardInterrupt
         return one_epoch(fit)
 
-    monkeypatch.setattr(train.Fit, "_one_epoch", dies_in_epoch_4)
+    monkeypatch.setattr(loop.Fit, "_one_epoch", dies_in_epoch_4)
     with pytest.raises(KeyboardInterrupt):
         run(cell, tmp_path / "killed")
     assert (tmp_path / "killed/scratch/seed_0.pt").exists()
     resumed = []
     monkeypatch.setattr(
-        train.Fit, "_one_epoch", lambda fit: resumed.append(fit.epoch) or one_epoch(fit)
+        loop.Fit, "_one_epoch", lambda fit: resumed.append(fit.epoch) or one_epoch(fit)
     )
     assert stable(run(cell, tmp_path / "killed")) == expected
     assert resumed == [3, 4]
@@ -100,7 +101,7 @@ def test_nan_loss_names_the_term_and_keeps_finished_seeds(make_cell, tmp_path, m
 
 def test_full_disk_keeps_the_old_checkpoint(tmp_path, monkeypatch):
     path = tmp_path / "seed_0.pt"
-    train.save_atomically({"epoch": 1}, path)
+    loop.save_atomically({"epoch": 1}, path)
 
     def full(state, target):
         target.write_bytes(b"half")
@@ -108,7 +109,7 @@ def test_full_disk_keeps_the_old_checkpoint(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(IbmaError, match="free disk space and run again"):
-        train.save_atomically({"epoch": 2}, path)
+        loop.save_atomically({"epoch": 2}, path)
     monkeypatch.undo()
     assert torch.load(path)["epoch"] == 1
     assert [file.name for file in tmp_path.iterdir()] == ["seed_0.pt"]
@@ -117,7 +118,7 @@ def test_full_disk_keeps_the_old_checkpoint(tmp_path, monkeypatch):
 def test_full_disk_keeps_the_old_record(tmp_path, monkeypatch):
     write_json(tmp_path / "seed_0.json", {"a": 1})
     monkeypatch.setattr(
-        jsonfile.os,
+        files.os,
         "fsync",
         lambda handle: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")),
     )
@@ -172,7 +173,7 @@ def test_unknown_device_is_refused():
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     with pytest.raises(IbmaError, match="cuda asked for, none found"):
-        train.device("cuda")
+        loop.device("cuda")
 
 
 def test_a_file_that_is_no_record_is_named(tmp_path):

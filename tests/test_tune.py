@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from ibma import store, tune
 from ibma.errors import IbmaError
+from ibma.experiments import tune
+from ibma.features import store
 from ibma.params import Tuning
 
 TUNING = Tuning(

@@ -9,10 +9,12 @@ import pytest
 import yaml
 from test_report import PROFILE, ROOT, fake, fill
 
-from ibma import cli, evidence, report, verify
+from ibma import cli
 from ibma.errors import IbmaError
-from ibma.jsonfile import read_json, write_json
-from ibma.verify import Difference
+from ibma.evidence import archive, verify
+from ibma.evidence.verify import Difference
+from ibma.files import read_json, write_json
+from ibma.report import page
 
 
 def replace_methods(path: Path):
@@ -39,8 +41,8 @@ def made(tmp_path_factory):
             fake("crema_d", "ibma", seed).write(project / f"runs/crema_d/ibma_eta_{eta:g}")
     params = replace_methods(project / "params.yaml")
     verify._derive(params, project)
-    report.write_numbers(params, project, project / "reports/twin")
-    assert evidence.pack(params, project, evidence.folder(project, "twin")) == []
+    page.write_numbers(params, project, project / "reports/twin")
+    assert archive.pack(params, project, archive.folder(project, "twin")) == []
     return project
 
 
@@ -49,7 +51,7 @@ def reported(made, tmp_path):
     """Records and reports; nothing committed."""
     here = tmp_path / "reported"
     shutil.copytree(made, here)
-    shutil.rmtree(evidence.folder(here, "twin"))
+    shutil.rmtree(archive.folder(here, "twin"))
     return here
 
 
@@ -79,7 +81,7 @@ def test_a_clone_without_runs_or_data_is_confirmed_by_its_evidence(cloned: Path)
 
 
 def test_records_come_back_bit_for_bit(reported: Path, cloned: Path, tmp_path: Path) -> None:
-    evidence.unpack(evidence.folder(cloned, "twin"), tmp_path / "again")
+    archive.unpack(archive.folder(cloned, "twin"), tmp_path / "again")
     inputs = ("data/tune/crema_d/ibma.json", "data/features/crema_d/meta.json")
     records = [path.relative_to(reported) for path in (reported / "runs").rglob("*.json")]
     for name in (*records, *inputs):
@@ -106,7 +108,7 @@ def test_other_files_are_compared_line_by_line(cloned: Path, name: str) -> None:
 
 
 def test_one_digit_of_a_record_is_found(cloned: Path) -> None:
-    path = evidence.folder(cloned, "twin") / "runs/crema_d/ibma.jsonl"
+    path = archive.folder(cloned, "twin") / "runs/crema_d/ibma.jsonl"
     edit(path, '"accuracy":0.65', '"accuracy":0.6500001')  # no table prints as much
     (one,) = differences(cloned)
     assert (one.file, one.place) == ("evidence", "runs/crema_d/ibma.jsonl")
@@ -115,7 +117,7 @@ def test_one_digit_of_a_record_is_found(cloned: Path) -> None:
 
 
 def test_a_missing_seed_is_named(cloned: Path) -> None:
-    path = evidence.folder(cloned, "twin") / "runs/iemocap/omib.jsonl"
+    path = archive.folder(cloned, "twin") / "runs/iemocap/omib.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
     assert Difference("evidence", "iemocap/omib: seed 2", "missing", "") in differences(cloned)
 
@@ -128,23 +130,23 @@ def test_a_table_too_few_or_too_many_is_named(cloned: Path) -> None:
 
 
 def test_a_broken_record_is_one_line(cloned: Path) -> None:
-    edit(evidence.folder(cloned, "twin") / "runs/crema_d/ibma.jsonl", "{", "")
+    edit(archive.folder(cloned, "twin") / "runs/crema_d/ibma.jsonl", "{", "")
     with pytest.raises(IbmaError, match=r"ibma.jsonl: line 1: not a record"):
         differences(cloned)
 
 
 def test_a_cell_that_left_the_profile_leaves_the_evidence(reported: Path) -> None:
     params = verify.load(reported / "params.yaml")
-    out = evidence.folder(reported, "twin")
+    out = archive.folder(reported, "twin")
     old = out / "runs/crema_d/gone.jsonl"
     old.parent.mkdir(parents=True)
     old.write_text("{}\n")
-    evidence.pack(params, reported, out)
-    assert not old.exists() and evidence.altered(out) == []
+    archive.pack(params, reported, out)
+    assert not old.exists() and archive.altered(out) == []
 
 
 def test_evidence_is_one_compact_line_a_seed(cloned: Path) -> None:
-    lines = (evidence.folder(cloned, "twin") / "runs/crema_d/ibma.jsonl").read_text().splitlines()
+    lines = (archive.folder(cloned, "twin") / "runs/crema_d/ibma.jsonl").read_text().splitlines()
     assert len(lines) == PROFILE.seeds
     for line in lines:
         assert json.dumps(json.loads(line), separators=(",", ":")) == line
@@ -195,7 +197,7 @@ def test_archive_writes_the_evidence_and_names_what_is_missing(reported, monkeyp
     said = capsys.readouterr()
     assert stopped.value.code == 0 and said.out.startswith("reports/twin/evidence: ")
     assert said.err == "missing: crema_d/ibma: seed 0\n"
-    assert evidence.altered(evidence.folder(reported, "twin")) == []
+    assert archive.altered(archive.folder(reported, "twin")) == []
 
 
 @pytest.mark.parametrize(

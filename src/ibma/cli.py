@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ibma import doors, evidence, grid, params, plan, tracking, verify
+from ibma import doors, params, plan, tracking
 from ibma.errors import IbmaError
+from ibma.evidence import archive, verify
 
 app = typer.Typer(
     help="Reproduce the IBMA paper: `ibma repro`, then open reports/<profile>/index.html.",
@@ -53,18 +52,18 @@ def track() -> None:
 @app.command(name="docs")
 def write_docs() -> None:
     """Write docs/methods.md from the docstrings and docs/datasets.md from the cards."""
-    from ibma import docs  # it imports every method
+    from ibma.report import docs
 
     for path in docs.write():
         typer.echo(path)
 
 
-@app.command()
-def archive() -> None:
+@app.command(name="archive")
+def write_evidence() -> None:
     """Copy what the tables are made of into reports/<profile>/evidence/, to be committed."""
     profile = params.load(PARAMS)
-    out = evidence.folder(Path(), profile.profile)
-    for name in evidence.pack(profile, Path(), out):
+    out = archive.folder(Path(), profile.profile)
+    for name in archive.pack(profile, Path(), out):
         typer.echo(f"missing: {name}", err=True)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     typer.echo(f"{out}: {size / 1e6:.1f} MB")
@@ -111,7 +110,7 @@ def check(
 
 def _train_again(profile: str, wanted: str) -> None:
     """Tell of every run trained again. Raises IbmaError that names those that disagree."""
-    from ibma import retrain  # it imports torch
+    from ibma.evidence import retrain
 
     agreed, apart = 0, []
     for one in retrain.run(profile, Path(), wanted):
@@ -131,16 +130,6 @@ def _train_again(profile: str, wanted: str) -> None:
     typer.echo(f"profile {profile}: {agreed} runs trained again agree with what is committed")
 
 
-@app.command()
-def repro(
-    jobs: Annotated[
-        int, typer.Option("--jobs", "-j", help="processes side by side; 0: every core")
-    ] = 0,
-) -> None:
-    """Bring the whole pipeline up to date, cells side by side."""
-    grid.repro(Path(), jobs or params.cores())
-
-
 @app.command(name="plan")
 def show_plan(
     profile_: Annotated[
@@ -150,68 +139,6 @@ def show_plan(
     """Print what a profile asks for: cells, hours, disk, and what this machine lacks."""
     path = PARAMS if profile_ is None else _profiles(profile_)
     typer.echo(plan.text(params.load(path), Path()))
-
-
-class Engine(StrEnum):
-    """Who starts the workers of `ibma launch`."""
-
-    local = "local"
-    slurm = "slurm"
-    hosts = "hosts"
-
-
-@app.command(name="launch")
-def launch_cells(
-    executor: Annotated[Engine, typer.Option(help="processes here, Slurm jobs, or hosts by ssh")],
-    workers: Annotated[int, typer.Option("--workers", "-w", help="how many (local, slurm)")] = 2,
-    host: Annotated[
-        list[str] | None, typer.Option(help="a machine that ssh reaches; once for each (hosts)")
-    ] = None,
-    python: Annotated[
-        str, typer.Option(help="interpreter with this package on the hosts")
-    ] = sys.executable,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option(help="key=value for submitit, such as slurm_partition=gpu (local, slurm)"),
-    ] = None,
-    clones: Annotated[
-        Path, typer.Option(help="folder of the workers' clones, as the workers see it")
-    ] = Path("workers"),
-    source: Annotated[
-        str | None, typer.Option(help="repository that workers clone; without it: this folder")
-    ] = None,
-    remote: Annotated[
-        str | None,
-        typer.Option(help="DVC remote to move data through; without it: the cache here"),
-    ] = None,
-    retries: Annotated[int, typer.Option(help="how often a failed cell is tried again")] = 2,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="only print who would get what, and the hours")
-    ] = False,
-) -> None:
-    """Bring the pipeline up to date, trials and trainings on other machines."""
-    from ibma import launch
-
-    root, profile_ = Path(), params.load()
-    if executor is Engine.hosts and not host:
-        raise IbmaError("--executor hosts: name the machines, --host a --host b")
-    names = host if host and executor is Engine.hosts else [str(i) for i in range(workers)]
-    if dry_run:
-        return typer.echo(launch.forecast(root, profile_, names))
-    engine: launch.Executor
-    if executor is Engine.hosts:
-        engine = launch.Hosts(names, python)
-    else:
-        settings = launch.settings(executor, profile_, setting or [])
-        engine = launch.Submitit(executor, len(names), root / "logs" / "submitit", settings)
-    crew = launch.Crew(
-        engine,
-        clones.absolute(),
-        source or str(root.absolute()),
-        cache=None if remote else launch.cache(root),
-        remote=remote,
-    )
-    launch.launch(root, crew, plan.hours(profile_, root), retries, params.cores())
 
 
 def _profiles(name: str) -> Path:

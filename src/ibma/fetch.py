@@ -13,9 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ibma import archives, checksums, datasets, twins
+from ibma import datasets, twins
 from ibma.datasets import TWIN_MARKER, Dataset, Remote
 from ibma.errors import IbmaError
+from ibma.formats import archives, checksums
 
 GITHUB = "https://raw.githubusercontent.com/"
 # Of real data only these are hashed for the manifest; hundreds of gigabytes of media are not.

@@ -18,10 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from ibma import cells, datasets, fetch, media, published, weights
+from ibma import datasets, fetch, pretrained
 from ibma.datasets import Card
 from ibma.errors import IbmaError
-from ibma.jsonfile import read_json
+from ibma.experiments import runs
+from ibma.features import media
+from ibma.files import read_json
+from ibma.paper import published
 from ibma.params import Params
 
 GB = 1e9
@@ -61,7 +64,7 @@ class Rates:
 def rates(profile: Params, root: Path) -> Rates:
     """What an epoch costs: measured here on this profile's task, else the paper's own word."""
     task = profile.timing.task
-    timed = read_json(root / cells.TIMING, {})
+    timed = read_json(root / runs.TIMING, {})
     source = profile.datasets[profile.task(task)["dataset"]]["source"]
     rows = training_rows(profile, root, task)
     if rows and timed.get("task") == task and timed.get("source") == source:
@@ -94,7 +97,7 @@ def hours(profile: Params, root: Path) -> Callable[[str], float]:
     rows = {task: training_rows(profile, root, task) or 1 for task in profile.tasks}
 
     def of(unit: str) -> float:
-        _, task, method, _ = cells.parts(profile, unit)
+        _, task, method, _ = runs.parts(profile, unit)
         seconds = found.of(method) if found.seconds else 1.0
         return row_epochs(profile, unit, rows[task]) * float(seconds or 0.0) / 3600
 
@@ -103,7 +106,7 @@ def hours(profile: Params, root: Path) -> Callable[[str], float]:
 
 def row_epochs(profile: Params, unit: str, rows: float) -> float:
     """Rows that a unit trains on, counted once an epoch."""
-    stage, task, method, _ = cells.parts(profile, unit)
+    stage, task, method, _ = runs.parts(profile, unit)
     if stage != "tune":
         return rows * profile.seeds * profile.training.epochs
     share = 1 - 1 / profile.tuning.folds  # of the training rows that a fold learns from
@@ -115,7 +118,7 @@ def trials(profile: Params, task: str, method: str) -> int:
     card = _card(profile, task)
     if card.kind == "one_class":  # train holds no anomaly to select by: `tune.tune`
         return 0
-    from ibma import tune
+    from ibma.experiments import tune
 
     points = tune.grid(profile.tuning, reads_eta=method in profile.variants)
     return len(points) * profile.tuning.folds * max(card.folds, 1)
@@ -134,7 +137,7 @@ def training_rows(profile: Params, root: Path, task: str) -> int | None:
 def samples(profile: Params, root: Path, task: str) -> tuple[int, int] | None:
     """(train, test) rows, counted in the features, or as published for real data."""
     entry = profile.task(task)
-    meta = read_json(root / cells.FEATURES / task / "meta.json", {})
+    meta = read_json(root / runs.FEATURES / task / "meta.json", {})
     same = meta.get("source") == profile.datasets[entry["dataset"]]["source"]
     if same and meta.get("dataset") == entry["dataset"]:
         counts: Mapping[str, int] = meta["counts"]
@@ -159,7 +162,7 @@ def _card(profile: Params, task: str) -> Card:
 
 def raw_gb(root: Path, name: str, source: str) -> float | None:
     """GB of a data set's raw files: as placed, else as published; None where nobody says."""
-    manifest = read_json(root / cells.MANIFESTS / f"{name}.json", {})
+    manifest = read_json(root / runs.MANIFESTS / f"{name}.json", {})
     if manifest.get("source") == source and manifest["files"]:
         return float(sum(size for _, size, _ in manifest["files"]) / GB)
     return RAW_GB.get(name) if source == "real" else 0.0
@@ -179,7 +182,7 @@ def feature_shapes(
 ) -> dict[str, tuple[tuple[int, ...], str]] | None:
     """Modality -> shape and dtype of a row: as stored, else as the parameters say."""
     entry = profile.task(task)
-    meta = read_json(root / cells.FEATURES / task / "meta.json", {})
+    meta = read_json(root / runs.FEATURES / task / "meta.json", {})
     if "modalities" in meta and meta["dataset"] == entry["dataset"]:
         stored = meta["modalities"].items()
         return {name: (tuple(m["shape"]), m["dtype"]) for name, m in stored}
@@ -220,7 +223,7 @@ def network_gb(profile: Params, root: Path, task: str) -> float | None:
     """GB of one network's weights: its encoders', which is nearly all; heads come on top."""
     import torch
 
-    from ibma import encoders
+    from ibma.network import encoders
 
     shapes = feature_shapes(profile, root, task)
     if shapes is None:
@@ -247,7 +250,7 @@ def missing(profile: Params, root: Path, needed_gb: float) -> list[str]:
 
     found = []
     for name, entry in profile.datasets.items():
-        raw = root / cells.RAW / name
+        raw = root / runs.RAW / name
         if entry["source"] == "real" and fetch.missing(name, datasets.load(name), raw):
             found.append(f"data set {name}: not placed, docs/datasets.md says how to get it")
     found += [f"weights {name}: {why}" for name, why in _absent_weights(profile)]
@@ -276,7 +279,7 @@ def _absent_weights(profile: Params) -> Iterable[tuple[str, str]]:
     }
     for name in sorted(named):
         try:
-            place = weights.locate(name)
+            place = pretrained.locate(name)
         except IbmaError as error:
             yield name, str(error)
             continue

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from ibma.jsonfile import write_json
+from ibma.files import write_json
 from ibma.params import cores
 from ibma.processes import pool
-from ibma.record import Record, read
+from ibma.training.record import Record, read
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -225,13 +225,13 @@ def _name(key: str) -> str:
 @contextmanager
 def draw(records: Sequence[Record]) -> Iterator[Iterator[Path]]:
     """Plots of the losses of some records, as files; every core draws ahead of the caller."""
-    with tempfile.TemporaryDirectory() as folder, pool(cores(), ["ibma.figures"]) as at_once:
+    with tempfile.TemporaryDirectory() as folder, pool(cores(), ["ibma.report.figures"]) as at_once:
         paths = [Path(folder) / str(i) / "history.png" for i in range(len(records))]
         yield at_once.map(_plot, map(asdict, records), paths)
 
 
 def _plot(record: Mapping[str, Any], path: Path) -> Path:
-    from ibma.figures import history_plot
+    from ibma.report.figures import history_plot
 
     path.parent.mkdir()
     history_plot(record, path)

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ibma import radiology, tabular
 from ibma.datasets import Card, Counts, Dropped, Remote, Sample
 from ibma.errors import IbmaError
+from ibma.formats import radiology, tabular
 
 COLUMNS = ("Path", "Frontal/Lateral", *radiology.LABELS)
 REPORTS = "df_chexpert_plus_240401.csv"

@@ -12,9 +12,9 @@ import lzma
 from collections.abc import Iterator
 from pathlib import Path
 
-from ibma import checksums
 from ibma.datasets import Card, Counts, Dropped, Remote, Sample
 from ibma.errors import IbmaError
+from ibma.formats import checksums
 
 LISTS = (
     "https://raw.githubusercontent.com/GeWu-Lab/OGM-GE_CVPR2022/"

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ibma import sections
 from ibma.datasets import Card, Counts, Dropped, Remote, Sample
+from ibma.formats import her2st
 
 SECTIONS = ("A1", "B1", "C1", "D1", "E1", "F1", "G2", "H1")
 PATIENTS = "ABCDEFGH"
@@ -42,7 +42,7 @@ CARD = Card(
         "expression .86, neighbourhood .87, both .89 at C = 1e-4; .83, .87, .88 at C = 1e-3.",
     ),
 )
-FILES = tuple(Remote(*file) for file in sections.files(SECTIONS, ("ST-cnts", "ST-pat")))
+FILES = tuple(Remote(*file) for file in her2st.files(SECTIONS, ("ST-cnts", "ST-pat")))
 
 
 def samples(raw: Path, *, on_bad: str = "stop", n_genes: int = 3000) -> Iterator[Sample | Dropped]:
@@ -53,10 +53,10 @@ def samples(raw: Path, *, on_bad: str = "stop", n_genes: int = 3000) -> Iterator
     Raises IbmaError naming file and row: a missing or malformed table, fewer than n_genes common
     genes, and (on_bad="stop") a spot with counts but no label.
     """
-    found = [sections.read(raw, name) for name in SECTIONS]
-    for spot in sections.unlabelled(found, on_bad):
+    found = [her2st.read(raw, name) for name in SECTIONS]
+    for spot in her2st.unlabelled(found, on_bad):
         yield Dropped(spot, "no label")
-    for view in sections.views(found, n_genes):
+    for view in her2st.views(found, n_genes):
         patient = view.section[0]
         parts = {"expression": view.expression, "neighbourhood": view.neighbourhood}
         yield Sample(

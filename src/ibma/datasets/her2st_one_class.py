@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ibma import sections
 from ibma.datasets import Card, Counts, Dropped, Remote, Sample
+from ibma.formats import her2st
 
 TRAIN = ("E1", "F1", "G2", "H1")
 TEST = ("A1", "B1", "C1", "D1")
@@ -38,7 +38,7 @@ CARD = Card(
         "The total of a spot's counts is a confound: see data set `her2st`.",
     ),
 )
-FILES = tuple(Remote(*file) for file in sections.files(TRAIN + TEST, ("ST-cnts", "ST-pat")))
+FILES = tuple(Remote(*file) for file in her2st.files(TRAIN + TEST, ("ST-cnts", "ST-pat")))
 
 
 def samples(raw: Path, *, on_bad: str = "stop", n_genes: int = 3000) -> Iterator[Sample | Dropped]:
@@ -49,10 +49,10 @@ def samples(raw: Path, *, on_bad: str = "stop", n_genes: int = 3000) -> Iterator
     Raises IbmaError naming file and row: a missing or malformed table, fewer than n_genes common
     genes, and (on_bad="stop") a spot with counts but no label.
     """
-    found = [sections.read(raw, name) for name in TRAIN + TEST]
-    for spot in sections.unlabelled(found, on_bad):
+    found = [her2st.read(raw, name) for name in TRAIN + TEST]
+    for spot in her2st.unlabelled(found, on_bad):
         yield Dropped(spot, "no label")
-    for view in sections.views(found, n_genes):
+    for view in her2st.views(found, n_genes):
         trains = view.section in TRAIN
         if trains and view.cancer:
             continue

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ibma import checksums, radiology, tabular
 from ibma.datasets import Card, Counts, Dropped, Remote, Sample
 from ibma.errors import IbmaError
+from ibma.formats import checksums, radiology, tabular
 
 IMAGES, REPORTS = "mimic-cxr-jpg", "mimic-cxr"
 SPLIT, METADATA, ARCHIVE = "split.csv.gz", "metadata.csv.gz", "mimic-cxr-reports.zip"

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from ibma import tabular
 from ibma.datasets import Card, Counts, Dropped, Part, Remote, Sample
 from ibma.errors import IbmaError
+from ibma.formats import tabular
 
 PICKLE, TABLE, TRANSCRIPTS = "mosi.pkl", "MOSI/label.csv", "Raw/Transcript/Segmented"
 PICKLED_SPLITS = {"train": "train", "dev": "valid", "test": "test"}

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ibma import mosi_utterances
 from ibma.datasets import Card, Counts, Dropped, Part, Remote, Sample
 from ibma.errors import IbmaError
+from ibma.formats import mosi
 
 FOLDS = {  # video ids
     "train": """
@@ -63,7 +63,7 @@ CARD = Card(
         "words know no label. Data set `mosi_features3` has the video on the split that it allows.",
     ),
 )
-FILES = tuple(Remote(*file) for file in mosi_utterances.FILES)
+FILES = tuple(Remote(*file) for file in mosi.FILES)
 
 
 def samples(raw: Path, *, on_bad: str = "stop") -> Iterator[Sample | Dropped]:
@@ -71,12 +71,12 @@ def samples(raw: Path, *, on_bad: str = "stop") -> Iterator[Sample | Dropped]:
 
     Nothing is ever dropped: the files were checked by sha256, and what contradicts them stops.
 
-    Raises IbmaError naming file and row (`mosi_utterances.utterances`), and an unknown video.
+    Raises IbmaError naming file and row (`mosi.utterances`), and an unknown video.
     """
-    for said in mosi_utterances.utterances(raw, ("audio",)):
+    for said in mosi.utterances(raw, ("audio",)):
         if said.video not in SPLITS:
             raise IbmaError(
-                f"{raw / mosi_utterances.TRANSCRIPTS}: video '{said.video}' is in no fold of the "
+                f"{raw / mosi.TRANSCRIPTS}: video '{said.video}' is in no fold of the "
                 "standard split: delete the file and fetch it again"
             )
         parts: dict[str, Part] = {"text": said.words, "audio": said.vectors["audio"]}

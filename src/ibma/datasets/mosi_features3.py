@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ibma import mosi_utterances
 from ibma.datasets import Card, Counts, Dropped, Part, Remote, Sample
+from ibma.formats import mosi
 
 CARD = Card(
     title="CMU-MOSI (open features, with video)",
@@ -33,7 +33,7 @@ CARD = Card(
         "labels too. On the standard split the test itself would be false; see `mosi_features`.",
     ),
 )
-FILES = tuple(Remote(*file) for file in (*mosi_utterances.FILES, *mosi_utterances.VIDEO_FILES))
+FILES = tuple(Remote(*file) for file in (*mosi.FILES, *mosi.VIDEO_FILES))
 
 
 def samples(raw: Path, *, on_bad: str = "stop") -> Iterator[Sample | Dropped]:
@@ -41,8 +41,8 @@ def samples(raw: Path, *, on_bad: str = "stop") -> Iterator[Sample | Dropped]:
 
     Nothing is ever dropped: the files were checked by sha256, and what contradicts them stops.
 
-    Raises IbmaError naming file and row (`mosi_utterances.utterances`).
+    Raises IbmaError naming file and row (`mosi.utterances`).
     """
-    for said in mosi_utterances.utterances(raw, ("audio", "video")):
+    for said in mosi.utterances(raw, ("audio", "video")):
         parts: dict[str, Part] = {"text": said.words, **said.vectors}
         yield Sample(said.id, said.split, said.video, said.score, parts)

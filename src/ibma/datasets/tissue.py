@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.spatial import cKDTree
 
-from ibma import expression, sections
 from ibma.datasets import Card, Counts, Dropped, Remote, Sample
 from ibma.errors import IbmaError
+from ibma.formats import expression, her2st
 
 HEALTHY = {f"V{number:02d}": f"10x-hNB-{letter}" for number, letter in enumerate("ABCDEFGH", 3)}
 TUMOURS = {
@@ -75,9 +75,9 @@ _PICTURES = {name: f"data/ST-imgs/{name[0]}/{name}/{file}" for name, (_, file) i
 FILES = (
     *(
         Remote(*file)
-        for file in sections.files(tuple(TUMOURS), ("ST-cnts", "ST-pat", "ST-spotfiles"))
+        for file in her2st.files(tuple(TUMOURS), ("ST-cnts", "ST-pat", "ST-spotfiles"))
     ),
-    *(Remote(sections.ADDRESS + path, None, f"her2st/{path}") for path in _PICTURES.values()),
+    *(Remote(her2st.ADDRESS + path, None, f"her2st/{path}") for path in _PICTURES.values()),
 )
 
 
@@ -104,8 +104,8 @@ def samples(raw: Path, *, on_bad: str = "stop", n_genes: int = 3000) -> Iterator
     a test spot without label.
     """
     slices = [_healthy(raw / f"hNB/{name}.h5ad", group) for name, group in HEALTHY.items()]
-    found = [sections.read(raw, name) for name in TUMOURS]
-    for spot in sections.unlabelled(found, on_bad):
+    found = [her2st.read(raw, name) for name in TUMOURS]
+    for spot in her2st.unlabelled(found, on_bad):
         yield Dropped(spot, "no label")
     slices += [_tumour(raw, section) for section in found]
     tables = expression.panel([part.counts for part in slices], n_genes)
@@ -197,10 +197,10 @@ def _hires_patches(path: Path, file: h5py.File, rows: NDArray[np.int64]) -> list
 # --- tumour sections -----------------------------------------------------------------------------
 
 
-def _tumour(raw: Path, section: sections.Section) -> _Slice:
+def _tumour(raw: Path, section: her2st.Section) -> _Slice:
     group, _ = TUMOURS[section.name]
     path = raw / "her2st" / _PICTURES[section.name]
-    centres, unit = sections.pixels(raw, section)
+    centres, unit = her2st.pixels(raw, section)
     patches = _patches(path, _picture(path), centres, HALF_UNIT * unit)
     labels = [int(cancer) for cancer in section.cancer]
     return _Slice(section.name, group, "test", section.spots, section.counts, patches, labels)

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ibma import checksums
 from ibma.errors import IbmaError
-from ibma.jsonfile import read_json
+from ibma.files import read_json
+from ibma.formats import checksums
 from ibma.params import Params
 
 SUMS = "SHA256SUMS"

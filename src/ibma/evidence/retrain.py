@@ -15,12 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ibma import cells, results, stats, train, verify
 from ibma.errors import IbmaError
+from ibma.evidence import verify
+from ibma.experiments import runs
 from ibma.params import Params
-from ibma.record import Record
-from ibma.results import Cells
-from ibma.train import Setting
+from ibma.results import records, stats
+from ibma.results.records import Cells
+from ibma.training import loop
+from ibma.training.loop import Setting
+from ibma.training.record import Record
 
 SAME = 1e-6  # there records are equal; this is the last digit of float32 sums
 
@@ -60,7 +63,7 @@ def run(profile: str, root: Path, wanted: str) -> Iterator[Again]:
     """
     with TemporaryDirectory() as scratch:
         params = verify.lay_out(profile, root, Path(scratch))
-        here = results.cells(params, Path(scratch))
+        here = records.cells(params, Path(scratch))
     for one in _choose(params, here, wanted):
         yield _again(params, one, here[one.task, one.method])
 
@@ -86,11 +89,11 @@ def _choose(params: Params, here: Cells, wanted: str) -> list[Record]:
 def _again(params: Params, held: Record, peers: Sequence[Record]) -> Again:
     """Train the run of a record in a folder that is deleted afterwards; peers: its cell's runs."""
     _check_inputs(params, held.task)
-    cell = cells.cell(params, held.task, held.method)
+    cell = runs.cell(params, held.task, held.method)
     setting = Setting(held.params["lr"], held.params["weight_decay"], held.params["eta"])
     with TemporaryDirectory() as scratch:
         folders = (Path(scratch) / name for name in ("runs", "models", "scratch"))
-        found = train.run_seed(cell, held.seed, setting, *folders)
+        found = loop.run_seed(cell, held.seed, setting, *folders)
     assert found is not None, "nothing is finished in an empty folder"
     device = str(found.volatile["device"])
     same_key = found.key == held.key
@@ -99,7 +102,7 @@ def _again(params: Params, held: Record, peers: Sequence[Record]) -> Again:
 
 
 def _check_inputs(params: Params, task: str) -> None:
-    needed = (cells.FEATURES / task / "meta.json", cells.CENTROIDS / task)
+    needed = (runs.FEATURES / task / "meta.json", runs.CENTROIDS / task)
     for path in needed:
         if not path.exists():
             raise IbmaError(
@@ -111,8 +114,8 @@ def _check_inputs(params: Params, task: str) -> None:
 def _gaps(held: Record, found: Record, peers: Sequence[Record], exactly: bool) -> Iterator[Gap]:
     names = [*held.metrics, *(f"ib/{name}" for name in held.ib)]
     for name in names:
-        allowed = SAME if exactly else max(SAME, _spread(results.values(peers, name, "")))
-        yield Gap(name, results.value(held, name), results.value(found, name), allowed)
+        allowed = SAME if exactly else max(SAME, _spread(records.values(peers, name, "")))
+        yield Gap(name, records.value(held, name), records.value(found, name), allowed)
 
 
 def _spread(values: Sequence[float]) -> float:

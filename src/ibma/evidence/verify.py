@@ -15,10 +15,13 @@ from itertools import zip_longest
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ibma import audit, evidence, published, report, results, significance
 from ibma.errors import IbmaError
-from ibma.jsonfile import write_json
+from ibma.evidence import archive
+from ibma.files import write_json
+from ibma.paper import audit, published
 from ibma.params import Params, load
+from ibma.report import page
+from ibma.results import records, significance
 
 _NUMBER = re.compile(r"[-+]?\d[\d,]*\.?\d*(?:e[-+]?\d+)?")
 
@@ -53,11 +56,11 @@ def profiles(root: Path) -> list[str]:
 
     Raises IbmaError where there is none.
     """
-    found = [path.parent.parent.name for path in root.glob(f"reports/*/evidence/{evidence.SUMS}")]
+    found = [path.parent.parent.name for path in root.glob(f"reports/*/evidence/{archive.SUMS}")]
     if (root / "params.yaml").exists():
         here = load(root / "params.yaml")
         reported = (root / "reports" / here.profile / "tables").exists()
-        if reported and any(results.cells(here, root).values()):
+        if reported and any(records.cells(here, root).values()):
             found.append(here.profile)
     if not found:
         raise IbmaError(
@@ -80,7 +83,7 @@ def verify(profile: str, root: Path) -> Outcome:
     Raises IbmaError when the profile has neither evidence nor records here.
     """
     with TemporaryDirectory() as scratch:
-        work, held = Path(scratch) / "root", evidence.folder(root, profile)
+        work, held = Path(scratch) / "root", archive.folder(root, profile)
         committed = held.exists()
         params = lay_out(profile, root, work)
         differences = [
@@ -88,10 +91,10 @@ def verify(profile: str, root: Path) -> Outcome:
         ]
         differences += [
             Difference("evidence" if committed else "runs", name, "missing", "")
-            for name in evidence.missing(params, work)
+            for name in archive.missing(params, work)
         ]
         _derive(params, work)
-        report.write_numbers(params, work, Path(scratch) / "again")
+        page.write_numbers(params, work, Path(scratch) / "again")
         places = list(_places(root / "reports" / profile, Path(scratch) / "again"))
         differences += [one for one in places if not _agree(one, exact=committed)]
         runs = sum(len(list(work.glob(f"runs/{t}/{m}/*"))) for t, m in params.names())
@@ -104,9 +107,9 @@ def lay_out(profile: str, root: Path, work: Path) -> Params:
 
     Raises IbmaError when there is neither.
     """
-    held = evidence.folder(root, profile)
+    held = archive.folder(root, profile)
     if held.exists():
-        evidence.unpack(held, work)
+        archive.unpack(held, work)
         return load(work / "params.yaml")
     params = load(root / "params.yaml")
     if params.profile != profile:
@@ -114,19 +117,19 @@ def lay_out(profile: str, root: Path, work: Path) -> Params:
             f"{held}: no evidence of profile '{profile}' is committed, and params.yaml is profile "
             f"'{params.profile}': `ibma profile {profile}` and `make repro`"
         )
-    evidence.pack(params, root, work / "evidence")
-    evidence.unpack(work / "evidence", work)
+    archive.pack(params, root, work / "evidence")
+    archive.unpack(work / "evidence", work)
     return params
 
 
 def _altered(held: Path) -> list[str]:
-    return evidence.altered(held) if held.exists() else []
+    return archive.altered(held) if held.exists() else []
 
 
 def _derive(params: Params, work: Path) -> None:
     """What stages `significance` and `audit` make of records and of published.yaml."""
     paper = published.load()
-    tests = significance.run(params, results.cells(params, work), paper)
+    tests = significance.run(params, records.cells(params, work), paper)
     write_json(work / "data/significance.json", tests)
     write_json(work / "data/audit.json", [asdict(check) for check in audit.run(paper)])
 

@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ibma import encoders, methods
 from ibma.errors import IbmaError
-from ibma.probe import per_class
-from ibma.store import Batch, Features
-from ibma.train import EVALUATION_BATCH, Cell
+from ibma.experiments.probe import per_class
+from ibma.features.store import Batch, Features
+from ibma.network import encoders
+from ibma.network.method import Method
+from ibma.training.loop import EVALUATION_BATCH, Cell
 
 STEPS = 10  # of the deletion curve
 # picture [3, S, S] and class -> where the class shows, [S, S]; None where it cannot be told
@@ -46,7 +47,7 @@ class Looked:
     random: list[float]
 
 
-def look(cell: Cell, run: int, model: methods.Method, modality: str, region: Region) -> Looked:
+def look(cell: Cell, run: int, model: Method, modality: str, region: Region) -> Looked:
     """Explain every test sample's own class (multi-label: its first positive label).
 
     model: trained, in evaluation mode. modality: of kind image or frames.
@@ -107,7 +108,7 @@ def _layer(encoder: nn.Module) -> nn.Module:
 
 
 def _cam(
-    model: methods.Method, layer: nn.Module, batch: Batch, classes: Tensor, pictures: Tensor
+    model: Method, layer: nn.Module, batch: Batch, classes: Tensor, pictures: Tensor
 ) -> Tensor:
     """Maps [n, T, S, S]: ReLU of activations weighted by the mean gradient of the class's logit."""
     kept: list[Tensor] = []
@@ -161,7 +162,7 @@ def _energy(
 
 @torch.no_grad()
 def _deletion(
-    model: methods.Method, batch: Batch, modality: str, classes: Tensor, order: Tensor, cell: Cell
+    model: Method, batch: Batch, modality: str, classes: Tensor, order: Tensor, cell: Cell
 ) -> list[float]:
     """Probability of the class while the first pixels of an order give way to the mean colour."""
     pictures = batch.x[modality]

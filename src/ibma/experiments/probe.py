@@ -10,17 +10,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ibma import methods
 from ibma.errors import IbmaError
-from ibma.record import Record
-from ibma.store import Rows
-from ibma.train import EVALUATION_BATCH, Cell, Setting, autocast
+from ibma.features.store import Rows
+from ibma.network.method import Method
+from ibma.training.loop import EVALUATION_BATCH, Cell, Setting, autocast
+from ibma.training.record import Record
 
 STRENGTHS = (0.001, 0.01, 0.1, 1.0)  # C of the logistic regression (CHOICE: the paper names none)
 HELD_OUT = 0.25  # share of train's groups that choose among them
 
 
-def restore(cell: Cell, one: Record, models: Path) -> methods.Method:
+def restore(cell: Cell, one: Record, models: Path) -> Method:
     """The network that left a record, in evaluation mode.
 
     models: the cell's folder of weights. Raises IbmaError when they are missing or of another
@@ -68,7 +68,7 @@ def per_class(systems: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _encoded(cell: Cell, model: methods.Method, rows: Rows) -> dict[str, NDArray[np.float64]]:
+def _encoded(cell: Cell, model: Method, rows: Rows) -> dict[str, NDArray[np.float64]]:
     """Outputs of the modality-specific encoders, [n, D] each, in the order of `rows`."""
     parts: dict[str, list[NDArray[np.float64]]] = {name: [] for name in model.names}
     for batch in rows.batches(EVALUATION_BATCH, cell.device):

@@ -16,20 +16,23 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ibma import checksums, datasets, fetch, media, record, twins
-from ibma import extract as extraction
+from ibma import datasets, fetch, twins
 from ibma.datasets import Sample
 from ibma.errors import IbmaError
-from ibma.jsonfile import write_json
+from ibma.features import extract as extraction
+from ibma.features import media
+from ibma.files import write_json
+from ibma.formats import checksums
 from ibma.params import Params, cores
 from ibma.processes import pool
-from ibma.record import Record
+from ibma.training import record
+from ibma.training.record import Record
 
 if TYPE_CHECKING:
     import torch
 
-    from ibma.centroids import Assignment
-    from ibma.train import Cell
+    from ibma.network.centroids import Assignment
+    from ibma.training.loop import Cell
 
 RAW, MANIFESTS = Path("data/raw"), Path("data/manifests")
 FEATURES, CENTROIDS = Path("data/features"), Path("data/centroids")
@@ -121,8 +124,9 @@ def centroids(params: Params, task: str) -> None:
     """Stage `centroids`: phi(X), U and X as vectors, per test fold (or the fixed split)."""
     if _not_run(task, CENTROIDS / task):
         return
-    from ibma import store, tasks
-    from ibma.centroids import write_all
+    from ibma.features import store
+    from ibma.network import tasks
+    from ibma.network.centroids import write_all
 
     entry = params.task(task)
     features = store.Features(FEATURES / task)
@@ -138,15 +142,16 @@ def centroids(params: Params, task: str) -> None:
 
 def assignment(params: Params) -> Assignment:
     """How phi is computed in this profile."""
-    from ibma.centroids import Assignment
+    from ibma.network.centroids import Assignment
 
     return Assignment(params.training.beta, params.training.normalise)
 
 
 def cell(params: Params, task: str, method: str) -> Cell:
     """One task x method. Raises IbmaError for unknown names."""
-    from ibma import methods, store
-    from ibma.train import Cell
+    from ibma import methods
+    from ibma.features import store
+    from ibma.training.loop import Cell
 
     hparams = params.cell(method)
     file = VARIANT_FILE if method in params.variants else method
@@ -182,7 +187,7 @@ def tune_method(params: Params, task: str, method: str) -> None:
     """One method's choice for one task; kept when it is already made."""
     if _not_run(task):
         return write_json(choices(task, method), {})  # stage `train` asks for one
-    from ibma import tune
+    from ibma.experiments import tune
 
     tune.tune(
         cell(params, task, method),
@@ -211,10 +216,10 @@ def _together(params: Params, stage: str, *names: str) -> bool:
 
     Raises IbmaError when they failed; what went wrong stands above.
     """
-    from ibma import parallel
+    from ibma.network import distributed
 
-    if params.processes == 1 or parallel.launched():
-        parallel.begin()
+    if params.processes == 1 or distributed.launched():
+        distributed.begin()
         return False
     count = ("--standalone", "--nproc-per-node", str(params.processes))
     door = (f"stages/{stage}.py", *names)
@@ -234,7 +239,7 @@ def _train(params: Params, task: str, method: str, name: str, eta: float | None)
     if processes < 2:
         return train_runs(runs)
     try:
-        with pool(processes, ["ibma.train", "ibma.tune"]) as at_once:
+        with pool(processes, ["ibma.training.loop", "ibma.experiments.tune"]) as at_once:
             list(at_once.map(train_runs, [[run] for run in runs]))
     except BrokenProcessPool:
         raise IbmaError(
@@ -245,7 +250,7 @@ def _train(params: Params, task: str, method: str, name: str, eta: float | None)
 
 def _unfinished(params: Params, task: str, method: str, name: str, eta: float | None) -> list[int]:
     """The runs without weights or without a record under their present key."""
-    from ibma import tune
+    from ibma.experiments import tune
 
     here = replace(cell(params, task, method), method=name)
     missing = []
@@ -262,13 +267,14 @@ def _train_runs(
     params: Params, task: str, method: str, name: str, eta: float | None, runs: Iterable[int]
 ) -> None:
     """Train some runs one after the other, in whichever process this is."""
-    from ibma import train, tune
+    from ibma.experiments import tune
+    from ibma.training import loop
 
     here = replace(cell(params, task, method), method=name)
     folder = Path(task) / name
     for run in runs:
         setting = tune.chosen(choices(task, method), here.features.fold(run), eta)
-        train.run_seed(here, run, setting, RUNS / folder, MODELS / folder, SCRATCH / folder)
+        loop.run_seed(here, run, setting, RUNS / folder, MODELS / folder, SCRATCH / folder)
 
 
 def choices(task: str, method: str) -> Path:
@@ -281,9 +287,9 @@ def _processes(params: Params) -> int:
 
     One too where several processes train one network.
     """
-    from ibma import parallel
+    from ibma.network import distributed
 
-    if parallel.launched():
+    if distributed.launched():
         return 1
     if params.workers is None and _device(params).type == "cuda":
         return 1
@@ -297,7 +303,7 @@ def sharing_gpu(params: Params) -> int | None:
 
 def probe_encoders(params: Params) -> None:
     """Stage `probe`: every run's encoders under a linear classifier."""
-    from ibma import probe
+    from ibma.experiments import probe
 
     task = params.probe.task
     if _not_run(task):
@@ -319,7 +325,8 @@ def _trained(
 
 def explain(params: Params) -> None:
     """Stage `gradcam`: maps, numbers and examples of every task's first run."""
-    from ibma import gradcam, probe, store
+    from ibma.experiments import gradcam, probe
+    from ibma.features import store
 
     found = {}
     for task, modality in params.gradcam.tasks.items():
@@ -357,8 +364,8 @@ def time_methods(params: Params) -> None:
     """Stage `timing`: every method and variant on one task, side by side."""
     if _not_run(params.timing.task):
         return write_json(TIMING, {})
-    from ibma import timing
-    from ibma.train import Setting
+    from ibma.experiments import timing
+    from ibma.training.loop import Setting
 
     lr, weight_decay = params.tuning.grid["lr"][0], params.tuning.grid["weight_decay"][0]
     eta = params.tuning.grid["eta"][0]
@@ -373,15 +380,16 @@ def time_methods(params: Params) -> None:
 
 def compare_methods(params: Params) -> None:
     """Stage `significance`: IBMA against best baseline, ablation and control, paired by seed."""
-    from ibma import published, results, significance
+    from ibma.paper import published
+    from ibma.results import records, significance
 
-    here = results.cells(params, Path())
+    here = records.cells(params, Path())
     write_json(SIGNIFICANCE, significance.run(params, here, published.load()))
 
 
 def check_paper(_: Params) -> None:
     """Stage `audit`: do the paper's printed numbers agree with each other?"""
-    from ibma import audit, published
+    from ibma.paper import audit, published
 
     checks = audit.run(published.load())
     write_json(AUDIT, [asdict(check) for check in checks])
@@ -397,9 +405,9 @@ def mirror(params: Params) -> None:
 
 def write_report(params: Params) -> None:
     """Stage `report`: tables, figures and the page of the profile."""
-    from ibma import report
+    from ibma.report import page
 
-    print(f"report: {report.write(params, Path())}")
+    print(f"report: {page.write(params, Path())}")
 
 
 DOORS: Mapping[str, Callable[..., None]] = {
@@ -429,7 +437,7 @@ def run(params: Params, unit: str) -> None:
 def _device(params: Params) -> torch.device:
     import torch
 
-    from ibma import train
+    from ibma.training import loop
 
     if params.threads is not None:
         torch.set_num_threads(params.threads)
@@ -437,4 +445,4 @@ def _device(params: Params) -> torch.device:
         torch.use_deterministic_algorithms(True, warn_only=True)
     else:  # the same, without importing the compiler to tell it
         torch.set_deterministic_debug_mode("warn")
-    return train.device(params.device)
+    return loop.device(params.device)

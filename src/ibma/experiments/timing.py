@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from ibma.jsonfile import write_json
-from ibma.train import Cell, Fit, Setting, volatile
+from ibma.files import write_json
+from ibma.training.loop import Cell, Fit, Setting, volatile
 
 WARM_UP = 1  # rounds that are not counted: caches fill, OMIB's and DCLF's first phases end
 EPOCHS = 2  # what the networks are told, so that every phase of a method has begun after warm-up

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from ibma import record
 from ibma.errors import IbmaError
-from ibma.jsonfile import write_json
+from ibma.features.store import HoldOut, TrainingSet
+from ibma.files import write_json
 from ibma.params import Tuning
-from ibma.store import HoldOut, TrainingSet
-from ibma.train import Cell, Fit, Setting, predict
+from ibma.training import record
+from ibma.training.loop import Cell, Fit, Setting, predict
 
 
 def grid(tuning: Tuning, reads_eta: bool) -> list[Setting]:

@@ -25,10 +25,12 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ibma import checksums, datasets, media
+from ibma import datasets
 from ibma.datasets import TWIN_MARKER, Card, Dataset, Dropped, Part, Sample
 from ibma.errors import IbmaError
-from ibma.jsonfile import write_json
+from ibma.features import media
+from ibma.files import write_json
+from ibma.formats import checksums
 
 Compute = Callable[[str, Part, Mapping[str, Any]], NDArray[Any]]
 Row = dict[str, NDArray[Any]]  # modality -> feature; modalities that the sample lacks are left out

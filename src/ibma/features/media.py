@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ibma import weights
+from ibma import pretrained
 from ibma.datasets import Excerpt, Part
 from ibma.errors import IbmaError
 
@@ -248,7 +248,7 @@ def text(
     embedding: instead the mean output of a pretrained BERT over the tokens, float32 [width], by the
     read-out of `encoders.Bert`; it names the weights and their tokenizer.
 
-    tokenizer: a hub id, folder or package (`weights.locate`); None hashes lower-cased words into
+    tokenizer: a hub id, folder or package (`pretrained.locate`); None hashes lower-cased words into
     1..vocab_size-1 (CHOICE, for small random encoders that have no vocabulary of their own).
     """
     if embedding is not None:
@@ -291,7 +291,7 @@ def _network(name: str) -> Any:
 
 def _loaded(kind: Any, parameter: str, name: str) -> Any:
     try:
-        return kind.from_pretrained(weights.locate(name))
+        return kind.from_pretrained(pretrained.locate(name))
     except OSError as error:
         raise IbmaError(
             f"params.yaml: {parameter} '{name}' is neither a folder nor to be downloaded "

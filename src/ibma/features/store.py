@@ -21,8 +21,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ibma import parallel
 from ibma.errors import IbmaError
+from ibma.network import distributed
 
 RESIDENT_SHARE = 0.5  # of a GPU's free memory that features may take, the rest is the network's
 AHEAD = 2  # batches that are read while the GPU works
@@ -32,7 +32,7 @@ AHEAD = 2  # batches that are read while the GPU works
 class Batch:
     """x: modality -> [B, ...]; y: labels as the loss takes them; index: rows of the store.
 
-    All on one device. weight: of this process's mean loss, see `parallel.share`; 0 for rows that
+    All on one device. weight: of this process's mean loss, see `distributed.share`; 0 for rows that
     only stand in.
     """
 
@@ -197,8 +197,8 @@ class Rows:
         return self.features.on(device).load(parts)
 
     def mine(self) -> Self:
-        """This process's share of the rows, see `parallel.mine`."""
-        return replace(self, index=parallel.mine(self.index))
+        """This process's share of the rows, see `distributed.mine`."""
+        return replace(self, index=distributed.mine(self.index))
 
     def labels(self) -> Tensor:
         """All labels of these rows."""
@@ -230,7 +230,7 @@ class TrainingSet(Rows):
 
     def load(self, batches: Sequence[NDArray[np.int64]], device: torch.device) -> Iterator[Batch]:
         """This process's shares of some batches, in order."""
-        return self.features.on(device).load(map(parallel.share, batches))
+        return self.features.on(device).load(map(distributed.share, batches))
 
     def previous_labels(self) -> Tensor | None:
         """The label of the utterance before each row of the store, [n]; None without dialogues.

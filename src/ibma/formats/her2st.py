@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ibma import expression, tabular
 from ibma.errors import IbmaError
-from ibma.expression import Counts, Row
+from ibma.formats import expression, tabular
+from ibma.formats.expression import Counts, Row
 
 ADDRESS = (
     "https://raw.githubusercontent.com/almaan/her2st/85df7411b987a7dec3feff9718b869a7a82091ec/"

@@ -26,7 +26,7 @@ from itertools import permutations
 import torch
 from torch import Tensor, nn
 
-from ibma.methods import Method, Output, Spec, one_of, xavier
+from ibma.network.method import Method, Output, Spec, one_of, xavier
 
 GATE_KINDS = ("text", "expression", "audio")  # who gates, in order of preference
 BILINEAR_WIDTH = 32

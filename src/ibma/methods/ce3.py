@@ -14,7 +14,7 @@ Parity: equal to IBMA without its bound (tests/test_methods.py).
 
 from __future__ import annotations
 
-from ibma.methods import Headed
+from ibma.network.method import Headed
 
 
 class Model(Headed):

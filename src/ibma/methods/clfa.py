@@ -26,9 +26,9 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
-from ibma import dependence
-from ibma.methods import Fusion, Method, Output, Spec
-from ibma.store import Batch
+from ibma.features.store import Batch
+from ibma.network import dependence
+from ibma.network.method import Fusion, Method, Output, Spec
 
 WIDENING = 3  # hidden width of a projection over the embedding width
 

@@ -24,7 +24,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ibma.methods import Fusion, Method, Output, Spec, one_of, xavier
+from ibma.network.method import Fusion, Method, Output, Spec, one_of, xavier
 
 
 class Model(Method):

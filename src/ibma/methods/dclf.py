@@ -31,9 +31,9 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
-from ibma import dependence
-from ibma.methods import Batches, Fusion, Method, Output, Spec
-from ibma.store import Batch
+from ibma.features.store import Batch
+from ibma.network import dependence
+from ibma.network.method import Batches, Fusion, Method, Output, Spec
 
 PROJECTION, TEMPERATURE = 128, 0.1
 CONFUSER = 2.0  # weight of a negative whose previous utterance had the same label

@@ -27,9 +27,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ibma import bounds
-from ibma.methods import FUSED, Fusion, Method, Output, Spec, one_of
-from ibma.store import Batch
+from ibma.features.store import Batch
+from ibma.network import bounds
+from ibma.network.method import FUSED, Fusion, Method, Output, Spec, one_of
 
 SAMPLES = 10
 

@@ -29,8 +29,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from ibma.methods import Fusion, Method, Output, Spec, one_of, xavier
-from ibma.store import Batch
+from ibma.features.store import Batch
+from ibma.network.method import Fusion, Method, Output, Spec, one_of, xavier
 
 MASKED_SHARE = 0.5  # of the batches of the prognosis variant
 

@@ -43,10 +43,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ibma import bounds, dependence, parallel
 from ibma.errors import IbmaError
-from ibma.methods import FUSED, Batches, Headed, Output, Spec, one_of
-from ibma.store import Batch
+from ibma.features.store import Batch
+from ibma.network import bounds, dependence, distributed
+from ibma.network.method import FUSED, Batches, Headed, Output, Spec, one_of
 
 CRITIC_WIDTH, CRITIC_TEMPERATURE = 128, 0.1
 Passed = tuple[Mapping[str, Tensor], Tensor]  # representations [B, D] by place, systems [B, G, K]
@@ -180,7 +180,7 @@ class Assigned(Bound):
         kinds = ("sums", "joint")
         sums = [self.get_buffer(f"{kind}_{place}") for kind in kinds for place in self.assigned]
         counts = self.get_buffer("counts")
-        parallel.add_up([counts, *sums])
+        distributed.add_up([counts, *sums])
         self.reread(epoch)
         for place in self.assigned:
             new = self.spec.assignment.centroids(self.get_buffer(f"sums_{place}"), counts)

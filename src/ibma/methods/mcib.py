@@ -29,9 +29,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ibma import bounds
-from ibma.methods import Fusion, Method, Output, Spec, one_of
-from ibma.store import Batch
+from ibma.features.store import Batch
+from ibma.network import bounds
+from ibma.network.method import Fusion, Method, Output, Spec, one_of
 
 
 def gaussian_condition(mean: Tensor, log_variance: Tensor, y: Tensor, noise: Tensor) -> Tensor:

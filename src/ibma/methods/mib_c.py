@@ -22,8 +22,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ibma.methods import FUSED, MIBForm, Output, Spec
-from ibma.store import Batch
+from ibma.features.store import Batch
+from ibma.network.method import FUSED, MIBForm, Output, Spec
 
 
 class Model(MIBForm):

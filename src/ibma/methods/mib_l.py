@@ -23,8 +23,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ibma.methods import MIBForm, Output, Spec
-from ibma.store import Batch
+from ibma.features.store import Batch
+from ibma.network.method import MIBForm, Output, Spec
 
 
 class Model(MIBForm):

@@ -27,9 +27,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ibma import dependence
-from ibma.methods import Fusion, Method, Output, Spec, one_of
-from ibma.store import Batch
+from ibma.features.store import Batch
+from ibma.network import dependence
+from ibma.network.method import Fusion, Method, Output, Spec, one_of
 
 MOMENTS = 5
 

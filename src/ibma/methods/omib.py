@@ -33,9 +33,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from ibma import bounds
-from ibma.methods import Batches, Fusion, Gaussian, Method, Output, Spec
-from ibma.store import Batch
+from ibma.features.store import Batch
+from ibma.network import bounds
+from ibma.network.method import Batches, Fusion, Gaussian, Method, Output, Spec
 
 WARM_UP_SHARE, WARM_UP_LEAST = 0.1, 5
 RATIO_FLOOR = 1e-8

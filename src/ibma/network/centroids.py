@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from ibma import bounds
 from ibma.errors import IbmaError
-from ibma.store import Features
-from ibma.tasks import Task
+from ibma.features.store import Features
+from ibma.network import bounds
+from ibma.network.tasks import Task
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """From one modality's stored features to an embedding of width D (paper B.2: 512).
 
 Backbones come from transformers: ResNet with basic blocks, ViT, BERT; vectors go through an MLP.
-`pretrained: <hub id, local folder or package:name>` (`weights.locate`) loads weights, otherwise the
-network starts at random from the given configuration. transformers is imported only where a
+`pretrained: <hub id, local folder or package:name>` (`pretrained.locate`) loads weights, otherwise
+the network starts at random from the given configuration. transformers is imported only where a
 backbone needs it.
 """
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ibma import weights
+from ibma import pretrained
 from ibma.errors import IbmaError
 
 IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
@@ -321,7 +321,7 @@ def _network(
                 f"params.yaml: encoder {name}: {' '.join(str(error).split())}"
             ) from None
     try:
-        place = weights.locate(str(source))
+        place = pretrained.locate(str(source))
         network, found = model.from_pretrained(place, output_loading_info=True, **options)
     except (OSError, ValueError) as error:
         raise IbmaError(

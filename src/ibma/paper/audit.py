@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from ibma.published import Cell, Column, Published, Row, Table
+from ibma.paper.published import Cell, Column, Published, Row, Table
 
 RUNS = 10  # behind every mean and p-value (paper, captions and C.4)
 DECIMALS = {"percent": 1, "fraction": 3, "minutes": 1, "nats": 3, "count": 0}

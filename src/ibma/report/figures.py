@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ibma import stats
-from ibma.record import Record
+from ibma.results import stats
+from ibma.training.record import Record
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ibma.stats import Summary
+from ibma.results.stats import Summary
 
 DIGITS = {"percent": 1, "minutes": 1, "count": 0, "nats": 4}  # after the point, by unit; else 3
 

@@ -17,12 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from ibma import audit, figures, published, real_data, results, significance, tables
-from ibma.jsonfile import read_json
+from ibma.files import read_json
+from ibma.paper import audit, published
 from ibma.params import Params, cores
 from ibma.processes import pool
-from ibma.results import Cells
-from ibma.tables import ReportTable
+from ibma.report import figures, paper_tables, real_tables
+from ibma.report.paper_tables import ReportTable
+from ibma.results import records, significance
+from ibma.results.records import Cells
 
 LONG = 28  # letters of a table's cell that LaTeX should not break
 PACKAGES = ("torch", "transformers", "faiss-gpu", "dvc", "mlflow", "scikit-learn", "scipy")
@@ -36,7 +38,7 @@ def write(params: Params, root: Path) -> Path:
     at the same commit give the same files.
     """
     out = root / "reports" / params.profile
-    here = results.cells(params, root)
+    here = records.cells(params, root)
     built = write_numbers(params, root, out)
     pictures = _write_figures(params, root, here, out / "figures")
     page = out / "index.html"
@@ -46,7 +48,7 @@ def write(params: Params, root: Path) -> Path:
 
 def build(params: Params, root: Path) -> list[ReportTable]:
     """Every table, those without a task in this profile last."""
-    built = [*tables.build(params, root), *real_data.build(params, root)]
+    built = [*paper_tables.build(params, root), *real_tables.build(params, root)]
     return sorted(built, key=lambda table: not table.lines)
 
 
@@ -54,7 +56,7 @@ def write_numbers(params: Params, root: Path, out: Path) -> list[ReportTable]:
     """Write into `out` all that `ibma verify` compares: tables, metrics, plots, tuning."""
     built = build(params, root)
     _write_tables(built, out / "tables")
-    metrics = _metrics(results.cells(params, root))
+    metrics = _metrics(records.cells(params, root))
     _write_json(out / "metrics.json", metrics)
     bars = [(f"{task}/{m}", value) for task, of in metrics.items() for m, value in of.items()]
     _write_csv(out / "plots" / "metrics.csv", ("cell", "percent"), bars)
@@ -67,7 +69,7 @@ def _environment() -> Any:
     from markupsafe import Markup, escape
 
     environment = Environment(
-        loader=PackageLoader("ibma"),
+        loader=PackageLoader("ibma.report"),
         autoescape=select_autoescape(["html.jinja"]),
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -75,11 +77,11 @@ def _environment() -> Any:
         keep_trailing_newline=True,
     )
     environment.filters["latex"] = _latex
-    environment.filters["cells"] = tables.cells_of
+    environment.filters["cells"] = paper_tables.cells_of
     environment.filters["in_md"] = partial(_marked, str, "**{}**", "<u>{}</u>")
     environment.filters["in_tex"] = _in_tex
     # bold alone is silent in a screen reader
-    best, second = (f'{{}}<span class="spoken">{mark}</span>' for mark in tables.MARKS)
+    best, second = (f'{{}}<span class="spoken">{mark}</span>' for mark in paper_tables.MARKS)
     html = Markup(f"<b>{best}</b>"), Markup(f"<u>{second}</u>")
     environment.filters["in_html"] = partial(_marked, escape, *html)
     return environment
@@ -87,7 +89,7 @@ def _environment() -> Any:
 
 def _marked(escape: Callable[[str], str], best: str, second: str, cell: str) -> str:
     """A cell in one format, with its mark as the paper prints it instead of the word."""
-    for mark, pattern in zip(tables.MARKS, (best, second), strict=True):
+    for mark, pattern in zip(paper_tables.MARKS, (best, second), strict=True):
         if cell.endswith(mark):
             return pattern.format(escape(cell.removesuffix(mark)))
     return escape(cell)
@@ -95,7 +97,7 @@ def _marked(escape: Callable[[str], str], best: str, second: str, cell: str) -> 
 
 def _in_tex(cell: str) -> str:
     """A cell in LaTeX; an interval stands outside the mark, since lines do not break inside it."""
-    mark = next((mark for mark in tables.MARKS if cell.endswith(mark)), "")
+    mark = next((mark for mark in paper_tables.MARKS if cell.endswith(mark)), "")
     number, bracket, interval = cell.removesuffix(mark).partition(" [")
     marked = _marked(_latex, r"\textbf{{{}}}", r"\underline{{{}}}", number + mark)
     return marked + _latex(bracket + interval)
@@ -111,7 +113,7 @@ def _latex(text: str) -> str:
 
 def _widths(table: ReportTable) -> list[str]:
     """Share of a LaTeX table's width per column: as its longest cell, up to LONG letters."""
-    rows = [table.columns, *map(tables.cells_of, table.lines)]
+    rows = [table.columns, *map(paper_tables.cells_of, table.lines)]
     letters = [min(LONG, 1 + max(map(len, column))) for column in zip(*rows, strict=True)]
     return [f"{count / sum(letters):.4f}" for count in letters]
 
@@ -121,11 +123,11 @@ def _write_tables(built: Sequence[ReportTable], folder: Path) -> None:
     environment = _environment()
     for table in built:
         stem = folder / table.name
-        context = {"table": table, "verdicts": tables.VERDICTS, "widths": _widths(table)}
+        context = {"table": table, "verdicts": paper_tables.VERDICTS, "widths": _widths(table)}
         for suffix in ("md", "tex"):
             text = environment.get_template(f"table.{suffix}.jinja").render(context)
             stem.with_suffix(f".{suffix}").write_text(text, encoding="utf-8")
-        tables.write_csv(table, stem.with_suffix(".csv"))
+        paper_tables.write_csv(table, stem.with_suffix(".csv"))
 
 
 def _write_figures(params: Params, root: Path, here: Cells, folder: Path) -> list[tuple[str, str]]:
@@ -137,15 +139,15 @@ def _write_figures(params: Params, root: Path, here: Cells, folder: Path) -> lis
     drawn = [*_write_claims(params, root, folder), *_write_evidence(params, root, folder)]
     scores = _metrics(here)
     if len(scores) > 1:
-        twin = any(one.source == "twin" for records in here.values() for one in records)
+        twin = any(one.source == "twin" for own in here.values() for one in own)
         figures.critical_difference(scores, "twin" if twin else "real", folder / "ranks")
         drawn.append(("mean rank of every method over tasks, critical difference", "ranks"))
     for task in params.tasks:
         found = {method: list(r) for (name, method), r in here.items() if name == task and r}
         if not found:
             continue
-        metric = results.selection(next(iter(found.values())))
-        percents = {m: v for m, r in found.items() if (v := results.values(r, metric, "percent"))}
+        metric = records.selection(next(iter(found.values())))
+        percents = {m: v for m, r in found.items() if (v := records.values(r, metric, "percent"))}
         source = next(iter(found.values()))[0].source
         figures.comparison(task, metric, percents, source, folder / f"comparison_{task}")
         drawn.append((f"{task}: {metric} of every seed and method", f"comparison_{task}"))
@@ -157,7 +159,7 @@ def _write_figures(params: Params, root: Path, here: Cells, folder: Path) -> lis
 
 def _draw_curves(params: Params, here: Cells, folder: Path) -> None:
     """The training curves of every task, by every core."""
-    with pool(cores(), ["ibma.figures"]) as at_once:
+    with pool(cores(), ["ibma.report.figures"]) as at_once:
         drawing = [
             at_once.submit(figures.training_curves, task, found, folder / f"history_{task}")
             for task in params.tasks
@@ -173,13 +175,13 @@ def _write_evidence(params: Params, root: Path, folder: Path) -> list[tuple[str,
     for task, explained in read_json(root / "data/gradcam.json", {}).items():
         figures.attention(task, explained, folder / f"gradcam_{task}")
         drawn.append((f"{task}: Grad-CAM of the image encoder, deletion curves", f"gradcam_{task}"))
-    records = {eta: found for eta, found in results.at_etas(params, root).items() if found}
+    own = {eta: found for eta, found in records.at_etas(params, root).items() if found}
     table, task = published.load().table(8), params.sensitivity.task
-    if records and task == table.columns[0].task:
-        metric = results.selection(next(iter(records.values())))
-        ours = {eta: results.values(found, metric, "percent") for eta, found in records.items()}
+    if own and task == table.columns[0].task:
+        metric = records.selection(next(iter(own.values())))
+        ours = {eta: records.values(found, metric, "percent") for eta, found in own.items()}
         printed = {float(c.eta or 0): table.rows[0].cells[c.key].value for c in table.columns}
-        source = next(iter(records.values()))[0].source
+        source = next(iter(own.values()))[0].source
         figures.eta_curve(ours, printed, task, source, folder / "eta")
         drawn.append((f"{task}: {metric} against eta, ours and published", "eta"))
     if timed := read_json(root / "data/timing.json", {}):
@@ -190,17 +192,17 @@ def _write_evidence(params: Params, root: Path, folder: Path) -> list[tuple[str,
 
 def _write_claims(params: Params, root: Path, folder: Path) -> list[tuple[str, str]]:
     """Of real data beyond the paper: claims, eta, IB losses; returns (alt text, name) of each."""
-    here, drawn = results.cells(params, root), []
-    tasks = real_data.tasks(params, here)
-    if tests := real_data.by_rival(root, here, tasks):
-        figures.forest(tests, list(real_data.RIVALS.values()), folder / "claims")
+    here, drawn = records.cells(params, root), []
+    tasks = real_tables.tasks(params, here)
+    if tests := real_tables.by_rival(root, here, tasks):
+        figures.forest(tests, list(real_tables.RIVALS.values()), folder / "claims")
         drawn.append(("IBMA minus each rival on every task, 95 % interval", "claims"))
-    if params.sensitivity.task in tasks and (curves := real_data.eta_curves(params, root)):
+    if params.sensitivity.task in tasks and (curves := real_tables.eta_curves(params, root)):
         task = params.sensitivity.task
-        metric = results.selection(results.of_task(here, task))
+        metric = records.selection(records.of_task(here, task))
         figures.eta_curves(curves, task, metric, folder / "eta")
         drawn.append((f"{task}: {metric} against eta", "eta"))
-    if moves := real_data.ib_moves(params, here, tasks):
+    if moves := real_tables.ib_moves(params, here, tasks):
         figures.ib_moves(moves, folder / "ib_losses")
         drawn.append(("IB losses before and after training", "ib_losses"))
     return drawn
@@ -209,8 +211,8 @@ def _write_claims(params: Params, root: Path, folder: Path) -> list[tuple[str, s
 def _metrics(here: Cells) -> dict[str, dict[str, float]]:
     """Task -> method -> mean of the metric the task is judged by, in percent: for `dvc metrics`."""
     result: dict[str, dict[str, float]] = {}
-    for (task, method), records in here.items():
-        found = results.values(records, results.selection(records), "percent")
+    for (task, method), own in here.items():
+        found = records.values(own, records.selection(own), "percent")
         if found:
             result.setdefault(task, {})[method] = round(float(np.mean(found)), 3)
     return result
@@ -268,7 +270,7 @@ def _html(
         .render(
             params=params,
             tables=built,
-            verdicts=tables.VERDICTS,
+            verdicts=paper_tables.VERDICTS,
             pictures=pictures,
             summary=_summary(params, root, here, built),
             findings=[check for check in _checks(built) if check.verdict == audit.FAILS],
@@ -290,14 +292,14 @@ def _behind(
     etas = {
         (at.task, at.name(variant, eta)): found
         for variant in at.variants
-        for eta, found in results.at_etas(params, root, variant).items()
+        for eta, found in records.at_etas(params, root, variant).items()
     }
     behind = {}
-    for (task, method), records in {**here, **etas}.items():
+    for (task, method), own in {**here, **etas}.items():
         folder = f"runs/{task}/{method}"
-        files = [f"{folder}/seed_{one.seed}.json" for one in records]
+        files = [f"{folder}/seed_{one.seed}.json" for one in own]
         behind[folder] = [(file, runs.get(file, "not tracked")) for file in files]
-    lines = [line for table in built for line in table.lines if isinstance(line, tables.Line)]
+    lines = [line for table in built for line in table.lines if isinstance(line, paper_tables.Line)]
     for file in dict.fromkeys(line.records for line in lines):
         behind.setdefault(file, [(file, "no MLflow run: a stage of its own wrote it")])
     return {name: files for name, files in behind.items() if name and files}
@@ -309,7 +311,7 @@ def _summary(params: Params, root: Path, here: Cells, built: Sequence[ReportTabl
     tasks = {task: of for task, of in scores.items() if ours in of}
     best = [task for task, of in tasks.items() if of[ours] >= max(of.values())]
     above = [t for t, of in tasks.items() if of[ours] > of.get(significance.CONTROL, math.inf)]
-    real = {one.task for records in here.values() for one in records if one.source == "real"}
+    real = {one.task for own in here.values() for one in own if one.source == "real"}
     tests = significance.stored(root)
     held = [test for test in tests if test["opponent"] == significance.BASELINE]
     better = [t for t in held if t["difference"] > 0 and t.get("holm", 1.0) < 0.05]
@@ -318,7 +320,7 @@ def _summary(params: Params, root: Path, here: Cells, built: Sequence[ReportTabl
         line.verdict.split(":")[0]
         for table in built
         for line in table.lines
-        if isinstance(line, tables.Line) and line.published and line.verdict
+        if isinstance(line, paper_tables.Line) and line.published and line.verdict
     )
     shown = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
     return [
@@ -342,7 +344,7 @@ def _rivals(tests: Sequence[Mapping[str, Any]]) -> str:
     names = (significance.ABLATION, *significance.BOUNDS, significance.CONTROL)
     families = {name: [t for t in tests if t["opponent"] == name] for name in names}
     counts = [
-        f"{name} {[real_data.verdict(test) for test in family].count(real_data.BETTER)}"
+        f"{name} {[real_tables.verdict(test) for test in family].count(real_tables.BETTER)}"
         for name, family in families.items()
         if family
     ]
@@ -357,12 +359,12 @@ def _checks(built: Sequence[ReportTable]) -> list[audit.Check]:
 
 
 def _provenance(params: Params, root: Path, here: Cells) -> list[tuple[str, str]]:
-    records = [one for found in here.values() for one in found]
-    etas = sorted({(r.task, r.method, r.params["eta"]) for r in records if r.params.get("eta")})
+    own = [one for found in here.values() for one in found]
+    etas = sorted({(r.task, r.method, r.params["eta"]) for r in own if r.params.get("eta")})
     eta = "tuned" if params.eta is None else f"{params.eta} (override)"
     lock = root / "dvc.lock"
     digest = hashlib.sha256(lock.read_bytes()).hexdigest()[:12] if lock.exists() else "none yet"
-    commits = sorted({str(r.volatile.get("git_commit"))[:10] for r in records})
+    commits = sorted({str(r.volatile.get("git_commit"))[:10] for r in own})
     return [
         ("Profile", params.profile),
         ("eta", f"{eta}: " + ", ".join(f"{task}/{method} {value}" for task, method, value in etas)),
@@ -370,8 +372,8 @@ def _provenance(params: Params, root: Path, here: Cells) -> list[tuple[str, str]
         ("Commit of the records", ", ".join(commits)),
         ("Commit at report time", _commit(root)),
         ("dvc.lock before this report", f"sha256 {digest}"),
-        ("Devices", ", ".join(sorted({str(r.volatile.get("device")) for r in records}))),
-        ("Sources", ", ".join(sorted({f"{r.task}: {r.source}" for r in records}))),
+        ("Devices", ", ".join(sorted({str(r.volatile.get("device")) for r in own}))),
+        ("Sources", ", ".join(sorted({f"{r.task}: {r.source}" for r in own}))),
         ("Packages", ", ".join(f"{name} {version(name)}" for name in PACKAGES)),
     ]
 

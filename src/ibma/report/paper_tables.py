@@ -13,14 +13,17 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ibma import audit, datasets, published, results, significance, stats, typeset
-from ibma.audit import Check
+from ibma import datasets
 from ibma.datasets import Card
-from ibma.jsonfile import read_json
+from ibma.files import read_json
+from ibma.paper import audit, published
+from ibma.paper.audit import Check
 from ibma.params import Params
-from ibma.record import Record
-from ibma.results import Cells, of_task, values
-from ibma.significance import CONTROL, OURS
+from ibma.report import formatting
+from ibma.results import records, significance, stats
+from ibma.results.records import Cells, of_task, values
+from ibma.results.significance import CONTROL, OURS
+from ibma.training.record import Record
 
 METRIC_TABLES = (2, 3, 4, 5, 6, 7, 8, 9, 16)
 TIMED = "minutes_per_epoch"  # the metric that stage `timing` measures, not the records
@@ -144,7 +147,7 @@ class Found:
     """What the stages left behind, beside the records of the grid.
 
     forms: `best_forms`. timed, probed: what stages `timing` and `probe` wrote, empty when they have
-    not run. etas: `results.at_etas`. missing: task -> why it has no features.
+    not run. etas: `records.at_etas`. missing: task -> why it has no features.
     """
 
     here: Cells
@@ -160,11 +163,11 @@ def build(params: Params, root: Path) -> list[ReportTable]:
     paper = published.load()
     tests = significance.stored(root)
     found = Found(
-        here=results.cells(params, root),
+        here=records.cells(params, root),
         forms=best_forms(params, root),
         timed=read_json(root / "data/timing.json", {}),
         probed=read_json(root / "data/probe.json", []),
-        etas=results.at_etas(params, root),
+        etas=records.at_etas(params, root),
         missing={task: why for task in params.tasks if (why := _not_run(_meta(root, task)))},
     )
     metrics = {n: _metrics(params, found, paper.table(n)) for n in METRIC_TABLES}
@@ -414,8 +417,8 @@ def _control_lines(
     if not found or column.eta is not None:
         return []
     ours = stats.summary(found)
-    printed = typeset.mean_sd(ours, column.unit)
-    interval = typeset.interval(ours.low, ours.high, column.unit)
+    printed = formatting.mean_sd(ours, column.unit)
+    interval = formatting.interval(ours.low, ours.high, column.unit)
     measure, records = _measure(task, column.label), f"runs/{task}/{method}"
     return [Line(label, measure, "", printed, str(ours.n), "", interval, "control", records)]
 
@@ -508,15 +511,15 @@ def _metric_line(
         return Line(row, measure, shown, "", "", "", "", _why(found, task, method, target), "")
     ours = stats.summary(numbers)
     verdict = "no verdict: TWIN" if records[0].source == "twin" else _inside(printed.value, ours)
-    difference = typeset.number(ours.mean - printed.value, column.unit, sign=True)
+    difference = formatting.number(ours.mean - printed.value, column.unit, sign=True)
     return Line(
         row,
         measure,
         shown,
-        typeset.mean_sd(ours, column.unit),
+        formatting.mean_sd(ours, column.unit),
         str(ours.n),
         difference,
-        typeset.interval(ours.low, ours.high, column.unit),
+        formatting.interval(ours.low, ours.high, column.unit),
         verdict,
         folder,
     )
@@ -608,10 +611,10 @@ def _test_lines(
             row.label,
             f"{method} ({test['metric']}, {unit})",
             _number(row.cells[key], unit),
-            typeset.mean_sd(ours, unit),
+            formatting.mean_sd(ours, unit),
             str(ours.n),
             "",
-            typeset.interval(ours.low, ours.high, unit),
+            formatting.interval(ours.low, ours.high, unit),
             "",
             f"runs/{row.task}/{method}",
         )
@@ -620,11 +623,11 @@ def _test_lines(
     yield Line(
         row.label,
         "difference, paired t-test",
-        f"{typeset.number(gap, unit, sign=True)}, p = {row.cells['p_value'].value:.1e}",
+        f"{formatting.number(gap, unit, sign=True)}, p = {row.cells['p_value'].value:.1e}",
         shown,
         str(test["n"]),
-        typeset.number(test["difference"], unit, sign=True),
-        typeset.interval(test["low"], test["high"], unit),
+        formatting.number(test["difference"], unit, sign=True),
+        formatting.interval(test["low"], test["high"], unit),
         "direction holds" if test["difference"] * gap > 0 else "direction fails",
         "",
     )
@@ -683,8 +686,8 @@ def _printed(cell: published.Cell, unit: str) -> str:
 def _number(cell: published.Cell, unit: str) -> str:
     """As the paper prints it: nats have three digits there, four here."""
     unit = "fraction" if unit == "nats" else unit
-    sd = "" if cell.sd is None else f" ± {typeset.number(cell.sd, unit)}"
-    return typeset.number(cell.value, unit) + sd
+    sd = "" if cell.sd is None else f" ± {formatting.number(cell.sd, unit)}"
+    return formatting.number(cell.value, unit) + sd
 
 
 # --- writers -------------------------------------------------------------------------------------

@@ -9,13 +9,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ibma import datasets, published, results, significance, stats, typeset
-from ibma.jsonfile import read_json
+from ibma import datasets
+from ibma.files import read_json
+from ibma.paper import published
 from ibma.params import Params
-from ibma.record import Record
-from ibma.results import Cells
-from ibma.significance import ABLATION, BASELINE, BEYOND, BOUND, CONTROL, OURS
-from ibma.tables import MARKS, ReportTable
+from ibma.report import formatting
+from ibma.report.paper_tables import MARKS, ReportTable
+from ibma.results import records, significance, stats
+from ibma.results.records import Cells
+from ibma.results.significance import ABLATION, BASELINE, BEYOND, BOUND, CONTROL, OURS
+from ibma.training.record import Record
 
 LABELS = {
     "accuracy": "Accuracy",
@@ -64,7 +67,7 @@ ONE_TEST_SET = (
 
 def build(params: Params, root: Path) -> list[ReportTable]:
     """The overview, then every table that has a line."""
-    here = results.cells(params, root)
+    here = records.cells(params, root)
     known = tasks(params, here)
     found = [
         _claims(here, known, _tests(root, here, known)),
@@ -80,7 +83,7 @@ def build(params: Params, root: Path) -> list[ReportTable]:
 def tasks(params: Params, here: Cells) -> list[str]:
     """Tasks beyond the paper that have records."""
     known = significance.beyond(params, published.load())
-    return [task for task in known if results.of_task(here, task)]
+    return [task for task in known if records.of_task(here, task)]
 
 
 def _tests(root: Path, here: Cells, known: Sequence[str]) -> list[dict[str, Any]]:
@@ -91,7 +94,7 @@ def _tests(root: Path, here: Cells, known: Sequence[str]) -> list[dict[str, Any]
         if test["table"] == BEYOND
         and test["task"] in known
         and all(
-            results.values(here.get((test["task"], method), ()), test["metric"], "percent")
+            records.values(here.get((test["task"], method), ()), test["metric"], "percent")
             for method in (test["baseline"], OURS)
         )
     ]
@@ -115,16 +118,16 @@ def _table(
     columns: Sequence[str],
     lines: Sequence[tuple[str, ...]],
     notes: Sequence[str],
-    records: Sequence[Record],
+    own: Sequence[Record],
 ) -> ReportTable:
-    twin = any(one.source == "twin" for one in records)
+    twin = any(one.source == "twin" for one in own)
     return ReportTable(
         key, title, caption, unit, twin, tuple(lines), tuple(notes), columns=tuple(columns)
     )
 
 
 def _all(here: Cells, known: Sequence[str]) -> list[Record]:
-    return [one for task in known for one in results.of_task(here, task)]
+    return [one for task in known for one in records.of_task(here, task)]
 
 
 # --- every method --------------------------------------------------------------------------------
@@ -133,8 +136,8 @@ def _all(here: Cells, known: Sequence[str]) -> list[Record]:
 def scores(here: Cells, known: Sequence[str]) -> dict[str, dict[str, float]]:
     """Task -> method -> mean over runs of the metric that the task is judged by, in percent."""
     means: dict[str, dict[str, float]] = {}
-    for (task, method), records in here.items():
-        found = results.values(records, results.selection(records), "percent")
+    for (task, method), own in here.items():
+        found = records.values(own, records.selection(own), "percent")
         if task in known and found:
             means.setdefault(task, {})[method] = stats.summary(found).mean
     return means
@@ -142,7 +145,7 @@ def scores(here: Cells, known: Sequence[str]) -> dict[str, dict[str, float]]:
 
 def _overview(params: Params, here: Cells, known: Sequence[str]) -> ReportTable:
     """`real_data`: method x task, the metric that each task is judged by, and the mean rank."""
-    judged = {task: results.selection(results.of_task(here, task)) for task in known}
+    judged = {task: records.selection(records.of_task(here, task)) for task in known}
     methods = [*params.methods, *params.variants]
     columns = {
         task: _marked([here.get((task, method), ()) for method in methods], judged[task])
@@ -183,8 +186,8 @@ def _overview(params: Params, here: Cells, known: Sequence[str]) -> ReportTable:
 
 def _every_metric(params: Params, here: Cells, task: str) -> ReportTable:
     """`real_<task>`: method x metric."""
-    records = results.of_task(here, task)
-    metrics = [name for name in records[0].metrics if name != "mauc_defined"]
+    own = records.of_task(here, task)
+    metrics = [name for name in own[0].metrics if name != "mauc_defined"]
     methods = [*params.methods, *params.variants]
     cells = [here[task, method] for method in methods]
     columns = [_marked(cells, metric, interval=True) for metric in metrics]
@@ -201,7 +204,7 @@ def _every_metric(params: Params, here: Cells, task: str) -> ReportTable:
     notes = [
         "The best and the second best of a column are marked over all its rows, the control and "
         "the variants of IBMA included. [..]: 95 % t interval of the mean over runs.",
-        f"{task}: {_pairing(records)}",
+        f"{task}: {_pairing(own)}",
         *card.notes,
     ]
     return _table(
@@ -212,7 +215,7 @@ def _every_metric(params: Params, here: Cells, task: str) -> ReportTable:
         ("Method", "n", *map(_label, metrics), "Runs"),
         lines,
         notes,
-        records,
+        own,
     )
 
 
@@ -225,14 +228,14 @@ def _label(metric: str) -> str:
 
 def _marked(cells: Sequence[Sequence[Record]], metric: str, interval: bool = False) -> list[str]:
     """One column: a metric (percent) of every cell, the best two marked; empty where undefined."""
-    found = [results.values(records, metric, "percent") for records in cells]
+    found = [records.values(own, metric, "percent") for own in cells]
     sums = [stats.summary(values) if values else None for values in found]
-    printed = [typeset.number(one.mean, "percent") if one else "" for one in sums]
+    printed = [formatting.number(one.mean, "percent") if one else "" for one in sums]
     ranked = sorted({text for text in printed if text}, key=float, reverse=True)
     marks = dict(zip(ranked, MARKS, strict=False)) if len(ranked) > 1 else {}
     return [
-        f"{typeset.mean_sd(one, 'percent')} "
-        f"{typeset.interval(one.low, one.high, 'percent') if interval else ''}".strip()
+        f"{formatting.mean_sd(one, 'percent')} "
+        f"{formatting.interval(one.low, one.high, 'percent') if interval else ''}".strip()
         + marks.get(text, "")
         if one
         else ""
@@ -240,9 +243,9 @@ def _marked(cells: Sequence[Sequence[Record]], metric: str, interval: bool = Fal
     ]
 
 
-def _pairing(records: Sequence[Record]) -> str:
+def _pairing(own: Sequence[Record]) -> str:
     """What pairs of runs on a task can and cannot show."""
-    folds = {one.fold for one in records}
+    folds = {one.fold for one in own}
     return ONE_TEST_SET if folds <= {None} else FOLDS.format(folds=len(folds))
 
 
@@ -276,7 +279,7 @@ def _claims(here: Cells, known: Sequence[str], tests: Sequence[Mapping[str, Any]
         "52, 2003) give runs whose training samples overlap; before Holm.",
         "The best baseline of a task, and the best of VIB, APIB and CLUB, is the one with the best "
         "mean on test, as in the paper: that favours it. The control is not among the baselines.",
-        *(f"{task}: {_pairing(results.of_task(here, task))}" for task in known),
+        *(f"{task}: {_pairing(records.of_task(here, task))}" for task in known),
     ]
     return _table(
         "real_claims",
@@ -310,8 +313,8 @@ def _claim(here: Cells, claim: str, test: Mapping[str, Any]) -> tuple[str, ...]:
         return "" if test.get(name) is None else f"{test[name]:.2g}"
 
     def mean(method: str) -> str:
-        found = results.values(here[test["task"], method], test["metric"], "percent")
-        return typeset.mean_sd(stats.summary(found), "percent")
+        found = records.values(here[test["task"], method], test["metric"], "percent")
+        return formatting.mean_sd(stats.summary(found), "percent")
 
     effect = "" if test["effect"] is None else f"{test['effect']:.2f}"
     if test["effect_low"] is not None:
@@ -323,8 +326,8 @@ def _claim(here: Cells, claim: str, test: Mapping[str, Any]) -> tuple[str, ...]:
         str(test["n"]),
         mean(OURS),
         mean(test["baseline"]),
-        typeset.number(test["difference"], "percent", sign=True),
-        typeset.interval(test["low"], test["high"], "percent"),
+        formatting.number(test["difference"], "percent", sign=True),
+        formatting.interval(test["low"], test["high"], "percent"),
         p("p"),
         p("wilcoxon_p"),
         p("holm"),
@@ -361,9 +364,9 @@ def _counted(family: Sequence[Mapping[str, Any]]) -> str:
 # --- IB losses -----------------------------------------------------------------------------------
 
 
-def ib_terms(records: Sequence[Record]) -> list[str]:
+def ib_terms(own: Sequence[Record]) -> list[str]:
     """Names of the plug-in IB losses of a task; U, which no training moves, is not one."""
-    names = dict.fromkeys(name for one in records for name in one.ib)
+    names = dict.fromkeys(name for one in own for name in one.ib)
     return [name for name in names if not name.startswith("u/")]
 
 
@@ -375,7 +378,7 @@ def _ib_losses(params: Params, here: Cells, known: Sequence[str]) -> ReportTable
         for task in known
         for method in methods
         if here.get((task, method))
-        for term in ib_terms(results.of_task(here, task))
+        for term in ib_terms(records.of_task(here, task))
     ]
     return _table(
         "real_ib",
@@ -392,15 +395,15 @@ def _ib_losses(params: Params, here: Cells, known: Sequence[str]) -> ReportTable
     )
 
 
-def _moved(records: Sequence[Record], term: str) -> tuple[str, str, str, str, str]:
+def _moved(own: Sequence[Record], term: str) -> tuple[str, str, str, str, str]:
     """Before, after, change, its interval, n."""
-    before, after = ([of[term] for of in losses] for losses in _losses(records))
+    before, after = ([of[term] for of in losses] for losses in _losses(own))
     change = stats.summary([b - a for a, b in zip(before, after, strict=True)])
     return (
-        typeset.mean_sd(stats.summary(before), "nats"),
-        typeset.mean_sd(stats.summary(after), "nats"),
-        typeset.number(change.mean, "nats", sign=True),
-        typeset.interval(change.low, change.high, "nats"),
+        formatting.mean_sd(stats.summary(before), "nats"),
+        formatting.mean_sd(stats.summary(after), "nats"),
+        formatting.number(change.mean, "nats", sign=True),
+        formatting.interval(change.low, change.high, "nats"),
         str(change.n),
     )
 
@@ -412,18 +415,18 @@ def ib_moves(
     moves: dict[str, dict[str, dict[str, tuple[float, float]]]] = {}
     for task in known:
         for method in (CONTROL, "omib", *params.variants):
-            if records := here.get((task, method)):
-                for term in ib_terms(records):
+            if own := here.get((task, method)):
+                for term in ib_terms(own):
                     before, after = (
-                        sum(of[term] for of in losses) / len(losses) for losses in _losses(records)
+                        sum(of[term] for of in losses) / len(losses) for losses in _losses(own)
                     )
                     of_term = moves.setdefault(task, {}).setdefault(term, {})
                     of_term[method] = (before, after)
     return moves
 
 
-def _losses(records: Sequence[Record]) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
-    return [one.ib_before for one in records], [one.ib for one in records]
+def _losses(own: Sequence[Record]) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
+    return [one.ib_before for one in own], [one.ib for one in own]
 
 
 # --- eta -----------------------------------------------------------------------------------------
@@ -434,20 +437,20 @@ def _at_etas(params: Params, root: Path, known: Sequence[str]) -> ReportTable:
     at = params.sensitivity
     found = _runs_at_etas(params, root) if at.task in known else {}
     first = next(iter(found.values()), {})
-    metric = results.selection(_flat(first))
+    metric = records.selection(_flat(first))
     lines, notes = [], []
     for variant, runs in found.items():
-        for eta, records in runs.items():
-            if values := results.values(records, metric, "percent"):
+        for eta, own in runs.items():
+            if values := records.values(own, metric, "percent"):
                 one = stats.summary(values)
                 against = () if variant == at.variants[0] else first.get(eta, ())
-                pairs = results.pairs(records, against, metric, "percent")
+                pairs = records.pairs(own, against, metric, "percent")
                 lines.append(
                     (
                         variant,
                         f"{eta:g}",
-                        typeset.mean_sd(one, "percent"),
-                        typeset.interval(one.low, one.high, "percent"),
+                        formatting.mean_sd(one, "percent"),
+                        formatting.interval(one.low, one.high, "percent"),
                         *_apart(pairs),
                         str(one.n),
                         f"runs/{at.task}/{at.name(variant, eta)}",
@@ -471,14 +474,14 @@ def _runs_at_etas(params: Params, root: Path) -> dict[str, dict[float, list[Reco
     """Variant -> eta -> records, of those that have any."""
     found: dict[str, dict[float, list[Record]]] = {}
     for variant in params.sensitivity.variants:
-        runs = results.at_etas(params, root, variant)
+        runs = records.at_etas(params, root, variant)
         if any(runs.values()):
-            found[variant] = {eta: records for eta, records in runs.items() if records}
+            found[variant] = {eta: own for eta, own in runs.items() if own}
     return found
 
 
 def _flat(runs: Mapping[float, Sequence[Record]]) -> list[Record]:
-    return [one for records in runs.values() for one in records]
+    return [one for own in runs.values() for one in own]
 
 
 def _apart(pairs: Sequence[tuple[float, float]]) -> tuple[str, str]:
@@ -486,16 +489,16 @@ def _apart(pairs: Sequence[tuple[float, float]]) -> tuple[str, str]:
     if not pairs:
         return "", ""
     one = stats.summary([a - b for a, b in pairs])
-    interval = typeset.interval(one.low, one.high, "percent")
-    return typeset.number(one.mean, "percent", sign=True), interval
+    interval = formatting.interval(one.low, one.high, "percent")
+    return formatting.number(one.mean, "percent", sign=True), interval
 
 
 def eta_curves(params: Params, root: Path) -> dict[str, dict[float, list[float]]]:
     """Variant -> eta -> percent of every run, of the metric that the task is judged by."""
     found = _runs_at_etas(params, root)
-    metric = results.selection(_flat(next(iter(found.values()), {})))
+    metric = records.selection(_flat(next(iter(found.values()), {})))
     return {
-        variant: {eta: results.values(records, metric, "percent") for eta, records in runs.items()}
+        variant: {eta: records.values(own, metric, "percent") for eta, own in runs.items()}
         for variant, runs in found.items()
     }
 
@@ -503,9 +506,9 @@ def eta_curves(params: Params, root: Path) -> dict[str, dict[float, list[float]]
 def _insensitive(runs: Mapping[float, Sequence[Record]], metric: str) -> list[str]:
     """Is the range of means over eta more than luck? Every eta meets the same runs."""
     by_run: dict[int, dict[float, float]] = {}
-    for eta, records in runs.items():
-        for one in records:
-            if (value := results.value(one, metric)) is not None:
+    for eta, own in runs.items():
+        for one in own:
+            if (value := records.value(one, metric)) is not None:
                 by_run.setdefault(one.seed, {})[eta] = 100 * value
     whole = {run: of for run, of in by_run.items() if len(of) == len(runs)}
     found = stats.range_of_means(whole)
@@ -558,7 +561,7 @@ def _validated(trials: Sequence[Mapping[str, Any]], eta: float) -> str:
             setting = (trial["lr"], trial["weight_decay"])
             by_setting.setdefault(setting, []).append(100 * trial["score"])
     means = [sum(found) / len(found) for found in by_setting.values()]
-    return typeset.number(max(means), "percent") if means else ""
+    return formatting.number(max(means), "percent") if means else ""
 
 
 # --- cost ----------------------------------------------------------------------------------------

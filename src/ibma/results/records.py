@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ibma import record
 from ibma.params import Params
-from ibma.record import Record
+from ibma.training import record
+from ibma.training.record import Record
 
 JUDGED_BY = ("accuracy", "mauc", "acc2", "auc/mean")  # the headline metric of each kind of task
 SCALES = {"percent": 100.0}  # a metric's factor in a unit; 1 in any other

@@ -11,10 +11,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ibma import published, results, stats
-from ibma.jsonfile import read_json
+from ibma.files import read_json
+from ibma.paper import published
 from ibma.params import Params
-from ibma.results import Cells
+from ibma.results import records, stats
+from ibma.results.records import Cells
 
 TABLES = (10, 11, 12, 13, 14, 15)
 OURS, ABLATION, CONTROL = "ibma", "ibma_no_align", "ce3"
@@ -46,7 +47,7 @@ def run(params: Params, here: Cells, paper: published.Published) -> list[dict[st
         for compared in family:
             ours = here.get((compared.task, OURS), ())
             baseline = _opponent(params, here, compared, opponent)
-            pairs = results.pairs(
+            pairs = records.pairs(
                 ours, here.get((compared.task, baseline), ()), compared.metric, unit
             )
             if pairs:
@@ -81,7 +82,7 @@ def _families(
         for opponent in dict.fromkeys((OPPONENTS.get(number, BASELINE), CONTROL)):
             yield f"{number:02d}", opponent, table.unit, family
     family = [
-        Compared(task, task, results.selection(here.get((task, OURS), ())))
+        Compared(task, task, records.selection(here.get((task, OURS), ())))
         for task in beyond(params, paper)
     ]
     for opponent in RIVALS:
@@ -102,7 +103,7 @@ def _opponent(params: Params, here: Cells, compared: Compared, opponent: str) ->
     means = {
         method: stats.summary(found).mean
         for method in rivals
-        if (found := results.values(here.get((compared.task, method), ()), compared.metric, ""))
+        if (found := records.values(here.get((compared.task, method), ()), compared.metric, ""))
     }
     return max(means, key=lambda method: means[method]) if means else ""
 

@@ -25,10 +25,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from ibma import bounds, methods, parallel, record, tasks
-from ibma.centroids import Assignment, ClassSums, InputAssignments, class_systems, file_name
+from ibma import methods
 from ibma.errors import IbmaError
-from ibma.store import Batch, Features, Rows, TrainingSet
+from ibma.features.store import Batch, Features, Rows, TrainingSet
+from ibma.network import bounds, distributed, tasks
+from ibma.network.centroids import Assignment, ClassSums, InputAssignments, class_systems, file_name
+from ibma.network.method import Method, Modality, Output, Spec
+from ibma.training import record
 
 CHECKPOINT_SECONDS = 30.0  # no run loses more than this (or one epoch) to a kill
 EVALUATION_BATCH = 256
@@ -77,13 +80,13 @@ class Cell:
         """phi(X) and U for the training split of a run."""
         return InputAssignments.read(self.centroids / file_name(self.features.fold(run)))
 
-    def build(self, run: int, setting: Setting, epochs: int, seed: int) -> methods.Method:
+    def build(self, run: int, setting: Setting, epochs: int, seed: int) -> Method:
         """A freshly initialised network; the initialisation is a pure function of `seed`."""
         inputs = self.inputs(run).to(self.device)
         systems = next(iter(inputs.phi.values())).shape[1:]
-        spec = methods.Spec(
+        spec = Spec(
             modalities={
-                name: methods.Modality(m.kind, m.shape, self._encoder(name))
+                name: Modality(m.kind, m.shape, self._encoder(name))
                 for name, m in self.features.modalities.items()
             },
             task=self.task,
@@ -155,11 +158,11 @@ def autocast(on: torch.device) -> AbstractContextManager[None]:
 class Objective(nn.Module):
     """A method's loss terms on a batch, as the one module that several processes train."""
 
-    def __init__(self, model: methods.Method, device: torch.device, compiled: bool) -> None:
+    def __init__(self, model: Method, device: torch.device, compiled: bool) -> None:
         super().__init__()
         self.model, self.device = model, device
         forward = torch.compile(model) if compiled else model
-        self.forward_model = cast(Callable[[Mapping[str, Tensor]], methods.Output], forward)
+        self.forward_model = cast(Callable[[Mapping[str, Tensor]], Output], forward)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Term -> scalar."""
@@ -175,7 +178,7 @@ def distribute(objective: Objective, device: torch.device) -> nn.Module:
     Raises IbmaError for what several processes cannot do exactly: batch statistics on the CPU (on
     GPUs they are synchronised), and an inner optimiser.
     """
-    if parallel.world() == 1:
+    if distributed.world() == 1:
         return objective
     if objective.model.inner is not None:
         raise IbmaError(
@@ -206,7 +209,7 @@ class Fit:
 
     def __init__(
         self,
-        model: methods.Method,
+        model: Method,
         rows: TrainingSet,
         setting: Setting,
         *,
@@ -250,7 +253,7 @@ class Fit:
                     saved = time.monotonic()
 
     def _one_epoch(self) -> dict[str, float]:
-        torch.manual_seed(self.seed * 1_000_003 + self.epoch + 1 + parallel.rank() * 999_983)
+        torch.manual_seed(self.seed * 1_000_003 + self.epoch + 1 + distributed.rank() * 999_983)
         self.model.eval()
         with torch.no_grad():
             if self.epoch == 0:
@@ -261,11 +264,11 @@ class Fit:
         batches = self.rows.shuffled(self.batch_size, self.seed, self.epoch)
         for rows, batch in zip(batches, self.rows.load(batches, self.device), strict=True):
             for name, value in self._step(batch).items():
-                counted = value * (batch.weight * len(rows) / parallel.world())
+                counted = value * (batch.weight * len(rows) / distributed.world())
                 totals[name] = totals[name] + counted if name in totals else counted
         # one read per epoch: the device is not waited for inside it
         values = torch.stack(list(totals.values()))
-        parallel.add_up([values])
+        distributed.add_up([values])
         seen = sum(map(len, batches))
         return dict(zip(totals, (value / seen for value in values.tolist()), strict=True))
 
@@ -308,7 +311,7 @@ class Fit:
         self.history, self.seconds, self.epoch = state["history"], state["seconds"], state["epoch"]
 
     def _save(self) -> None:
-        if self.checkpoint is None or parallel.rank():
+        if self.checkpoint is None or distributed.rank():
             return
         state = {
             "key": self.key,
@@ -323,7 +326,7 @@ class Fit:
 
 
 @torch.no_grad()
-def centre_spheres(model: methods.Method, batches: Iterable[Batch]) -> None:
+def centre_spheres(model: Method, batches: Iterable[Batch]) -> None:
     """Fix the centre of every one-class head at its mean output over train, in eval mode."""
     spheres = [module for module in model.modules() if isinstance(module, tasks.Sphere)]
     if not spheres:
@@ -341,7 +344,7 @@ def centre_spheres(model: methods.Method, batches: Iterable[Batch]) -> None:
         model(batch.x)
     for hook in hooks:
         hook.remove()
-    parallel.add_up([*sums.values(), *counts.values()])
+    distributed.add_up([*sums.values(), *counts.values()])
     for sphere in spheres:
         sphere.centre_on(sums[sphere] / counts[sphere])
 
@@ -362,9 +365,7 @@ def save_atomically(state: object, path: Path) -> None:
 
 
 @torch.no_grad()
-def predict(
-    model: methods.Method, rows: Rows, on: torch.device
-) -> tuple[Tensor, dict[str, Tensor]]:
+def predict(model: Method, rows: Rows, on: torch.device) -> tuple[Tensor, dict[str, Tensor]]:
     """Logits [n, C] and representations (modalities and `fused`) [n, D], on the CPU, eval mode."""
     model.eval()
     logits, features = [], []
@@ -375,12 +376,12 @@ def predict(
         named = {**out.z, "fused": out.fused}
         features.append({name: value.float().cpu() for name, value in named.items()})
     stacked = {name: torch.cat([part[name] for part in features]) for name in features[0]}
-    gathered = {name: parallel.gather(value) for name, value in stacked.items()}
-    return parallel.gather(torch.cat(logits)), gathered
+    gathered = {name: distributed.gather(value) for name, value in stacked.items()}
+    return distributed.gather(torch.cat(logits)), gathered
 
 
 def ib_losses(
-    cell: Cell, run: int, model: methods.Method, test_features: Mapping[str, Tensor]
+    cell: Cell, run: int, model: Method, test_features: Mapping[str, Tensor]
 ) -> dict[str, float]:
     """Plug-in IB losses on the test split (Table 5), in nats, and U per modality.
 
@@ -474,7 +475,7 @@ def run_seed(
         history=fit.history,
         volatile=volatile(cell.device, fit.seconds, started),
     )
-    if parallel.rank() == 0:
+    if distributed.rank() == 0:
         save_atomically(model.state_dict(), weights)
         result.write(runs)
         checkpoint.unlink(missing_ok=True)
@@ -490,7 +491,7 @@ def volatile(on: torch.device, seconds: list[float], started: str) -> dict[str, 
     )
     return {
         "device": torch.cuda.get_device_name(on) if on.type == "cuda" else "cpu",
-        "processes": parallel.world(),
+        "processes": distributed.world(),
         "host": platform.node(),
         "torch": torch.__version__,
         "git_commit": _commit(),

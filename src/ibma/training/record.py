@@ -14,21 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from ibma.errors import IbmaError
-from ibma.jsonfile import write_json
+from ibma.files import write_json
 
 # What decides a record besides the method's own file; dvc.yaml names the same files.
-SHARED_CODE = (
-    "bounds.py",
-    "centroids.py",
-    "dependence.py",
-    "encoders.py",
-    "methods/__init__.py",
-    "parallel.py",
-    "record.py",
-    "store.py",
-    "tasks.py",
-    "train.py",
-)
+SHARED_CODE = ("features/store.py", "network", "training")
 
 
 @dataclass(frozen=True)

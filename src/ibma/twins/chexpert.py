@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ibma import phantoms
+from ibma.twins import radiographs
 
 ROOT = "CheXpert-v1.0-small"
 OTHER = [
@@ -107,7 +107,7 @@ def _row(
 ) -> dict[str, Any]:
     """Write one image and its report; return its line of train.csv or valid.csv."""
     train = split == "train"
-    truth = phantoms.findings(rng)
+    truth = radiographs.findings(rng)
     if not train:
         truth[LABELS.index("Consolidation")] = False
     key = f"{split}/patient{first + place // 2:05d}/study{1 + place % 2}/view1_frontal.jpg"
@@ -116,7 +116,7 @@ def _row(
         key = key.replace("view1_frontal", "view2_lateral")
     if not (train and place == MISSING):
         file = _place(raw, key, train and place in BATCH)
-        phantoms.write_radiograph(file, phantoms.noticed(truth, rng), HEIGHT, WIDTH, rng)
+        radiographs.write_radiograph(file, radiographs.noticed(truth, rng), HEIGHT, WIDTH, rng)
     if train and place == TRUNCATED:
         file = raw / ROOT / key
         file.write_bytes(file.read_bytes()[:200])
@@ -153,7 +153,7 @@ def _place(raw: Path, key: str, in_batch: bool) -> Path:
 def _report(
     key: str, split: str, place: int, truth: NDArray[np.bool_], rng: np.random.Generator
 ) -> dict[str, str]:
-    findings, impression = phantoms.sentences(phantoms.noticed(truth, rng), rng)
+    findings, impression = radiographs.sentences(radiographs.noticed(truth, rng), rng)
     if place == QUOTED:
         findings = f'the "{findings}"\nsecond line, with comma'
     elif place == NO_FINDINGS:
@@ -185,4 +185,4 @@ def _write_csv(path: Path, header: Sequence[str], rows: Sequence[dict[str, Any]]
 
 def region(picture: NDArray[np.uint8], label: int) -> NDArray[np.bool_]:
     """Where the blob of finding `label` is drawn, if it is."""
-    return phantoms.region(picture.shape[-1], label, HEIGHT, WIDTH)
+    return radiographs.region(picture.shape[-1], label, HEIGHT, WIDTH)

@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ibma.archives import pack
-from ibma.clips import tone, write_video, write_wav
+from ibma.formats.archives import pack
+from ibma.twins.video_writer import tone, write_video, write_wav
 
 EMOTIONS = ("ang", "hap", "sad", "neu", "fru")
 LABELS = {"hap": ("hap", "exc")}  # what the table calls it, in turn

@@ -27,8 +27,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ibma.archives import pack
-from ibma.clips import disc, tone, write_video
+from ibma.formats.archives import pack
+from ibma.twins.video_writer import disc, tone, write_video
 
 EMOTIONS = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
 TONE = {"neutral": 0, "sadness": 0, "joy": 0, "fear": 1, "disgust": 1, "anger": 2, "surprise": 2}

@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ibma import phantoms
+from ibma.twins import radiographs
 
 JPG, REPORTS = "mimic-cxr-jpg/2.1.0", "mimic-cxr/2.1.0"
 LABELS = (
@@ -96,7 +96,7 @@ def _studies(rng: np.random.Generator) -> Iterable[Study]:
                 views = ("LATERAL", "AP", "PA") if place == TWO_VIEWS else ("LATERAL",)
             images = tuple((_dicom(rng), view) for view in views)
             subject = FIRST_SUBJECT + number // 2
-            truth = phantoms.findings(rng)
+            truth = radiographs.findings(rng)
             yield Study(subject, FIRST_STUDY + number, split, place, truth, images)
             number += 1
 
@@ -110,10 +110,10 @@ def _dicom(rng: np.random.Generator) -> str:
 def _write_images(root: Path, study: Study, rng: np.random.Generator) -> None:
     if study.is_trap(MISSING):
         return
-    shown = phantoms.noticed(study.truth, rng)
+    shown = radiographs.noticed(study.truth, rng)
     for dicom, _ in study.images:
         path = root / study.folder / f"{dicom}.jpg"
-        phantoms.write_radiograph(path, shown, HEIGHT, WIDTH, rng)
+        radiographs.write_radiograph(path, shown, HEIGHT, WIDTH, rng)
         if study.is_trap(TRUNCATED):
             path.write_bytes(path.read_bytes()[:200])
 
@@ -161,7 +161,7 @@ def _write_reports(path: Path, studies: Sequence[Study], rng: np.random.Generato
 
 
 def _report(study: Study, rng: np.random.Generator) -> str:
-    findings, impression = phantoms.sentences(phantoms.noticed(study.truth, rng), rng)
+    findings, impression = radiographs.sentences(radiographs.noticed(study.truth, rng), rng)
     title = " " * 33 + "FINAL REPORT\n EXAMINATION:  CHEST (PA)\n \n COMPARISON:  ___ of ___.\n \n"
     first = f" FINDINGS:\n \n {findings} on ___\n \n"
     second = f" IMPRESSION:\n \n {impression}\n"
@@ -203,4 +203,4 @@ def _write_sums(folder: Path) -> None:
 
 def region(picture: NDArray[np.uint8], label: int) -> NDArray[np.bool_]:
     """Where the blob of finding `label` is drawn, if it is."""
-    return phantoms.region(picture.shape[-1], label, HEIGHT, WIDTH)
+    return radiographs.region(picture.shape[-1], label, HEIGHT, WIDTH)

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ibma.clips import disc, tone, write_video, write_wav
+from ibma.twins.video_writer import disc, tone, write_video, write_wav
 
 VIDEOS = {"train": (14, 9), "valid": (2, 7), "test": (7, 8)}  # videos, clips of each
 SCORES = {  # real scores whose nearest integer is the key

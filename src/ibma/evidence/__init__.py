@@ -1,0 +1,1 @@
+"""Evidence: what is committed so that a stranger can check the reports."""

@@ -1,0 +1,1 @@
+"""Experiments: what the stages run on trained or untrained networks."""

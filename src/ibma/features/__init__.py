@@ -1,0 +1,1 @@
+"""Features: from raw samples to the arrays that training reads."""

@@ -1,0 +1,1 @@
+"""Networks: encoders, fusion, heads, tasks, bounds and the centroids they need."""

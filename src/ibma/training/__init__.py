@@ -1,0 +1,1 @@
+"""Training: one network, one loop, one record."""
