@@ -8,6 +8,7 @@ group, label, dialogue), `dropped.csv` (id, reason) and `meta.json`. Rows keep t
 from __future__ import annotations
 
 import csv
+import functools
 import json
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -111,6 +112,17 @@ class Features:
     def _held_out(self, run: int) -> list[str]:
         fold = self.fold(run)
         return ["test", "valid"] if fold is None else [f"fold{fold}"]
+
+
+def opened(folder: Path) -> Features:
+    """Open a feature store; a process keeps the last ones open until they are made anew."""
+    meta = folder / "meta.json"
+    return _opened(folder, meta.stat().st_mtime_ns if meta.exists() else 0)
+
+
+@functools.lru_cache(maxsize=2)
+def _opened(folder: Path, _: int) -> Features:
+    return Features(folder)
 
 
 def _fit(x: Mapping[str, Tensor], device: torch.device) -> bool:

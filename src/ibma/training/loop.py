@@ -2,146 +2,50 @@
 
 Order of samples and noise are pure functions of (seed, epoch), so that a run killed at any moment
 and resumed from its last checkpoint leaves the same record as an undisturbed one. Several processes
-(`ibma.parallel`) train one network with the same loop.
+(`ibma.network.distributed`) train one network with the same loop.
 """
 
 from __future__ import annotations
 
 import math
 import os
-import platform
-import resource
-import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from ibma import methods
 from ibma.errors import IbmaError
-from ibma.features.store import Batch, Features, Rows, TrainingSet
-from ibma.network import bounds, distributed, tasks
-from ibma.network.centroids import Assignment, ClassSums, InputAssignments, class_systems, file_name
-from ibma.network.method import Method, Modality, Output, Spec
-from ibma.training import record
+from ibma.features.store import Batch, Rows, TrainingSet
+from ibma.network import distributed, tasks
+from ibma.network.method import Method, Output
+from ibma.training.cell import Setting
 
 CHECKPOINT_SECONDS = 30.0  # no run loses more than this (or one epoch) to a kill
 EVALUATION_BATCH = 256
 
 
-@dataclass(frozen=True)
-class Setting:
-    """One point of the search space: what the optimiser and the bound use."""
+def configure_torch(threads: int | None, compiled: bool) -> None:
+    """Set what every training and every measurement shares: threads and deterministic kernels."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if compiled:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    else:  # the same, without importing the compiler to tell it
+        torch.set_deterministic_debug_mode("warn")
 
-    lr: float
-    weight_decay: float
-    eta: float | None
 
+def select_device(name: str) -> torch.device:
+    """Return the device to train on; `auto` takes CUDA where there is one.
 
-@dataclass(frozen=True)
-class Cell:
-    """One task x method with everything its runs share.
-
-    method_file: name of the file in `methods/`; hparams: its keyword arguments; encoders:
-    `tasks.<task>.encoders`; epochs to heads, refresh and compile: see `params.Training`.
+    Raises:
+        IbmaError: CUDA is asked for and there is none.
     """
-
-    profile: str
-    task_name: str
-    method: str
-    method_file: str
-    hparams: Mapping[str, Any]
-    encoders: Mapping[str, Mapping[str, object]]
-    epochs: int
-    batch_size: int
-    width: int
-    heads: int
-    assignment: Assignment
-    features: Features
-    centroids: Path
-    device: torch.device
-    refresh: str = "epoch"
-    compile: bool = False
-
-    @property
-    def task(self) -> tasks.Task:
-        """The task of the stored features."""
-        return tasks.build(self.features.meta["kind"], self.features.meta["classes"])
-
-    def inputs(self, run: int) -> InputAssignments:
-        """phi(X) and U for the training split of a run."""
-        return InputAssignments.read(self.centroids / file_name(self.features.fold(run)))
-
-    def build(self, run: int, setting: Setting, epochs: int, seed: int) -> Method:
-        """A freshly initialised network; the initialisation is a pure function of `seed`."""
-        inputs = self.inputs(run).to(self.device)
-        systems = next(iter(inputs.phi.values())).shape[1:]
-        spec = Spec(
-            modalities={
-                name: Modality(m.kind, m.shape, self._encoder(name))
-                for name, m in self.features.modalities.items()
-            },
-            task=self.task,
-            width=self.width,
-            heads=self.heads,
-            epochs=epochs,
-            systems=(systems[0], systems[1]),
-            assignment=self.assignment,
-            eta=setting.eta,
-            u=inputs.u,
-            input_phi=inputs.phi,
-            inputs=inputs.vectors,
-            pseudo=inputs.pseudo,
-            previous=self._previous(run),
-            refresh=self.refresh,
-        )
-        torch.manual_seed(seed)
-        return methods.build(self.method_file, spec, **self.hparams).to(self.device)
-
-    def _previous(self, run: int) -> Tensor | None:
-        before = self.features.training(run).previous_labels()
-        return None if before is None else before.to(self.device)
-
-    def _encoder(self, name: str) -> Mapping[str, object]:
-        if name not in self.encoders:
-            raise IbmaError(
-                f"params.yaml: tasks.{self.task_name}.encoders has no '{name}': "
-                f"the task's modalities are {', '.join(self.features.modalities)}"
-            )
-        return self.encoders[name]
-
-    def key(self, run: int, setting: Setting) -> str:
-        """The record's key: parameters, data, centroids and code."""
-        return record.key_of(
-            {
-                "profile": self.profile,
-                "task": self.task_name,
-                "method": self.method,
-                "hparams": dict(self.hparams),
-                "encoders": {name: dict(config) for name, config in self.encoders.items()},
-                "training": [
-                    *(self.epochs, self.batch_size, self.width, self.heads),
-                    *(self.refresh, self.compile),
-                ],
-                "assignment": [self.assignment.beta, self.assignment.normalise],
-                "setting": [setting.lr, setting.weight_decay, setting.eta],
-                "run": run,
-                "features": self.features.meta["digest"],
-                "code": record.code_digest(self.method_file),
-            }
-        )
-
-
-def device(name: str) -> torch.device:
-    """`auto` takes CUDA where there is one. Raises IbmaError for a device that is not here."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
@@ -204,7 +108,7 @@ def distribute(objective: Objective, device: torch.device) -> nn.Module:
 class Fit:
     """Training of one network, epoch by epoch, with an optional checkpoint file.
 
-    compiled: run the network through `torch.compile`.
+    compiled: run the network through `torch.compile`. quiet: show no progress bar.
     """
 
     def __init__(
@@ -220,10 +124,11 @@ class Fit:
         checkpoint: Path | None = None,
         key: str = "",
         compiled: bool = False,
+        quiet: bool = False,
     ) -> None:
         self.model, self.rows, self.seed, self.epochs = model, rows, seed, epochs
         self.batch_size, self.device = batch_size, device
-        self.checkpoint, self.key = checkpoint, key
+        self.checkpoint, self.key, self.quiet = checkpoint, key, quiet
         self.objective = distribute(Objective(model, device, compiled), device)
         self.optimiser = torch.optim.Adam(
             model.parameter_groups(),
@@ -239,7 +144,7 @@ class Fit:
         """Train to the last epoch, from the checkpoint if it belongs to this key."""
         self._resume()
         saved = time.monotonic()
-        with tqdm(total=self.epochs, initial=self.epoch, desc=label, mininterval=1.0) as bar:
+        with tqdm(total=self.epochs, initial=self.epoch, desc=label, disable=self.quiet) as bar:
             while self.epoch < self.epochs:
                 start = time.perf_counter()
                 terms = self._one_epoch()
@@ -378,134 +283,3 @@ def predict(model: Method, rows: Rows, on: torch.device) -> tuple[Tensor, dict[s
     stacked = {name: torch.cat([part[name] for part in features]) for name in features[0]}
     gathered = {name: distributed.gather(value) for name, value in stacked.items()}
     return distributed.gather(torch.cat(logits)), gathered
-
-
-def ib_losses(
-    cell: Cell, run: int, model: Method, test_features: Mapping[str, Tensor]
-) -> dict[str, float]:
-    """Plug-in IB losses on the test split (Table 5), in nats, and U per modality.
-
-    Feature centroids come from the network on train, input assignments from the centroid
-    stage; the joint tables are averaged over test.
-    """
-    train, test = cell.features.training(run), cell.features.test(run)
-    inputs = cell.inputs(run)
-    systems, truth = (
-        class_systems(cell.task, rows.labels(), inputs.pseudo, torch.from_numpy(rows.index))
-        for rows in (train, test)
-    )
-    _, train_features = predict(model, train, cell.device)
-    phi = {}
-    for name, value in train_features.items():
-        sums = ClassSums.zeros((systems.shape[1], systems.shape[2]), value.shape[1], value)
-        sums.add(value, systems)
-        centroids = cell.assignment.centroids(sums.sums, sums.counts)
-        phi[name] = cell.assignment.phi(test_features[name], centroids)
-    phi_x = {name: value[test.index] for name, value in inputs.phi.items()}
-    result = {
-        name: float(
-            bounds.ib_modality(phi[name], phi_x[name], [phi[o] for o in phi_x if o != name])
-        )
-        for name in phi_x
-    }
-    result["fused"] = float(bounds.ib_fused(phi["fused"], list(phi_x.values()), truth))
-    return result | {f"u/{name}": value for name, value in inputs.u.items()}
-
-
-@torch.no_grad()
-def ib_untrained(cell: Cell, run: int, setting: Setting) -> dict[str, float]:
-    """`ib_losses` of the network as it starts, its batch statistics set by one pass over train."""
-    model = cell.build(run, setting, cell.epochs, seed=run).train()
-    for batch in cell.features.training(run).batches(EVALUATION_BATCH, cell.device):
-        if len(batch.y) > 1:
-            with autocast(cell.device):
-                model(batch.x)
-    _, features = predict(model, cell.features.test(run), cell.device)
-    return ib_losses(cell, run, model, features)
-
-
-def run_seed(
-    cell: Cell, run: int, setting: Setting, runs: Path, models: Path, scratch: Path
-) -> record.Record | None:
-    """Train one seed and write its record and weights; None when a current record is there.
-
-    Of several processes the first one writes. runs, models: the cell's output folders. scratch:
-    where the checkpoint lives until the record is written.
-    """
-    key = cell.key(run, setting)
-    weights = models / f"seed_{run}.pt"
-    if record.finished(runs, run, key) and weights.exists():
-        return None
-    started = datetime.now(UTC).isoformat(timespec="seconds")
-    train, test = cell.features.training(run), cell.features.test(run)
-    model = cell.build(run, setting, cell.epochs, seed=run)
-    checkpoint = scratch / f"seed_{run}.pt"
-    fit = Fit(
-        model,
-        train,
-        setting,
-        seed=run,
-        epochs=cell.epochs,
-        batch_size=cell.batch_size,
-        device=cell.device,
-        checkpoint=checkpoint,
-        key=key,
-        compiled=cell.compile,
-    )
-    fit.run(f"{cell.task_name} {cell.method} seed {run}")
-    with torch.no_grad():  # centroids and Q of the final network, as after every epoch
-        model.eval()
-        model.before_epoch(cell.epochs, fit.evaluation_batches)
-    logits, features = predict(model, test, cell.device)
-    result = record.Record(
-        key=key,
-        profile=cell.profile,
-        task=cell.task_name,
-        method=cell.method,
-        seed=run,
-        source=cell.features.meta["source"],
-        fold=cell.features.fold(run),
-        n_train=len(train),
-        n_test=len(test),
-        params={"lr": setting.lr, "weight_decay": setting.weight_decay, "eta": setting.eta}
-        | dict(cell.hparams),
-        metrics=cell.task.metrics(logits, test.labels(), test.groups()),
-        ib=ib_losses(cell, run, model, features),
-        ib_before=ib_untrained(cell, run, setting),
-        history=fit.history,
-        volatile=volatile(cell.device, fit.seconds, started),
-    )
-    if distributed.rank() == 0:
-        save_atomically(model.state_dict(), weights)
-        result.write(runs)
-        checkpoint.unlink(missing_ok=True)
-    return result
-
-
-def volatile(on: torch.device, seconds: list[float], started: str) -> dict[str, Any]:
-    """Time, place and memory of a run: the part of a record that may differ between equal runs."""
-    peak = (
-        torch.cuda.max_memory_allocated(on)
-        if on.type == "cuda"
-        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    )
-    return {
-        "device": torch.cuda.get_device_name(on) if on.type == "cuda" else "cpu",
-        "processes": distributed.world(),
-        "host": platform.node(),
-        "torch": torch.__version__,
-        "git_commit": _commit(),
-        "seconds_per_epoch": [round(value, 4) for value in seconds],
-        "peak_memory_bytes": peak,
-        "started": started,
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _commit() -> str | None:
-    """The commit that is checked out, None outside git."""
-    try:
-        shown = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
-    except FileNotFoundError:
-        return None
-    return shown.stdout.strip() or None

@@ -1,35 +1,79 @@
-"""What one seed of one cell leaves behind: `runs/<task>/<method>/seed_<k>.json`.
+"""What one run leaves: `runs/<stage>/<task>/<method>/seed_<k>.json`.
 
 The record on disk is the truth; tables, figures and MLflow are made from it. Everything outside
-`volatile` is a pure function of `key`'s ingredients on one kind of machine.
+`provenance` is a pure function of what its key is made of.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypedDict
 
+from ibma import paths
 from ibma.errors import IbmaError
 from ibma.files import write_json
 
-# What decides a record besides the method's own file; dvc.yaml names the same files.
+# The code that decides a record besides the method's own; dvc.yaml names the same.
 SHARED_CODE = ("features/store.py", "network", "training")
+
+
+class RunId(NamedTuple):
+    """Which run this is; stage `sensitivity` calls its methods `<method>_eta_<eta>`."""
+
+    stage: str
+    task: str
+    method: str
+    seed: int
+
+    @property
+    def record(self) -> Path:
+        """Return the file of its record."""
+        return paths.record(*self)
+
+    @property
+    def weights(self) -> Path:
+        """Return the file of its trained network."""
+        return paths.weights(*self)
+
+    def __str__(self) -> str:
+        """Return the name that people read."""
+        return f"{self.task} {self.method} seed {self.seed}"
+
+
+class Environment(TypedDict):
+    """What decides rounding: device (cpu or cuda), instructions (portable or native), threads."""
+
+    device: str
+    instructions: str
+    threads: int
 
 
 @dataclass(frozen=True)
 class Record:
     """One finished run.
 
-    Metrics are fractions in [0, 1]. ib, ib_before: plug-in IB losses of the trained and of the
-    untrained network, in nats.
+    Args:
+        key: digest of what determines the record, see `training.cell.Cell.key`.
+        source: twin or real.
+        fold: test fold, None for a fixed split.
+        params: learning rate, weight decay, eta and the method's own hyper-parameters.
+        metrics: fractions in [0, 1], or None where undefined.
+        ib, ib_before: plug-in IB losses of the trained and of the untrained network, in nats.
+        history: loss term -> mean per epoch.
+        weights: sha256 of the trained network's safetensors file.
+        environment: see `Environment`; part of the key.
+        provenance: where, when and how fast the run was made; ignored when records are compared.
+        digest: sha256 of all the rest, made when it is empty.
     """
 
     key: str
     profile: str
+    stage: str
     task: str
     method: str
     seed: int
@@ -42,38 +86,61 @@ class Record:
     ib: dict[str, float]
     ib_before: dict[str, float]
     history: dict[str, list[float]]
-    volatile: dict[str, Any]
+    weights: str
+    environment: Environment
+    provenance: dict[str, Any]
+    digest: str = field(default="", compare=False)
 
-    def write(self, folder: Path) -> Path:
-        """Write atomically below `folder` (= runs/<task>/<method>)."""
-        path = folder / f"seed_{self.seed}.json"
+    def __post_init__(self) -> None:
+        if not self.digest:
+            object.__setattr__(self, "digest", digest_of(asdict(self)))
+
+    @property
+    def id(self) -> RunId:
+        """Return which run this is."""
+        return RunId(self.stage, self.task, self.method, self.seed)
+
+    def write(self, path: Path) -> None:
+        """Write the record whole or not at all."""
         write_json(path, asdict(self))
-        return path
 
 
 def read(path: Path) -> Record:
-    """Read a record. Raises IbmaError when the file is not one."""
+    """Read a record.
+
+    Raises:
+        IbmaError: the file is no record, or its content is not what its digest was made of.
+    """
+    remedy = "delete it and run `dvc repro`"
     try:
-        return Record(**json.loads(path.read_text(encoding="utf-8")))
-    except (json.JSONDecodeError, TypeError) as error:
-        raise IbmaError(f"{path}: not a record ({error}): delete it and run `dvc repro`") from None
+        content = json.loads(path.read_text(encoding="utf-8"))
+        one = Record(**content)
+    except (ValueError, TypeError) as error:
+        raise IbmaError(f"{path}: not a record ({error}): {remedy}") from None
+    if one.digest != digest_of(content):
+        raise IbmaError(f"{path}: changed since it was written, its digest does not fit: {remedy}")
+    return one
 
 
-def finished(folder: Path, seed: int, key: str) -> bool:
-    """Whether `folder` already holds the record of that seed under that key."""
-    path = folder / f"seed_{seed}.json"
-    return path.exists() and read(path).key == key
+def digest_of(content: Mapping[str, Any]) -> str:
+    """Return the sha256 of a record's content without its digest."""
+    return key_of({name: value for name, value in content.items() if name != "digest"})
 
 
 def key_of(ingredients: Mapping[str, Any]) -> str:
-    """sha256 of everything that determines a record."""
+    """Return the sha256 of what determines something, given as JSON values."""
     return hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()
 
 
+@functools.cache
 def code_digest(method_file: str) -> str:
-    """sha256 of the shared training code and of `methods/<method_file>.py`."""
-    package = Path(__file__).parent
+    """Return the sha256 of the code that trains a method: what all share, and its own."""
+    package = Path(__file__).parents[1]
     digest = hashlib.sha256()
-    for name in (*SHARED_CODE, f"methods/{method_file}.py"):
-        digest.update((package / name).read_bytes())
+    own = package / "methods" / method_file
+    for place in (*(package / name for name in SHARED_CODE), own, own.with_suffix(".py")):
+        for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+            if path.exists():
+                digest.update(path.relative_to(package).as_posix().encode() + b"\0")
+                digest.update(path.read_bytes())
     return digest.hexdigest()

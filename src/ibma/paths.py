@@ -1,0 +1,51 @@
+"""Name every folder and file of a project once. No other module spells one out."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+PARAMS, PROFILES = Path("params.yaml"), Path("profiles")
+RAW, MANIFESTS = Path("data/raw"), Path("data/manifests")
+FEATURES, CENTROIDS = Path("data/features"), Path("data/centroids")
+TUNING, SCRATCH = Path("data/tune"), Path("data/scratch")
+TIMING, PROBE, GRADCAM, SIGNIFICANCE, AUDIT, TRACK = (
+    Path(f"data/{name}.json")
+    for name in ("timing", "probe", "gradcam", "significance", "audit", "track")
+)
+RUNS, MODELS, REPORTS, LOGS = Path("runs"), Path("models"), Path("reports"), Path("logs")
+LOCK = Path("dvc.lock")
+EXPERIMENTS = Path(".dvc/tmp/exps")  # DVC runs an experiment in a copy of the project below it
+
+
+def store() -> Path:
+    """Return the folder of finished runs, one for a checkout and all its experiments.
+
+    DVC runs `dvc exp run --temp` and `--queue` in a copy below `.dvc/tmp/exps` of the checkout.
+    `IBMA_STORE` names another folder, for example one that several checkouts share.
+    """
+    if named := os.environ.get("IBMA_STORE"):
+        return Path(named)
+    here = Path.cwd()
+    outer = next((p for p in here.parents if (p / EXPERIMENTS) in here.parents), here)
+    return outer / "data/store"
+
+
+def manifest(dataset: str) -> Path:
+    """Return the list of a data set's raw files, written by stage `download`."""
+    return MANIFESTS / f"{dataset}.json"
+
+
+def choice(task: str, method: str) -> Path:
+    """Return the file that holds what stage `tune` chose for a method."""
+    return TUNING / task / f"{method}.json"
+
+
+def record(stage: str, task: str, method: str, seed: int) -> Path:
+    """Return the file of one run's record."""
+    return RUNS / stage / task / method / f"seed_{seed}.json"
+
+
+def weights(stage: str, task: str, method: str, seed: int) -> Path:
+    """Return the file of one run's trained network."""
+    return MODELS / stage / task / method / f"seed_{seed}.safetensors"

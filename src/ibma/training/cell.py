@@ -1,0 +1,274 @@
+"""One method on one task, as plain data: what its runs share, and the key of each run.
+
+Nothing here loads torch before a network is built, so that a report can check records cheaply and
+a cell travels to another process or machine as a few hundred bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ibma import paths
+from ibma.errors import IbmaError
+from ibma.training import record
+
+if TYPE_CHECKING:
+    import torch
+
+    from ibma.features.store import Features
+    from ibma.network.centroids import Assignment, InputAssignments
+    from ibma.network.method import Method
+    from ibma.network.tasks import Task
+    from ibma.params import Params
+    from ibma.training.record import Environment, Record
+
+
+class Setting(NamedTuple):
+    """One point of the search space: what the optimiser and the bound use."""
+
+    lr: float
+    weight_decay: float
+    eta: float | None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method on one task.
+
+    Args:
+        stage: the stage that trains it, which names the folder of its records.
+        method: the name of its records; `<method>_eta_<eta>` in stage `sensitivity`.
+        method_file: the file in `methods/` that defines the network.
+        hparams: keyword arguments of that file's `Model`.
+        encoders: `tasks.<task>.encoders` of params.yaml.
+        epochs, batch_size, width, heads, beta, normalise, refresh, compile: as
+            `params.Training` explains them.
+        features, centroids: folders that stages `extract` and `centroids` wrote.
+        device: auto, cpu or cuda. threads: CPU threads of one run, None for torch's choice.
+    """
+
+    profile: str
+    stage: str
+    task: str
+    method: str
+    method_file: str
+    hparams: Mapping[str, Any]
+    encoders: Mapping[str, Mapping[str, object]]
+    epochs: int
+    batch_size: int
+    width: int
+    heads: int
+    beta: float
+    normalise: bool
+    refresh: str
+    compile: bool
+    features: Path
+    centroids: Path
+    device: str = "auto"
+    threads: int | None = 1
+    instructions: str = "portable"
+
+    @classmethod
+    def of(cls, params: Params, task: str, method: str, root: Path = Path()) -> Cell:
+        """Build the cell of a method on a task.
+
+        Raises:
+            IbmaError: params.yaml names no such task or method.
+        """
+        entry, training, chosen = params.method(method), params.training, params.task(task)
+        return cls(
+            profile=params.profile,
+            stage=params.stage_of(method),
+            task=task,
+            method=method,
+            method_file=entry.file,
+            hparams=entry.hparams,
+            encoders={name: one.as_dict() for name, one in chosen.encoders.items()},
+            epochs=training.epochs,
+            batch_size=chosen.batch_size or training.batch_size,
+            width=training.width,
+            heads=training.heads,
+            beta=training.beta,
+            normalise=training.normalise,
+            refresh=training.refresh,
+            compile=training.compile,
+            features=root / paths.FEATURES / task,
+            centroids=root / paths.CENTROIDS / task,
+            device=params.device,
+            threads=params.threads,
+            instructions=params.instructions,
+        )
+
+    def at(self, eta: float) -> Cell:
+        """Return the same cell as stage `sensitivity` trains it, under the name of a fixed eta."""
+        return replace(self, stage="sensitivity", method=f"{self.method}_eta_{eta:g}")
+
+    @property
+    def meta(self) -> Mapping[str, Any]:
+        """Return what stage `extract` says of the features.
+
+        Raises:
+            IbmaError: the features are not there, or the file is damaged.
+        """
+        path = self.features / "meta.json"
+        try:
+            meta: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise IbmaError(f"{path}: missing: run `dvc repro extract@{self.task}`") from None
+        except ValueError:
+            raise IbmaError(
+                f"{path}: damaged: delete {self.features} and run `dvc repro extract@{self.task}`"
+            ) from None
+        if "missing" in meta:
+            raise IbmaError(f"{self.features}: {meta['missing']}")
+        return meta
+
+    def fold(self, run: int) -> int | None:
+        """Return the test fold of a run, None for a data set with a fixed split."""
+        folds = self.meta["folds"]
+        return run % folds if folds else None
+
+    def key(self, run: int, setting: Setting, environment: Environment) -> str:
+        """Return the key of a run: a digest of its parameters, data, code and environment."""
+        return record.key_of(
+            {
+                "profile": self.profile,
+                "stage": self.stage,
+                "task": self.task,
+                "method": self.method,
+                "hparams": dict(self.hparams),
+                "encoders": {name: dict(config) for name, config in self.encoders.items()},
+                "training": [
+                    *(self.epochs, self.batch_size, self.width, self.heads),
+                    *(self.beta, self.normalise, self.refresh, self.compile),
+                ],
+                "setting": list(setting),
+                "run": run,
+                "features": self.meta["digest"],
+                "environment": dict(environment),
+                "code": record.code_digest(self.method_file),
+            }
+        )
+
+    # --- what needs torch ------------------------------------------------------------------------
+
+    def open(self) -> Features:
+        """Open the features; a process keeps the last ones open."""
+        from ibma.features import store
+
+        return store.opened(self.features)
+
+    def assignment(self) -> Assignment:
+        """Return how phi is computed."""
+        from ibma.network.centroids import Assignment
+
+        return Assignment(self.beta, self.normalise)
+
+    def problem(self) -> Task:
+        """Return the task that the stored features pose: its labels, head, loss and metrics."""
+        from ibma.network import tasks
+
+        return tasks.build(self.meta["kind"], self.meta["classes"])
+
+    def inputs(self, run: int) -> InputAssignments:
+        """Read phi(X) and U for the training split of a run."""
+        from ibma.network.centroids import InputAssignments, file_name
+
+        return InputAssignments.read(self.centroids / file_name(self.fold(run)))
+
+    def build(self, run: int, setting: Setting, epochs: int, seed: int, on: torch.device) -> Method:
+        """Build a freshly initialised network; its initialisation is a pure function of `seed`.
+
+        Args:
+            run: gives the training split, whose phi(X) and U the network holds.
+            epochs: length of the training, for methods with phases.
+
+        Raises:
+            IbmaError: params.yaml names no encoder for a modality.
+        """
+        import torch
+
+        from ibma import methods
+        from ibma.network.method import Modality, Spec
+
+        features, inputs = self.open(), self.inputs(run).to(on)
+        systems = next(iter(inputs.phi.values())).shape[1:]
+        previous = features.training(run).previous_labels()
+        spec = Spec(
+            modalities={
+                name: Modality(one.kind, one.shape, self._encoder(name))
+                for name, one in features.modalities.items()
+            },
+            task=self.problem(),
+            width=self.width,
+            heads=self.heads,
+            epochs=epochs,
+            systems=(systems[0], systems[1]),
+            assignment=self.assignment(),
+            eta=setting.eta,
+            u=inputs.u,
+            input_phi=inputs.phi,
+            inputs=inputs.vectors,
+            pseudo=inputs.pseudo,
+            previous=None if previous is None else previous.to(on),
+            refresh=self.refresh,
+        )
+        torch.manual_seed(seed)
+        return methods.build(self.method_file, spec, **self.hparams).to(on)
+
+    def _encoder(self, name: str) -> Mapping[str, object]:
+        if name not in self.encoders:
+            raise IbmaError(
+                f"params.yaml: tasks.{self.task}.encoders has no '{name}': "
+                f"the task's modalities are {', '.join(self.open().modalities)}"
+            )
+        return self.encoders[name]
+
+
+def chosen(
+    task: str, method: str, fold: int | None, eta: float | None, root: Path = Path()
+) -> Setting:
+    """Return the setting that stage `tune` chose for a method.
+
+    Args:
+        fold: the test fold of the run, None for a fixed split.
+        eta: overrides the choice of a method that reads eta; None keeps the choice.
+
+    Raises:
+        IbmaError: the choice is missing or damaged.
+    """
+    path = root / paths.choice(task, method)
+    try:
+        choices = json.loads(path.read_text(encoding="utf-8"))["choices"]
+        choice = next(one for one in choices if one["run_fold"] in (fold, None))
+        found = Setting(choice["lr"], choice["weight_decay"], choice["eta"])
+    except FileNotFoundError:
+        raise IbmaError(f"{path}: missing: run `dvc repro tune@{task}`") from None
+    except (ValueError, KeyError, TypeError, StopIteration):
+        raise IbmaError(f"{path}: damaged: run `dvc repro -f tune@{task}`") from None
+    return found if eta is None or found.eta is None else found._replace(eta=eta)
+
+
+def expected_key(params: Params, one: Record, root: Path = Path()) -> str:
+    """Return the key that a record would have under the present parameters, data and code.
+
+    The device is the record's own: a run on a GPU stays valid on a machine that has none.
+
+    Raises:
+        IbmaError: the present parameters, features or choices do not name such a run.
+    """
+    base, eta = params.trained_as(one.stage, one.method)
+    cell = Cell.of(params, one.task, base, root)
+    setting = chosen(one.task, base, cell.fold(one.seed), eta, root)
+    if one.stage == "sensitivity" and eta is not None:
+        cell = cell.at(eta)
+    environment = record.Environment(
+        device=one.environment["device"],
+        instructions=params.instructions,
+        threads=params.threads or one.environment["threads"],
+    )
+    return cell.key(one.seed, setting, environment)

@@ -1,0 +1,225 @@
+"""One run, from its cell and seed to its record and weights."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from ibma import paths
+from ibma.network import bounds, distributed
+from ibma.network.centroids import ClassSums, class_systems
+from ibma.network.method import Method
+from ibma.training.cell import Cell, Setting
+from ibma.training.loop import (
+    EVALUATION_BATCH,
+    Fit,
+    autocast,
+    configure_torch,
+    predict,
+    select_device,
+)
+from ibma.training.record import Environment, Record
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a run hands back: its record, and the network's state as safetensors bytes."""
+
+    record: Record
+    weights: bytes
+
+
+def environment(cell: Cell) -> Environment:
+    """Return what decides rounding in this process, see `record.Environment`."""
+    return Environment(
+        device=select_device(cell.device).type,
+        instructions=cell.instructions,
+        threads=cell.threads or torch.get_num_threads(),
+    )
+
+
+def train_run(cell: Cell, run: int, setting: Setting, *, quiet: bool = False) -> Finished:
+    """Train one run to its end, going on from its checkpoint if there is one.
+
+    It writes nothing but that checkpoint: the caller stores what comes back, then calls `forget`.
+
+    Args:
+        run: the run's number, which is its seed and chooses its test fold.
+        quiet: show no progress bar of epochs.
+    """
+    configure_torch(cell.threads, cell.compile)
+    device, started = select_device(cell.device), datetime.now(UTC).isoformat(timespec="seconds")
+    key = cell.key(run, setting, environment(cell))
+    features = cell.open()
+    train, test = features.training(run), features.test(run)
+    model = cell.build(run, setting, cell.epochs, seed=run, on=device)
+    fit = Fit(
+        model,
+        train,
+        setting,
+        seed=run,
+        epochs=cell.epochs,
+        batch_size=cell.batch_size,
+        device=device,
+        checkpoint=checkpoint(key),
+        key=key,
+        compiled=cell.compile,
+        quiet=quiet,
+    )
+    fit.run(f"{cell.task} {cell.method} seed {run}")
+    with torch.no_grad():  # centroids and Q of the final network, as after every epoch
+        model.eval()
+        model.before_epoch(cell.epochs, fit.evaluation_batches)
+    logits, embeddings = predict(model, test, device)
+    weights = weights_of(model)
+    result = Record(
+        key=key,
+        profile=cell.profile,
+        stage=cell.stage,
+        task=cell.task,
+        method=cell.method,
+        seed=run,
+        source=cell.meta["source"],
+        fold=cell.fold(run),
+        n_train=len(train),
+        n_test=len(test),
+        params={**setting._asdict(), **cell.hparams},
+        metrics=cell.problem().metrics(logits, test.labels(), test.groups()),
+        ib=ib_losses(cell, run, model, embeddings, device),
+        ib_before=ib_untrained(cell, run, setting, device),
+        history=fit.history,
+        weights=sha256(weights).hexdigest(),
+        environment=environment(cell),
+        provenance=provenance(device, fit.seconds, started),
+    )
+    return Finished(result, weights)
+
+
+def checkpoint(key: str) -> Path:
+    """Return where the unfinished run of a key keeps its state."""
+    return paths.SCRATCH / f"{key}.pt"
+
+
+def forget(key: str) -> None:
+    """Delete the checkpoint of a run whose results are stored."""
+    checkpoint(key).unlink(missing_ok=True)
+
+
+def weights_of(model: Method) -> bytes:
+    """Return a network's state as safetensors bytes."""
+    # cloned: safetensors refuses tensors that share memory
+    return save({name: t.cpu().contiguous().clone() for name, t in model.state_dict().items()})
+
+
+def ib_losses(
+    cell: Cell, run: int, model: Method, embeddings: Mapping[str, Tensor], device: torch.device
+) -> dict[str, float]:
+    """Compute plug-in IB losses on the test split (Table 5), in nats, and U per modality.
+
+    Feature centroids come from the network on train, input assignments from stage `centroids`;
+    the joint tables are averaged over test.
+
+    Args:
+        embeddings: the network's representations of the test rows, place -> [n, D].
+    """
+    features = cell.open()
+    train, test = features.training(run), features.test(run)
+    inputs, assignment = cell.inputs(run), cell.assignment()
+    systems, truth = (
+        class_systems(cell.problem(), rows.labels(), inputs.pseudo, torch.from_numpy(rows.index))
+        for rows in (train, test)
+    )
+    _, learnt = predict(model, train, device)
+    phi = {}
+    for name, value in learnt.items():
+        sums = ClassSums.zeros((systems.shape[1], systems.shape[2]), value.shape[1], value)
+        sums.add(value, systems)
+        centroids = assignment.centroids(sums.sums, sums.counts)
+        phi[name] = assignment.phi(embeddings[name], centroids)
+    phi_x = {name: value[test.index] for name, value in inputs.phi.items()}
+    result = {
+        name: float(
+            bounds.ib_modality(phi[name], phi_x[name], [phi[o] for o in phi_x if o != name])
+        )
+        for name in phi_x
+    }
+    result["fused"] = float(bounds.ib_fused(phi["fused"], list(phi_x.values()), truth))
+    return result | {f"u/{name}": value for name, value in inputs.u.items()}
+
+
+@torch.no_grad()
+def ib_untrained(cell: Cell, run: int, setting: Setting, device: torch.device) -> dict[str, float]:
+    """Compute `ib_losses` of the untrained network, its batch statistics set by one pass."""
+    features = cell.open()
+    model = cell.build(run, setting, cell.epochs, seed=run, on=device).train()
+    for batch in features.training(run).batches(EVALUATION_BATCH, device):
+        if len(batch.y) > 1:
+            with autocast(device):
+                model(batch.x)
+    _, embeddings = predict(model, features.test(run), device)
+    return ib_losses(cell, run, model, embeddings, device)
+
+
+def provenance(on: torch.device, seconds: list[float], started: str) -> dict[str, Any]:
+    """Say where, when and how fast a run was made; ignored when two records are compared."""
+    peak = (
+        torch.cuda.max_memory_allocated(on)
+        if on.type == "cuda"
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    )
+    return {
+        "device": torch.cuda.get_device_name(on) if on.type == "cuda" else "cpu",
+        "processor": processor(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "processes": distributed.world(),
+        "host": platform.node(),
+        "torch": torch.__version__,
+        "git_commit": commit(),
+        "seconds_per_epoch": [round(value, 4) for value in seconds],
+        "peak_memory_bytes": peak,
+        "started": started,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def processor() -> str:
+    """Return the name of this machine's processor."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def commit() -> str | None:
+    """Return the commit that is checked out; `<commit>-dirty-<digest>` with uncommitted changes.
+
+    None where the working folder is not the root of a git checkout, for example a source archive
+    unpacked inside another repository.
+    """
+    if not Path(".git").exists():
+        return None
+    try:
+        head = _git("rev-parse", "HEAD")
+        # reports and dvc.lock are what a run of the pipeline changes
+        changes = _git("diff", "HEAD", "--", ".", ":!reports", ":!dvc.lock")
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return None
+    if not changes:
+        return head
+    return f"{head}-dirty-{sha256(changes.encode()).hexdigest()[:12]}"
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
