@@ -1,8 +1,22 @@
-"""Stage `audit`: do the paper's printed numbers agree with each other? Writes data/audit.json."""
+"""Check the paper's printed numbers against each other: `python stages/audit.py`."""
 
-from ibma import params
-from ibma.doors import door
-from ibma.experiments import runs
+from dataclasses import asdict
+
+import checkout  # noqa: F401
+from ibma import paths
+from ibma.engine import run_stage
+from ibma.params import Params
+
+
+def audit(_: Params) -> None:
+    """Write every check and print how many hold."""
+    from ibma.files import write_json
+    from ibma.paper import audit, published
+
+    checks = audit.run(published.load())
+    write_json(paths.AUDIT, [asdict(check) for check in checks])
+    print(audit.summary(checks))
+
 
 if __name__ == "__main__":
-    door(lambda: runs.check_paper(params.load()))
+    run_stage(audit)

@@ -1,10 +1,30 @@
-"""Stage `centroids`: centroids, phi(X) and U of a task. `python stages/centroids.py TASK`."""
+"""Compute phi(X), U and X as vectors: `python stages/centroids.py TASK`."""
 
 import sys
 
-from ibma import params
-from ibma.doors import door
-from ibma.experiments import runs
+import checkout  # noqa: F401
+from ibma import paths
+from ibma.engine import run_stage
+from ibma.params import Params
+
+
+def centroids(params: Params, task: str) -> None:
+    """Find the class centroids of a task's inputs, for every test fold or the fixed split."""
+    from ibma.files import held
+    from ibma.network.centroids import write_all
+    from ibma.training.cell import Cell, why_not_run
+    from ibma.training.loop import configure_torch
+
+    folder = paths.CENTROIDS / task
+    with held(folder):
+        if why := why_not_run(task):
+            print(f"{task}: not run: {why}", file=sys.stderr)
+            return folder.mkdir(parents=True, exist_ok=True)
+        cell = Cell.of(params, task, next(iter(params.methods)))
+        configure_torch(params.threads, compiled=False)
+        pseudo = params.training.pseudo_classes
+        write_all(cell.open(), cell.problem(), cell.encoders, cell.assignment(), pseudo, folder)
+
 
 if __name__ == "__main__":
-    door(lambda: runs.centroids(params.load(), sys.argv[1]))
+    run_stage(centroids)

@@ -1,10 +1,16 @@
-"""Stage `download`: fetch or generate one data set. `python stages/download.py DATASET`."""
+"""Fill data/raw/<data set> and list it: `python stages/download.py DATASET`."""
 
-import sys
+import checkout  # noqa: F401
+from ibma.engine import run_stage
+from ibma.params import Params
 
-from ibma import params
-from ibma.doors import door
-from ibma.experiments import runs
+
+def download(params: Params, dataset: str) -> None:
+    """Generate the twin of a data set, or fetch what is open of the real one."""
+    from ibma import fetch
+
+    fetch.download(params, dataset)
+
 
 if __name__ == "__main__":
-    door(lambda: runs.download(params.load(), sys.argv[1]))
+    run_stage(download)

@@ -1,10 +1,16 @@
-"""Stage `extract`: raw files of one task -> features on disk. `python stages/extract.py TASK`."""
+"""Compute the features of a task: `python stages/extract.py TASK`."""
 
-import sys
+import checkout  # noqa: F401
+from ibma.engine import run_stage
+from ibma.params import Params
 
-from ibma import params
-from ibma.doors import door
-from ibma.experiments import runs
+
+def extract(params: Params, task: str) -> None:
+    """Turn raw samples into the arrays that training reads."""
+    from ibma.features import extract
+
+    extract.extract_task(params, task)
+
 
 if __name__ == "__main__":
-    door(lambda: runs.extract(params.load(), sys.argv[1]))
+    run_stage(extract)

@@ -1,8 +1,16 @@
-"""Stage `gradcam`: where image encoders look. Writes data/gradcam.json."""
+"""Show where image encoders look: `python stages/gradcam.py`."""
 
-from ibma import params
-from ibma.doors import door
-from ibma.experiments import runs
+import checkout  # noqa: F401
+from ibma.engine import run_stage
+from ibma.params import Params
+
+
+def gradcam(params: Params) -> None:
+    """Explain the first run of some methods by Grad-CAM (Figures 1 and 3)."""
+    from ibma.experiments.gradcam import explain_tasks
+
+    explain_tasks(params)
+
 
 if __name__ == "__main__":
-    door(lambda: runs.explain(params.load()))
+    run_stage(gradcam)

@@ -1,8 +1,16 @@
-"""Stage `probe`: a linear classifier on each frozen encoder. Writes data/probe.json."""
+"""Judge trained encoders by linear classifiers: `python stages/probe.py`."""
 
-from ibma import params
-from ibma.doors import door
-from ibma.experiments import runs
+import checkout  # noqa: F401
+from ibma.engine import run_stage
+from ibma.params import Params
+
+
+def probe(params: Params) -> None:
+    """Fit a linear classifier on each frozen encoder alone (Table 16)."""
+    from ibma.experiments.probe import probe_encoders
+
+    probe_encoders(params)
+
 
 if __name__ == "__main__":
-    door(lambda: runs.probe_encoders(params.load()))
+    run_stage(probe)

@@ -1,8 +1,18 @@
-"""Stage `report`: tables, figures and the page of the current profile."""
+"""Write the report of a profile: `python stages/report.py`."""
 
-from ibma import params
-from ibma.doors import door
-from ibma.experiments import runs
+from pathlib import Path
+
+import checkout  # noqa: F401
+from ibma.engine import run_stage
+from ibma.params import Params
+
+
+def report(params: Params) -> None:
+    """Write tables, figures, metrics and the page."""
+    from ibma.report import page
+
+    print(f"report: {page.write(params, Path())}")
+
 
 if __name__ == "__main__":
-    door(lambda: runs.write_report(params.load()))
+    run_stage(report)

@@ -1,10 +1,16 @@
-"""Stage `sensitivity`: a variant at a fixed eta. `python stages/sensitivity.py VARIANT ETA`."""
+"""Train methods at fixed etas: `python stages/sensitivity.py`."""
 
-import sys
+import checkout  # noqa: F401
+from ibma.engine import run_stage
+from ibma.params import Params
 
-from ibma import params
-from ibma.doors import door
-from ibma.experiments import runs
+
+def sensitivity(params: Params) -> None:
+    """Train the methods of block `sensitivity` at each of its etas (Table 8)."""
+    from ibma.experiments.runs import train_at_etas
+
+    train_at_etas(params)
+
 
 if __name__ == "__main__":
-    door(lambda: runs.train_at(params.load(), *sys.argv[1:]))
+    run_stage(sensitivity)

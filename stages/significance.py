@@ -1,8 +1,21 @@
-"""Stage `significance`: paired tests over seeds. Writes data/significance.json."""
+"""Test IBMA against its rivals, paired by seed: `python stages/significance.py`."""
 
-from ibma import params
-from ibma.doors import door
-from ibma.experiments import runs
+import checkout  # noqa: F401
+from ibma import paths
+from ibma.engine import run_stage
+from ibma.params import Params
+
+
+def significance(params: Params) -> None:
+    """Write every paired test of every family."""
+    from ibma.files import write_json
+    from ibma.paper import published
+    from ibma.results import records, significance
+
+    write_json(
+        paths.SIGNIFICANCE, significance.run(params, records.load(params), published.load())
+    )
+
 
 if __name__ == "__main__":
-    door(lambda: runs.compare_methods(params.load()))
+    run_stage(significance)

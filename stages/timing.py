@@ -1,8 +1,16 @@
-"""Stage `timing`: seconds per epoch of every method, side by side. Writes data/timing.json."""
+"""Measure seconds per epoch of every method: `python stages/timing.py`."""
 
-from ibma import params
-from ibma.doors import door
-from ibma.experiments import runs
+import checkout  # noqa: F401
+from ibma.engine import run_stage
+from ibma.params import Params
+
+
+def timing(params: Params) -> None:
+    """Time every method on one task, side by side in one process (Tables 6 and 9)."""
+    from ibma.experiments.timing import time_methods
+
+    time_methods(params)
+
 
 if __name__ == "__main__":
-    door(lambda: runs.time_methods(params.load()))
+    run_stage(timing)

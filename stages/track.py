@@ -1,8 +1,18 @@
-"""Stage `track`: mirror every record in MLflow; writes data/track.json (record -> run id)."""
+"""Mirror every record in MLflow: `python stages/track.py`."""
 
-from ibma import params
-from ibma.doors import door
-from ibma.experiments import runs
+from pathlib import Path
+
+import checkout  # noqa: F401
+from ibma.engine import run_stage
+from ibma.params import Params
+
+
+def track(params: Params) -> None:
+    """Bring MLflow level with the records."""
+    from ibma import tracking
+
+    print(tracking.collect(params, Path()))
+
 
 if __name__ == "__main__":
-    door(lambda: runs.mirror(params.load()))
+    run_stage(track)

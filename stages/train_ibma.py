@@ -1,10 +1,16 @@
-"""Stage `train_ibma`: a cell that reads eta. `python stages/train_ibma.py TASK VARIANT`."""
+"""Train IBMA on a task: `python stages/train_ibma.py TASK [METHOD]`."""
 
-import sys
+import checkout  # noqa: F401
+from ibma.engine import run_stage
+from ibma.params import Params
 
-from ibma import params
-from ibma.doors import door
-from ibma.experiments import runs
+
+def train_ibma(params: Params, task: str, method: str | None = None) -> None:
+    """Train every run of these methods on a task, or those of one method."""
+    from ibma.experiments.runs import train_stage
+
+    train_stage(params, "train_ibma", task, method)
+
 
 if __name__ == "__main__":
-    door(lambda: runs.train_cell(params.load(), sys.argv[1], sys.argv[2]))
+    run_stage(train_ibma)

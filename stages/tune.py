@@ -1,10 +1,16 @@
-"""Stage `tune`: lr, weight decay, eta on a task. `python stages/tune.py TASK [METHOD]`: of all."""
+"""Choose hyper-parameters inside the training split: `python stages/tune.py TASK [METHOD]`."""
 
-import sys
+import checkout  # noqa: F401
+from ibma.engine import run_stage
+from ibma.params import Params
 
-from ibma import params
-from ibma.doors import door
-from ibma.experiments import runs
+
+def tune(params: Params, task: str, method: str | None = None) -> None:
+    """Choose lr, weight decay and eta of every method on a task, or of one."""
+    from ibma.experiments.tune import tune_task
+
+    tune_task(params, task, method)
+
 
 if __name__ == "__main__":
-    door(lambda: runs.tune_task(params.load(), *sys.argv[1:]))
+    run_stage(tune)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ibma import paths
 from ibma.errors import IbmaError
+from ibma.files import read_json
 from ibma.training import record
 
 if TYPE_CHECKING:
@@ -102,6 +103,11 @@ class Cell:
             threads=params.threads,
             instructions=params.instructions,
         )
+
+    @property
+    def tuned_as(self) -> str:
+        """Return the method whose choice of setting this cell takes."""
+        return self.method.partition("_eta_")[0] if self.stage == "sensitivity" else self.method
 
     def at(self, eta: float) -> Cell:
         """Return the same cell as stage `sensitivity` trains it, under the name of a fixed eta."""
@@ -227,6 +233,13 @@ class Cell:
                 f"the task's modalities are {', '.join(self.open().modalities)}"
             )
         return self.encoders[name]
+
+
+def why_not_run(task: str, root: Path = Path()) -> str | None:
+    """Return why a task has no data, as stage `extract` says; None where it has."""
+    path = root / paths.FEATURES / task / "meta.json"
+    why: str | None = read_json(path, {}).get("missing")
+    return why
 
 
 def chosen(

@@ -1,0 +1,16 @@
+"""Train IBMA without alignment, and its network without a bound, on a task: `python stages/ablation.py TASK [METHOD]`."""
+
+import checkout  # noqa: F401
+from ibma.engine import run_stage
+from ibma.params import Params
+
+
+def ablation(params: Params, task: str, method: str | None = None) -> None:
+    """Train every run of these methods on a task, or those of one method."""
+    from ibma.experiments.runs import train_stage
+
+    train_stage(params, "ablation", task, method)
+
+
+if __name__ == "__main__":
+    run_stage(ablation)

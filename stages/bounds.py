@@ -1,0 +1,16 @@
+"""Train IBMA with other bounds (VIB, APIB, CLUB, plug-in, released) on a task: `python stages/bounds.py TASK [METHOD]`."""
+
+import checkout  # noqa: F401
+from ibma.engine import run_stage
+from ibma.params import Params
+
+
+def bounds(params: Params, task: str, method: str | None = None) -> None:
+    """Train every run of these methods on a task, or those of one method."""
+    from ibma.experiments.runs import train_stage
+
+    train_stage(params, "bounds", task, method)
+
+
+if __name__ == "__main__":
+    run_stage(bounds)

@@ -1,0 +1,14 @@
+"""Run the code beside this file, whichever checkout the installed package points to.
+
+Every stage imports this module first. DVC runs an experiment in a copy of the project; without
+this line the copy would hash its own code and run another's.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+SRC = str(Path(__file__).resolve().parents[1] / "src")
+sys.path.insert(0, SRC)
+# for processes that a stage starts
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [SRC, os.environ.get("PYTHONPATH")]))
