@@ -10,6 +10,7 @@ import typer
 from ibma import doors, params, plan, tracking
 from ibma.errors import IbmaError
 from ibma.evidence import archive, verify
+from ibma.files import write_json
 
 app = typer.Typer(
     help="Reproduce the IBMA paper: `ibma repro`, then open reports/<profile>/index.html.",
@@ -19,6 +20,7 @@ app = typer.Typer(
 )
 PARAMS = Path("params.yaml")
 PROFILES = Path("profiles")
+SCHEMA = Path("params.schema.json")
 
 
 def main() -> None:
@@ -32,8 +34,8 @@ def profile(
     force: Annotated[bool, typer.Option(help="overwrite edits made in params.yaml")] = False,
 ) -> None:
     """Write profiles/<name>.yaml over params.yaml."""
-    chosen = _profiles(name).read_bytes()
-    shipped = [path.read_bytes() for path in PROFILES.glob("*.yaml")]
+    chosen = _as_params(_profiles(name))
+    shipped = [_as_params(path) for path in PROFILES.glob("*.yaml")]
     if PARAMS.exists() and not force and PARAMS.read_bytes() not in shipped:
         raise IbmaError(
             f"{PARAMS} has edits that are in no profile: save it under {PROFILES}/ first, "
@@ -41,6 +43,11 @@ def profile(
         )
     PARAMS.write_bytes(chosen)
     typer.echo(f"{PARAMS} is now profile {name}: run `dvc repro` or `make repro`")
+
+
+def _as_params(shipped: Path) -> bytes:
+    """Return a profile as params.yaml holds it: its schema lies beside it, not one folder up."""
+    return shipped.read_bytes().replace(b"$schema=../", b"$schema=", 1)
 
 
 @app.command()
@@ -51,10 +58,11 @@ def track() -> None:
 
 @app.command(name="docs")
 def write_docs() -> None:
-    """Write docs/methods.md from the docstrings and docs/datasets.md from the cards."""
+    """Write docs/methods.md, docs/datasets.md and the schema of params.yaml from the code."""
     from ibma.report import docs
 
-    for path in docs.write():
+    write_json(SCHEMA, params.schema())
+    for path in [*docs.write(), SCHEMA]:
         typer.echo(path)
 
 

@@ -1,152 +1,780 @@
-"""Typed access to `params.yaml`. Unknown keys are refused with their place."""
+"""Typed parameters: read `params.yaml`, check every value, name what is wrong in one line.
+
+The models below are the definition of the file: the JSON schema that editors read
+(`params.schema.json`) is made from them. A check that needs more than one key is a validator of the
+smallest model that holds both. Data sets check their `options` and methods their hyper-parameters
+themselves, since only they know them.
+
+Numbers are those of YAML 1.2, which DVC writes: `1e-05` is a number here, but text to PyYAML.
+"""
 
 from __future__ import annotations
 
 import difflib
+import json
 import os
+import pkgutil
+import reprlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Annotated, Any, Literal
 
-import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import ErrorDetails, PydanticCustomError, core_schema
 
 from ibma.errors import IbmaError
 
-TASK_KEYS = ("dataset", "options", "on_bad", "features", "encoders")
-DATASET_KEYS = ("source",)
+SHOWN = 60  # characters of a wrong value that an error shows
+FUSED = "fused"  # what methods call the fused representation; no modality may have that name
+DURATION = 66_150  # audio samples that a spectrogram covers: 3 s at 22,050 Hz
+
+# --- errors --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Training:
-    """How every network is trained.
+def _wrong(expected: str, key: str = "", **found: object) -> PydanticCustomError:
+    """Make an error that `_line` prints.
 
-    epochs; batch_size; width: embedding size D; heads: of the fusion block; beta and normalise: of
-    the soft assignments (`centroids.Assignment`); pseudo_classes: clusters that stand in for the
-    classes of one-class data. refresh: what centroids and Q of an epoch are made of, "epoch" or
-    "pass" (`methods/ibma.py`). compile: run networks through torch.compile.
+    Args:
+        expected: what would be right.
+        key: path of the wrong key below the model that raises; empty for the value itself.
+        found: `found=<value>` where it is not what the model or type was given.
+    """
+    return PydanticCustomError("wrong", "{expected}", {"expected": expected, "key": key, **found})
+
+
+def _expect(text: str) -> WrapValidator:
+    """Replace whatever a type has to say of a wrong value by one expectation."""
+
+    def check(value: object, handler: ValidatorFunctionWrapHandler) -> object:
+        try:
+            return handler(value)
+        except ValidationError:
+            raise _wrong(text) from None
+
+    return WrapValidator(check)
+
+
+def _hint(name: object, known: Iterable[str]) -> str:
+    names = list(known)
+    close = difflib.get_close_matches(str(name), names, n=1)
+    if close:
+        return f": did you mean '{close[0]}'?"
+    return f": expected one of {', '.join(names)}" if names else ": remove it"
+
+
+def _among(found: str, known: Iterable[str], key: str, what: str) -> None:
+    """Raise an error unless a name is among those that are known."""
+    names = list(known)
+    if found not in names:
+        close = difflib.get_close_matches(found, names, n=1)
+        better = f" (did you mean '{close[0]}'?)" if close else ""
+        raise _wrong(f"{what}{better}", key, found=found)
+
+
+def _distinct(key: str, values: Iterable[object]) -> None:
+    """Raise an error that names a value which is listed twice."""
+    seen: list[object] = []
+    for value in values:
+        if value in seen:
+            raise _wrong("each value once", key, found=value)
+        seen.append(value)
+
+
+# --- types ---------------------------------------------------------------------------------------
+
+MOST = 1_000_000
+Count = Annotated[int, Field(ge=1, le=MOST), _expect(f"an integer from 1 to {MOST}")]
+Several = Annotated[int, Field(ge=2, le=MOST), _expect(f"an integer from 2 to {MOST}")]
+MaybeSeveral = Annotated[
+    Annotated[int, Field(ge=2, le=MOST)] | None, _expect(f"an integer from 2 to {MOST}, or null")
+]
+Workers = Annotated[int, Field(ge=1, le=1024), _expect("an integer from 1 to 1024")]
+MaybeWorkers = Annotated[
+    Annotated[int, Field(ge=1, le=1024)] | None, _expect("an integer from 1 to 1024, or null")
+]
+Side = Annotated[int, Field(ge=1, le=4096), _expect("an integer from 1 to 4096")]
+Positive = Annotated[float, Field(gt=0), _expect("a number above 0")]
+NotNegative = Annotated[float, Field(ge=0), _expect("a number of 0 or more")]
+Share = Annotated[float, Field(ge=0, lt=1), _expect("a number from 0 to below 1")]
+Eta = Annotated[float, Field(gt=0, lt=1), _expect("a number above 0 and below 1")]
+MaybeEta = Annotated[
+    Annotated[float, Field(gt=0, lt=1)] | None, _expect("a number above 0 and below 1, or null")
+]
+Switch = Annotated[bool, _expect("true or false")]
+Words = Annotated[Annotated[str, Field(min_length=1)] | None, _expect("a name, or null")]
+# DVC joins names with "-", folders are called by them, and Python modules too.
+Name = Annotated[
+    str,
+    Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$"),
+    _expect("a name of letters, digits and _ that starts with a letter, 64 at most"),
+]
+Scalar = Annotated[
+    str | bool | int | float | None, _expect("text, a finite number, true, false or null")
+]
+Hyper = Annotated[
+    Scalar | list[Scalar], _expect("text, a finite number, true, false, null, or a list of them")
+]
+
+
+class Block(BaseModel):
+    """A mapping of params.yaml whose keys are known."""
+
+    model_config = ConfigDict(
+        strict=True,
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_keys(cls, values: object) -> object:
+        """Say which key was meant, which pydantic does not."""
+        if isinstance(values, Mapping) and cls.model_config.get("extra") == "forbid":
+            known = cls._keys()
+            for key in values:
+                if key not in known:
+                    raise PydanticCustomError(
+                        "unknown_key", "{hint}", {"hint": _hint(key, known), "key": key}
+                    )
+        return values
+
+    @classmethod
+    def _keys(cls) -> list[str]:
+        return [field.alias or name for name, field in cls.model_fields.items()]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what the file says and nothing else, as plain JSON values: no defaults."""
+        return self.model_dump(exclude_unset=True, by_alias=True)
+
+
+# --- encoders ------------------------------------------------------------------------------------
+
+
+class EncoderParams(Block):
+    """The network of one modality; see `network/encoders.py`."""
+
+    name: str
+    train: Literal["all", "last", "none"] = "all"
+    """What trains: all layers, the last one (the projection to the shared width), or none."""
+
+    def check_feature(self, feature: FeatureParams) -> None:
+        """Raise an error if this network cannot read a feature, as far as the file can tell."""
+
+
+class Backbone(EncoderParams):
+    """A network that may start from pretrained weights, which bring their sizes."""
+
+    pretrained: Words = None
+    """Hub id, local folder or package:<import name> of weights; null starts at random."""
+
+    @model_validator(mode="after")
+    def _pretrained_has_sizes(self) -> Backbone:
+        given = sorted(self.model_fields_set - {"name", "train", "pretrained"})
+        if self.pretrained is not None and given:
+            raise _wrong(
+                "no sizes beside pretrained, which has its own", given[0], found=self._of(given[0])
+            )
+        return self
+
+    def _of(self, key: str) -> object:
+        return getattr(self, key)
+
+
+class Transformer(Backbone):
+    """What ViT and BERT share."""
+
+    hidden_size: Count = 768
+    layers: Count = 12
+    heads: Count = 12
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> Transformer:
+        if self.hidden_size % self.heads:
+            expected = f"a multiple of heads ({self.heads})"
+            raise _wrong(expected, "hidden_size", found=self.hidden_size)
+        return self
+
+
+class ResNetEncoder(Backbone):
+    """ResNet with basic blocks, ResNet-18 unless configured smaller: sound and pictures."""
+
+    name: Literal["resnet"]
+    channels: Count | None = None
+    """Input channels; pictures have 3, spectrograms 1 unless pretrained weights want more."""
+    embedding_size: Count = 64
+    hidden_sizes: list[Count] = Field(default=[64, 128, 256, 512], min_length=1)
+    depths: list[Count] = Field(default=[2, 2, 2, 2], min_length=1)
+
+    @model_validator(mode="after")
+    def _stages_agree(self) -> ResNetEncoder:
+        if len(self.hidden_sizes) != len(self.depths):
+            expected = f"as many entries as hidden_sizes ({len(self.hidden_sizes)})"
+            raise _wrong(expected, "depths", found=self.depths)
+        return self
+
+    def check_feature(self, feature: FeatureParams) -> None:
+        """Raise an error for words and vectors, and for pictures with other than 3 channels."""
+        if isinstance(feature, TextFeature) or feature.is_vector:
+            raise _wrong("mlp or bert: resnet reads sound and pictures", "name", found=self.name)
+        if isinstance(feature, PictureFeature) and self.channels not in (None, 3):
+            raise _wrong("3, the channels of a picture", "channels", found=self.channels)
+
+
+class ViTEncoder(Transformer):
+    """Vision transformer, ViT-B/16 unless configured smaller: pictures."""
+
+    name: Literal["vit"]
+    size: Side | None = None
+    """Width of the stored pictures, if given."""
+    patch_size: Side = 16
+
+    def check_feature(self, feature: FeatureParams) -> None:
+        """Raise an error for all but pictures, and for those of a size that it cannot cut."""
+        if isinstance(feature, SoundFeature | TextFeature):
+            raise _wrong("another encoder: vit reads pictures", "name", found=self.name)
+        if not isinstance(feature, PictureFeature) or self.pretrained is not None:
+            return
+        if self.size not in (None, feature.size):
+            raise _wrong(f"the size of the feature ({feature.size})", "size", found=self.size)
+        if feature.size % self.patch_size:
+            expected = f"a divisor of the picture's size ({feature.size})"
+            raise _wrong(expected, "patch_size", found=self.patch_size)
+
+
+class BertEncoder(Transformer):
+    """BERT, the base model's size unless configured smaller: token ids of words."""
+
+    name: Literal["bert"]
+    vocab_size: Several = 30522
+    max_length: Count = 512
+    dropout: Share = 0.1
+
+    def check_feature(self, feature: FeatureParams) -> None:
+        """Raise an error for all but words, and for ids that the network has no place for."""
+        if isinstance(feature, SoundFeature | PictureFeature) or feature.is_vector:
+            raise _wrong("another encoder: bert reads words", "name", found=self.name)
+        if not isinstance(feature, TextFeature):
+            return
+        if self.pretrained is not None:
+            if feature.tokenizer is None:
+                expected = "null, or a tokenizer in features: hashed words mean nothing to weights"
+                raise _wrong(expected, "pretrained", found=self.pretrained)
+            return
+        if feature.max_length > self.max_length:
+            expected = f"at least the max_length of the feature ({feature.max_length})"
+            raise _wrong(expected, "max_length", found=self.max_length)
+        if feature.tokenizer is None and feature.vocab_size > self.vocab_size:
+            expected = f"at least the vocab_size of the feature ({feature.vocab_size})"
+            raise _wrong(expected, "vocab_size", found=self.vocab_size)
+
+
+class MLPEncoder(EncoderParams):
+    """Hidden ReLU layers: vectors, expression, and sound or words summed up as vectors."""
+
+    name: Literal["mlp"]
+    hidden: list[Count] = [512]
+    """Widths of the hidden layers."""
+
+    def check_feature(self, feature: FeatureParams) -> None:
+        """Raise an error for whatever is stored as more than a vector."""
+        if not isinstance(feature, PlainFeature) and not feature.is_vector:
+            raise _wrong("another encoder: mlp reads vectors", "name", found=self.name)
+
+
+ENCODERS = {"resnet": ResNetEncoder, "vit": ViTEncoder, "bert": BertEncoder, "mlp": MLPEncoder}
+
+
+def _named_encoder(value: object) -> object:
+    """Refuse an encoder without a known name before its other keys are read."""
+    if isinstance(value, Mapping):
+        name = value.get("name")
+        if not isinstance(name, str) or name not in ENCODERS:
+            raise _wrong("resnet, vit, bert or mlp", "name", found=name)
+    return value
+
+
+def _encoder_tag(value: object) -> str:
+    name = value.get("name") if isinstance(value, Mapping) else getattr(value, "name", "mlp")
+    return f"<{name}>"
+
+
+AnyEncoder = Annotated[
+    Annotated[ResNetEncoder, Tag("<resnet>")]
+    | Annotated[ViTEncoder, Tag("<vit>")]
+    | Annotated[BertEncoder, Tag("<bert>")]
+    | Annotated[MLPEncoder, Tag("<mlp>")],
+    Discriminator(_encoder_tag),
+    BeforeValidator(_named_encoder),
+]
+
+
+# --- features ------------------------------------------------------------------------------------
+
+
+class FeatureParams(Block):
+    """How raw files of one modality become arrays; see `features/media.py`.
+
+    Which kind a modality has is the data set's business, so the kind is told by the keys.
     """
 
-    epochs: int
-    batch_size: int
-    width: int
-    heads: int
-    beta: float
-    normalise: bool
-    pseudo_classes: int
-    refresh: str
-    compile: bool
+    @property
+    def is_vector(self) -> bool:
+        """Return whether the stored feature is a vector that an MLP reads."""
+        return False
 
 
-@dataclass(frozen=True)
-class Tuning:
-    """How lr, weight decay and eta are chosen inside the training split.
+class SoundFeature(FeatureParams):
+    """A log spectrogram of 3 seconds, or statistics of its bands over time."""
 
-    folds: cross-validation folds. epochs: length of each trial. budget: number of grid points each
-    method may try (the same for all). grid: lists of values of lr, weight_decay and eta.
-    """
+    spectrogram: Literal["logmel", "ogm"] = "logmel"
+    n_mels: Annotated[int, Field(ge=1, le=257), _expect("an integer from 1 to 257")] = 128
+    hop: Annotated[int, Field(ge=1, le=DURATION), _expect(f"an integer from 1 to {DURATION}")] = 353
+    """Audio samples (at 22,050 Hz) from one column to the next."""
+    statistics: Switch = False
+    """Store means and deviations over time instead: a vector for an MLP."""
 
-    folds: int
-    epochs: int
-    budget: int
-    grid: dict[str, list[float]]
+    @model_validator(mode="after")
+    def _ogm_has_its_bins(self) -> SoundFeature:
+        if self.spectrogram == "ogm" and "n_mels" in self.model_fields_set:
+            raise _wrong("no n_mels: ogm has 257 bins", "n_mels", found=self.n_mels)
+        return self
+
+    @property
+    def is_vector(self) -> bool:
+        """Return whether bands are summed up over time."""
+        return self.statistics
 
 
-@dataclass(frozen=True)
-class Timing:
-    """How seconds per epoch are measured: on which task, over how many rounds (2 or more)."""
+class PictureFeature(FeatureParams):
+    """RGB pictures of size x size; of a film, `frames` of them."""
 
-    task: str
-    rounds: int
+    frames: Annotated[int, Field(ge=1, le=1024), _expect("an integer from 1 to 1024")] = 3
+    size: Side = 224
 
 
-@dataclass(frozen=True)
-class Sensitivity:
-    """Runs of some variants at fixed etas on one task; all else as the tune stage chose.
+class TextFeature(FeatureParams):
+    """Token ids, or the sentence embedding of a pretrained network."""
 
-    The first variant's are Table 8.
-    """
+    max_length: Count = 128
+    """Tokens that are kept."""
+    tokenizer: Words = None
+    """Hub id, folder or package:<import name>; null hashes words into vocab_size ids."""
+    vocab_size: Several = 512
+    embedding: Words = None
+    """Pretrained network whose mean output is stored instead: a vector for an MLP."""
 
-    task: str
-    variants: list[str]
-    etas: list[float]
+    @model_validator(mode="after")
+    def _one_reader(self) -> TextFeature:
+        if self.embedding is not None and self.tokenizer is not None:
+            raise _wrong("null: embedding has its own tokenizer", "tokenizer", found=self.tokenizer)
+        hashes = self.embedding is None and self.tokenizer is None
+        if not hashes and "vocab_size" in self.model_fields_set:
+            expected = "no vocab_size: the tokenizer has its own"
+            raise _wrong(expected, "vocab_size", found=self.vocab_size)
+        return self
 
-    def name(self, variant: str, eta: float) -> str:
-        """What a variant's runs at an eta are called in the records."""
-        return f"{variant}_eta_{eta:g}"
+    @property
+    def is_vector(self) -> bool:
+        """Return whether words become a sentence embedding."""
+        return self.embedding is not None
+
+
+class PlainFeature(FeatureParams):
+    """No parameters: vectors are stored as they are, media by the defaults of their kind."""
+
+    @classmethod
+    def _keys(cls) -> list[str]:
+        """List the keys of all kinds: any of them would have led to its kind."""
+        return [key for kind in FEATURES for key in kind.model_fields]
+
+
+FEATURES = (SoundFeature, PictureFeature, TextFeature)
+
+
+def _feature_tag(value: object) -> str:
+    if isinstance(value, Mapping):
+        kinds = [kind for kind in FEATURES if not kind.model_fields.keys().isdisjoint(value)]
+        return f"<{kinds[0].__name__}>" if kinds else "<PlainFeature>"
+    return f"<{type(value).__name__}>" if isinstance(value, FEATURES) else "<PlainFeature>"
+
+
+AnyFeature = Annotated[
+    Annotated[SoundFeature, Tag("<SoundFeature>")]
+    | Annotated[PictureFeature, Tag("<PictureFeature>")]
+    | Annotated[TextFeature, Tag("<TextFeature>")]
+    | Annotated[PlainFeature, Tag("<PlainFeature>")],
+    Discriminator(_feature_tag),
+]
+
+
+# --- blocks --------------------------------------------------------------------------------------
+
+
+class Engine(Block):
+    """Where runs are trained; no result depends on it."""
+
+    name: Literal["processes", "slurm", "ray"]
+    """This machine's processes, a Slurm cluster, or a Ray cluster."""
+    workers: MaybeWorkers
+    """Runs at once, or samples at once in stage extract; null: one per core, on CUDA one run."""
+    processes: Workers
+    """Processes that train one network together (torchrun), one per GPU."""
+    options: dict[Name, Scalar] = {}
+    """What slurm or ray is told, e.g. partition or address; see docs/scaling.md."""
+
+    @model_validator(mode="after")
+    def _processes_read_no_options(self) -> Engine:
+        if self.name == "processes" and self.options:
+            raise _wrong("{}: engine processes reads no options", "options", found=self.options)
+        return self
+
+
+class DatasetParams(Block):
+    """Where a data set comes from."""
+
+    source: Literal["twin", "real"]
+    """twin: generated; real: fetched, or placed by hand."""
+
+
+class TaskParams(Block):
+    """What is learnt from a data set, from which features, with which networks."""
+
+    dataset: Name
+    options: dict[Name, Scalar] = {}
+    """Arguments of the data set's `samples`, see docs/datasets.md."""
+    on_bad: Literal["stop", "drop"] = "stop"
+    """What a sample that cannot be used does: stop the stage, or be dropped and counted."""
+    features: dict[Name, AnyFeature] = {}
+    """Modality -> how its raw files become arrays."""
+    encoders: dict[Name, AnyEncoder] = Field(min_length=1)
+    """Modality -> its network."""
+    batch_size: MaybeSeveral = None
+    """Samples per step on this task; null: training.batch_size."""
+
+    @model_validator(mode="after")
+    def _modalities_fit(self) -> TaskParams:
+        if FUSED in self.encoders:
+            raise _wrong("another name: methods call their fusion so", "encoders", found=FUSED)
+        for reserved in {"raw", "on_bad"} & self.options.keys():
+            raise _wrong("arguments of the data set alone", "options", found=reserved)
+        for modality, feature in self.features.items():
+            _among(modality, self.encoders, "features", "a modality that encoders names")
+            try:
+                self.encoders[modality].check_feature(feature)
+            except PydanticCustomError as error:
+                context = error.context or {}
+                key = f"encoders.{modality}.{context['key']}"
+                raise _wrong(context["expected"], key, found=context["found"]) from None
+        return self
+
+
+class Training(Block):
+    """How every network is trained."""
+
+    epochs: Count
+    batch_size: Several
+    """Samples per step; batch statistics need two."""
+    width: Count
+    """Width D of every embedding."""
+    heads: Count
+    """Attention heads of the fusion block; they divide width."""
+    beta: Positive
+    """Of the soft assignment phi = softmax(-beta ||f - c||^2)."""
+    normalise: Switch
+    """L2-normalise features and centroids before phi."""
+    pseudo_classes: Several
+    """Clusters that stand in for the classes of one-class data."""
+    refresh: Literal["epoch", "pass"]
+    """What centroids and Q are made of: the epoch's own steps, or a pass after it."""
+    compile: Switch
+    """Run networks through torch.compile."""
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> Training:
+        if self.width % self.heads:
+            raise _wrong(f"a multiple of heads ({self.heads})", "width", found=self.width)
+        return self
+
+
+class Grid(Block):
+    """Values that tuning may combine."""
+
+    lr: list[Positive] = Field(min_length=1)
+    weight_decay: list[NotNegative] = Field(min_length=1)
+    eta: list[Eta] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Grid:
+        for key in ("lr", "weight_decay", "eta"):
+            _distinct(key, getattr(self, key))
+        return self
+
+
+class Tune(Block):
+    """How lr, weight decay and eta are chosen inside the training split."""
+
+    folds: Several
+    """Cross-validation folds."""
+    epochs: Count
+    """Length of a trial."""
+    budget: Count
+    """Grid points that each method may try."""
+    grid: Grid
+
+
+class Sensitivity(Block):
+    """Runs of some methods at fixed etas on one task; the first method's are Table 8."""
+
+    task: Name
+    methods: list[Name] = Field(min_length=1)
+    etas: list[Eta] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Sensitivity:
+        _distinct("methods", self.methods)
+        _distinct("etas", [f"{eta:g}" for eta in self.etas])
+        return self
+
+    def name(self, method: str, eta: float) -> str:
+        """Return what a method's runs at an eta are called in the records."""
+        return f"{method}_eta_{eta:g}"
 
     def names(self) -> dict[str, tuple[str, float]]:
-        """Name -> variant and eta of all these runs."""
-        return {self.name(v, eta): (v, eta) for v in self.variants for eta in self.etas}
+        """Return name -> method and eta of all these runs."""
+        return {self.name(m, eta): (m, eta) for m in self.methods for eta in self.etas}
 
 
-@dataclass(frozen=True)
-class Probe:
-    """Which trained encoders a linear classifier judges alone (Table 16)."""
+class Timing(Block):
+    """Seconds per epoch of every method, measured side by side on one task."""
 
-    task: str
-    methods: list[str]
-
-
-@dataclass(frozen=True)
-class GradCam:
-    """Whose image encoders are explained (Figures 1, 3): tasks: task -> modality with pictures.
-
-    examples: pictures shown per task; the numbers beside them are over the whole test split.
-    """
-
-    tasks: dict[str, str]
-    methods: list[str]
-    examples: int
+    task: Name
+    rounds: Several
+    """Counted epochs, after one of warm-up."""
 
 
-@dataclass(frozen=True)
-class Params:
-    """One profile. See the comments in params.yaml."""
+class Probe(Block):
+    """A linear classifier on each trained encoder alone (Table 16)."""
 
-    profile: str
-    eta: float | None
-    seeds: int
-    device: str
-    threads: int | None
-    workers: int | None
-    processes: int
-    datasets: dict[str, dict[str, Any]]
-    tasks: dict[str, dict[str, Any]]
-    methods: dict[str, dict[str, Any]]
-    variants: dict[str, dict[str, Any]]
+    task: Name
+    methods: list[Name] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Probe:
+        _distinct("methods", self.methods)
+        return self
+
+
+class GradCam(Block):
+    """Where image encoders look (Figures 1 and 3)."""
+
+    tasks: dict[Name, Name]
+    """Task -> modality with pictures."""
+    methods: list[Name] = Field(min_length=1)
+    examples: Count
+    """Pictures shown per task; numbers are of the whole test split."""
+
+    @model_validator(mode="after")
+    def _each_once(self) -> GradCam:
+        _distinct("methods", self.methods)
+        return self
+
+
+class MethodParams(Block):
+    """A method: a file in `methods/` and hyper-parameters, which that file checks."""
+
+    model_config = ConfigDict(extra="allow", json_schema_extra=lambda s: s.pop("required", None))
+    __pydantic_extra__: dict[str, Hyper]
+
+    file: Name = Field(alias="method")
+    """File in methods/ without .py; without this key the entry's own name."""
+
+    @model_validator(mode="after")
+    def _keywords(self) -> MethodParams:
+        for name in self.hparams:
+            if not name.isidentifier() or name in ("self", "spec"):
+                raise _wrong("names of hyper-parameters, see docs/methods.md", found=name)
+        return self
+
+    @property
+    def hparams(self) -> dict[str, Any]:
+        """Return the keyword arguments of the method's `Model`."""
+        return dict(self.__pydantic_extra__)
+
+
+def _with_own_file(block: object) -> object:
+    """Give entries without the key `method` their own name."""
+    if not isinstance(block, Mapping):
+        return block
+    return {
+        name: {"method": name, **entry} if isinstance(entry, Mapping) else entry
+        for name, entry in block.items()
+    }
+
+
+Methods = Annotated[dict[Name, MethodParams], BeforeValidator(_with_own_file)]
+
+
+class Params(Block):
+    """One profile: everything that decides what the pipeline does."""
+
+    profile: Name
+    """Names the reports and the MLflow experiment."""
+    eta: MaybeEta
+    """Weight of the bound; null: the choice of stage tune; a number overrides it everywhere."""
+    seeds: Count
+    """Runs 0 to seeds - 1 of every method on every task."""
+    device: Literal["auto", "cpu", "cuda"]
+    threads: MaybeWorkers
+    """CPU threads of one run; null: torch decides."""
+    instructions: Literal["portable", "native"]
+    """portable: same bytes on every x86-64 processor; native: what this processor does fastest."""
+    engine: Engine
+    keep_weights: list[Name]
+    """Methods whose trained networks are kept."""
+    datasets: dict[Name, DatasetParams] = Field(min_length=1)
+    tasks: dict[Name, TaskParams] = Field(min_length=1)
     training: Training
-    tuning: Tuning
-    timing: Timing
+    tune: Tune
+    train: Methods
+    """Baselines."""
+    train_ibma: Methods
+    """IBMA."""
+    ablation: Methods
+    """IBMA without alignment, and the control without any bound."""
+    bounds: Methods
+    """IBMA with other bounds in place of its own."""
     sensitivity: Sensitivity
+    timing: Timing
     probe: Probe
     gradcam: GradCam
 
-    def cell(self, method: str) -> dict[str, Any]:
-        """Parameters of a method or variant. Raises IbmaError for an unknown one."""
-        known = {**self.methods, **self.variants}
-        if method not in known:
-            raise IbmaError(f"params.yaml: unknown method '{method}'{_hint(method, known)}")
-        return dict(known[method] or {})
+    def stages_of_methods(self) -> dict[str, dict[str, MethodParams]]:
+        """Return stage -> its methods, in the order in which tables list them."""
+        return {
+            "train": self.train,
+            "train_ibma": self.train_ibma,
+            "ablation": self.ablation,
+            "bounds": self.bounds,
+        }
 
-    def names(self) -> Iterator[tuple[str, str]]:
-        """(task, name) of every folder of records: the grid, then the runs at fixed etas."""
-        for task in self.tasks:
-            yield from ((task, method) for method in (*self.methods, *self.variants))
-        yield from ((self.sensitivity.task, name) for name in self.sensitivity.names())
+    @property
+    def methods(self) -> dict[str, MethodParams]:
+        """Return every method of every stage."""
+        stages = self.stages_of_methods().values()
+        return {name: entry for methods in stages for name, entry in methods.items()}
 
-    def task(self, name: str) -> dict[str, Any]:
-        """Entry of a task. Raises IbmaError for an unknown one."""
+    def stage_of(self, method: str) -> str:
+        """Return the stage that trains a method.
+
+        Raises:
+            IbmaError: no stage lists it.
+        """
+        self.method(method)
+        return next(stage for stage, known in self.stages_of_methods().items() if method in known)
+
+    def method(self, name: str) -> MethodParams:
+        """Return the entry of a method.
+
+        Raises:
+            IbmaError: no stage lists it.
+        """
+        if name not in self.methods:
+            raise IbmaError(f"params.yaml: unknown method '{name}'{_hint(name, self.methods)}")
+        return self.methods[name]
+
+    def task(self, name: str) -> TaskParams:
+        """Return the entry of a task.
+
+        Raises:
+            IbmaError: there is no such task.
+        """
         if name not in self.tasks:
             raise IbmaError(f"params.yaml: unknown task '{name}'{_hint(name, self.tasks)}")
         return self.tasks[name]
 
+    def names(self) -> Iterator[tuple[str, str]]:
+        """Walk (task, name) of every folder of records: all methods, then runs at fixed etas."""
+        for task in self.tasks:
+            yield from ((task, method) for method in self.methods)
+        yield from ((self.sensitivity.task, name) for name in self.sensitivity.names())
 
-T = TypeVar("T")
+    @model_validator(mode="after")
+    def _data_is_known(self) -> Params:
+        known, twins = _modules("datasets"), _modules("twins")
+        for name, dataset in self.datasets.items():
+            _among(name, known, "datasets", "names of files in src/ibma/datasets")
+            if dataset.source == "twin" and name not in twins:
+                raise _wrong("real: it has no twin", f"datasets.{name}.source", found="twin")
+        for name, task in self.tasks.items():
+            _among(task.dataset, self.datasets, f"tasks.{name}.dataset", "a name under datasets")
+        return self
+
+    @model_validator(mode="after")
+    def _methods_are_known(self) -> Params:
+        known, seen = _modules("methods"), set()
+        for stage, methods in self.stages_of_methods().items():
+            for name, entry in methods.items():
+                if name in seen:
+                    raise _wrong("each method in one block", stage, found=name)
+                what = "the name of a file in src/ibma/methods"
+                _among(entry.file, known, f"{stage}.{name}.method", what)
+                seen.add(name)
+        return self
+
+    @model_validator(mode="after")
+    def _stages_name_tasks(self) -> Params:
+        for key in ("sensitivity", "timing", "probe"):
+            _among(getattr(self, key).task, self.tasks, f"{key}.task", "a name under tasks")
+        for task, modality in self.gradcam.tasks.items():
+            _among(task, self.tasks, "gradcam.tasks", "names under tasks")
+            encoders, key = self.tasks[task].encoders, f"gradcam.tasks.{task}"
+            _among(modality, encoders, key, f"a modality of tasks.{task}.encoders")
+            seeing = isinstance(encoders[modality], ResNetEncoder | ViTEncoder)
+            if not seeing or isinstance(self.tasks[task].features.get(modality), SoundFeature):
+                raise _wrong("a modality with pictures", key, found=modality)
+        return self
+
+    @model_validator(mode="after")
+    def _stages_name_methods(self) -> Params:
+        _distinct("keep_weights", self.keep_weights)
+        what = "methods of train, train_ibma, ablation or bounds"
+        for key in ("sensitivity", "probe", "gradcam"):
+            for name in getattr(self, key).methods:
+                _among(name, self.methods, f"{key}.methods", what)
+        for name in self.keep_weights:
+            _among(name, self.methods, "keep_weights", what)
+        for key in ("probe", "gradcam"):
+            for name in getattr(self, key).methods:
+                if name not in self.keep_weights:
+                    expected = f"'{name}' too, whose weights {key}.methods reads"
+                    raise _wrong(expected, "keep_weights", found=self.keep_weights)
+        return self
+
+
+def _modules(folder: str) -> list[str]:
+    """List the modules of a folder of this package without importing any."""
+    return sorted(m.name for m in pkgutil.iter_modules([str(Path(__file__).parent / folder)]))
+
+
+# --- file ----------------------------------------------------------------------------------------
 
 
 def cores() -> int:
-    """The number of cores that this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -155,106 +783,108 @@ def cores() -> int:
 def load(path: Path = Path("params.yaml")) -> Params:
     """Read and check a profile.
 
-    Raises IbmaError naming the file and the key: missing file, broken YAML, unknown or missing key.
+    Raises:
+        IbmaError: a missing or broken file, an unknown or missing key, a wrong value; in one line
+            that names the file, the key, what was expected and what was found.
     """
+    raw = _read(path)
+    if not isinstance(raw, Mapping):
+        raise IbmaError(f"{path}: expected a mapping of keys to values, found {_shown(raw)}")
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return Params.model_validate(raw)
+    except ValidationError as caught:
+        errors = caught.errors(include_url=False)
+        first = next((one for one in errors if one["type"] == "unknown_key"), errors[0])
+        raise IbmaError(f"{path}: {_line(first)}") from None
+
+
+def _read(path: Path) -> object:
+    """Parse a YAML 1.2 file as DVC does."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        return YAML(typ="safe", pure=True).load(text)
     except FileNotFoundError:
         raise IbmaError(
             f"{path}: not found: run this in the repository, or `ibma profile twin`"
         ) from None
-    except yaml.YAMLError as error:
-        raise IbmaError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    values = dict(_mapping(raw, path, "the file"))
-    for name in ("datasets", "tasks", "methods", "variants"):
-        _mapping(values.get(name), path, name)
-    parts: dict[str, type[Any]] = {
-        "training": Training,
-        "tuning": Tuning,
-        "timing": Timing,
-        "sensitivity": Sensitivity,
-        "probe": Probe,
-        "gradcam": GradCam,
-    }
-    for name, cls in parts.items():
-        values[name] = _typed(cls, _mapping(values.get(name), path, name), path, f"{name}.")
-    params = _typed(Params, values, path, "")
-    _check(params, path)
-    return params
+    except OSError as error:
+        raise IbmaError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise IbmaError(f"{path}: not UTF-8 at byte {error.start}: save it as UTF-8") from None
+    except (YAMLError, RecursionError, TypeError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else f"{path}"
+        why = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise IbmaError(f"{where}: not YAML: {why}: correct the file") from None
 
 
-def _check(params: Params, path: Path) -> None:
-    for name, dataset in params.datasets.items():
-        _known(_mapping(dataset, path, f"datasets.{name}"), DATASET_KEYS, path, f"datasets.{name}.")
-        if dataset.get("source") not in ("twin", "real"):
-            raise IbmaError(f"{path}: datasets.{name}.source: expected twin or real")
-    for name, task in params.tasks.items():
-        _known(_mapping(task, path, f"tasks.{name}"), TASK_KEYS, path, f"tasks.{name}.")
-        if task.get("dataset") not in params.datasets:
-            raise IbmaError(
-                f"{path}: tasks.{name}.dataset: '{task.get('dataset')}' is not under datasets"
-            )
-        if task.get("on_bad", "stop") not in ("stop", "drop"):
-            raise IbmaError(f"{path}: tasks.{name}.on_bad: expected stop or drop")
-    for name in [*params.tasks, *params.methods, *params.variants]:
-        if "-" in name:
-            raise IbmaError(f"{path}: '{name}': use _ in names, DVC joins matrix axes with -")
-    if params.eta is not None and not isinstance(params.eta, int | float):
-        raise IbmaError(f"{path}: eta: expected a number or null, found {params.eta!r}")
-    if params.device not in ("auto", "cpu", "cuda"):
-        raise IbmaError(f"{path}: device: expected auto, cpu or cuda, found {params.device!r}")
-    if not isinstance(params.seeds, int) or params.seeds < 1:
-        raise IbmaError(f"{path}: seeds: expected a number of runs >= 1, found {params.seeds!r}")
-    if not isinstance(params.processes, int) or params.processes < 1:
-        raise IbmaError(f"{path}: processes: expected a number >= 1, found {params.processes!r}")
-    if params.training.refresh not in ("epoch", "pass"):
-        refresh = params.training.refresh
-        raise IbmaError(f"{path}: training.refresh: expected epoch or pass, found {refresh!r}")
-    _check_stages(params, path)
-    if not isinstance(params.timing.rounds, int) or params.timing.rounds < 2:
-        raise IbmaError(f"{path}: timing.rounds: expected a number >= 2")
-    _known(params.tuning.grid, ("lr", "weight_decay", "eta"), path, "tuning.grid.")
+def _line(error: ErrorDetails) -> str:
+    """Describe one error: key, expectation, value."""
+    context = error.get("ctx", {})
+    below = [str(context["key"])] if context.get("key", "") != "" else []
+    key = _dotted((*error["loc"], *below))
+    if error["type"] == "unknown_key":
+        return f"unknown key '{key}'{context['hint']}"
+    if error["type"] == "missing":
+        return f"missing key '{key}': add it, see profiles/"
+    expected = _EXPECTED.get(error["type"], error["msg"]).format_map(context)
+    return f"{key}: expected {expected}, found {_shown(context.get('found', error['input']))}"
 
 
-def _check_stages(params: Params, path: Path) -> None:
-    """Stages that run on one task, or on some methods, must name ones that there are."""
-    named = {
-        "timing.task": [params.timing.task],
-        "sensitivity.task": [params.sensitivity.task],
-        "probe.task": [params.probe.task],
-        "gradcam.tasks": list(params.gradcam.tasks),
-    }
-    for where, tasks in named.items():
-        for unknown in set(tasks) - set(params.tasks):
-            raise IbmaError(f"{path}: {where}: '{unknown}' is not under tasks")
-    for unknown in set(params.sensitivity.variants) - set(params.variants):
-        raise IbmaError(f"{path}: sensitivity.variants: '{unknown}' is not under variants")
-    for where, listed in (("probe", params.probe.methods), ("gradcam", params.gradcam.methods)):
-        for unknown in set(listed) - {*params.methods, *params.variants}:
-            raise IbmaError(f"{path}: {where}.methods: '{unknown}' is no method or variant")
+_EXPECTED = {  # error type of pydantic -> what would be right
+    "wrong": "{expected}",
+    "literal_error": "{expected}",
+    "model_type": "a mapping",
+    "dict_type": "a mapping",
+    "list_type": "a list",
+    "too_short": "one entry or more",
+}
 
 
-def _typed(cls: type[T], values: Mapping[str, Any], path: Path, where: str) -> T:
-    names = [field.name for field in fields(cast(Any, cls))]
-    _known(values, names, path, where)
-    missing = [name for name in names if name not in values]
-    if missing:
-        raise IbmaError(f"{path}: missing key '{where}{missing[0]}': add it, see profiles/")
-    return cls(**values)
+def _dotted(place: Iterable[object]) -> str:
+    """Join a place as `dvc exp run -S` names it: `tune.grid.lr[0]`."""
+    parts = []
+    for part in place:
+        if isinstance(part, int):
+            parts.append(f"[{part}]")
+        elif part != "[key]" and not str(part).startswith("<"):
+            text = str(part)
+            parts.append(f".{text if text.isprintable() else _shown(text)}")
+    return "".join(parts).removeprefix(".")
 
 
-def _known(values: Mapping[str, Any], names: Iterable[str], path: Path, where: str) -> None:
-    for key in values:
-        if key not in names:
-            raise IbmaError(f"{path}: unknown key '{where}{key}'{_hint(key, names)}")
+def _shown(value: object) -> str:
+    """Write a value in one short line, as YAML would read it."""
+    if isinstance(value, Mapping | list):
+        return reprlib.repr(value)  # which ends, however large or circular a container is
+    try:
+        text = json.dumps(value, default=str)
+    except ValueError:  # an integer of thousands of digits
+        return "a number too large to show"
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
-def _hint(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f": did you mean '{close[0]}'?" if close else f": expected one of {', '.join(known)}"
+# --- schema --------------------------------------------------------------------------------------
 
 
-def _mapping(value: object, path: Path, where: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise IbmaError(f"{path}: {where}: expected a mapping, found {type(value).__name__}")
-    return value
+class _Schema(GenerateJsonSchema):
+    """A schema that says of mappings what the models do."""
+
+    def tagged_union_schema(self, schema: core_schema.TaggedUnionSchema) -> JsonSchemaValue:
+        """Ask for any kind of feature, where pydantic asks for exactly one: `{}` fits all."""
+        made = super().tagged_union_schema(schema)
+        return {"anyOf" if key == "oneOf" else key: value for key, value in made.items()}
+
+    def dict_schema(self, schema: core_schema.DictSchema) -> JsonSchemaValue:
+        """Allow no key beside those of the pattern."""
+        made = super().dict_schema(schema)
+        return made | ({"additionalProperties": False} if "patternProperties" in made else {})
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON schema of params.yaml, for editors."""
+    made = Params.model_json_schema(schema_generator=_Schema)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made}
