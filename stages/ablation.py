@@ -1,7 +1,8 @@
-"""Train IBMA without alignment, and its network without a bound, on a task: `python stages/ablation.py TASK [METHOD]`."""
+"""Train IBMA without alignment, and without a bound: `python stages/ablation.py TASK [METHOD]`."""
 
 import checkout  # noqa: F401
 from ibma.engine import run_stage
+
 from ibma.params import Params
 
 

@@ -3,8 +3,9 @@
 from dataclasses import asdict
 
 import checkout  # noqa: F401
-from ibma import paths
 from ibma.engine import run_stage
+
+from ibma import paths
 from ibma.params import Params
 
 

@@ -1,7 +1,8 @@
-"""Train IBMA with other bounds (VIB, APIB, CLUB, plug-in, released) on a task: `python stages/bounds.py TASK [METHOD]`."""
+"""Train IBMA with the bounds it is compared with: `python stages/bounds.py TASK [METHOD]`."""
 
 import checkout  # noqa: F401
 from ibma.engine import run_stage
+
 from ibma.params import Params
 
 

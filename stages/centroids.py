@@ -3,8 +3,9 @@
 import sys
 
 import checkout  # noqa: F401
-from ibma import paths
 from ibma.engine import run_stage
+
+from ibma import paths
 from ibma.params import Params
 
 

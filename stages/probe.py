@@ -2,6 +2,7 @@
 
 import checkout  # noqa: F401
 from ibma.engine import run_stage
+
 from ibma.params import Params
 
 

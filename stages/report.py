@@ -4,6 +4,7 @@ from pathlib import Path
 
 import checkout  # noqa: F401
 from ibma.engine import run_stage
+
 from ibma.params import Params
 
 

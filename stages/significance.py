@@ -1,8 +1,9 @@
 """Test IBMA against its rivals, paired by seed: `python stages/significance.py`."""
 
 import checkout  # noqa: F401
-from ibma import paths
 from ibma.engine import run_stage
+
+from ibma import paths
 from ibma.params import Params
 
 
@@ -12,9 +13,7 @@ def significance(params: Params) -> None:
     from ibma.paper import published
     from ibma.results import records, significance
 
-    write_json(
-        paths.SIGNIFICANCE, significance.run(params, records.load(params), published.load())
-    )
+    write_json(paths.SIGNIFICANCE, significance.run(params, records.load(params), published.load()))
 
 
 if __name__ == "__main__":

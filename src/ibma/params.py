@@ -706,11 +706,25 @@ class Params(Block):
             raise IbmaError(f"params.yaml: unknown task '{name}'{_hint(name, self.tasks)}")
         return self.tasks[name]
 
-    def names(self) -> Iterator[tuple[str, str]]:
-        """Walk (task, name) of every folder of records: all methods, then runs at fixed etas."""
+    def cells(self) -> Iterator[tuple[str, str, str]]:
+        """Yield (stage, task, name) of every folder of records."""
         for task in self.tasks:
-            yield from ((task, method) for method in self.methods)
-        yield from ((self.sensitivity.task, name) for name in self.sensitivity.names())
+            for stage, methods in self.stages_of_methods().items():
+                yield from ((stage, task, method) for method in methods)
+        yield from (("sensitivity", self.sensitivity.task, n) for n in self.sensitivity.names())
+
+    def trained_as(self, stage: str, name: str) -> tuple[str, float | None]:
+        """Return the method behind a name of records, and the eta that overrides its choice.
+
+        Raises:
+            IbmaError: no such runs are asked for.
+        """
+        known = self.sensitivity.names() if stage == "sensitivity" else {}
+        if name in known:
+            return known[name]
+        if stage == "sensitivity" or self.stage_of(name) != stage:
+            raise IbmaError(f"params.yaml: {stage} has no '{name}'")
+        return name, self.eta
 
     @model_validator(mode="after")
     def _data_is_known(self) -> Params:

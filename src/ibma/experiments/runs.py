@@ -38,6 +38,10 @@ class Wanted:
         """Return which run this is."""
         return RunId(self.cell.stage, self.cell.task, self.cell.method, self.seed)
 
+    def keeps_weights(self, params: Params) -> bool:
+        """Return whether the trained network is kept: later stages and people read it."""
+        return self.cell.stage != "sensitivity" and self.cell.method in params.keep_weights
+
     @property
     def record(self) -> Path:
         """Return where the store holds its record."""
@@ -92,11 +96,11 @@ def train(
             wanted = [one for cell, eta in cells for one in name_runs(params, cell, eta)]
             _complete(params, f"{stage} {task}", wanted)
         for root in (paths.RUNS, paths.MODELS):
-            (root / stage / task).mkdir(parents=True, exist_ok=True)
+            (root / stage / task).mkdir(parents=True, exist_ok=True)  # an output, even if empty
             for cell, _ in cells:
                 shutil.rmtree(root / stage / task / cell.method, ignore_errors=True)
         for one in wanted:
-            _lay_out(one, params.keep_weights)
+            _lay_out(one, one.keeps_weights(params))
 
 
 def name_runs(params: Params, cell: Cell, eta: float | None) -> Iterator[Wanted]:
@@ -113,8 +117,7 @@ def _complete(params: Params, label: str, wanted: Sequence[Wanted]) -> None:
     Raises:
         IbmaError: runs failed; it names the first, the others are finished and kept.
     """
-    keeping = set(params.keep_weights)
-    missing = [one for one in wanted if _find(one, one.cell.tuned_as in keeping) is None]
+    missing = [one for one in wanted if _find(one, one.keeps_weights(params)) is None]
     failed: dict[RunId, IbmaError] = {}
     calls = {one: (run.train_run, one.cell, one.seed, one.setting) for one in missing}
     for one, future in engine.run_all(params.engine, params.device, label, calls):
@@ -123,15 +126,15 @@ def _complete(params: Params, label: str, wanted: Sequence[Wanted]) -> None:
         except IbmaError as error:
             failed[one.id] = error
             continue
-        _keep(one, finished, one.cell.tuned_as in keeping)
+        _keep(one, finished, one.keeps_weights(params))
         run.forget(one.key)
     kept, trained = len(wanted) - len(missing), len(missing) - len(failed)
     print(f"{label}: {kept} kept, {trained} trained", file=sys.stderr)
     if failed:
-        name, error = next(iter(failed.items()))
+        first, why = next(iter(failed.items()))
         raise IbmaError(
             f"{label}: {len(failed)} of {len(wanted)} runs failed, the others are kept; "
-            f"{name}: {error}"
+            f"{first}: {why}"
         )
 
 
@@ -158,11 +161,11 @@ def _keep(one: Wanted, finished: run.Finished, with_weights: bool) -> None:
     finished.record.write(one.record)
 
 
-def _lay_out(one: Wanted, keep_weights: Sequence[str]) -> None:
+def _lay_out(one: Wanted, with_weights: bool) -> None:
     """Put a stored run into its stage's folders."""
     one.id.record.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(one.record, one.id.record)
-    if one.cell.tuned_as in keep_weights:
+    if with_weights:
         one.id.weights.parent.mkdir(parents=True, exist_ok=True)
         try:  # one file under two names: weights are large
             os.link(one.weights, one.id.weights)

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from ibma import engine, methods, paths
-from ibma.files import held, read_json, write_json
 from ibma.features import store
 from ibma.features.store import HoldOut, TrainingSet
+from ibma.files import held, read_json, write_json
 from ibma.params import Params, Tune
 from ibma.training import record, run
 from ibma.training.cell import Cell, Setting, why_not_run
@@ -141,7 +141,9 @@ def try_settings(one: Trials) -> list[Score]:
     cell = one.cell
     configure_torch(cell.threads, cell.compile)
     device = select_device(cell.device)
-    learn, judge = _hold_outs(cell.features, cell.meta["digest"], one.run, one.tuning.folds)[one.fold]
+    learn, judge = _hold_outs(cell.features, cell.meta["digest"], one.run, one.tuning.folds)[
+        one.fold
+    ]
     scores = []
     for setting in one.settings:
         model = cell.build(one.run, setting, one.tuning.epochs, seed=one.fold, on=device)
