@@ -1,70 +1,57 @@
-"""dvc.yaml declares what a cell depends on: all of it, and nothing else."""
+"""dvc.yaml declares what a stage depends on: all of it, and nothing else."""
 
 from pathlib import Path
 
-import pytest
 import yaml
 
-from ibma.experiments import runs
+from ibma import params
 from ibma.training import record
 
 ROOT = Path(__file__).parent.parent
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+TRAINING = ("train", "train_ibma", "ablation", "bounds")  # and sensitivity, without a task of its own
 
 
-@pytest.mark.parametrize(
-    ("stage", "axis", "file"),
-    [("train", "${item.method}", "${item.method}"), ("train_ibma", "${item.variant}", "ibma")],
-)
-def test_a_cell_depends_on_its_data_its_parameters_its_method_and_the_shared_code(
-    stage, axis, file
-):
-    assert runs.VARIANT_FILE == "ibma"
-    code = {f"src/ibma/{name}" for name in (*record.SHARED_CODE, f"methods/{file}.py")}
-    data = {
-        "data/features/${item.task}",
-        "data/centroids/${item.task}",
-        f"data/tune/${{item.task}}/{axis}.json",
-    }
-    assert set(STAGES[stage]["deps"]) == code | data
-    entry = "methods" if stage == "train" else "variants"
-    params = {"profile", "seeds", "training", "tasks.${item.task}.encoders", f"{entry}.{axis}"}
-    assert set(STAGES[stage]["params"]) == params | ({"eta"} if stage == "train_ibma" else set())
+def inner(name: str) -> dict:
+    """Return what a stage does, for one key of its foreach if it has one."""
+    return STAGES[name].get("do", STAGES[name])
 
 
-def test_runs_at_a_fixed_eta_depend_on_what_their_variant_depends_on():
-    """Except for eta: theirs is in their name."""
-    named = {"${item.task}": "${sensitivity.task}"}
-
-    def at_fixed_eta(texts):
-        for old, new in named.items():
-            texts = [text.replace(old, new) for text in texts]
-        return set(texts)
-
-    ours, variant = STAGES["sensitivity"], STAGES["train_ibma"]
-    assert set(ours["deps"]) == at_fixed_eta(variant["deps"])
-    assert set(ours["params"]) == at_fixed_eta(variant["params"]) - {"eta"}
+def test_a_stage_is_a_script_and_where_it_has_parameters_a_block_of_the_same_word():
+    scripts = {path.stem for path in (ROOT / "stages").glob("*.py")} - {"checkout"}
+    assert scripts == set(STAGES)
+    blocks = set(params.Params.model_fields)
+    for name in STAGES:
+        assert f"stages/{name}.py" in inner(name)["deps"]
+        assert inner(name)["cmd"].startswith(f"python stages/{name}.py")
+        own = {each.partition(".")[0] for each in inner(name).get("params", ())}
+        assert own <= blocks
+        assert (name in own) == (name in blocks), name
 
 
-def test_only_variants_and_what_is_made_of_records_read_eta():
-    readers = {name for name, stage in STAGES.items() if "eta" in (stage.get("params") or [])}
-    assert readers == {"train_ibma", "report"}
+def test_what_trains_depends_on_the_code_that_keys_of_records_digest():
+    code = {f"src/ibma/{name}" for name in (*record.SHARED_CODE, "methods")}
+    for name in (*TRAINING, "sensitivity", "tune", "timing"):
+        assert code <= set(inner(name)["deps"]), name
 
 
-def test_cells_have_cached_persistent_outputs_only():
-    for stage in ("tune", "train", "train_ibma", "sensitivity"):
-        for out in STAGES[stage]["outs"]:
-            (options,) = out.values()
-            assert options == {"persist": True}
+def test_what_trains_depends_on_its_data_its_choice_and_its_parameters():
+    shared = {"profile", "seeds", "device", "threads", "instructions", "training"}
+    for name in TRAINING:
+        stage = inner(name)
+        data = {f"data/{kind}/${{key}}" for kind in ("features", "centroids", "tune")}
+        assert {dep for dep in stage["deps"] if dep.startswith("data/")} == data
+        assert shared | {"keep_weights", "tasks.${key}", name} == set(stage["params"]) - {"eta"}
+        assert stage["outs"] == [f"runs/{name}/${{key}}", f"models/{name}/${{key}}"]
 
 
-def test_every_stage_has_its_door():
-    doors = {path.stem for path in (ROOT / "stages").glob("*.py")}
-    assert doors == set(STAGES)
+def test_only_stages_of_ibma_and_the_report_read_eta():
+    readers = {name for name in STAGES if "eta" in inner(name).get("params", ())}
+    assert readers == {"train_ibma", "ablation", "bounds", "report"}
 
 
-def test_timing_depends_on_every_method_and_on_what_training_runs():
-    shared = {name for name in record.SHARED_CODE if not name.startswith(("methods/", "record"))}
-    code = {f"src/ibma/{name}" for name in (*shared, "methods", "timing.py")}
-    data = {"data/features/${timing.task}", "data/centroids/${timing.task}"}
-    assert set(STAGES["timing"]["deps"]) == code | data | {"stages/timing.py"}
+def test_no_output_persists_and_all_but_the_committed_report_is_cached():
+    for name in STAGES:
+        for out in inner(name)["outs"]:
+            if isinstance(out, dict):
+                assert name == "report" and list(out.values()) == [{"cache": False}]
