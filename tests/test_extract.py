@@ -2,13 +2,19 @@
 
 import csv
 import json
+import os
+import subprocess
+import sys
+import time
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
+import slow_extraction
 from conftest import fake_dataset, vector
 
 from ibma.datasets import Dropped, Sample
@@ -118,11 +124,15 @@ def broken_s40(kind, part, params):
 WRONG = next(s for s in fake_dataset().samples(Path()) if s.id == "s40").parts["view0"]
 
 
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
 @pytest.mark.parametrize("workers", [1, 2])
-def test_an_error_keeps_what_was_done_and_the_next_run_goes_on(tmp_path, capfd, workers):
+def test_an_error_keeps_complete_parts_and_the_next_run_goes_on(tmp_path, capfd, workers):
     with pytest.raises(IbmaError, match="s40.wav: truncated"):
         extract(tmp_path, fake_dataset(), broken_s40, workers=workers)
-    assert not (tmp_path / "features/meta.json").exists()
+    assert not (tmp_path / "features").exists()
     computed = []
 
     def counting(kind, part, params):
@@ -130,27 +140,79 @@ def test_an_error_keeps_what_was_done_and_the_next_run_goes_on(tmp_path, capfd, 
         return vector(kind, part, params)
 
     resumed = extract(tmp_path, fake_dataset(), counting)
-    assert "going on after 40 samples" in capfd.readouterr().err
-    assert len(computed) == 2 * (72 - 40)
-    whole = extract(tmp_path / "whole", fake_dataset())
-    for path in whole.iterdir():
-        assert path.read_bytes() == (resumed / path.name).read_bytes(), path.name
+    assert "going on, " in capfd.readouterr().err
+    done = 32 if workers == 1 else 32 + 8  # the second process had finished the third block
+    assert len(computed) == 2 * (72 - done)
+    assert bytes_of(resumed) == bytes_of(extract(tmp_path / "whole", fake_dataset()))
+    assert not (tmp_path / ".features.parts").exists()
 
 
-def test_a_killed_run_goes_on_from_its_last_save(tmp_path):
-    """What was written after the save is cut off; a file shorter than saved starts anew."""
+def test_a_damaged_or_foreign_part_is_computed_again(tmp_path):
+    whole = bytes_of(extract(tmp_path / "whole", fake_dataset()))
     with pytest.raises(IbmaError):
         extract(tmp_path, fake_dataset(), broken_s40)
-    with (tmp_path / "features/view0.npy").open("ab") as file:
-        file.write(b"half a row")
-    whole = extract(tmp_path / "whole", fake_dataset())
-    resumed = extract(tmp_path, fake_dataset())
-    assert (whole / "view0.npy").read_bytes() == (resumed / "view0.npy").read_bytes()
-    with pytest.raises(IbmaError):
-        extract(tmp_path, fake_dataset(), broken_s40, key="changed")
-    (tmp_path / "features/view1.npy").write_bytes(b"")
-    resumed = extract(tmp_path, fake_dataset(), key="changed")
-    assert (whole / "view1.npy").read_bytes() == (resumed / "view1.npy").read_bytes()
+    part = tmp_path / ".features.parts/000000.npz"
+    good = part.read_bytes()
+    for bad in (b"", good[:-1], good[: len(good) // 2], good[:900] + b"!" + good[901:]):
+        part.write_bytes(bad)
+        with pytest.raises(IbmaError):
+            extract(tmp_path, fake_dataset(), broken_s40)
+        assert part.read_bytes() == good
+    part.with_name("000001.npz").write_bytes(good)  # another block's
+    assert bytes_of(extract(tmp_path, fake_dataset())) == whole
+
+
+def start(root: Path, workers: int, delay: float = 0.0) -> subprocess.Popen:
+    """An extraction in a process of its own, which has made its imports; `go` lets it begin."""
+    script = Path(slow_extraction.__file__)
+    process = subprocess.Popen(
+        [sys.executable, script, root, str(workers), str(delay)], text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def go(process: subprocess.Popen) -> None:
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_killed_extraction_goes_on_and_leaves_no_process(tmp_path, capfd, workers):
+    process = start(tmp_path, workers)
+    go(process)
+    wait_for((tmp_path / ".features.parts/000000.npz").exists)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.communicate()
+    assert psutil.wait_procs(children, timeout=10)[1] == []
+    assert not (tmp_path / "features").exists()
+    resumed = slow_extraction.run(tmp_path)
+    assert "going on, " in capfd.readouterr().err
+    assert bytes_of(resumed) == bytes_of(slow_extraction.run(tmp_path / "whole"))
+
+
+def test_of_two_extractions_of_a_folder_the_second_leaves_in_one_line(tmp_path):
+    whole = bytes_of(slow_extraction.run(tmp_path / "whole"))
+    for delay in (0.0, 0.1, 0.4, 0.8):
+        root = tmp_path / str(delay)
+        both = [start(root, 1), start(root, 1, delay)]
+        for process in both:
+            go(process)
+        told = [process.communicate()[1].splitlines()[-1] for process in both]
+        assert sorted(process.returncode for process in both) == [0, 1], (delay, told)
+        refused = told[[process.returncode for process in both].index(1)]
+        assert "features: another process is writing this folder" in refused
+        assert bytes_of(root / "features") == whole, delay
+
+
+def wait_for(condition) -> None:
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.002)
 
 
 def test_other_inputs_start_anew(tmp_path, capfd):
@@ -166,10 +228,9 @@ def test_a_feature_of_another_shape_stops_before_it_is_written(tmp_path):
     def uneven(kind, part, params):
         return np.zeros(next(shapes), np.float32)
 
-    with pytest.raises(IbmaError, match=r"'view1': a feature of shape \(2,\), expected \(3,\)"):
+    with pytest.raises(IbmaError, match=r"s1: 'view1': a feature of shape \(2,\) and type"):
         extract(tmp_path, fake_dataset(), uneven)
-    rows = np.frombuffer((tmp_path / "features/view0.npy").read_bytes()[-12:], np.float32)
-    assert len(rows) == 3 and len((tmp_path / "features/index.csv").read_text().split()) == 2
+    assert not (tmp_path / "features").exists()
 
 
 def test_memory_does_not_grow_with_the_number_of_samples(tmp_path):

@@ -51,7 +51,7 @@ def test_mirror_serves_an_address_through_the_same_checksum(tmp_path, monkeypatc
     assert (tmp_path / "raw/lists/list.csv").read_bytes() == CONTENT
     assert manifest["files"] == [["lists/list.csv", 8, GOOD]]
     (source,) = manifest["served"]
-    assert source == {"url": URL, "sha256": GOOD, "bytes": 8, "served_by": "mirror"}
+    assert source == {"url": URL, "sha256": GOOD, "bytes": 8}
 
 
 def test_a_file_already_right_is_kept(tmp_path, monkeypatch, mirror):
@@ -127,8 +127,9 @@ def test_mirrors_are_tried_in_turn(tmp_path, monkeypatch, server):
     monkeypatch.delenv("IBMA_MIRROR", raising=False)
     digest, dead = hashlib.sha256(Server.content).hexdigest(), "http://127.0.0.1:9/big.bin"
     data_set(monkeypatch, Remote(dead, digest, "big.bin", mirrors=(server,)))
-    (source,) = fetch.dataset("x", "real", tmp_path / "a")["served"]
-    assert source["url"] == server
+    manifest = fetch.dataset("x", "real", tmp_path / "a")
+    data_set(monkeypatch, Remote(dead, digest, "big.bin"))
+    assert fetch.dataset("x", "real", tmp_path / "a") == manifest, "whichever address served it"
     data_set(monkeypatch, Remote(dead, digest, "big.bin", mirrors=("http://127.0.0.1:9/b",)))
     with pytest.raises(IbmaError, match="none of 2 addresses answers, the last: .*:9/b "):
         fetch.dataset("x", "real", tmp_path / "b")
@@ -238,7 +239,6 @@ def test_a_cut_download_goes_on(tmp_path, monkeypatch, server, left, ranges, ask
     assert Server.requests == [asked]
     assert [p.name for p in tmp_path.iterdir()] == ["big.bin"]
     assert source["sha256"] == hashlib.sha256(Server.content).hexdigest()
-    assert source["served_by"] == "public"
 
 
 def test_a_stale_part_fails_the_checksum_once_and_is_gone(tmp_path, monkeypatch, server):
@@ -290,9 +290,39 @@ def test_a_twin_cut_short_is_known_as_one(tmp_path, monkeypatch):
     fetch.dataset("x", "twin", tmp_path)
 
 
-def test_a_builtin_set_says_so(tmp_path, monkeypatch):
-    data_set(monkeypatch, access="builtin")
-    assert fetch.dataset("x", "real", tmp_path)["served"] == [{"served_by": "builtin"}]
+def test_raw_files_that_are_gone_are_fetched_again(tmp_path, monkeypatch, mirror):
+    raw = tmp_path / "raw"
+    with zipfile.ZipFile(mirror.with_name("clips.zip"), "w") as package:
+        package.writestr(zipfile.ZipInfo("clips/a.wav"), "sound")
+    address = URL.replace("list.csv", "clips.zip")
+    digest = hashlib.sha256(mirror.with_name("clips.zip").read_bytes()).hexdigest()
+    files = Remote(URL, GOOD, "list.csv"), Remote(address, digest, "clips.zip")
+    data_set(monkeypatch, *files, ARCHIVES=("clips.zip",), PLACED=("by_hand.csv",))
+    raw.mkdir()
+    (raw / "by_hand.csv").write_text("a")
+    manifest = fetch.dataset("x", "real", raw)
+    names = [name for name, _, _ in manifest["files"]]
+    assert names == ["by_hand.csv", "clips/a.wav", "clips.zip", "list.csv"]
+    for gone in (["list.csv"], ["clips/a.wav"], ["clips/a.wav", "clips.zip", "list.csv"]):
+        for name in gone:
+            (raw / name).unlink()
+        fetch.restore("x", raw, manifest)
+        assert fetch.dataset("x", "real", raw) == manifest, gone
+    (raw / "list.csv").write_text("a,b\n9,9\n")
+    with pytest.raises(IbmaError, match="list.csv: changed since the manifest of x was written"):
+        fetch.restore("x", raw, manifest)
+    shutil.rmtree(raw)
+    with pytest.raises(IbmaError, match="by_hand.csv: gone, but .* lists it: .*ask the owner"):
+        fetch.restore("x", raw, manifest)
+
+
+def test_a_twin_that_is_gone_is_generated_again(tmp_path, monkeypatch):
+    data_set(monkeypatch)
+    monkeypatch.setattr(twins, "write", lambda name, raw: (raw / "clip.wav").write_text("b"))
+    manifest = fetch.dataset("x", "twin", tmp_path / "raw")
+    shutil.rmtree(tmp_path / "raw")
+    fetch.restore("x", tmp_path / "raw", manifest)
+    assert fetch.dataset("x", "twin", tmp_path / "raw") == manifest
 
 
 def test_the_door_names_an_unknown_data_set(tmp_path):

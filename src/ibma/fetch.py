@@ -1,4 +1,4 @@
-"""Fetch a data set's open files, checked and from several places; write twins; list what is there.
+"""Fill raw folders: fetch open files and check them, generate twins, list what is there.
 
 `IBMA_MIRROR=<folder>` serves raw.githubusercontent.com/<owner>/<repo>/<commit>/<path> from
 <folder>/github/<owner>/<repo>/<commit>/<path>: same checksum, same code after it.
@@ -9,13 +9,15 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ibma import datasets, twins
 from ibma.datasets import TWIN_MARKER, Dataset, Remote
 from ibma.errors import IbmaError
+from ibma.files import held
 from ibma.formats import archives, checksums
 
 GITHUB = "https://raw.githubusercontent.com/"
@@ -25,28 +27,79 @@ Downloader = Callable[[str, str, object], None]  # pooch's: (url, file to write,
 
 
 def dataset(name: str, source: str, raw: Path) -> dict[str, Any]:
-    """Fill `raw` (= data/raw/<name>): generate the twin, or fetch what is open. Return a manifest.
+    """Fill a raw folder: generate the twin, or fetch what is open. Return its manifest.
 
-    The manifest stands for the folder in the pipeline: `source`; `missing`, what a user has to
-    place by hand before anything can be computed, else None; `served`, url, sha256 and who served
-    each fetched file; `files`, [path, bytes, sha256] of everything in the folder. sha256 is null
-    for real media: a file replaced by one of the same size goes unnoticed until it is decoded.
-    Files already right are kept, and a twin never shares a folder with real files.
+    The manifest stands for the folder in the pipeline. The same files give the same manifest,
+    whenever, wherever and from whichever address they were fetched. Files that are right already
+    are kept, and a twin never shares a folder with real files.
 
-    Raises IbmaError for a wrong checksum, addresses none of which answers, a mirror that lacks the
-    file, a folder that holds the other source, and real files that are not the publisher's.
+    Args:
+        name: Name of the data set.
+        source: `twin` or `real`.
+        raw: Folder of the raw files, data/raw/<name>.
+
+    Returns:
+        `source`; `missing`: what a user has to place by hand first, else None; `served`: url,
+        sha256 and bytes of each fetched file; `files`: [path, bytes, sha256] of all that lies in
+        the folder. The sha256 of real media is None: they are checked as they are decoded.
+
+    Raises:
+        IbmaError: A wrong checksum, no address that answers, a mirror that lacks the file, a folder
+            that holds the other source, real files that are not the publisher's, or another
+            process that fills the folder.
     """
     raw.mkdir(parents=True, exist_ok=True)
     module = datasets.load(name)
-    served = _write_twin(name, raw) if source == "twin" else _take_real(module, raw)
-    lacking = missing(name, module, raw) if source == "real" else None
-    if lacking is None:
-        archives.unpack_all(raw, getattr(module, "ARCHIVES", ()))
-        verify: Callable[[Path], None] | None = getattr(module, "verify", None)
-        if source == "real" and verify is not None:
-            verify(raw)
-    files = _listed(raw, hash_all=source == "twin")
+    with held(raw):
+        served = _write_twin(name, raw) if source == "twin" else _take_real(module, raw)
+        lacking = missing(name, module, raw) if source == "real" else None
+        if lacking is None:
+            archives.unpack_all(raw, getattr(module, "ARCHIVES", ()))
+            verify: Callable[[Path], None] | None = getattr(module, "verify", None)
+            if source == "real" and verify is not None:
+                verify(raw)
+        files = _listed(raw, hash_all=source == "twin")
     return {"source": source, "missing": lacking, "served": served, "files": files}
+
+
+def restore(name: str, raw: Path, manifest: Mapping[str, Any]) -> None:
+    """Make sure that a raw folder holds what its manifest lists; fetch what is gone.
+
+    Args:
+        name: Name of the data set.
+        raw: Folder of the raw files. It may be gone, for example on a fresh clone.
+        manifest: What `dataset` returned for it.
+
+    Raises:
+        IbmaError: A file has changed, or it is gone and has to be placed by hand; and as `dataset`.
+    """
+    changed, gone = _differing(raw, manifest)
+    if gone and not changed:
+        print(f"{raw}: {len(gone)} files are gone, fetching {name} again", file=sys.stderr)
+        for marker in raw.rglob(archives.MARKERS):
+            marker.unlink()  # else an archive counts as unpacked
+        lacking = dataset(name, manifest["source"], raw)["missing"]
+        changed, gone = _differing(raw, manifest)
+        if gone:
+            advice = lacking or datasets.load(name).CARD.how_to_get
+            raise IbmaError(f"{gone[0]}: gone, but the manifest of {name} lists it: {advice}")
+    if changed:
+        raise IbmaError(
+            f"{changed[0]}: changed since the manifest of {name} was written: run "
+            f"`dvc repro -f download@{name}` to use it as it is, or delete it to fetch it again"
+        )
+
+
+def _differing(raw: Path, manifest: Mapping[str, Any]) -> tuple[list[Path], list[Path]]:
+    """Return the files that have changed, and those that are gone."""
+    changed, gone = [], []
+    for name, size, digest in manifest["files"]:
+        path = raw / name
+        if not path.is_file():
+            gone.append(path)
+        elif path.stat().st_size != size or (digest and checksums.sha256(path) != digest):
+            changed.append(path)
+    return changed, gone
 
 
 def _write_twin(name: str, raw: Path) -> list[dict[str, Any]]:
@@ -58,14 +111,20 @@ def _write_twin(name: str, raw: Path) -> list[dict[str, Any]]:
         )
     marker.touch()  # first, so that a twin cut short is known as one
     twins.write(name, raw)
-    return [{"served_by": "twin"}]
+    return []
 
 
 def _take_real(module: Dataset, raw: Path) -> list[dict[str, Any]]:
     if (raw / TWIN_MARKER).exists():
         raise IbmaError(f"{raw}: holds the twin: delete this folder, then run again")
-    builtin = module.CARD.access == "builtin"
-    return [{"served_by": "builtin"}] if builtin else _fetch_all(module, raw)
+    mirror = os.environ.get("IBMA_MIRROR")
+    stand_in: Callable[[Path, Path], bool] | None = getattr(module, "fetch_mirror", None)
+    if mirror and stand_in is not None and stand_in(Path(mirror), raw):
+        files = [file for file in module.FILES if file.url.startswith(GITHUB)]
+        served = [{"stand_in": "the mirror's own layout, see the card"}]
+    else:
+        files, served = list(module.FILES), []
+    return served + [_fetch(file, raw, mirror) for file in files]
 
 
 def missing(name: str, module: Dataset, raw: Path) -> str | None:
@@ -90,17 +149,6 @@ def _listed(raw: Path, *, hash_all: bool) -> list[list[Any]]:
         for path in sorted(raw.rglob("*"))
         if path.is_file() and not path.name.startswith(".")
     ]
-
-
-def _fetch_all(module: Dataset, raw: Path) -> list[dict[str, Any]]:
-    mirror = os.environ.get("IBMA_MIRROR")
-    stand_in: Callable[[Path, Path], bool] | None = getattr(module, "fetch_mirror", None)
-    if mirror and stand_in is not None and stand_in(Path(mirror), raw):
-        files = [file for file in module.FILES if file.url.startswith(GITHUB)]
-        served = [{"served_by": "mirror", "note": "the mirror's own layout, see the card"}]
-    else:
-        files, served = list(module.FILES), []
-    return served + [_fetch(file, raw, mirror) for file in files]
 
 
 def _fetch(file: Remote, raw: Path, mirror: str | None) -> dict[str, Any]:
@@ -141,10 +189,9 @@ def _fetch_from(url: str, file: Remote, raw: Path, mirror: str | None) -> dict[s
             "broken, run again; if it persists, report it"
         ) from None
     return {
-        "url": url,
-        "sha256": pooch.file_hash(str(target)),
+        "url": file.url,
+        "sha256": checksums.sha256(target),
         "bytes": target.stat().st_size,
-        "served_by": "mirror" if from_mirror else "public",
     }
 
 

@@ -1,33 +1,94 @@
-"""JSON files: written whole or not at all, read where they are."""
+"""Write files and folders whole or not at all, by one process at a time."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from ibma.errors import IbmaError
 
 
 def read_json(path: Path, otherwise: Any) -> Any:
-    """What a stage wrote; `otherwise` where it has not run."""
+    """Return what a JSON file holds, or `otherwise` where there is no such file."""
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else otherwise
 
 
 def write_json(path: Path, value: object) -> None:
     """Write JSON so that a reader sees the old file or the new one, never half of it.
 
-    Raises OSError (disk full) with the old file intact.
+    Raises:
+        OSError: The disk is full; the old file is intact.
     """
+    with atomic_file(path) as file:
+        file.write(f"{json.dumps(value, indent=1)}\n".encode())
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold the lock of an output folder while writing into it.
+
+    The lock is a file beside the folder. It ends with the process that holds it, however that ends.
+
+    Raises:
+        IbmaError: Another process holds it.
+    """
+    from filelock import FileLock, Timeout
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise IbmaError(
+            f"{folder}: another process is writing this folder: wait until it has finished, then "
+            "run again"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a new file that replaces `path` when it is complete; until then `path` is intact."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(value, file, indent=1)
-            file.write("\n")
+        with os.fdopen(handle, "wb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Fill a new folder that replaces `folder` when it is complete; until then that is intact.
+
+    The new folder is called `.<name>.new` and lies beside the old one. Hold `folder` meanwhile.
+    """
+    new = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    try:
+        yield new
+        for path in new.rglob("*"):
+            if path.is_file():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+        if folder.exists():
+            shutil.rmtree(folder)
+        new.rename(folder)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
         raise

@@ -1,24 +1,29 @@
-"""From samples to features on disk: in order, in parallel, resumable, in constant memory.
+"""Compute the features of a data set and store them: in order, in parallel, in constant memory.
 
-Rows are appended to `<modality>.npy` as they come (numpy's header leaves room for a growing first
-axis), lines to `index.csv` and `dropped.csv`; `progress.json` says how far all of them are right.
+Samples are computed in blocks. A block is one process's work and ends as one part file, so an
+interrupted extraction goes on with the parts that are there. When all parts are complete they are
+joined, in order, to one array per modality, and the feature folder appears under its name at once.
 """
 
 from __future__ import annotations
 
 import csv
 import hashlib
-import io
 import itertools
 import json
 import os
 import shutil
 import sys
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import threading
+import zipfile
+import zlib
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field
-from functools import partial
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,44 +34,18 @@ from ibma import datasets
 from ibma.datasets import TWIN_MARKER, Card, Dataset, Dropped, Part, Sample
 from ibma.errors import IbmaError
 from ibma.features import media
-from ibma.files import write_json
+from ibma.files import atomic_file, atomic_folder, held, write_json
 from ibma.formats import checksums
 
-Compute = Callable[[str, Part, Mapping[str, Any]], NDArray[Any]]
-Row = dict[str, NDArray[Any]]  # modality -> feature; modalities that the sample lacks are left out
+Compute = Callable[[str, Part, Mapping[str, Any]], NDArray[Any]]  # as `media.compute`
 Entry = Sample | Dropped
-Result = Row | Dropped | IbmaError
-Work = Callable[[Sequence[Entry]], list[Result]]
-Chunks = Iterator[tuple[list[Entry], list[Result]]]
+Shapes = dict[str, tuple[tuple[int, ...], str]]  # modality -> shape and dtype of one example
+Block = tuple[int, list[Entry]]  # its number, and what is in it
 
-PROGRESS = "progress.json"
-CHUNK = 16  # samples that a process computes at a time
-AHEAD = 2  # chunks in flight per process
-INDEX, DROPPED = "index.csv", "dropped.csv"
+BLOCK = 32  # entries of one part file
+AHEAD = 2  # blocks in flight per process
+INDEX, DROPPED, META = "index.csv", "dropped.csv", "meta.json"
 HEADERS = {INDEX: ("id", "split", "group", "label", "dialogue"), DROPPED: ("id", "reason")}
-
-
-@dataclass
-class Progress:
-    """How far an extraction is.
-
-    key: of what it depends on; another key starts anew. seen: entries of `samples()` done. sizes:
-    bytes of each file that are right. splits: kept samples by split. arrays: modality -> shape and
-    dtype of a row. absent: kept samples that lack a modality.
-    """
-
-    key: str
-    seen: int = 0
-    dropped: int = 0
-    sizes: dict[str, int] = field(default_factory=dict)
-    splits: dict[str, int] = field(default_factory=dict)
-    arrays: dict[str, tuple[list[int], str]] = field(default_factory=dict)
-    absent: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def kept(self) -> int:
-        """Rows of every array."""
-        return sum(self.splits.values())
 
 
 def extract(
@@ -82,60 +61,51 @@ def extract(
 ) -> None:
     """Compute and store the features of one task (stage `extract`).
 
-    entry: `tasks.<task>` of params.yaml. key: of everything beside `entry` that features depend
-    on; an interrupted extraction under the same key goes on where it was. workers: processes, None
-    for one per core; the result does not depend on their number.
+    Args:
+        task: Name of the task.
+        entry: `tasks.<task>` of params.yaml: dataset, options, on_bad, features.
+        dataset: The data set's module.
+        raw: Folder of its raw files.
+        out: Feature folder. What was there before is replaced when the new one is complete.
+        compute: What makes a feature of a part of a sample; `workers` > 1 import it by name.
+        key: Digest of everything beside `entry` that features depend on. An interrupted extraction
+            goes on under the same key and starts anew under another.
+        workers: Number of processes, None for one per core. The result does not depend on it.
 
-    Raises IbmaError on a bad sample unless the task says `on_bad: drop`; what was computed before
-    it is kept.
+    Raises:
+        IbmaError: A bad sample, unless the task says `on_bad: drop`; no usable sample; another
+            extraction of this folder that has not ended.
     """
     source = "twin" if (raw / TWIN_MARKER).exists() else "real"
     card = datasets.card(dataset, entry.get("options", {}))
+    parts = out.with_name(f".{out.name}.parts")
     dropping = entry.get("on_bad", "stop") == "drop"
-    work = partial(_rows, compute, card, dict(entry["features"]), dropping)
-    with _Writer(out, card, _key(entry, key)) as writer:
-        entries = samples(dataset, raw, task, entry)
-        waiting = itertools.islice(entries, writer.progress.seen, None)
-        done = _bar(_computed(waiting, work, workers), writer.progress.seen, entry, card, source)
-        for sample, result in done:
-            writer.add(sample, result)
-        writer.finish(raw)
-    shapes = {name: writer.progress.arrays[name] for name in card.modalities}
-    meta = {
-        "digest": _digest(out, [*(f"{name}.npy" for name in card.modalities), INDEX]),
-        "task": task,
-        "dataset": entry["dataset"],
-        "source": source,
-        "kind": card.kind,
-        "classes": list(card.classes),
-        "folds": card.folds,
-        "modalities": {
-            name: {
-                "kind": media.stored_kind(card.modalities[name], entry["features"].get(name) or {}),
-                "shape": list(shape),
-                "dtype": str(np.dtype(dtype)),
-                "file": f"{name}.npy",
-            }
-            for name, (shape, dtype) in shapes.items()
-        },
-        "counts": dict(sorted(writer.progress.splits.items())),
-        "dropped": writer.progress.dropped,
-        "absent": {name: writer.progress.absent.get(name, 0) for name in card.modalities},
-    }
-    write_json(out / "meta.json", meta)
-    (out / PROGRESS).unlink()
+    work = _Work(parts, compute, card.modalities, dict(entry["features"]), dropping)
+    with held(out):
+        _keep_parts(parts, _key(entry, key))
+        blocks = _blocks(_checked(samples(dataset, raw, task, entry), card))
+        with _bar(task, card, source) as bar:
+            paths, shapes = _compute_all(blocks, work, workers or os.cpu_count() or 1, bar)
+        with atomic_folder(out) as folder:
+            joined = _join(paths, shapes, folder)
+            _refuse_nothing(joined, shapes, card, raw)
+            meta = {"task": task, "dataset": entry["dataset"], "source": source}
+            meta |= _describe(folder, card, entry["features"], shapes, joined)
+            write_json(folder / META, meta)
+        shutil.rmtree(parts)
 
 
 def absent(task: str, entry: Mapping[str, Any], why: str, out: Path) -> None:
     """Write a feature folder that only says why there are no features."""
-    shutil.rmtree(out, ignore_errors=True)
-    write_json(out / "meta.json", {"task": task, "dataset": entry["dataset"], "missing": why})
+    with held(out), atomic_folder(out) as folder:
+        write_json(folder / META, {"task": task, "dataset": entry["dataset"], "missing": why})
 
 
 def samples(dataset: Dataset, raw: Path, task: str, entry: Mapping[str, Any]) -> Iterator[Entry]:
-    """Walk a data set as a task asks for it.
+    """Walk a data set under the options of a task.
 
-    Raises IbmaError for an option that the data set does not have.
+    Raises:
+        IbmaError: An option that the data set does not have.
     """
     options = {**entry.get("options", {}), "on_bad": entry.get("on_bad", "stop")}
     try:
@@ -148,246 +118,39 @@ def samples(dataset: Dataset, raw: Path, task: str, entry: Mapping[str, Any]) ->
         ) from None
 
 
-# --- computing -----------------------------------------------------------------------------------
+# --- blocks --------------------------------------------------------------------------------------
 
 
-def _rows(
-    compute: Compute,
-    card: Card,
-    features: Mapping[str, Any],
-    dropping: bool,
-    chunk: Sequence[Entry],
-) -> list[Result]:
-    """The features of some samples. An error that stops is handed back in its place."""
-    found: list[Result] = []
-    for entry in chunk:
-        if isinstance(entry, Dropped):
-            found.append(entry)
-            continue
-        try:
-            found.append(
-                {
-                    name: compute(kind, entry.parts[name], features.get(name) or {})
-                    for name, kind in card.modalities.items()
-                    if entry.parts[name] is not None
-                }
-            )
-        except IbmaError as error:
-            found.append(Dropped(entry.id, str(error)) if dropping else error)
-    return found
-
-
-def _computed(
-    entries: Iterator[Entry],
-    work: Work,
-    workers: int | None,
-) -> Iterator[tuple[Entry, Row | Dropped]]:
-    """Results in the order of the entries; few of them are ever held.
-
-    Raises the error of a bad sample after the results before it.
-    """
-    processes = workers or os.cpu_count() or 1
-    for chunk, results in (
-        _in_turn(entries, work) if processes == 1 else _in_pool(entries, work, processes)
-    ):
-        for entry, result in zip(chunk, results, strict=True):
-            if isinstance(result, IbmaError):
-                raise result
-            yield entry, result
-
-
-def _in_turn(entries: Iterator[Entry], work: Work) -> Chunks:
-    for entry in entries:
-        yield [entry], work([entry])
-
-
-def _in_pool(entries: Iterator[Entry], work: Work, processes: int) -> Chunks:
-    pending: deque[tuple[list[Entry], Future[list[Result]]]] = deque()
-    with ProcessPoolExecutor(processes) as pool:
-        try:
-            while chunk := list(itertools.islice(entries, CHUNK)):
-                pending.append((chunk, pool.submit(work, chunk)))
-                if len(pending) >= AHEAD * processes:
-                    first, future = pending.popleft()
-                    yield first, future.result()
-            for first, future in pending:
-                yield first, future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _bar(
-    results: Iterator[tuple[Entry, Row | Dropped]],
-    done: int,
-    entry: Mapping[str, Any],
-    card: Card,
-    source: str,
-) -> Iterator[tuple[Entry, Row | Dropped]]:
-    """Progress; of real data the official counts say how much there is to do."""
-    from tqdm import tqdm
-
-    counts = (card.official.train, card.official.test)
-    total = sum(filter(None, counts)) if source == "real" else None
-    label = f"extract {entry['dataset']}"
-    bar: Iterator[tuple[Entry, Row | Dropped]] = tqdm(
-        results, label, total, initial=done, unit="sample", mininterval=1.0
-    )
-    return bar
-
-
-# --- writing -------------------------------------------------------------------------------------
-
-
-class _Writer:
-    """The growing files of one feature folder."""
-
-    def __init__(self, out: Path, card: Card, key: str) -> None:
-        self.out, self.card = out, card
-        self.progress = _resumed(out, key)
-        self._files: dict[str, IO[bytes]] = {}
-        out.mkdir(parents=True, exist_ok=True)
-        for name, header in HEADERS.items():
-            if name not in self.progress.sizes:
-                self._file(name).write(_line(header))
-
-    def __enter__(self) -> _Writer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Whatever happened, what is written so far can be gone on from."""
-        self._save()
-        for file in self._files.values():
-            file.close()
-
-    def add(self, sample: Entry, result: Row | Dropped) -> None:
-        """Append a sample's row, or the reason why there is none."""
-        if isinstance(sample, Sample) and not isinstance(result, Dropped):
-            self._keep(sample, result)
-        else:
-            gone = result if isinstance(result, Dropped) else sample
-            assert isinstance(gone, Dropped)
-            self._file(DROPPED).write(_line((gone.id, gone.reason)))
-            self.progress.dropped += 1
-        self.progress.seen += 1
-        if self.progress.seen % 1024 == 0:
-            self._save()
-
-    def finish(self, raw: Path) -> None:
-        """Write the final shapes into the headers.
-
-        Raises IbmaError when nothing was kept, or no sample had some modality.
-        """
-        if not self.progress.kept:
-            self._refuse_nothing(raw)
-        for name in self.card.modalities:
-            if name not in self.progress.arrays:
-                raise IbmaError(f"{self.out}: no sample has '{name}': check the data set's files")
-            file = self._file(f"{name}.npy")
-            file.flush()
-            with (self.out / f"{name}.npy").open("r+b") as head:
-                self._write_header(head, name, self.progress.kept)
-
-    def _refuse_nothing(self, raw: Path) -> None:
-        self._file(DROPPED).flush()
-        with (self.out / DROPPED).open(newline="", encoding="utf-8") as file:
-            first = next(csv.DictReader(file), None)
-        if first is None:
-            raise IbmaError(f"{raw}: no usable sample: check the files")
-        raise IbmaError(f"{raw}: every sample was dropped, first reason: {first['reason']}")
-
-    def _keep(self, sample: Sample, row: Row) -> None:
-        label = _label_text(sample, self.card)
-        self._check(row)
-        before = self.progress.kept
-        for name in self.card.modalities:
-            if name in row:
-                if name not in self.progress.arrays:
-                    self._begin(name, row[name], before)
-                self._append(name, row[name])
-            else:
-                self.progress.absent[name] = self.progress.absent.get(name, 0) + 1
-                if name in self.progress.arrays:
-                    shape, dtype = self.progress.arrays[name]
-                    self._append(name, np.zeros(shape, dtype))
-        line = (sample.id, sample.split, sample.group, label, sample.dialogue)
-        self._file(INDEX).write(_line(line))
-        self.progress.splits[sample.split] = self.progress.splits.get(sample.split, 0) + 1
-
-    def _begin(self, name: str, row: NDArray[Any], before: int) -> None:
-        """Open a modality's array; samples before its first one lacked it: zeros."""
-        self.progress.arrays[name] = (list(row.shape), row.dtype.str)
-        file = self._file(f"{name}.npy")
-        self._write_header(file, name, 0)
-        for _ in range(before):
-            self._append(name, np.zeros_like(row))
-
-    def _check(self, row: Row) -> None:
-        """Refuse a row of another shape before anything of it is written."""
-        for name in set(row) & set(self.progress.arrays):
-            shape, dtype = self.progress.arrays[name]
-            if (list(row[name].shape), row[name].dtype.str) != (list(shape), dtype):
-                raise IbmaError(
-                    f"{self.out}: '{name}': a feature of shape {row[name].shape}, expected "
-                    f"{tuple(shape)}: check this modality's feature parameters"
-                )
-
-    def _append(self, name: str, row: NDArray[Any]) -> None:
-        self._file(f"{name}.npy").write(np.ascontiguousarray(row).tobytes())
-
-    def _write_header(self, file: IO[bytes], name: str, rows: int) -> None:
-        """Numpy pads the header, so that the first axis may grow in place."""
-        shape, dtype = self.progress.arrays[name]
-        np.lib.format.write_array_header_1_0(
-            file, {"descr": dtype, "fortran_order": False, "shape": (rows, *shape)}
-        )
-
-    def _file(self, name: str) -> IO[bytes]:
-        """A file opened to append, cut to what is known to be right."""
-        if name not in self._files:
-            file = (self.out / name).open("ab")
-            file.truncate(self.progress.sizes.get(name, 0))
-            self._files[name] = file
-        return self._files[name]
-
-    def _save(self) -> None:
-        for name, file in self._files.items():
-            file.flush()
-            self.progress.sizes[name] = os.fstat(file.fileno()).st_size
-        write_json(self.out / PROGRESS, asdict(self.progress))
-
-
-def _resumed(out: Path, key: str) -> Progress:
-    """The progress left by an interrupted run under this key; else a fresh start."""
-    try:
-        progress = Progress(**json.loads((out / PROGRESS).read_text(encoding="utf-8")))
-        whole = all((out / name).stat().st_size >= size for name, size in progress.sizes.items())
-    except (FileNotFoundError, json.JSONDecodeError, TypeError):
-        whole = False
-    if whole and progress.key == key:
-        print(f"{out}: going on after {progress.seen} samples", file=sys.stderr)
-        return progress
-    shutil.rmtree(out, ignore_errors=True)
-    return Progress(key)
+def _keep_parts(parts: Path, key: str) -> None:
+    """Keep the parts that an interrupted extraction left under this key; remove any others."""
+    note = parts / "key"
+    if note.exists() and note.read_text(encoding="utf-8") == key:
+        done = len(list(parts.glob("*.npz")))
+        print(f"{parts}: going on, {done} parts of {BLOCK} samples are there", file=sys.stderr)
+        return
+    shutil.rmtree(parts, ignore_errors=True)
+    with atomic_file(note) as file:
+        file.write(key.encode())
 
 
 def _key(entry: Mapping[str, Any], key: str) -> str:
-    """sha256 of what features depend on, this package's loaders and readers included."""
+    """Return a digest of what features depend on, the code that reads and computes included."""
     digest = hashlib.sha256(json.dumps([entry, key], sort_keys=True).encode())
-    package = Path(__file__).parent
-    for path in sorted([*package.glob("*.py"), *package.glob("datasets/*.py")]):
-        digest.update(path.read_bytes())
+    package = Path(datasets.__file__).parents[1]
+    for room in ("datasets", "features", "formats"):
+        for path in sorted((package / room).glob("*.py")):
+            digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
-def _digest(folder: Path, names: Sequence[str]) -> str:
-    """sha256 over the files in order: the data part of a record's key."""
-    digest = hashlib.sha256()
-    for name in names:
-        digest.update(bytes.fromhex(checksums.sha256(folder / name)))
-    return digest.hexdigest()
+def _checked(entries: Iterable[Entry], card: Card) -> Iterator[Entry]:
+    for entry in entries:
+        if isinstance(entry, Sample):
+            _check_label(entry, card)
+        yield entry
 
 
-def _label_text(sample: Sample, card: Card) -> str:
+def _check_label(sample: Sample, card: Card) -> None:
     values = sample.label if isinstance(sample.label, tuple) else (sample.label,)
     low, high = _label_range(card)
     for value in values:
@@ -396,18 +159,324 @@ def _label_text(sample: Sample, card: Card) -> str:
                 f"sample {sample.id}: label {value} is outside {low}..{high}: "
                 "correct the label file"
             )
-    return " ".join(str(value) for value in values)
 
 
 def _label_range(card: Card) -> tuple[int, int]:
-    """Smallest and largest label of a data set."""
+    """Return the smallest and the largest label of a data set."""
     if card.kind == "sentiment":
         bound = (len(card.classes) - 1) // 2
         return -bound, bound
     return 0, 1 if card.kind == "multilabel" else len(card.classes) - 1
 
 
-def _line(cells: Sequence[str]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
-    return text.getvalue().encode()
+def _blocks(entries: Iterator[Entry]) -> Iterator[Block]:
+    return enumerate(iter(lambda: list(itertools.islice(entries, BLOCK)), []))
+
+
+def _bar(task: str, card: Card, source: str) -> Any:
+    """Return a progress bar; for real data the official counts say how much there is to do."""
+    from tqdm import tqdm
+
+    total = sum(filter(None, (card.official.train, card.official.test))) or None
+    return tqdm(
+        desc=f"extract {task}",
+        total=total if source == "real" else None,
+        unit="sample",
+        mininterval=1.0,
+    )
+
+
+def _compute_all(
+    blocks: Iterator[Block], work: _Work, processes: int, bar: Any
+) -> tuple[list[Path], Shapes]:
+    """Have every block computed; return the part files in order, and what an example looks like.
+
+    Raises:
+        IbmaError: The first bad sample, in order; the parts before it are kept.
+    """
+    paths: list[Path] = []
+    shapes: Shapes = {}
+    for (number, block), result in _results(blocks, work, processes):
+        if isinstance(result, IbmaError):
+            raise result
+        _agree(shapes, result, block[0].id)
+        paths.append(work.path(number))
+        bar.update(len(block))
+    return paths, shapes
+
+
+def _results(
+    blocks: Iterator[Block], work: _Work, processes: int
+) -> Iterator[tuple[Block, Shapes | IbmaError]]:
+    """Compute blocks and return them in order; few of them are ever held."""
+    if processes == 1:
+        yield from ((block, work(*block)) for block in blocks)
+        return
+    pending: deque[tuple[Block, Future[Shapes | IbmaError]]] = deque()
+    # not forked, so that workers do not hold the lock of the folder too
+    with ProcessPoolExecutor(processes, get_context("forkserver"), _end_with_parent) as pool:
+        try:
+            for block in blocks:
+                pending.append((block, pool.submit(work, *block)))
+                if len(pending) >= AHEAD * processes:
+                    first, future = pending.popleft()
+                    yield first, future.result()
+            for first, future in pending:
+                yield first, future.result()
+        except BrokenProcessPool:
+            raise IbmaError(
+                f"{work.folder}: a process that computes features ended, perhaps for lack of "
+                "memory: run again to go on, with fewer `workers` if it happens again"
+            ) from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """Let this process end as soon as the one that started it is gone, however that ended."""
+
+    def watch() -> None:
+        parent = parent_process()
+        assert parent, "runs in a child process only"
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+# --- parts ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Compute the features of a block and write them as one part file."""
+
+    folder: Path
+    compute: Compute
+    modalities: Mapping[str, str]
+    features: Mapping[str, Any]
+    dropping: bool
+
+    def path(self, number: int) -> Path:
+        return self.folder / f"{number:06d}.npz"
+
+    def __call__(self, number: int, block: Sequence[Entry]) -> Shapes | IbmaError:
+        """Return what the block's examples look like, or the error that stops the extraction.
+
+        A part file that holds this block already is kept.
+        """
+        path = self.path(number)
+        part = _Part.read(path)
+        if part is None or part.ids != [entry.id for entry in block]:
+            part = _Part()
+            try:
+                for entry in block:
+                    self._add(entry, part)
+            except IbmaError as error:
+                return error
+            part.write(path)
+        return part.shapes
+
+    def _add(self, entry: Entry, part: _Part) -> None:
+        if isinstance(entry, Sample):
+            try:
+                features = self._features(entry)
+            except IbmaError as error:
+                if not self.dropping:
+                    raise
+                entry = Dropped(entry.id, str(error))
+        if isinstance(entry, Dropped):
+            part.rows.append([entry.id, entry.reason])
+        else:
+            part.keep(entry, features)
+
+    def _features(self, sample: Sample) -> dict[str, NDArray[Any]]:
+        """Return modality -> feature, without the modalities that the sample lacks."""
+        return {
+            name: self.compute(kind, sample.parts[name], self.features.get(name) or {})
+            for name, kind in self.modalities.items()
+            if sample.parts[name] is not None
+        }
+
+
+@dataclass
+class _Part:
+    """What one part file holds.
+
+    Attributes:
+        rows: Lines of index.csv (five cells) and of dropped.csv (two), in the order of the samples.
+        values: Modality -> an example for each kept sample that has this modality.
+        places: Modality -> the places of these samples among the kept ones.
+    """
+
+    rows: list[list[str]] = field(default_factory=list)
+    values: dict[str, Any] = field(default_factory=dict)
+    places: dict[str, list[int]] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path) -> _Part | None:
+        """Read a part file; return None where there is none, or a damaged one."""
+        try:
+            with np.load(path) as stored:
+                rows, places = json.loads(stored["rows"].item())
+                return cls(rows, {name: stored[f"values_{name}"] for name in places}, places)
+        except (FileNotFoundError, zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError):
+            return None
+
+    def write(self, path: Path) -> None:
+        stacked: dict[str, Any] = {f"values_{name}": np.stack(v) for name, v in self.values.items()}
+        with atomic_file(path) as file:
+            np.savez(file, rows=np.array(json.dumps([self.rows, self.places])), **stacked)
+
+    def keep(self, sample: Sample, features: Mapping[str, NDArray[Any]]) -> None:
+        """Append a sample.
+
+        Raises:
+            IbmaError: A feature of another shape or type than those before it.
+        """
+        for name, value in features.items():
+            values = self.values.setdefault(name, [])
+            values.append(value)
+            _agree({name: _look(values[0])}, {name: _look(value)}, sample.id)
+            self.places.setdefault(name, []).append(len(self.kept))
+        label = sample.label if isinstance(sample.label, tuple) else (sample.label,)
+        words = " ".join(str(value) for value in label)
+        self.rows.append([sample.id, sample.split, sample.group, words, sample.dialogue])
+
+    @property
+    def ids(self) -> list[str]:
+        return [row[0] for row in self.rows]
+
+    @property
+    def kept(self) -> list[list[str]]:
+        return [row for row in self.rows if len(row) == len(HEADERS[INDEX])]
+
+    @property
+    def dropped(self) -> list[list[str]]:
+        return [row for row in self.rows if len(row) == len(HEADERS[DROPPED])]
+
+    @property
+    def shapes(self) -> Shapes:
+        return {name: _look(values[0]) for name, values in self.values.items()}
+
+    def filled(self, name: str, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+        """Return a modality of every kept sample: zeros where a sample lacks it."""
+        rows = np.zeros((len(self.kept), *shape), dtype)
+        if name in self.values:
+            rows[self.places[name]] = self.values[name]
+        return rows
+
+
+def _look(value: NDArray[Any]) -> tuple[tuple[int, ...], str]:
+    return value.shape, value.dtype.str
+
+
+def _agree(shapes: Shapes, others: Shapes, where: object) -> None:
+    """Add the shapes that are new.
+
+    Raises:
+        IbmaError: A modality has two shapes or types.
+    """
+    for name, found in others.items():
+        if shapes.setdefault(name, found) != found:
+            raise IbmaError(
+                f"{where}: '{name}': a feature of shape {found[0]} and type {found[1]}, expected "
+                f"{shapes[name][0]} and {shapes[name][1]}: check this modality's feature parameters"
+            )
+
+
+# --- the feature folder --------------------------------------------------------------------------
+
+
+@dataclass
+class _Joined:
+    """What was joined: rows by split, rows that lack a modality, dropped samples."""
+
+    splits: Counter[str] = field(default_factory=Counter)
+    absent: Counter[str] = field(default_factory=Counter)
+    dropped: int = 0
+    first_reason: str = ""
+
+    def count(self, part: _Part, modalities: Iterable[str]) -> None:
+        self.splits.update(row[1] for row in part.kept)
+        for name in modalities:
+            self.absent[name] += len(part.kept) - len(part.places.get(name, []))
+        if part.dropped and not self.dropped:
+            self.first_reason = part.dropped[0][1]
+        self.dropped += len(part.dropped)
+
+
+def _join(paths: Sequence[Path], shapes: Shapes, folder: Path) -> _Joined:
+    """Append the parts, in order, to the files of a feature folder; one part is held at a time."""
+    joined = _Joined()
+    with ExitStack() as stack:
+        writers = {}
+        for name, header in HEADERS.items():
+            table = (folder / name).open("w", newline="", encoding="utf-8")
+            writers[name] = csv.writer(stack.enter_context(table), lineterminator="\n")
+            writers[name].writerow(header)
+        arrays = {name: stack.enter_context((folder / f"{name}.npy").open("wb")) for name in shapes}
+        for name, file in arrays.items():
+            _write_header(file, 0, *shapes[name])
+        for path in paths:
+            part = _Part.read(path)
+            if part is None:
+                raise IbmaError(f"{path}: damaged while it was in use: run again to go on")
+            writers[INDEX].writerows(part.kept)
+            writers[DROPPED].writerows(part.dropped)
+            for name, file in arrays.items():
+                file.write(part.filled(name, *shapes[name]).data)
+            joined.count(part, shapes)
+        for name, file in arrays.items():
+            file.seek(0)
+            _write_header(file, joined.splits.total(), *shapes[name])
+    return joined
+
+
+def _write_header(file: IO[bytes], rows: int, shape: tuple[int, ...], dtype: str) -> None:
+    """Write the head of an .npy file; numpy pads it, so its length does not depend on `rows`."""
+    np.lib.format.write_array_header_1_0(
+        file, {"descr": dtype, "fortran_order": False, "shape": (rows, *shape)}
+    )
+
+
+def _refuse_nothing(joined: _Joined, shapes: Shapes, card: Card, raw: Path) -> None:
+    if joined.dropped and not joined.splits:
+        raise IbmaError(f"{raw}: every sample was dropped, first reason: {joined.first_reason}")
+    if not joined.splits:
+        raise IbmaError(f"{raw}: no usable sample: check the files")
+    for name in card.modalities:
+        if name not in shapes:
+            raise IbmaError(f"{raw}: no sample has '{name}': check the data set's files")
+
+
+def _describe(
+    folder: Path, card: Card, features: Mapping[str, Any], shapes: Shapes, joined: _Joined
+) -> dict[str, Any]:
+    """Return what meta.json says of the files beside it.
+
+    `digest` is the data part of a record's key: the sha256 over those of all arrays and the index.
+    """
+    arrays = {name: f"{name}.npy" for name in card.modalities}
+    sums = {name: checksums.sha256(folder / name) for name in (*arrays.values(), INDEX, DROPPED)}
+    read = b"".join(bytes.fromhex(sums[name]) for name in (*arrays.values(), INDEX))
+    modalities = {}
+    for name, kind in card.modalities.items():
+        shape, dtype = shapes[name]
+        modalities[name] = {
+            "kind": media.stored_kind(kind, features.get(name) or {}),
+            "shape": list(shape),
+            "dtype": str(np.dtype(dtype)),
+            "file": arrays[name],
+        }
+    return {
+        "digest": hashlib.sha256(read).hexdigest(),
+        "sha256": sums,
+        "kind": card.kind,
+        "classes": list(card.classes),
+        "folds": card.folds,
+        "modalities": modalities,
+        "counts": dict(sorted(joined.splits.items())),
+        "dropped": joined.dropped,
+        "absent": {name: joined.absent[name] for name in card.modalities},
+    }

@@ -11,6 +11,8 @@ from pathlib import Path, PurePosixPath
 
 from ibma.errors import IbmaError
 
+MARKERS = ".*.unpacked"  # files beside archives that say so
+
 
 def unpack_all(raw: Path, patterns: Sequence[str]) -> None:
     """Unpack every archive below `raw` that fits a pattern beside itself, pattern by pattern.
