@@ -1,16 +1,27 @@
 """Fill data/raw/<data set> and list it: `python stages/download.py DATASET`."""
 
-import checkout  # noqa: F401
-from ibma.engine import run_stage
+import sys
 
+import checkout  # noqa: F401
+from ibma import paths
+from ibma.engine import run_stage
+from ibma.errors import IbmaError
 from ibma.params import Params
 
 
 def download(params: Params, dataset: str) -> None:
     """Generate the twin of a data set, or fetch what is open of the real one."""
     from ibma import fetch
+    from ibma.files import write_json
 
-    fetch.download(params, dataset)
+    if dataset not in params.datasets:
+        listed = ", ".join(params.datasets)
+        raise IbmaError(f"params.yaml: no data set '{dataset}': expected one of {listed}")
+    raw = paths.RAW / dataset
+    manifest = fetch.dataset(dataset, params.datasets[dataset].source, raw)
+    if manifest["missing"]:
+        print(f"{dataset}: {manifest['missing']}", file=sys.stderr)
+    write_json(paths.manifest(dataset), manifest)
 
 
 if __name__ == "__main__":

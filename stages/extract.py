@@ -1,16 +1,29 @@
 """Compute the features of a task: `python stages/extract.py TASK`."""
 
 import checkout  # noqa: F401
+from ibma import paths
 from ibma.engine import run_stage
-
 from ibma.params import Params
 
 
 def extract(params: Params, task: str) -> None:
-    """Turn raw samples into the arrays that training reads."""
-    from ibma.features import extract
+    """Turn the raw samples of a task into the arrays that training reads."""
+    from ibma import datasets, fetch
+    from ibma.features import media
+    from ibma.features.extract import absent, extract
+    from ibma.files import read_json
+    from ibma.formats import checksums
 
-    extract.extract_task(params, task)
+    entry = params.task(task).as_dict()
+    name, out = entry["dataset"], paths.FEATURES / task
+    listed = paths.manifest(name)
+    manifest = read_json(listed, {})
+    if manifest["missing"]:
+        return absent(task, entry, manifest["missing"], out)
+    fetch.restore(name, paths.RAW / name, manifest)
+    key, workers = checksums.sha256(listed), params.engine.workers
+    raw, module = paths.RAW / name, datasets.load(name)
+    extract(task, entry, module, raw, out, media.compute, key=key, workers=workers)
 
 
 if __name__ == "__main__":
