@@ -11,39 +11,53 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent
-VARIANTS = {"ibma": {}, "ibma_no_align": {"align": False}}
-METRICS = "reports/twin/metrics.json"
+READ_ETA = {"train_ibma": ["ibma"], "ablation": ["ibma_no_align"], "bounds": ["ibma_vib"]}
+METRICS = "reports/twin/metrics/split_digits.json"
 
 
 def small() -> dict:
-    """Profile `twin` cut down to the digits, two methods, two variants, one seed."""
+    """Profile `twin` cut down to the digits, five methods, one seed."""
     values = yaml.safe_load((ROOT / "profiles/twin.yaml").read_text())
     for name in ("datasets", "tasks"):
         values[name] = {"split_digits": values[name]["split_digits"]}
-    values |= {"methods": {"concat": {}, "ce3": {}}, "variants": VARIANTS, "seeds": 1}
+    values |= {"train": {"concat": {}}, "seeds": 1, "keep_weights": ["ibma"]}
+    values["bounds"] = {"ibma_vib": values["bounds"]["ibma_vib"]}
     values["training"] |= {"epochs": 3, "batch_size": 64}
-    values["tuning"] |= {"folds": 2, "epochs": 1, "budget": 1}
-    values["tuning"]["grid"]["eta"] = [0.9]  # far from .3, so that the metrics move
+    values["tune"] |= {"folds": 2, "epochs": 1, "budget": 1}
+    values["tune"]["grid"]["eta"] = [0.9]  # far from .3, so that the metrics move
     values["timing"] = {"task": "split_digits", "rounds": 2}
-    values["sensitivity"] |= {"task": "split_digits", "variants": ["ibma"], "etas": [0.5]}
+    values["sensitivity"] = {"task": "split_digits", "methods": ["ibma"], "etas": [0.5]}
     values["probe"] = {"task": "split_digits", "methods": ["ibma"]}
     values["gradcam"] |= {"tasks": {}, "methods": []}
     return values
 
 
-def run(root: Path, *command: str) -> str:
+def run(root: Path, *command: str, fails: bool = False) -> str:
+    """Run a command in a project and return all that it prints."""
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(root / "src"),
         "DVC_SITE_CACHE_DIR": str(root / ".dvc/tmp/site"),
-        "OMP_NUM_THREADS": "1",
         # A store that does not answer costs one warning, a new one ten seconds of migrations.
         "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     }
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-2000:]}\n{done.stderr}"
+    environment.pop("PYTHONPATH", None)  # the stages find their own code
+    done = subprocess.run(
+        command,
+        cwd=root,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert (done.returncode != 0) == fails, f"{' '.join(command)}\n{done.stdout[-4000:]}"
     return done.stdout
+
+
+def ran(output: str) -> list[str]:
+    """Return the stages that DVC says it ran."""
+    prefix = "Running stage '"
+    return [x.removeprefix(prefix)[:-2] for x in output.splitlines() if x.startswith(prefix)]
 
 
 def commit(root: Path, message: str) -> None:
@@ -52,9 +66,13 @@ def commit(root: Path, message: str) -> None:
     run(root, "git", *who, "commit", "--quiet", "--message", message)
 
 
+def record(root: Path, stage: str, method: str) -> dict:
+    return json.loads((root / f"runs/{stage}/split_digits/{method}/seed_0.json").read_text())
+
+
 @pytest.fixture(scope="module")
-def experiment(tmp_path_factory) -> tuple[Path, str]:
-    """A repository after its first run, committed, and after an experiment; its output."""
+def first(tmp_path_factory) -> Path:
+    """A repository after its first run, committed."""
     root = tmp_path_factory.mktemp("repository")
     for name in ("src", "stages", ".dvc/plots"):
         ignored = shutil.ignore_patterns("__pycache__")
@@ -65,33 +83,42 @@ def experiment(tmp_path_factory) -> tuple[Path, str]:
     run(root, "git", "init", "--quiet")
     run(root, "dvc", "repro")
     commit(root, "First run")
-    return root, run(root, "dvc", "exp", "run", "--name", "eta_03", "-S", "eta=0.3")
+    return root
 
 
-def test_only_cells_that_read_eta_run_again_and_what_is_made_of_them(experiment):
+@pytest.fixture(scope="module")
+def experiment(first) -> tuple[Path, str]:
+    """The same after an experiment, and what that printed."""
+    return first, run(first, "dvc", "exp", "run", "--name", "eta_03", "-S", "eta=0.3")
+
+
+def test_only_stages_that_read_eta_run_again_and_what_is_made_of_them(experiment):
     _, output = experiment
-    prefix = "Running stage '"
-    ran = [x.removeprefix(prefix)[:-2] for x in output.splitlines() if x.startswith(prefix)]
-    cells = [f"train_ibma@split_digits-{variant}" for variant in VARIANTS]
-    assert sorted(ran) == sorted([*cells, "probe", "gradcam", "significance", "track", "report"])
-    assert "Stage 'tune@split_digits' didn't change, skipping" in output
+    trained = [f"{stage}@split_digits" for stage in READ_ETA]
+    after = ["probe", "gradcam", "significance", "track", "report"]
+    assert sorted(ran(output)) == sorted([*trained, *after])
+    for stage in ("tune", "train"):
+        assert f"Stage '{stage}@split_digits' didn't change, skipping" in output
+    assert "ablation split_digits: 1 kept, 1 trained" in output, "ce3 does not read eta"
 
 
-def test_the_records_of_the_variants_hold_the_new_eta_and_those_at_a_fixed_one_do_not(experiment):
+def test_records_of_methods_that_read_eta_hold_the_new_one_and_those_at_a_fixed_one_do_not(
+    experiment,
+):
     root, _ = experiment
-    for variant in VARIANTS:
-        record = json.loads((root / f"runs/split_digits/{variant}/seed_0.json").read_text())
-        assert record["params"]["eta"] == 0.3
-    fixed = json.loads((root / "runs/split_digits/ibma_eta_0.5/seed_0.json").read_text())
-    assert fixed["params"]["eta"] == 0.5
+    for stage, methods in READ_ETA.items():
+        assert all(record(root, stage, method)["params"]["eta"] == 0.3 for method in methods)
+    assert record(root, "sensitivity", "ibma_eta_0.5")["params"]["eta"] == 0.5
+    assert record(root, "ablation", "ce3")["params"]["eta"] is None
     (table,) = json.loads(run(root, "dvc", "params", "diff", "--json")).values()
     assert table == {"eta": {"old": None, "new": 0.3}}
 
 
-def test_metrics_diff_lists_variants_only(experiment):
+def test_metrics_diff_lists_methods_that_read_eta_only(experiment):
     root, _ = experiment
     changed = json.loads(run(root, "dvc", "metrics", "diff", "--json"))[METRICS]
-    assert changed and set(changed) <= {f"split_digits.{variant}" for variant in VARIANTS}
+    known = {method for methods in READ_ETA.values() for method in methods}
+    assert changed and set(changed) <= known
     assert all(one["diff"] != 0 for one in changed.values())
 
 
@@ -103,17 +130,12 @@ def test_exp_show_sets_the_experiment_beside_its_commit(experiment):
         for one in line["experiments"] or ():
             shown[one["name"]] = one["revs"][0]["data"]
     branch = run(root, "git", "branch", "--show-current").strip()
-    etas, metrics = (
-        {name: shown[name][kind][file]["data"][key] for name in (branch, "eta_03")}
-        for kind, file, key in (
-            ("params", "params.yaml", "eta"),
-            ("metrics", METRICS, "split_digits"),
-        )
-    )
+    etas = {
+        name: shown[name]["params"]["params.yaml"]["data"]["eta"] for name in (branch, "eta_03")
+    }
+    before, after = (shown[name]["metrics"][METRICS]["data"] for name in (branch, "eta_03"))
     assert etas == {branch: None, "eta_03": 0.3}
-    before, after = metrics[branch], metrics["eta_03"]
-    assert {name for name in before if before[name] != after[name]} <= set(VARIANTS)
-    assert before != after
+    assert before["concat"] == after["concat"] and before != after
 
 
 def test_plots_diff_draws_both_revisions_with_the_template_of_this_repository(experiment):
@@ -122,5 +144,62 @@ def test_plots_diff_draws_both_revisions_with_the_template_of_this_repository(ex
     plot = json.loads(run(root, "dvc", "plots", "diff", "--show-vega", "--targets", target))
     assert {point["rev"] for point in plot["data"]["values"]} == {"HEAD", "workspace"}
     assert {point["cell"] for point in plot["data"]["values"]} >= {"split_digits/ibma"}
-    own = json.loads((ROOT / ".dvc/plots/cells.json").read_text())
-    assert plot["height"] == own["height"] and len(plot["layer"]) == len(own["layer"])
+
+
+def test_going_back_to_the_tuned_eta_trains_nothing(experiment):
+    root, _ = experiment
+    run(root, "git", "checkout", "--quiet", ".")
+    output = run(root, "dvc", "repro")
+    assert not [
+        line for line in output.splitlines() if " trained" in line and " 0 trained" not in line
+    ]
+    assert record(root, "train_ibma", "ibma")["params"]["eta"] == 0.9
+    output = run(root, "dvc", "exp", "run", "--name", "again", "-S", "eta=0.3")
+    assert not [
+        line for line in output.splitlines() if " trained" in line and " 0 trained" not in line
+    ]
+    run(root, "git", "checkout", "--quiet", ".")
+    run(root, "dvc", "repro")
+
+
+def test_an_experiment_in_a_copy_runs_the_copy_s_code_and_needs_no_raw_data(experiment):
+    root, _ = experiment
+    run(root, "git", "checkout", "--quiet", ".")
+    run(root, "dvc", "checkout")
+    shutil.rmtree(root / "data/raw")
+    script = root / "stages/audit.py"
+    honest = script.read_text()
+    script.write_text(
+        honest.replace("    print(audit", '    print("of the copy")\n    print(audit')
+    )
+    output = run(root, "dvc", "exp", "run", "--temp", "-S", "eta=0.7", "--name", "copy")
+    script.write_text(honest)
+    assert "of the copy" in output
+    assert "download@split_digits" not in ran(output) and "not run" not in output
+    assert "train_ibma split_digits: 0 kept, 1 trained" in output
+
+
+def test_a_fresh_clone_pulls_and_runs_nothing(experiment, tmp_path):
+    root, _ = experiment
+    run(root, "git", "stash", "--quiet")
+    run(root, "dvc", "checkout")
+    run(
+        root,
+        "dvc",
+        "remote",
+        "add",
+        "--local",
+        "--force",
+        "--default",
+        "shared",
+        str(tmp_path / "r"),
+    )
+    run(root, "dvc", "push", "--quiet")
+    run(tmp_path, "git", "clone", "--quiet", str(root), "clone")
+    clone = tmp_path / "clone"
+    run(clone, "dvc", "remote", "add", "--local", "--default", "shared", str(tmp_path / "r"))
+    run(clone, "dvc", "pull", "--quiet")
+    output = run(clone, "dvc", "repro")
+    assert not ran(output) and not (clone / "data/raw").exists()
+    dry = run(clone, "dvc", "exp", "run", "--dry", "-S", "eta=0.3")
+    assert "train_ibma@split_digits" in dry and "download" not in "".join(ran(dry))
