@@ -1,9 +1,9 @@
 """Train IBMA without alignment, and without a bound: `python stages/ablation.py TASK [METHOD]`."""
 
 import checkout  # noqa: F401
-from ibma.engine import run_stage
 
-from ibma.params import Params
+from ibma.errors import run_stage
+from ibma.params import Params, load
 
 
 def ablation(params: Params, task: str, method: str | None = None) -> None:
@@ -14,4 +14,4 @@ def ablation(params: Params, task: str, method: str | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(ablation)
+    run_stage(ablation, load)

@@ -3,10 +3,10 @@
 from dataclasses import asdict
 
 import checkout  # noqa: F401
-from ibma.engine import run_stage
 
 from ibma import paths
-from ibma.params import Params
+from ibma.errors import run_stage
+from ibma.params import Params, load
 
 
 def audit(_: Params) -> None:
@@ -20,4 +20,4 @@ def audit(_: Params) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(audit)
+    run_stage(audit, load)

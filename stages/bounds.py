@@ -1,9 +1,9 @@
 """Train IBMA with the bounds it is compared with: `python stages/bounds.py TASK [METHOD]`."""
 
 import checkout  # noqa: F401
-from ibma.engine import run_stage
 
-from ibma.params import Params
+from ibma.errors import run_stage
+from ibma.params import Params, load
 
 
 def bounds(params: Params, task: str, method: str | None = None) -> None:
@@ -14,4 +14,4 @@ def bounds(params: Params, task: str, method: str | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(bounds)
+    run_stage(bounds, load)

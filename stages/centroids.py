@@ -3,10 +3,10 @@
 import sys
 
 import checkout  # noqa: F401
-from ibma.engine import run_stage
 
 from ibma import paths
-from ibma.params import Params
+from ibma.errors import run_stage
+from ibma.params import Params, load
 
 
 def centroids(params: Params, task: str) -> None:
@@ -28,4 +28,4 @@ def centroids(params: Params, task: str) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(centroids)
+    run_stage(centroids, load)

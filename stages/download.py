@@ -3,10 +3,10 @@
 import sys
 
 import checkout  # noqa: F401
+
 from ibma import paths
-from ibma.engine import run_stage
-from ibma.errors import IbmaError
-from ibma.params import Params
+from ibma.errors import IbmaError, run_stage
+from ibma.params import Params, load
 
 
 def download(params: Params, dataset: str) -> None:
@@ -25,4 +25,4 @@ def download(params: Params, dataset: str) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(download)
+    run_stage(download, load)

@@ -1,9 +1,10 @@
 """Compute the features of a task: `python stages/extract.py TASK`."""
 
 import checkout  # noqa: F401
+
 from ibma import paths
-from ibma.engine import run_stage
-from ibma.params import Params
+from ibma.errors import run_stage
+from ibma.params import Params, load
 
 
 def extract(params: Params, task: str) -> None:
@@ -27,4 +28,4 @@ def extract(params: Params, task: str) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(extract)
+    run_stage(extract, load)

@@ -1,9 +1,9 @@
 """Show where image encoders look: `python stages/gradcam.py`."""
 
 import checkout  # noqa: F401
-from ibma.engine import run_stage
 
-from ibma.params import Params
+from ibma.errors import run_stage
+from ibma.params import Params, load
 
 
 def gradcam(params: Params) -> None:
@@ -14,4 +14,4 @@ def gradcam(params: Params) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(gradcam)
+    run_stage(gradcam, load)

@@ -1,9 +1,9 @@
 """Judge trained encoders by linear classifiers: `python stages/probe.py`."""
 
 import checkout  # noqa: F401
-from ibma.engine import run_stage
 
-from ibma.params import Params
+from ibma.errors import run_stage
+from ibma.params import Params, load
 
 
 def probe(params: Params) -> None:
@@ -14,4 +14,4 @@ def probe(params: Params) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(probe)
+    run_stage(probe, load)

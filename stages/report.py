@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import checkout  # noqa: F401
-from ibma.engine import run_stage
 
-from ibma.params import Params
+from ibma.errors import run_stage
+from ibma.params import Params, load
 
 
 def report(params: Params) -> None:
@@ -16,4 +16,4 @@ def report(params: Params) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(report)
+    run_stage(report, load)

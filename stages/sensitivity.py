@@ -1,9 +1,9 @@
 """Train methods at fixed etas: `python stages/sensitivity.py`."""
 
 import checkout  # noqa: F401
-from ibma.engine import run_stage
 
-from ibma.params import Params
+from ibma.errors import run_stage
+from ibma.params import Params, load
 
 
 def sensitivity(params: Params) -> None:
@@ -14,4 +14,4 @@ def sensitivity(params: Params) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(sensitivity)
+    run_stage(sensitivity, load)

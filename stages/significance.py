@@ -1,10 +1,10 @@
 """Test IBMA against its rivals, paired by seed: `python stages/significance.py`."""
 
 import checkout  # noqa: F401
-from ibma.engine import run_stage
 
 from ibma import paths
-from ibma.params import Params
+from ibma.errors import run_stage
+from ibma.params import Params, load
 
 
 def significance(params: Params) -> None:
@@ -17,4 +17,4 @@ def significance(params: Params) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(significance)
+    run_stage(significance, load)

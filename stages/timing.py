@@ -1,9 +1,9 @@
 """Measure seconds per epoch of every method: `python stages/timing.py`."""
 
 import checkout  # noqa: F401
-from ibma.engine import run_stage
 
-from ibma.params import Params
+from ibma.errors import run_stage
+from ibma.params import Params, load
 
 
 def timing(params: Params) -> None:
@@ -14,4 +14,4 @@ def timing(params: Params) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(timing)
+    run_stage(timing, load)

@@ -1,9 +1,9 @@
 """Train the baselines on a task: `python stages/train.py TASK [METHOD]`."""
 
 import checkout  # noqa: F401
-from ibma.engine import run_stage
 
-from ibma.params import Params
+from ibma.errors import run_stage
+from ibma.params import Params, load
 
 
 def train(params: Params, task: str, method: str | None = None) -> None:
@@ -14,4 +14,4 @@ def train(params: Params, task: str, method: str | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(train)
+    run_stage(train, load)

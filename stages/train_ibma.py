@@ -1,9 +1,9 @@
 """Train IBMA on a task: `python stages/train_ibma.py TASK [METHOD]`."""
 
 import checkout  # noqa: F401
-from ibma.engine import run_stage
 
-from ibma.params import Params
+from ibma.errors import run_stage
+from ibma.params import Params, load
 
 
 def train_ibma(params: Params, task: str, method: str | None = None) -> None:
@@ -14,4 +14,4 @@ def train_ibma(params: Params, task: str, method: str | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(train_ibma)
+    run_stage(train_ibma, load)

@@ -1,9 +1,9 @@
 """Choose hyper-parameters inside the training split: `python stages/tune.py TASK [METHOD]`."""
 
 import checkout  # noqa: F401
-from ibma.engine import run_stage
 
-from ibma.params import Params
+from ibma.errors import run_stage
+from ibma.params import Params, load
 
 
 def tune(params: Params, task: str, method: str | None = None) -> None:
@@ -14,4 +14,4 @@ def tune(params: Params, task: str, method: str | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(tune)
+    run_stage(tune, load)

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ibma import doors, params, plan, tracking
-from ibma.errors import IbmaError
+from ibma import params, plan, tracking
+from ibma.errors import IbmaError, run_stage
 from ibma.evidence import archive, verify
 from ibma.files import write_json
 
@@ -25,7 +25,7 @@ SCHEMA = Path("params.schema.json")
 
 def main() -> None:
     """Run the command line; bad input ends in one line."""
-    doors.door(app)
+    run_stage(lambda *_: app())
 
 
 @app.command()

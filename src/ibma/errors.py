@@ -1,11 +1,158 @@
-"""The one error a user is meant to see."""
+"""Errors that a user sees in one line, and how the processes of a stage end."""
 
 from __future__ import annotations
+
+import ctypes
+import errno
+import inspect
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+PATIENCE = 1.5  # seconds from a signal to the end of the process, whatever its cleanup does
+STOPS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+REMEDIES = {
+    errno.ENOSPC: "disk full: free space",
+    errno.EDQUOT: "disk quota used up: free space or ask for more",
+    errno.EFBIG: "file larger than is allowed: raise `ulimit -f` or use another file system",
+    errno.EROFS: "file system is read-only: make it writable or move the project",
+    errno.EACCES: "permission denied: get the right to read and write it",
+    errno.EPERM: "operation not permitted: get the right to read and write it",
+    errno.EIO: "the disk cannot be read or written: check it and restore the file",
+    errno.EMFILE: "too many open files: raise `ulimit -n` or lower engine.workers in params.yaml",
+}
 
 
 class IbmaError(Exception):
     """Bad input or a broken environment, told in one line.
 
     The message names the file, row or key, says what was expected and what to do.
-    Doors (`stages/`) and the command line print it and exit with status 1; no traceback is shown.
+    Stages and the command line print it and exit with status 1; no traceback is shown.
     """
+
+
+class Stopped(BaseException):
+    """SIGINT or SIGTERM, raised in the main thread so that `finally` blocks run.
+
+    It is no KeyboardInterrupt: libraries catch that one.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def run_stage(main: Callable[..., object], *load: Callable[[], object]) -> None:
+    """Run a program; print what a user can mend in one line and exit with an honest status.
+
+    The status is 1 for IbmaError and for errors of the file system, 130 for SIGINT, 143 for
+    SIGTERM. Any other exception is a defect of this program and keeps its traceback.
+
+    Args:
+        main: takes what `load` returns, then the texts of the command line.
+        load: called for the first arguments once the command line is known to be right.
+    """
+    once = threading.Lock()
+    with _raising_on_signals(once):
+        try:
+            _check_usage(main, len(load))
+            main(*(each() for each in load), *sys.argv[1:])
+        except IbmaError as error:
+            _print(str(error), once)
+            sys.exit(1)
+        except Stopped as stop:
+            _print(_stopped(stop.number), once)
+            sys.exit(128 + stop.number)
+        except OSError as error:
+            if error.errno not in REMEDIES:
+                raise
+            where = f"{error.filename}: " if error.filename else ""
+            _print(f"{where}{REMEDIES[error.errno]}, then run again: finished work is kept", once)
+            sys.exit(1)
+
+
+def follow(parent: int) -> None:
+    """Leave SIGINT to the parent of this process, and end when it ends, however that is.
+
+    Args:
+        parent: its process id, taken before this process was started.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1: PR_SET_PDEATHSIG
+    else:
+        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    if os.getppid() != parent:
+        os._exit(1)
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def _check_usage(main: Callable[..., object], loaded: int) -> None:
+    """Raise IbmaError with the right usage if the command line has too few or too many texts."""
+    signature = inspect.signature(main)
+    try:
+        signature.bind(*[None] * loaded, *sys.argv[1:])
+    except TypeError:
+        names = [
+            name.upper() if each.default is each.empty else f"[{name.upper()}]"
+            for name, each in signature.parameters.items()
+        ]
+        raise IbmaError(f"usage: {' '.join(['python', sys.argv[0], *names[loaded:]])}") from None
+
+
+@contextmanager
+def _raising_on_signals(once: threading.Lock) -> Iterator[None]:
+    """Raise `Stopped` on SIGINT and SIGTERM, and end the process when that does not help."""
+    awake, write = os.pipe()
+    os.set_blocking(write, False)
+    threading.Thread(target=_end, args=(awake, once), daemon=True).start()
+    # written to by the C handler: the guard wakes even while the main thread is in native code
+    before = signal.set_wakeup_fd(write)
+    handlers = {number: signal.signal(number, _stop) for number in STOPS}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(before)
+        os.close(write)
+
+
+def _stop(number: int, _: object) -> None:
+    for each in STOPS:  # a second signal must not interrupt the cleanup
+        signal.signal(each, signal.SIG_IGN)
+    raise Stopped(number)
+
+
+def _end(awake: int, once: threading.Lock) -> None:
+    """Wait for a signal, then end the process if it is still there after `PATIENCE`."""
+    while (received := os.read(awake, 1)) and received[0] not in STOPS:
+        pass
+    os.close(awake)
+    if received:
+        time.sleep(PATIENCE)
+        _print(_stopped(received[0]), once)
+        os._exit(128 + received[0])
+
+
+def _stopped(number: int) -> str:
+    return f"{STOPS[signal.Signals(number)]}: run again to go on, finished work is kept"
+
+
+def _print(line: str, once: threading.Lock) -> None:
+    """Print an error unless one was printed; the lock is never released."""
+    if once.acquire(blocking=False):
+        with suppress(OSError):  # the terminal may be gone
+            print(f"error: {' '.join(line.splitlines())}", file=sys.stderr, flush=True)

@@ -25,8 +25,17 @@ def write_json(path: Path, value: object) -> None:
     Raises:
         OSError: The disk is full; the old file is intact.
     """
+    write_bytes(path, f"{json.dumps(value, indent=1)}\n".encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees the old one or the new one, never half of it.
+
+    Raises:
+        OSError: The disk is full; the old file is intact.
+    """
     with atomic_file(path) as file:
-        file.write(f"{json.dumps(value, indent=1)}\n".encode())
+        file.write(content)
 
 
 @contextmanager
@@ -41,15 +50,17 @@ def held(folder: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0)
+    owner = folder.with_name(f".{folder.name}.lock")
+    lock = FileLock(owner, timeout=0)
     try:
         lock.acquire()
     except Timeout:
+        pid = owner.read_text(encoding="utf-8").strip() or "unknown"
         raise IbmaError(
-            f"{folder}: another process is writing this folder: wait until it has finished, then "
-            "run again"
+            f"{folder}: another process is writing it (pid {pid}): wait for it or stop it"
         ) from None
     try:
+        owner.write_text(f"{os.getpid()}\n", encoding="utf-8")
         yield
     finally:
         lock.release()
@@ -66,8 +77,10 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename in (None, temporary):
+            error.filename = str(path)  # a write that fails does not say which file it was
         raise
 
 

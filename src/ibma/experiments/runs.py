@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from ibma import engine, paths
+from ibma import paths
 from ibma.errors import IbmaError
+from ibma.experiments.progress import run_all
 from ibma.files import held, write_bytes
 from ibma.params import Params
 from ibma.training import record, run
@@ -120,7 +121,7 @@ def _complete(params: Params, label: str, wanted: Sequence[Wanted]) -> None:
     missing = [one for one in wanted if _find(one, one.keeps_weights(params)) is None]
     failed: dict[RunId, IbmaError] = {}
     calls = {one: (run.train_run, one.cell, one.seed, one.setting) for one in missing}
-    for one, future in engine.run_all(params.engine, params.device, label, calls):
+    for one, future in run_all(params.engine, params.device, label, calls):
         try:
             finished = future.result()
         except IbmaError as error:

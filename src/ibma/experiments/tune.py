@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from ibma import engine, methods, paths
+from ibma import methods, paths
+from ibma.experiments.progress import run_all
 from ibma.features import store
 from ibma.features.store import HoldOut, TrainingSet
 from ibma.files import held, read_json, write_json
@@ -101,7 +102,7 @@ def _choices(params: Params, cells: Sequence[Cell]) -> dict[str, dict[str, Any]]
     wanted = {cell.method: _trials(params.tune, cell) for cell in cells}
     every = [trials for of_method in wanted.values() for trials in of_method]
     missing = {one: (try_settings, one) for one in every if _kept(one) is None}
-    for one, future in engine.run_all(params.engine, params.device, "tune", missing):
+    for one, future in run_all(params.engine, params.device, "tune", missing):
         write_json(one.path, {"scores": future.result()})
     print(f"tune: {len(every) - len(missing)} kept, {len(missing)} tried", file=sys.stderr)
     return {cell.method: _choice(params.tune, cell, wanted[cell.method]) for cell in cells}

@@ -8,13 +8,91 @@ of one process up to the order of floating-point sums, wherever a loss is a mean
 from __future__ import annotations
 
 import atexit
+import logging
 import os
-from collections.abc import Iterable
+import pickle
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, distributed
+
+from ibma.errors import IbmaError, follow
+
+CALL, END = "call", ".end"  # files that pass a call to the processes and its result back
+PARENT = "IBMA_PARENT"
+
+
+def together(processes: int, function: Callable[..., Any], *args: Any) -> Any:
+    """Call a function in several processes of `torchrun`, in this one if it is one.
+
+    Args:
+        function: importable; it calls `begin` before any training. What it returns in process 0
+            comes back.
+
+    Raises:
+        IbmaError: one of the processes was killed.
+    """
+    if processes == 1:
+        return function(*args)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / CALL).write_bytes(pickle.dumps((function, args)))
+        subprocess.run(
+            [sys.executable, "-m", "ibma.network.distributed", name, str(processes)],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), PARENT: str(os.getpid())},
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is the parent's business
+        )
+        ends = [pickle.loads(path.read_bytes()) for path in sorted(folder.glob(f"*{END}"))]
+    failures = [error for _, error in ends if error is not None]
+    # an error of the others is what they make of the first one's end
+    for error in sorted(failures, key=lambda each: not isinstance(each, IbmaError)):
+        raise error
+    if not ends:
+        raise IbmaError(
+            f"one of {processes} processes that train together was killed, by want of memory in "
+            "most cases: set batch_size lower in params.yaml and run again"
+        )
+    return ends[0][0]
+
+
+def _launch(folder: str, processes: str) -> None:
+    """Become `torchrun`: start the processes and end with the first that fails."""
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import main
+
+    follow(int(os.environ.pop(PARENT)))
+    logging.disable()  # what went wrong comes back by file
+    module = ("-m", "ibma.network.distributed", folder)
+    try:
+        main(["--standalone", "--nproc-per-node", processes, *module])
+    except ChildFailedError:
+        sys.exit(1)
+
+
+def _take_part(folder: Path) -> None:
+    """Make the call in one of the processes; leave its result, or what went wrong."""
+    follow(os.getppid())
+    function, args = pickle.loads((folder / CALL).read_bytes())
+    result, failure = None, None
+    try:
+        result = function(*args)
+    except Exception as error:
+        error.add_note(traceback.format_exc())
+        failure = error
+    if failure is not None or int(os.environ["RANK"]) == 0:
+        end = folder / f"{os.environ['RANK']}{END}"
+        end.write_bytes(pickle.dumps((result, failure)))
+    if failure is not None:
+        sys.exit(1)
 
 
 def launched() -> bool:
@@ -77,3 +155,7 @@ def gather(value: Tensor) -> Tensor:
     for first, part in enumerate(held):
         whole[first :: world()] = part
     return whole
+
+
+if __name__ == "__main__":
+    _take_part(Path(sys.argv[1])) if launched() else _launch(*sys.argv[1:])

@@ -31,7 +31,11 @@ EVALUATION_BATCH = 256
 
 
 def configure_torch(threads: int | None, compiled: bool) -> None:
-    """Set what every training and every measurement shares: threads and deterministic kernels."""
+    """Set what every training and every measurement shares: threads and deterministic kernels.
+
+    Of several processes that `torchrun` started, this one joins the others.
+    """
+    distributed.begin()
     if threads is not None:
         torch.set_num_threads(threads)
     if compiled:

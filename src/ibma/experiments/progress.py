@@ -1,0 +1,62 @@
+"""Make many calls and show how far they are."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tqdm import tqdm
+
+from ibma.engine import executor
+from ibma.network.distributed import together
+
+if TYPE_CHECKING:
+    from ibma.params import Engine
+
+K = TypeVar("K")
+
+
+def run_all(
+    engine: Engine,
+    device: str,
+    label: str,
+    calls: Mapping[K, tuple[Any, ...]],
+    describe: Callable[[K, Any], str] = lambda key, _: str(key),
+) -> Iterator[tuple[K, Future[Any]]]:
+    """Make calls side by side; yield each as it ends, and show how far they are.
+
+    Leaving the loop before its end stops all that are not finished.
+
+    Args:
+        device: auto, cpu or cuda.
+        label: what progress calls them all.
+        calls: key -> function and its arguments, the longest call first.
+        describe: says of a key and its result what progress shows.
+
+    Raises:
+        IbmaError: a worker process was killed.
+    """
+    if not calls:
+        return
+    total, started, terminal = len(calls), time.monotonic(), sys.stderr.isatty()
+    with (
+        executor(engine, device, total) as pool,
+        tqdm(total=total, desc=label, smoothing=0, dynamic_ncols=True, disable=not terminal) as bar,
+    ):
+        keys = {pool.submit(together, engine.processes, *call): key for key, call in calls.items()}
+        for done, future in enumerate(as_completed(list(keys)), 1):
+            key, error = keys.pop(future), future.exception()
+            if isinstance(error, BrokenProcessPool):
+                raise error
+            yield key, future
+            last = f"{key}: failed" if error else describe(key, future.result())
+            bar.set_postfix_str(last, refresh=False)
+            bar.update()
+            if not terminal:  # a log file gets lines
+                minutes = (time.monotonic() - started) / done * (total - done) / 60
+                left = f"about {minutes:.0f} min left" if done < total else "all done"
+                print(f"{label}: {done} of {total}, {left}; {last}", file=sys.stderr, flush=True)
