@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -67,29 +68,25 @@ def _expect(text: str) -> WrapValidator:
 
 
 def _hint(name: object, known: Iterable[str]) -> str:
+    """Return, in brackets, which known name was meant, else all of them."""
     names = list(known)
     close = difflib.get_close_matches(str(name), names, n=1)
-    if close:
-        return f": did you mean '{close[0]}'?"
-    return f": expected one of {', '.join(names)}" if names else ": remove it"
+    return f"(did you mean '{close[0]}'?)" if close else f"(known: {', '.join(names) or 'none'})"
 
 
 def _among(found: str, known: Iterable[str], key: str, what: str) -> None:
     """Raise an error unless a name is among those that are known."""
     names = list(known)
     if found not in names:
-        close = difflib.get_close_matches(found, names, n=1)
-        better = f" (did you mean '{close[0]}'?)" if close else ""
-        raise _wrong(f"{what}{better}", key, found=found)
+        raise _wrong(f"{what} {_hint(found, names)}", key, found=found)
 
 
-def _distinct(key: str, values: Iterable[object]) -> None:
-    """Raise an error that names a value which is listed twice."""
-    seen: list[object] = []
-    for value in values:
-        if value in seen:
-            raise _wrong("each value once", key, found=value)
-        seen.append(value)
+def _each_once(values: list[Any]) -> list[Any]:
+    """Refuse a list that names a value twice."""
+    for place, value in enumerate(values):
+        if value in values[:place]:
+            raise _wrong("each value once", found=value)
+    return values
 
 
 # --- types ---------------------------------------------------------------------------------------
@@ -123,6 +120,12 @@ Name = Annotated[
 Scalar = Annotated[
     str | bool | int | float | None, _expect("text, a finite number, true, false or null")
 ]
+Names = Annotated[list[Name], AfterValidator(_each_once)]
+SomeNames = Annotated[Names, Field(min_length=1)]
+Rates = Annotated[list[Positive], Field(min_length=1), AfterValidator(_each_once)]
+Decays = Annotated[list[NotNegative], Field(min_length=1), AfterValidator(_each_once)]
+Etas = Annotated[list[Eta], Field(min_length=1), AfterValidator(_each_once)]
+Counts = Annotated[list[Count], Field(min_length=1)]
 Hyper = Annotated[
     Scalar | list[Scalar], _expect("text, a finite number, true, false, null, or a list of them")
 ]
@@ -171,8 +174,9 @@ class EncoderParams(Block):
     train: Literal["all", "last", "none"] = "all"
     """What trains: all layers, the last one (the projection to the shared width), or none."""
 
-    def check_feature(self, feature: FeatureParams) -> None:
-        """Raise an error if this network cannot read a feature, as far as the file can tell."""
+    def misfit(self, feature: FeatureParams) -> tuple[str, str] | None:
+        """Return the key that does not fit a feature which this network reads, and what would."""
+        return None
 
 
 class Backbone(EncoderParams):
@@ -183,15 +187,11 @@ class Backbone(EncoderParams):
 
     @model_validator(mode="after")
     def _pretrained_has_sizes(self) -> Backbone:
-        given = sorted(self.model_fields_set - {"name", "train", "pretrained"})
-        if self.pretrained is not None and given:
-            raise _wrong(
-                "no sizes beside pretrained, which has its own", given[0], found=self._of(given[0])
-            )
+        sizes = sorted(self.model_fields_set - {"name", "train", "pretrained"})
+        if self.pretrained is not None and sizes:
+            expected = "no sizes beside pretrained, which has its own"
+            raise _wrong(expected, sizes[0], found=getattr(self, sizes[0]))
         return self
-
-    def _of(self, key: str) -> object:
-        return getattr(self, key)
 
 
 class Transformer(Backbone):
@@ -216,8 +216,8 @@ class ResNetEncoder(Backbone):
     channels: Count | None = None
     """Input channels; pictures have 3, spectrograms 1 unless pretrained weights want more."""
     embedding_size: Count = 64
-    hidden_sizes: list[Count] = Field(default=[64, 128, 256, 512], min_length=1)
-    depths: list[Count] = Field(default=[2, 2, 2, 2], min_length=1)
+    hidden_sizes: Counts = [64, 128, 256, 512]
+    depths: Counts = [2, 2, 2, 2]
 
     @model_validator(mode="after")
     def _stages_agree(self) -> ResNetEncoder:
@@ -226,12 +226,10 @@ class ResNetEncoder(Backbone):
             raise _wrong(expected, "depths", found=self.depths)
         return self
 
-    def check_feature(self, feature: FeatureParams) -> None:
-        """Raise an error for words and vectors, and for pictures with other than 3 channels."""
-        if isinstance(feature, TextFeature) or feature.is_vector:
-            raise _wrong("mlp or bert: resnet reads sound and pictures", "name", found=self.name)
-        if isinstance(feature, PictureFeature) and self.channels not in (None, 3):
-            raise _wrong("3, the channels of a picture", "channels", found=self.channels)
+    def misfit(self, feature: FeatureParams) -> tuple[str, str] | None:
+        """Return what is wrong with the channels."""
+        wrong = isinstance(feature, PictureFeature) and self.channels not in (None, 3)
+        return ("channels", "3, the channels of a picture") if wrong else None
 
 
 class ViTEncoder(Transformer):
@@ -242,17 +240,15 @@ class ViTEncoder(Transformer):
     """Width of the stored pictures, if given."""
     patch_size: Side = 16
 
-    def check_feature(self, feature: FeatureParams) -> None:
-        """Raise an error for all but pictures, and for those of a size that it cannot cut."""
-        if isinstance(feature, SoundFeature | TextFeature):
-            raise _wrong("another encoder: vit reads pictures", "name", found=self.name)
+    def misfit(self, feature: FeatureParams) -> tuple[str, str] | None:
+        """Return what is wrong with the sizes of picture and patch."""
         if not isinstance(feature, PictureFeature) or self.pretrained is not None:
-            return
+            return None
         if self.size not in (None, feature.size):
-            raise _wrong(f"the size of the feature ({feature.size})", "size", found=self.size)
+            return "size", f"the size of the feature ({feature.size})"
         if feature.size % self.patch_size:
-            expected = f"a divisor of the picture's size ({feature.size})"
-            raise _wrong(expected, "patch_size", found=self.patch_size)
+            return "patch_size", f"a divisor of the picture's size ({feature.size})"
+        return None
 
 
 class BertEncoder(Transformer):
@@ -263,23 +259,18 @@ class BertEncoder(Transformer):
     max_length: Count = 512
     dropout: Share = 0.1
 
-    def check_feature(self, feature: FeatureParams) -> None:
-        """Raise an error for all but words, and for ids that the network has no place for."""
-        if isinstance(feature, SoundFeature | PictureFeature) or feature.is_vector:
-            raise _wrong("another encoder: bert reads words", "name", found=self.name)
+    def misfit(self, feature: FeatureParams) -> tuple[str, str] | None:
+        """Return what is wrong with the number of token ids, their range or their meaning."""
         if not isinstance(feature, TextFeature):
-            return
+            return None
         if self.pretrained is not None:
-            if feature.tokenizer is None:
-                expected = "null, or a tokenizer in features: hashed words mean nothing to weights"
-                raise _wrong(expected, "pretrained", found=self.pretrained)
-            return
+            hashed = "null, or a tokenizer in features: to these weights hashed words mean nothing"
+            return ("pretrained", hashed) if feature.tokenizer is None else None
         if feature.max_length > self.max_length:
-            expected = f"at least the max_length of the feature ({feature.max_length})"
-            raise _wrong(expected, "max_length", found=self.max_length)
+            return "max_length", f"at least the max_length of the feature ({feature.max_length})"
         if feature.tokenizer is None and feature.vocab_size > self.vocab_size:
-            expected = f"at least the vocab_size of the feature ({feature.vocab_size})"
-            raise _wrong(expected, "vocab_size", found=self.vocab_size)
+            return "vocab_size", f"at least the vocab_size of the feature ({feature.vocab_size})"
+        return None
 
 
 class MLPEncoder(EncoderParams):
@@ -288,11 +279,6 @@ class MLPEncoder(EncoderParams):
     name: Literal["mlp"]
     hidden: list[Count] = [512]
     """Widths of the hidden layers."""
-
-    def check_feature(self, feature: FeatureParams) -> None:
-        """Raise an error for whatever is stored as more than a vector."""
-        if not isinstance(feature, PlainFeature) and not feature.is_vector:
-            raise _wrong("another encoder: mlp reads vectors", "name", found=self.name)
 
 
 ENCODERS = {"resnet": ResNetEncoder, "vit": ViTEncoder, "bert": BertEncoder, "mlp": MLPEncoder}
@@ -332,9 +318,9 @@ class FeatureParams(Block):
     """
 
     @property
-    def is_vector(self) -> bool:
-        """Return whether the stored feature is a vector that an MLP reads."""
-        return False
+    def readers(self) -> tuple[str, ...]:
+        """Return the encoders that read the stored feature."""
+        return tuple(ENCODERS)
 
 
 class SoundFeature(FeatureParams):
@@ -354,9 +340,9 @@ class SoundFeature(FeatureParams):
         return self
 
     @property
-    def is_vector(self) -> bool:
-        """Return whether bands are summed up over time."""
-        return self.statistics
+    def readers(self) -> tuple[str, ...]:
+        """Return the encoders of spectrograms, or of vectors."""
+        return ("mlp",) if self.statistics else ("resnet",)
 
 
 class PictureFeature(FeatureParams):
@@ -364,6 +350,11 @@ class PictureFeature(FeatureParams):
 
     frames: Annotated[int, Field(ge=1, le=1024), _expect("an integer from 1 to 1024")] = 3
     size: Side = 224
+
+    @property
+    def readers(self) -> tuple[str, ...]:
+        """Return the encoders of pictures."""
+        return ("resnet", "vit")
 
 
 class TextFeature(FeatureParams):
@@ -388,9 +379,9 @@ class TextFeature(FeatureParams):
         return self
 
     @property
-    def is_vector(self) -> bool:
-        """Return whether words become a sentence embedding."""
-        return self.embedding is not None
+    def readers(self) -> tuple[str, ...]:
+        """Return the encoders of token ids, or of vectors."""
+        return ("bert",) if self.embedding is None else ("mlp",)
 
 
 class PlainFeature(FeatureParams):
@@ -465,6 +456,11 @@ class TaskParams(Block):
     batch_size: MaybeSeveral = None
     """Samples per step on this task; null: training.batch_size."""
 
+    def extraction(self) -> dict[str, Any]:
+        """Return what stage `extract` reads, as plain JSON values."""
+        features = {modality: feature.as_dict() for modality, feature in self.features.items()}
+        return self.model_dump(include={"dataset", "options", "on_bad"}) | {"features": features}
+
     @model_validator(mode="after")
     def _modalities_fit(self) -> TaskParams:
         if FUSED in self.encoders:
@@ -473,12 +469,14 @@ class TaskParams(Block):
             raise _wrong("arguments of the data set alone", "options", found=reserved)
         for modality, feature in self.features.items():
             _among(modality, self.encoders, "features", "a modality that encoders names")
-            try:
-                self.encoders[modality].check_feature(feature)
-            except PydanticCustomError as error:
-                context = error.context or {}
-                key = f"encoders.{modality}.{context['key']}"
-                raise _wrong(context["expected"], key, found=context["found"]) from None
+            encoder = self.encoders[modality]
+            misfit = encoder.misfit(feature)
+            if encoder.name not in feature.readers:
+                misfit = "name", f"{' or '.join(feature.readers)}, to read such features"
+            if misfit:
+                key, expected = misfit
+                where = f"encoders.{modality}.{key}"
+                raise _wrong(expected, where, found=getattr(encoder, key))
         return self
 
 
@@ -513,15 +511,9 @@ class Training(Block):
 class Grid(Block):
     """Values that tuning may combine."""
 
-    lr: list[Positive] = Field(min_length=1)
-    weight_decay: list[NotNegative] = Field(min_length=1)
-    eta: list[Eta] = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _each_once(self) -> Grid:
-        for key in ("lr", "weight_decay", "eta"):
-            _distinct(key, getattr(self, key))
-        return self
+    lr: Rates
+    weight_decay: Decays
+    eta: Etas
 
 
 class Tune(Block):
@@ -540,13 +532,16 @@ class Sensitivity(Block):
     """Runs of some methods at fixed etas on one task; the first method's are Table 8."""
 
     task: Name
-    methods: list[Name] = Field(min_length=1)
-    etas: list[Eta] = Field(min_length=1)
+    methods: SomeNames
+    etas: Etas
 
     @model_validator(mode="after")
-    def _each_once(self) -> Sensitivity:
-        _distinct("methods", self.methods)
-        _distinct("etas", [f"{eta:g}" for eta in self.etas])
+    def _folders_differ(self) -> Sensitivity:
+        """Two etas that are written alike would share one folder."""
+        written = [f"{eta:g}" for eta in self.etas]
+        for place, eta in enumerate(written):
+            if eta in written[:place]:
+                raise _wrong("etas that differ in six digits", "etas", found=self.etas[place])
         return self
 
     def name(self, method: str, eta: float) -> str:
@@ -570,12 +565,7 @@ class Probe(Block):
     """A linear classifier on each trained encoder alone (Table 16)."""
 
     task: Name
-    methods: list[Name] = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _each_once(self) -> Probe:
-        _distinct("methods", self.methods)
-        return self
+    methods: SomeNames
 
 
 class GradCam(Block):
@@ -583,14 +573,9 @@ class GradCam(Block):
 
     tasks: dict[Name, Name]
     """Task -> modality with pictures."""
-    methods: list[Name] = Field(min_length=1)
+    methods: SomeNames
     examples: Count
     """Pictures shown per task; numbers are of the whole test split."""
-
-    @model_validator(mode="after")
-    def _each_once(self) -> GradCam:
-        _distinct("methods", self.methods)
-        return self
 
 
 class MethodParams(Block):
@@ -643,7 +628,7 @@ class Params(Block):
     instructions: Literal["portable", "native"]
     """portable: same bytes on every x86-64 processor; native: what this processor does fastest."""
     engine: Engine
-    keep_weights: list[Name]
+    keep_weights: Names
     """Methods whose trained networks are kept."""
     datasets: dict[Name, DatasetParams] = Field(min_length=1)
     tasks: dict[Name, TaskParams] = Field(min_length=1)
@@ -686,6 +671,23 @@ class Params(Block):
         self.method(method)
         return next(stage for stage, known in self.stages_of_methods().items() if method in known)
 
+    def trained_as(self, stage: str, name: str) -> tuple[str, float | None]:
+        """Return what the records called `name` of a stage are runs of.
+
+        Returns:
+            The method, and the eta that overrides the one that stage `tune` chose, if one does.
+
+        Raises:
+            IbmaError: the stage has no such records.
+        """
+        methods = self.stages_of_methods().get(stage, {})
+        known: dict[str, tuple[str, float | None]] = {name: (name, self.eta) for name in methods}
+        if stage == "sensitivity":
+            known |= self.sensitivity.names()
+        if name not in known:
+            raise IbmaError(f"params.yaml: no '{name}' in stage '{stage}' {_hint(name, known)}")
+        return known[name]
+
     def method(self, name: str) -> MethodParams:
         """Return the entry of a method.
 
@@ -693,7 +695,7 @@ class Params(Block):
             IbmaError: no stage lists it.
         """
         if name not in self.methods:
-            raise IbmaError(f"params.yaml: unknown method '{name}'{_hint(name, self.methods)}")
+            raise IbmaError(f"params.yaml: unknown method '{name}' {_hint(name, self.methods)}")
         return self.methods[name]
 
     def task(self, name: str) -> TaskParams:
@@ -703,7 +705,7 @@ class Params(Block):
             IbmaError: there is no such task.
         """
         if name not in self.tasks:
-            raise IbmaError(f"params.yaml: unknown task '{name}'{_hint(name, self.tasks)}")
+            raise IbmaError(f"params.yaml: unknown task '{name}' {_hint(name, self.tasks)}")
         return self.tasks[name]
 
     def cells(self) -> Iterator[tuple[str, str, str]]:
@@ -764,7 +766,6 @@ class Params(Block):
 
     @model_validator(mode="after")
     def _stages_name_methods(self) -> Params:
-        _distinct("keep_weights", self.keep_weights)
         what = "methods of train, train_ibma, ablation or bounds"
         for key in ("sensitivity", "probe", "gradcam"):
             for name in getattr(self, key).methods:
@@ -801,11 +802,23 @@ def load(path: Path = Path("params.yaml")) -> Params:
         IbmaError: a missing or broken file, an unknown or missing key, a wrong value; in one line
             that names the file, the key, what was expected and what was found.
     """
-    raw = _read(path)
-    if not isinstance(raw, Mapping):
-        raise IbmaError(f"{path}: expected a mapping of keys to values, found {_shown(raw)}")
+    return parse(_read(path), path)
+
+
+def parse(values: object, path: Path) -> Params:
+    """Check the content of a profile.
+
+    Args:
+        values: what the file holds, as plain Python values.
+        path: the file, named in errors.
+
+    Raises:
+        IbmaError: as `load`.
+    """
+    if not isinstance(values, Mapping):
+        raise IbmaError(f"{path}: expected a mapping of keys to values, found {_shown(values)}")
     try:
-        return Params.model_validate(raw)
+        return Params.model_validate(values)
     except ValidationError as caught:
         errors = caught.errors(include_url=False)
         first = next((one for one in errors if one["type"] == "unknown_key"), errors[0])
@@ -841,7 +854,7 @@ def _line(error: ErrorDetails) -> str:
     below = [str(context["key"])] if context.get("key", "") != "" else []
     key = _dotted((*error["loc"], *below))
     if error["type"] == "unknown_key":
-        return f"unknown key '{key}'{context['hint']}"
+        return f"unknown key '{key}' {context['hint']}"
     if error["type"] == "missing":
         return f"missing key '{key}': add it, see profiles/"
     expected = _EXPECTED.get(error["type"], error["msg"]).format_map(context)
