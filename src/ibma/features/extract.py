@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import itertools
 import json
 import os
@@ -34,8 +35,9 @@ from ibma import datasets
 from ibma.datasets import TWIN_MARKER, Card, Dataset, Dropped, Part, Sample
 from ibma.errors import IbmaError
 from ibma.features import media
-from ibma.files import atomic_file, atomic_folder, held, write_json
+from ibma.files import atomic_folder, held, write_bytes, write_json
 from ibma.formats import checksums
+from ibma.params import cores
 
 Compute = Callable[[str, Part, Mapping[str, Any]], NDArray[Any]]  # as `media.compute`
 Entry = Sample | Dropped
@@ -80,17 +82,17 @@ def extract(
     card = datasets.card(dataset, entry.get("options", {}))
     parts = out.with_name(f".{out.name}.parts")
     dropping = entry.get("on_bad", "stop") == "drop"
-    work = _Work(parts, compute, card.modalities, dict(entry["features"]), dropping)
+    work = _Work(parts, compute, card.modalities, entry.get("features", {}), dropping)
     with held(out):
         _keep_parts(parts, _key(entry, key))
         blocks = _blocks(_checked(samples(dataset, raw, task, entry), card))
         with _bar(task, card, source) as bar:
-            paths, shapes = _compute_all(blocks, work, workers or os.cpu_count() or 1, bar)
+            complete, shapes = _compute_all(blocks, work, workers or cores(), bar)
         with atomic_folder(out) as folder:
-            joined = _join(paths, shapes, folder)
+            joined = _join(complete, shapes, folder)
             _refuse_nothing(joined, shapes, card, raw)
             meta = {"task": task, "dataset": entry["dataset"], "source": source}
-            meta |= _describe(folder, card, entry["features"], shapes, joined)
+            meta |= _describe(folder, card, entry.get("features", {}), shapes, joined)
             write_json(folder / META, meta)
         shutil.rmtree(parts)
 
@@ -129,13 +131,13 @@ def _keep_parts(parts: Path, key: str) -> None:
         print(f"{parts}: going on, {done} parts of {BLOCK} samples are there", file=sys.stderr)
         return
     shutil.rmtree(parts, ignore_errors=True)
-    with atomic_file(note) as file:
-        file.write(key.encode())
+    write_bytes(note, key.encode())
 
 
 def _key(entry: Mapping[str, Any], key: str) -> str:
     """Return a digest of what features depend on, the code that reads and computes included."""
-    digest = hashlib.sha256(json.dumps([entry, key], sort_keys=True).encode())
+    read = {name: entry.get(name) for name in ("dataset", "options", "on_bad", "features")}
+    digest = hashlib.sha256(json.dumps([read, key], sort_keys=True).encode())
     package = Path(datasets.__file__).parents[1]
     for room in ("datasets", "features", "formats"):
         for path in sorted((package / room).glob("*.py")):
@@ -194,15 +196,15 @@ def _compute_all(
     Raises:
         IbmaError: The first bad sample, in order; the parts before it are kept.
     """
-    paths: list[Path] = []
+    complete: list[Path] = []
     shapes: Shapes = {}
     for (number, block), result in _results(blocks, work, processes):
         if isinstance(result, IbmaError):
             raise result
         _agree(shapes, result, block[0].id)
-        paths.append(work.path(number))
+        complete.append(work.path(number))
         bar.update(len(block))
-    return paths, shapes
+    return complete, shapes
 
 
 def _results(
@@ -325,8 +327,9 @@ class _Part:
 
     def write(self, path: Path) -> None:
         stacked: dict[str, Any] = {f"values_{name}": np.stack(v) for name, v in self.values.items()}
-        with atomic_file(path) as file:
-            np.savez(file, rows=np.array(json.dumps([self.rows, self.places])), **stacked)
+        file = io.BytesIO()
+        np.savez(file, rows=np.array(json.dumps([self.rows, self.places])), **stacked)
+        write_bytes(path, file.getvalue())
 
     def keep(self, sample: Sample, features: Mapping[str, NDArray[Any]]) -> None:
         """Append a sample.
@@ -406,7 +409,7 @@ class _Joined:
         self.dropped += len(part.dropped)
 
 
-def _join(paths: Sequence[Path], shapes: Shapes, folder: Path) -> _Joined:
+def _join(parts: Sequence[Path], shapes: Shapes, folder: Path) -> _Joined:
     """Append the parts, in order, to the files of a feature folder; one part is held at a time."""
     joined = _Joined()
     with ExitStack() as stack:
@@ -418,7 +421,7 @@ def _join(paths: Sequence[Path], shapes: Shapes, folder: Path) -> _Joined:
         arrays = {name: stack.enter_context((folder / f"{name}.npy").open("wb")) for name in shapes}
         for name, file in arrays.items():
             _write_header(file, 0, *shapes[name])
-        for path in paths:
+        for path in parts:
             part = _Part.read(path)
             if part is None:
                 raise IbmaError(f"{path}: damaged while it was in use: run again to go on")
