@@ -1,8 +1,8 @@
-"""Features on disk, memory-mapped, and the batches that training sees.
+"""Read stored features, memory-mapped, and load the batches that training sees.
 
-A folder `data/features/<task>/` holds one `<modality>.npy` per modality, `index.csv` (id, split,
-group, label, dialogue), `dropped.csv` (id, reason) and `meta.json`. Rows keep the order of
-`samples()`.
+A task's folder of features holds one `<modality>.npy` per modality, `index.csv` (id, split, group,
+label, dialogue), `dropped.csv` (id, reason) and `meta.json`. Rows keep the order of `samples()`.
+This module knows nothing of networks: what a run adds to its batches, it gets as tables of rows.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import csv
 import functools
 import json
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -23,29 +23,98 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ibma.errors import IbmaError
-from ibma.network import distributed
 
 RESIDENT_SHARE = 0.5  # of a GPU's free memory that features may take, the rest is the network's
 AHEAD = 2  # batches that are read while the GPU works
 
 
-@dataclass(frozen=True)
-class Batch:
-    """x: modality -> [B, ...]; y: labels as the loss takes them; index: rows of the store.
+class Table(Protocol):
+    """Something with one entry per row of a feature store."""
 
-    All on one device. weight: of this process's mean loss, see `distributed.share`; 0 for rows that
-    only stand in.
+    def __getitem__(self, index: Tensor, /) -> Tensor:
+        """Return the entries of some rows: [B] -> [B, ...]."""
+        ...
+
+
+class RowsOf(Mapping[str, Tensor]):
+    """Read some rows of named tables, each table only when it is asked for.
+
+    Most methods read none of them, so that a step pays for what its method reads.
     """
 
-    x: dict[str, Tensor]
+    def __init__(self, tables: Mapping[str, Table], index: Tensor) -> None:
+        self._tables, self._index = tables, index
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Return the rows of one table."""
+        return self._tables[name][self._index]
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names of the tables."""
+        return iter(self._tables)
+
+    def __len__(self) -> int:
+        """Return the number of tables."""
+        return len(self._tables)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some samples and what is known of each; all tensors on one device.
+
+    Args:
+        x: modality -> [B, ...].
+        y: labels as the task's loss takes them.
+        index: rows of the store, [B].
+        weight: of this process's mean loss, see `network.distributed.share`; 0 for rows that only
+            stand in.
+        phi_x: modality -> phi(X), the soft assignments of the inputs, [B, G, K].
+        inputs: modality -> X as standardised vectors, [B, R].
+        pseudo: one-hot pseudo-classes of one-class data, [B, K].
+        previous: label of the utterance before each sample in its dialogue, [B], NaN for none;
+            None where the data has no dialogues.
+    """
+
+    x: Mapping[str, Tensor]
     y: Tensor
     index: Tensor
     weight: float = 1.0
+    phi_x: Mapping[str, Tensor] = field(default_factory=dict)
+    inputs: Mapping[str, Tensor] = field(default_factory=dict)
+    pseudo: Tensor | None = None
+    previous: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What a run knows of every row of the store besides its features; all on one device.
+
+    Args:
+        phi_x: modality -> [n, G, K].
+        inputs: modality -> a table of [R] per row.
+        pseudo: [n, K], None where labels serve.
+        previous: [n], None where the data has no dialogues.
+    """
+
+    phi_x: Mapping[str, Tensor] = field(default_factory=dict)
+    inputs: Mapping[str, Table] = field(default_factory=dict)
+    pseudo: Tensor | None = None
+    previous: Tensor | None = None
+
+    def join(self, batch: Batch) -> Batch:
+        """Return the batch with its rows of the tables."""
+        return replace(
+            batch,
+            phi_x=RowsOf(self.phi_x, batch.index),
+            inputs=RowsOf(self.inputs, batch.index),
+            pseudo=None if self.pseudo is None else self.pseudo[batch.index],
+            previous=None if self.previous is None else self.previous[batch.index],
+        )
 
 
 @dataclass(frozen=True)
 class StoredModality:
-    """kind: see `datasets.ModalityKind`; shape and dtype of one example."""
+    """How one modality is stored: its kind (`datasets.ModalityKind`), one example's shape and type."""
 
     kind: str
     shape: tuple[int, ...]
@@ -53,10 +122,13 @@ class StoredModality:
 
 
 class Features:
-    """The opened feature store of one task."""
+    """The opened feature store of one task.
+
+    Raises:
+        IbmaError: the folder was never written, or says why it is empty.
+    """
 
     def __init__(self, folder: Path) -> None:
-        """Raises IbmaError when the folder was never written, or says why it is empty."""
         meta_file = folder / "meta.json"
         if not meta_file.exists():
             raise IbmaError(f"{meta_file}: no features here: run `dvc repro extract` first")
@@ -82,7 +154,7 @@ class Features:
         self._placed: dict[torch.device, Placed] = {}
 
     def on(self, device: torch.device) -> Placed:
-        """The features as `device` reads them."""
+        """Return the features as a device reads them; they are placed there once."""
         if device not in self._placed:
             mapped = {name: torch.from_numpy(array) for name, array in self.arrays.items()}
             y = label_tensor(self.meta["kind"], self.labels).to(device)
@@ -94,19 +166,19 @@ class Features:
         return self._placed[device]
 
     def training(self, run: int) -> TrainingSet:
-        """What run `run` may learn from: all but the test split (or test fold run mod folds)."""
+        """Return the rows that a run may learn from: all but its test split or test fold."""
         return TrainingSet(self, np.flatnonzero(~np.isin(self.splits, self._held_out(run))))
 
     def test(self, run: int) -> TestSet:
-        """What run `run` is judged on."""
+        """Return the rows that a run is judged on."""
         return TestSet(self, np.flatnonzero(self.splits == self._held_out(run)[0]))
 
     def everything(self) -> Rows:
-        """Every row, for label-free work (phi of the inputs)."""
+        """Return every row, for work that reads no label (phi of the inputs)."""
         return Rows(self, np.arange(len(self.ids)))
 
     def fold(self, run: int) -> int | None:
-        """The test fold of a run, None for a data set with a fixed split."""
+        """Return the test fold of a run, None for a data set with a fixed split."""
         return run % self.meta["folds"] if self.meta["folds"] else None
 
     def _held_out(self, run: int) -> list[str]:
@@ -126,7 +198,7 @@ def _opened(folder: Path, _: int) -> Features:
 
 
 def _fit(x: Mapping[str, Tensor], device: torch.device) -> bool:
-    """Whether features may stay in the memory of a GPU."""
+    """Tell whether features may stay in the memory of a GPU."""
     free, _ = torch.cuda.mem_get_info(device)
     return sum(value.nbytes for value in x.values()) <= RESIDENT_SHARE * free
 
@@ -135,14 +207,16 @@ def _fit(x: Mapping[str, Tensor], device: torch.device) -> bool:
 class Placed:
     """Features where they are read without another copy: on the GPU, or in the CPU's memory map.
 
-    x: modality -> [n, ...] as stored (uint8 stays uint8). y: [n, ...].
+    Args:
+        x: modality -> [n, ...] as stored (uint8 stays uint8).
+        y: labels, [n, ...].
     """
 
     x: Mapping[str, Tensor]
     y: Tensor
 
     def load(self, parts: Iterable[tuple[NDArray[np.int64], float]]) -> Iterator[Batch]:
-        """One batch per pair of store rows and weight, on the device of `y`."""
+        """Yield one batch per pair of store rows and weight, on the device of `y`."""
         for rows, weight in parts:
             index = torch.from_numpy(rows).to(self.y.device, non_blocking=True)
             x = {name: value.index_select(0, index) for name, value in self.x.items()}
@@ -151,13 +225,15 @@ class Placed:
 
 @dataclass(frozen=True)
 class Streamed(Placed):
-    """Features that do not fit on the GPU: read ahead into pinned memory, copied beside the work.
+    """Features that do not fit on the GPU: read ahead and copied while the GPU computes.
 
-    x: on the CPU. y: on the GPU.
+    Args:
+        x: on the CPU.
+        y: on the GPU.
     """
 
     def load(self, parts: Iterable[tuple[NDArray[np.int64], float]]) -> Iterator[Batch]:
-        """As `Placed.load`; a thread reads up to `AHEAD` batches before they are asked for."""
+        """Yield the batches of `Placed.load`; a thread reads up to `AHEAD` of them in advance."""
         copies = None
         if self.y.is_cuda:
             copies = torch.cuda.Stream(self.y.device)  # type: ignore[no-untyped-call]
@@ -183,7 +259,7 @@ class Streamed(Placed):
             return Batch(x, self.y[there], there, weight)
 
     def _arrived(self, batch: Batch, copies: torch.cuda.Stream | None) -> Batch:
-        """Let the work wait for the copies, and the copies' memory for the work."""
+        """Make the compute stream wait for the copies; keep copied tensors alive until used."""
         if copies is not None:
             work = torch.cuda.current_stream(self.y.device)
             work.wait_stream(copies)
@@ -194,35 +270,50 @@ class Streamed(Placed):
 
 @dataclass(frozen=True)
 class Rows:
-    """Some rows of a feature store."""
+    """Some rows of a feature store.
+
+    Args:
+        index: their places in the store.
+        tables: what batches of them carry besides features and labels.
+    """
 
     features: Features
     index: NDArray[np.int64]
+    tables: Tables = field(default_factory=Tables)
 
     def __len__(self) -> int:
         return len(self.index)
 
-    def batches(self, size: int, device: torch.device) -> Iterator[Batch]:
-        """Walk the rows in store order."""
-        starts = range(0, len(self.index), size)
-        parts = ((self.index[start : start + size], 1.0) for start in starts)
-        return self.features.on(device).load(parts)
+    def load(
+        self, parts: Iterable[tuple[NDArray[np.int64], float]], device: torch.device
+    ) -> Iterator[Batch]:
+        """Yield one batch per pair of store rows and weight; all rows are among these."""
+        return map(self.tables.join, self.features.on(device).load(parts))
 
-    def mine(self) -> Self:
-        """This process's share of the rows, see `distributed.mine`."""
-        return replace(self, index=distributed.mine(self.index))
+    def batches(self, size: int, device: torch.device) -> Iterator[Batch]:
+        """Yield all rows in the order of `index`, `size` at a time."""
+        starts = range(0, len(self.index), size)
+        return self.load(((self.index[start : start + size], 1.0) for start in starts), device)
+
+    def taking(self, index: NDArray[np.int64]) -> Self:
+        """Return some of the rows, with the same tables."""
+        return replace(self, index=index)
+
+    def joined(self, tables: Tables) -> Self:
+        """Return the same rows, whose batches carry their rows of some tables."""
+        return replace(self, tables=tables)
 
     def labels(self) -> Tensor:
-        """All labels of these rows."""
+        """Return the labels of these rows as the task's loss takes them."""
         return label_tensor(self.features.meta["kind"], self.features.labels[self.index])
 
     def groups(self) -> NDArray[np.str_]:
-        """The group of each of these rows."""
+        """Return the group of each of these rows."""
         return self.features.groups[self.index]
 
 
 class TestSet(Rows):
-    """Rows that metrics are computed on. Nothing that chooses takes this type."""
+    """Rows that metrics are computed on; nothing that chooses takes this type."""
 
     __test__ = False  # the name is not a pytest class
 
@@ -231,7 +322,7 @@ class TrainingSet(Rows):
     """Rows that may be learnt from. It cannot reach a test row: it holds its own index only."""
 
     def shuffled(self, size: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
-        """Store rows of each batch of an epoch, a pure function of (seed, epoch).
+        """Return the store rows of each batch of an epoch, a pure function of (seed, epoch).
 
         A last batch of one sample is left out: batch statistics do not exist for it, and another
         sample is left out in the next epoch.
@@ -240,14 +331,11 @@ class TrainingSet(Rows):
         batches = [order[start : start + size] for start in range(0, len(order), size)]
         return [rows for rows in batches if len(rows) > 1]
 
-    def load(self, batches: Sequence[NDArray[np.int64]], device: torch.device) -> Iterator[Batch]:
-        """This process's shares of some batches, in order."""
-        return self.features.on(device).load(map(distributed.share, batches))
-
     def previous_labels(self) -> Tensor | None:
-        """The label of the utterance before each row of the store, [n]; None without dialogues.
+        """Return the label of the utterance before each row of the store, [n].
 
-        NaN for the first utterance of a dialogue and for rows outside this training split.
+        None for data without dialogues; NaN for the first utterance of a dialogue and for rows
+        outside this training split.
         """
         dialogues = self.features.dialogues
         if not any(dialogues):
@@ -260,7 +348,7 @@ class TrainingSet(Rows):
         return before
 
     def hold_outs(self, folds: int, seed: int = 0) -> Iterator[tuple[TrainingSet, HoldOut]]:
-        """Cross-validation inside training: stratified by label, groups never split.
+        """Yield the folds of a cross-validation, stratified by label; groups are never split.
 
         Multi-label data is stratified by the full label combination, scores by the nearest integer.
         Where there are fewer groups than folds (IEMOCAP: four sessions), each group is a fold.
@@ -273,10 +361,7 @@ class TrainingSet(Rows):
         splits = min(folds, len(np.unique(groups)))
         splitter = StratifiedGroupKFold(splits, shuffle=True, random_state=seed)
         for learn, judge in splitter.split(labels, strata, groups):
-            yield (
-                TrainingSet(self.features, self.index[learn]),
-                HoldOut(self.features, self.index[judge]),
-            )
+            yield self.taking(self.index[learn]), HoldOut(self.features, self.index[judge])
 
 
 class HoldOut(Rows):
@@ -284,9 +369,9 @@ class HoldOut(Rows):
 
 
 def label_tensor(kind: str, labels: NDArray[np.float64]) -> Tensor:
-    """Labels as the task's loss takes them.
+    """Return labels as the task's loss takes them.
 
-    int64 [n]; float [n, C] for multi-label; float [n] for sentiment scores.
+    They are int64 [n]; float [n, C] for multi-label data; float [n] for sentiment scores.
     """
     y = torch.from_numpy(np.asarray(labels, dtype=np.float32))
     if kind == "multilabel":

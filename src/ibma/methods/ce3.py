@@ -18,4 +18,4 @@ from ibma.network.method import Headed
 
 
 class Model(Headed):
-    """Attention fusion, one linear head per modality and one on the fused representation."""
+    """CE3: attention fusion, one linear head per modality and one on the fused representation."""

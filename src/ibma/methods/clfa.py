@@ -34,7 +34,12 @@ WIDENING = 3  # hidden width of a projection over the embedding width
 
 
 class Model(Method):
-    """CLFA. alpha: weight of the contrastive loss; temperature: of its cosines."""
+    """CLFA: projections of the modalities, pulled to each other, enter the shared fusion.
+
+    Args:
+        alpha: weight of the contrastive loss.
+        temperature: of its cosines.
+    """
 
     def __init__(self, spec: Spec, *, alpha: float = 1.0, temperature: float = 0.1) -> None:
         super().__init__(spec)
@@ -54,14 +59,14 @@ class Model(Method):
         self.head = spec.task.head(width)
 
     def forward(self, x: Mapping[str, Tensor]) -> Output:
-        """x: modality -> [B, ...]; `extra`: projected/<modality> [B, D]."""
+        """Run the network; `extra` holds projected/<modality> [B, D]."""
         z = self.encode(x)
         extra = {f"projected/{name}": self.projections[name](z[name]) for name in self.names}
         fused = self.fusion(extra.values())
         return Output(z, fused, self.head(fused), extra)
 
     def losses(self, out: Output, batch: Batch) -> dict[str, Tensor]:
-        """Terms `task` and `contrastive`."""
+        """Return `task` and `contrastive`."""
         views = [value.float() for value in out.extra.values()]
         pairs = [dependence.contrastive(a, b, self.temperature) for a, b in combinations(views, 2)]
         return super().losses(out, batch) | {"contrastive": self.alpha * torch.stack(pairs).mean()}

@@ -9,10 +9,9 @@ before visual).
 
 Code over paper: nothing to decide.
 
-Choices: three modalities, the same over three. The method keeps its own fusion; `fusion="shared"`
-puts the attention block under the head (the paper says both "same fusion" and "same encoders").
-The linear layer starts xavier-normal with zero bias as in OGM-GE; the encoders keep their own
-start.
+Choices: three modalities, the same over three. The method keeps its own fusion (the paper says both
+"same fusion" and "same encoders"). The linear layer starts xavier-normal with zero bias as in
+OGM-GE; the encoders keep their own start.
 
 Parity: concat_ogm.
 """
@@ -24,27 +23,22 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ibma.network.method import Fusion, Method, Output, Spec, one_of, xavier
+from ibma.network.method import Method, Output, Spec, xavier
 
 
 class Model(Method):
-    """logits = W [z_1; ...; z_M] + b: a sum of linear scores, with no term across modalities.
+    """Concat: logits = W [z_1; ...; z_M] + b, a sum of linear scores, one per modality.
 
-    fusion: "own" or "shared". `Output.fused` is what the head reads: [B, M * D], or [B, D] of the
-    shared fusion.
+    `Output.fused` is what the head reads, [B, M * D].
     """
 
-    def __init__(self, spec: Spec, *, fusion: str = "own") -> None:
+    def __init__(self, spec: Spec) -> None:
         super().__init__(spec)
-        shared = one_of("fusion", fusion, ("own", "shared")) == "shared"
-        self.fusion = Fusion(len(self.names), spec.width, spec.heads) if shared else None
-        self.head = spec.task.head(spec.width if shared else len(self.names) * spec.width)
+        self.head = spec.task.head(len(self.names) * spec.width)
         xavier([self.head])
 
     def forward(self, x: Mapping[str, Tensor]) -> Output:
-        """x: modality -> [B, ...]."""
+        """Run the network on stored features, modality -> [B, ...]."""
         z = self.encode(x)
-        fused = (
-            torch.cat(list(z.values()), dim=1) if self.fusion is None else self.fusion(z.values())
-        )
+        fused = torch.cat(list(z.values()), dim=1)
         return Output(z, fused, self.head(fused), {})

@@ -42,11 +42,14 @@ CONFUSER = 2.0  # weight of a negative whose previous utterance had the same lab
 def supcon(
     features: Tensor, weights: Tensor, temperature: float, negatives: Tensor | None = None
 ) -> Tensor:
-    """Supervised contrastive loss with weighted pairs -> scalar.
+    """Compute a supervised contrastive loss with weighted pairs, a scalar.
 
-    features: [N, d], compared by cosine. weights: [N, N] >= 0, how much j is a positive of i; the
-    diagonal is ignored. negatives: [N, N] factors in the denominator (None: 1). A row without a
-    positive counts as 0 in the mean, as in the reference code.
+    A row without a positive counts as 0 in the mean, as in the reference code.
+
+    Args:
+        features: [N, d], compared by cosine.
+        weights: [N, N] >= 0, how much j is a positive of i; the diagonal is ignored.
+        negatives: factors in the denominator, [N, N]; None for 1.
     """
     others = ~torch.eye(len(features), dtype=torch.bool, device=features.device)
     scores = dependence.cosine_scores(features, features, temperature)
@@ -58,14 +61,19 @@ def supcon(
 
 
 def jaccard(y: Tensor) -> Tensor:
-    """Overlap of label sets, 1 where both are empty. y: 0/1 [N, C] -> [N, N]."""
+    """Return the overlap of label sets, 1 where both are empty: 0/1 [N, C] -> [N, N]."""
     both = y @ y.T
     either = y.sum(1)[:, None] + y.sum(1) - both
     return torch.where(either > 0, both / either.clamp_min(1.0), 1.0)
 
 
 class Model(Method):
-    """DCLF. level_weight: weight of the contrastive levels; side_weight: of the modalities."""
+    """DCLF: contrastive losses of utterance, context and modality beside the task losses.
+
+    Args:
+        level_weight: weight of the contrastive losses.
+        side_weight: weight of the modalities' task losses.
+    """
 
     def __init__(self, spec: Spec, *, level_weight: float = 0.1, side_weight: float = 0.5) -> None:
         super().__init__(spec)
@@ -79,11 +87,11 @@ class Model(Method):
         self.projections = nn.ModuleDict({n: nn.Linear(spec.width, PROJECTION) for n in places})
 
     def before_epoch(self, epoch: int, batches: Batches) -> None:
-        """Pseudo-labels of an untrained head say nothing: the modality level waits an epoch."""
+        """Start the modality level in the second epoch: an untrained head's labels say nothing."""
         self.modality_level = epoch > 0
 
     def forward(self, x: Mapping[str, Tensor]) -> Output:
-        """x: modality -> [B, ...]; `extra`: logits/<modality>, projected/<modality or fused>."""
+        """Run the network; `extra` holds logits/<modality> and projected/<modality or fused>."""
         z = self.encode(x)
         fused = self.fusion(z.values())
         logits = self.head(fused)
@@ -98,7 +106,7 @@ class Model(Method):
         return Output(z, fused, logits, extra)
 
     def losses(self, out: Output, batch: Batch) -> dict[str, Tensor]:
-        """Terms `task`, `task/<modality>`, and `utterance`, `context`, `modality` (or `views`)."""
+        """Return `task`, `task/<modality>`, and `utterance`, `context`, `modality` (or `views`)."""
         terms = super().losses(out, batch)
         for name in self.names:
             side = self.spec.task.loss(out.extra[f"logits/{name}"], batch.y)
@@ -120,23 +128,21 @@ class Model(Method):
         fused = out.extra["projected/fused"].float()
         zero = fused.new_zeros(())
         levels = {"utterance": supcon(fused, same, TEMPERATURE), "context": zero, "modality": zero}
-        if self.spec.previous is not None and batch.y.ndim == 1:
-            levels["context"] = self._context(fused, same, batch)
+        if batch.previous is not None and batch.y.ndim == 1:
+            levels["context"] = self._context(fused, same, batch.y, batch.previous)
         if self.modality_level:
             levels["modality"] = self._modality(out, batch, same)
         return levels
 
     def _same(self, y: Tensor) -> Tensor:
-        """How alike two labels are, [B, B]: equal or not, or the Jaccard index of label sets."""
+        """Compare labels, [B, B]: equal or not, or the Jaccard index of label sets."""
         systems = self.spec.task.systems(y)
         if systems.shape[1] > 1:
             return jaccard(systems[..., 1])
         return systems[:, 0] @ systems[:, 0].T
 
-    def _context(self, fused: Tensor, same: Tensor, batch: Batch) -> Tensor:
-        assert self.spec.previous is not None
-        before = self.spec.previous[batch.index]
-        shift = (batch.y != before) & ~before.isnan()
+    def _context(self, fused: Tensor, same: Tensor, y: Tensor, before: Tensor) -> Tensor:
+        shift = (y != before) & ~before.isnan()
         confusers = (before[:, None] == before) & (same == 0)
         factors = 1.0 + (CONFUSER - 1.0) * confusers.float()
         return supcon(fused, same * (shift[:, None] == shift), TEMPERATURE, factors)
@@ -153,7 +159,7 @@ class Model(Method):
 
     @torch.no_grad()
     def _helps(self, logits: Tensor, y: Tensor) -> Tensor:
-        """Whether a modality's own prediction is right, [B]."""
+        """Tell for each sample whether a modality's own prediction is right, [B]."""
         systems = self.spec.task.systems(y)
         if systems.shape[1] == 1:
             return logits.argmax(1) == systems[:, 0].argmax(1)

@@ -12,9 +12,7 @@ charged for a single one; the fused Gaussian has no KL.
 Choices: the shared encoders stand for the code's MLPs. 256 bottleneck units (there 20) and a fusion
 of 512 (there 40), to fit 512-d embeddings. One weight for all views, 1e-3. Loss in nats (there in
 bits, which rescales every term alike). A third view adds its own term. Evaluation averages the
-predictions of ten samples as there, with noise that is the same for every example and call;
-`evaluation="mean"` takes the means instead. `fusion="shared"` puts the common attention block in
-place of the code's MLP and its fused Gaussian.
+predictions of ten samples as there, with noise that is the same for every example and call.
 
 Parity: not tested, the code does not run today; the KL is vib_alemi_kl_bits.
 """
@@ -29,65 +27,51 @@ from torch.nn import functional as F
 
 from ibma.features.store import Batch
 from ibma.network import bounds
-from ibma.network.method import FUSED, Fusion, Method, Output, Spec, one_of
+from ibma.network.method import FUSED, Method, Output, Spec
 
 SAMPLES = 10
 
 
 def split(parameters: Tensor) -> tuple[Tensor, Tensor]:
-    """[..., 2k] -> mean [..., k] and deviation softplus(rho - 5) [..., k]."""
+    """Split [..., 2k] into mean and deviation softplus(rho - 5), both [..., k]."""
     mean, rho = parameters.chunk(2, dim=-1)
     return mean, F.softplus(rho - 5.0)
 
 
 class Model(Method):
-    """Deep IB. bottleneck: k units per view; hidden: width of the fusion; beta: weight of the KLs.
+    """Deep IB: a Gaussian bottleneck per view and one after the fusion.
 
-    fusion: "own" or "shared". evaluation: "average" of ten samples, or "mean".
+    Args:
+        bottleneck: k, units per view.
+        hidden: width of the fusion.
+        beta: weight of the KLs.
     """
 
     def __init__(
-        self,
-        spec: Spec,
-        *,
-        bottleneck: int = 256,
-        hidden: int = 512,
-        beta: float = 1e-3,
-        fusion: str = "own",
-        evaluation: str = "average",
+        self, spec: Spec, *, bottleneck: int = 256, hidden: int = 512, beta: float = 1e-3
     ) -> None:
         super().__init__(spec)
         self.beta = beta
-        self.average = one_of("evaluation", evaluation, ("average", "mean")) == "average"
-        self.own = one_of("fusion", fusion, ("own", "shared")) == "own"
-        count = len(self.names)
         self.views = nn.ModuleDict({n: nn.Linear(spec.width, 2 * bottleneck) for n in self.names})
-        if self.own:
-            self.fusion: nn.Module = nn.Sequential(
-                nn.Linear(count * bottleneck, hidden), nn.ReLU(), nn.Linear(hidden, hidden)
-            )
-        else:
-            self.lift = nn.ModuleDict({n: nn.Linear(bottleneck, spec.width) for n in self.names})
-            self.fusion = Fusion(count, spec.width, spec.heads)
-        self.head = spec.task.head(hidden // 2 if self.own else spec.width)
+        self.fusion = nn.Sequential(
+            nn.Linear(len(self.names) * bottleneck, hidden), nn.ReLU(), nn.Linear(hidden, hidden)
+        )
+        self.head = spec.task.head(hidden // 2)
         generator = torch.Generator().manual_seed(0)
         for name, width in {**dict.fromkeys(self.names, bottleneck), FUSED: hidden // 2}.items():
             noise = torch.randn(SAMPLES, 1, width, generator=generator)
             self.register_buffer(f"noise_{name}", noise, persistent=False)
 
     def forward(self, x: Mapping[str, Tensor]) -> Output:
-        """x: modality -> [B, ...]; `extra`: mean/ and std/<modality> [B, k]; fused: the mean."""
+        """Run the network; `extra` holds mean/ and std/<modality> [B, k]; fused is the mean."""
         z = self.encode(x)
         extra: dict[str, Tensor] = {}
-        sampled = {}
+        sampled = []
         for name in self.names:
             mean, std = split(self.views[name](z[name]))
             extra |= {f"mean/{name}": mean, f"std/{name}": std}
-            sampled[name] = mean + std * self._draw(name, std).mean(0)
-        if not self.own:
-            fused = self.fusion([self.lift[n](value) for n, value in sampled.items()])
-            return Output(z, fused, self.head(fused), extra)
-        mean, std = split(self.fusion(torch.cat(list(sampled.values()), dim=1)))
+            sampled.append(mean + std * self._draw(name, std).mean(0))
+        mean, std = split(self.fusion(torch.cat(sampled, dim=1)))
         if self.training:
             logits = self.head(mean + std * torch.randn_like(std))
         else:
@@ -95,14 +79,13 @@ class Model(Method):
         return Output(z, mean, logits, extra)
 
     def _draw(self, name: str, like: Tensor) -> Tensor:
-        """Standard normal [S, B, k]; in evaluation the stored one, or 0."""
+        """Draw standard normal numbers [S, B, k]; in evaluation return stored ones [S, 1, k]."""
         if self.training:
             return torch.randn(SAMPLES, *like.shape, device=like.device, dtype=like.dtype)
-        stored = self.get_buffer(f"noise_{name}").to(like)
-        return stored if self.average else torch.zeros_like(stored)
+        return self.get_buffer(f"noise_{name}").to(like)
 
     def losses(self, out: Output, batch: Batch) -> dict[str, Tensor]:
-        """Terms `task` and `kl/<modality>` (nats, summed over units)."""
+        """Return `task` and `kl/<modality>` (nats, summed over units)."""
         terms = {}
         for name in self.names:
             kl = bounds.gaussian_kl(

@@ -15,8 +15,7 @@ in the class that is called DMIB, hence `dynamic=False`.
 Choices: bottleneck of two thirds of its input (there 1000 of 1500). Multi-label data: Bernoullis
 in place of the softmax, averaged over labels. `variant="prognosis"` (two modalities there) masks a
 modality in training only (there at test too); with three, one of them in half of the batches. Its
-focal loss takes exp(-loss) as p_y, which also serves multi-label data. `fusion="shared"` puts the
-common attention block in place of the concatenation.
+focal loss takes exp(-loss) as p_y, which also serves multi-label data.
 
 Parity: dmib_diag_total, dmib_prog_vsd_T1, dmib_prog_focal, dmib_prog_confidence,
 dmib_prog_bottleneck.
@@ -30,15 +29,17 @@ import torch
 from torch import Tensor, nn
 
 from ibma.features.store import Batch
-from ibma.network.method import Fusion, Method, Output, Spec, one_of, xavier
+from ibma.network.method import Method, Output, Spec, one_of, xavier
 
 MASKED_SHARE = 0.5  # of the batches of the prognosis variant
 
 
 def sufficiency(log_p: Tensor, log_t: Tensor, mode: str = "official") -> Tensor:
-    """The loss between observation p (a constant) and representation t -> scalar.
+    """Compute the loss between observation p, a constant, and representation t: a scalar.
 
-    log_p, log_t: [B, G, K] as `Task.log_probabilities` gives them.
+    Args:
+        log_p, log_t: [B, G, K], see `Task.log_probabilities`.
+        mode: "official" as the code computes it, or "kl_te" or "kl_pe".
     """
     log_p = log_p.detach()
     p, t = log_p.exp(), log_t.exp()
@@ -51,33 +52,37 @@ def sufficiency(log_p: Tensor, log_t: Tensor, mode: str = "official") -> Tensor:
 
 
 def focal(losses: Tensor) -> Tensor:
-    """Focal loss with alpha = gamma = 1 from -ln p_y per sample [B] -> scalar."""
+    """Compute the focal loss with alpha = gamma = 1 from -ln p_y per sample [B]: a scalar."""
     return ((1.0 - torch.exp(-losses)) * losses).mean()
 
 
 def confidence_loss(confidence: Tensor, losses: Tensor) -> Tensor:
-    """Mean squared error between a confidence [B] and p_y, from -ln p_y per sample [B]."""
+    """Compute the mean squared error of a confidence [B] to p_y, from -ln p_y per sample [B]."""
     return (confidence - torch.exp(-losses)).square().mean()
 
 
 class Bottleneck(nn.Module):
-    """v -> representation of the same width through a narrow ReLU layer."""
+    """Map v to a representation of the same width through a narrow ReLU layer."""
 
     def __init__(self, width: int, narrow: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(nn.Linear(width, narrow), nn.ReLU(), nn.Linear(narrow, width))
 
     def forward(self, v: Tensor) -> Tensor:
-        """[B, width] -> [B, width]."""
+        """Map [B, width] to [B, width]."""
         out: Tensor = self.layers(v)
         return out
 
 
 class Model(Method):
-    """DMIB. hidden: width of g_m. side_weight, kl_weight: loss weights (None: the variant's own).
+    """DMIB: a prediction from concatenated views, and one from their bottleneck.
 
-    variant: "diagnosis" or "prognosis". dynamic: weigh modalities by feature gates and confidence.
-    fusion: "own" (concatenation) or "shared".
+    Args:
+        variant: "diagnosis" or "prognosis".
+        kl_mode: see `sufficiency`.
+        hidden: width of a view.
+        side_weight, kl_weight: loss weights; None for the variant's own.
+        dynamic: weigh modalities by feature gates and confidence.
     """
 
     def __init__(
@@ -90,7 +95,6 @@ class Model(Method):
         side_weight: float | None = None,
         kl_weight: float | None = None,
         dynamic: bool = False,
-        fusion: str = "own",
     ) -> None:
         super().__init__(spec)
         self.prognosis = one_of("variant", variant, ("diagnosis", "prognosis")) == "prognosis"
@@ -107,11 +111,7 @@ class Model(Method):
             self.views = nn.ModuleDict({n: nn.Linear(spec.width, each) for n in self.names})
             xavier(self.views.values())
         self.side = nn.ModuleDict({n: head(each) for n in self.names})
-        if one_of("fusion", fusion, ("own", "shared")) == "shared":
-            self.fusion: Fusion | None = Fusion(len(self.names), spec.width, spec.heads)
-            width = spec.width
-        else:
-            self.fusion, width = None, len(self.names) * each
+        width = len(self.names) * each
         self.observation = head(width)
         self.bottleneck = Bottleneck(width, 256 if self.prognosis else round(2 / 3 * width))
         self.head = head(width)
@@ -123,9 +123,10 @@ class Model(Method):
                     nn.init.zeros_(layer.bias)
 
     def forward(self, x: Mapping[str, Tensor]) -> Output:
-        """x: modality -> [B, ...]; the prediction reads the representation.
+        """Run the network; the prediction reads the representation.
 
-        `extra`: observation [B, C], side/<modality> [B, C], with `dynamic` gate/ and confidence/.
+        `extra` holds observation and side/<modality>, all [B, C]; with `dynamic` gate/<modality>
+        [B, D] and confidence/<modality> [B, 1].
         """
         z = self.encode(x)
         extra: dict[str, Tensor] = {}
@@ -135,10 +136,7 @@ class Model(Method):
             if self.dynamic:
                 extra[f"confidence/{name}"] = self.confidence[name](views[name])
                 views[name] = views[name] * extra[f"confidence/{name}"]
-        if self.fusion is not None:
-            v = self.fusion(z.values())
-        else:
-            v = torch.cat(self._masked(list(views.values())), dim=1)
+        v = torch.cat(self._masked(list(views.values())), dim=1)
         fused = self.bottleneck(v)
         extra["observation"] = self.observation(v)
         return Output(z, fused, self.head(fused), extra)
@@ -154,7 +152,7 @@ class Model(Method):
         return view
 
     def _masked(self, views: list[Tensor]) -> list[Tensor]:
-        """In half of the training batches of the prognosis variant one modality is zero."""
+        """Set one view to zero in half of the prognosis variant's training batches."""
         if self.prognosis and self.training:
             draw = float(torch.rand(()))
             if draw < MASKED_SHARE:
@@ -163,7 +161,7 @@ class Model(Method):
         return views
 
     def losses(self, out: Output, batch: Batch) -> dict[str, Tensor]:
-        """Terms `task`, `observation`, `side/<modality>`, `sufficiency`; `dynamic/<modality>`."""
+        """Return `task`, `observation`, `side/<modality>`, `sufficiency`, `dynamic/<modality>`."""
         task, observation = self.spec.task, out.extra["observation"]
         terms = {
             "task": self._judge(out.logits, batch.y),

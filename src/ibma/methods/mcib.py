@@ -35,9 +35,9 @@ from ibma.network.method import Fusion, Method, Output, Spec, one_of
 
 
 def gaussian_condition(mean: Tensor, log_variance: Tensor, y: Tensor, noise: Tensor) -> Tensor:
-    """The code's condition: squared error of a sampled y plus a KL that the paper does not have.
+    """Compute the code's condition: squared error of a sampled y, and a KL the paper lacks.
 
-    All [B, C] -> scalar.
+    All arguments are [B, C]; the result is a scalar.
     """
     sampled = mean + noise * (0.5 * log_variance).exp()
     pull = bounds.gaussian_kl(mean, (0.5 * log_variance).exp()).sum(1).mean()
@@ -45,7 +45,7 @@ def gaussian_condition(mean: Tensor, log_variance: Tensor, y: Tensor, noise: Ten
 
 
 class Compressor(nn.Module):
-    """z -> mean and log variance of the bottleneck b."""
+    """Compute mean and log variance of the bottleneck b."""
 
     def __init__(self, width: int, hidden: int, bottleneck: int, dropout: float) -> None:
         super().__init__()
@@ -57,13 +57,19 @@ class Compressor(nn.Module):
         )
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, D] -> two of [B, b]."""
+        """Return mean and log variance [B, b] of representations [B, D]."""
         mean, log_variance = self.layers(z).chunk(2, dim=1)
         return mean, log_variance
 
 
 class Conditional(nn.Module):
-    """q(y | b, x_aux): [B, b + D] -> prediction [B, C], for the Gaussian with a log variance."""
+    """Predict y from b and the auxiliary modality, q(y | b, x_aux).
+
+    Args:
+        width: of b and the auxiliary embedding together.
+        mean: the layer that predicts.
+        outputs: width of a log variance, for the Gaussian condition; 0 for none.
+    """
 
     def __init__(self, width: int, hidden: int, mean: nn.Linear, outputs: int) -> None:
         super().__init__()
@@ -72,13 +78,21 @@ class Conditional(nn.Module):
         self.log_variance = nn.Linear(hidden, outputs) if outputs else None
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Predict y."""
+        """Return the prediction [B, C] and its log variance for inputs [B, width]."""
         hidden = self.hidden(inputs)
         return self.mean(hidden), self.log_variance(hidden) if self.log_variance else None
 
 
 class Model(Method):
-    """MCIB. weight: of every modality's KL + condition. condition: "task" or "gauss"."""
+    """MCIB: a bottleneck per modality that must predict y together with the next modality.
+
+    Args:
+        hidden: width of hidden layers.
+        bottleneck: units of a bottleneck.
+        dropout: of the compressors.
+        weight: of every modality's KL and condition.
+        condition: "task", or "gauss" as in the code.
+    """
 
     def __init__(
         self,
@@ -111,7 +125,7 @@ class Model(Method):
         self.head = spec.task.head(spec.width)
 
     def forward(self, x: Mapping[str, Tensor]) -> Output:
-        """x: modality -> [B, ...]; `extra`: mean/, log_variance/ and b/<modality> [B, b]."""
+        """Run the network; `extra` holds mean/, log_variance/ and b/<modality> [B, b]."""
         z = self.encode(x)
         extra: dict[str, Tensor] = {}
         for name in self.names:
@@ -122,7 +136,7 @@ class Model(Method):
         return Output(z, fused, self.head(fused), extra)
 
     def losses(self, out: Output, batch: Batch) -> dict[str, Tensor]:
-        """Terms `task`, `kl/<modality>` and `condition/<modality>`."""
+        """Return `task`, `kl/<modality>` and `condition/<modality>`."""
         terms = super().losses(out, batch)
         for name in self.names:
             mean, log_variance = (

@@ -6,7 +6,7 @@ unimodal and multimodal representations. IEEE Transactions on Multimedia 2023.
 Official code: TmacMai/Multimodal-Information-Bottleneck@f6d006b, MIB_github/cmib.py.
 
 Code over paper: KL is a mean over dimensions too (the paper's Eqs. 14 and 15 sum them; beta = 1e-3
-goes with the mean), and the fused task loss counts twice (`double_main`).
+goes with the mean), and the fused task loss counts twice.
 
 Choices: embeddings of the shared encoders (there 50-d) and the shared fusion; `fusion="concat"` is
 the code's. Cross-entropy or BCE as task loss (there L1). Evaluation takes the means;
@@ -27,7 +27,7 @@ from ibma.network.method import FUSED, MIBForm, Output, Spec
 
 
 class Model(MIBForm):
-    """C-MIB; parameters: see `MIBForm`."""
+    """C-MIB: a bottleneck per modality and one after the fusion; parameters as in `MIBForm`."""
 
     def __init__(self, spec: Spec, **hparams: Any) -> None:
         super().__init__(spec, **hparams)
@@ -37,7 +37,7 @@ class Model(MIBForm):
         self.fusion = self.new_fusion()
 
     def forward(self, x: Mapping[str, Tensor]) -> Output:
-        """x: modality -> [B, ...]; `extra`: mean/, std/ [B, D] and logits/ [B, C] of each place.
+        """Run the network; `extra` holds mean/, std/ [B, D] and logits/ [B, C] of each place.
 
         Places are the modalities and `fused`.
         """
@@ -55,10 +55,10 @@ class Model(MIBForm):
         return sample
 
     def losses(self, out: Output, batch: Batch) -> dict[str, Tensor]:
-        """Terms `task/` and `kl/` of the modalities and of `fused`."""
+        """Return `task/` and `kl/` of the modalities and of `fused`."""
         terms: dict[str, Tensor] = {}
         for name in (*self.names, FUSED):
-            times = self.main_weight if name == FUSED else 1
+            times = self.MAIN_WEIGHT if name == FUSED else 1
             task = self.spec.task.loss(out.extra[f"logits/{name}"], batch.y)
             terms[f"task/{name}"] = times * task
             terms[f"kl/{name}"] = self.rate(out.extra[f"mean/{name}"], out.extra[f"std/{name}"])

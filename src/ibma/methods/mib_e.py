@@ -6,7 +6,7 @@ unimodal and multimodal representations. IEEE Transactions on Multimedia 2023.
 Official code: TmacMai/Multimodal-Information-Bottleneck@f6d006b, MIB_github/emib.py.
 
 Code over paper: KL is a mean over dimensions too (the paper's Eqs. 14 and 15 sum them; beta = 1e-3
-goes with the mean), and the fused task loss counts twice (`double_main`).
+goes with the mean), and the fused task loss counts twice.
 
 Choices: embeddings of the shared encoders (there 50-d) and the shared fusion; `fusion="concat"` is
 the code's. Cross-entropy or BCE as task loss (there L1). Evaluation takes the mean;
@@ -27,7 +27,7 @@ from ibma.network.method import MIBForm, Output, Spec
 
 
 class Model(MIBForm):
-    """E-MIB; parameters: see `MIBForm`."""
+    """E-MIB: one bottleneck after the fusion; parameters as in `MIBForm`."""
 
     def __init__(self, spec: Spec, **hparams: Any) -> None:
         super().__init__(spec, **hparams)
@@ -36,13 +36,13 @@ class Model(MIBForm):
         self.head = spec.task.head(spec.width)
 
     def forward(self, x: Mapping[str, Tensor]) -> Output:
-        """x: modality -> [B, ...]; `extra`: mean and std [B, D] of the fused bottleneck."""
+        """Run the network; `extra` holds mean and std [B, D] of the fused bottleneck."""
         z = self.encode(x)
         mean, std = self.gaussian(self.fusion(z.values()))
         sample = mean + std * self.noise(std)
         return Output(z, sample, self.head(sample), {"mean": mean, "std": std})
 
     def losses(self, out: Output, batch: Batch) -> dict[str, Tensor]:
-        """Terms `task` and `kl`."""
-        main = self.main_weight * self.spec.task.loss(out.logits, batch.y)
+        """Return `task` and `kl`."""
+        main = self.MAIN_WEIGHT * self.spec.task.loss(out.logits, batch.y)
         return {"task": main, "kl": self.rate(out.extra["mean"], out.extra["std"])}

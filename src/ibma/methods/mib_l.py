@@ -6,7 +6,7 @@ unimodal and multimodal representations. IEEE Transactions on Multimedia 2023.
 Official code: TmacMai/Multimodal-Information-Bottleneck@f6d006b, MIB_github/lmib.py.
 
 Code over paper: KL is a mean over dimensions too (the paper's Eqs. 14 and 15 sum them; beta = 1e-3
-goes with the mean), and the fused task loss counts twice (`double_main`). The shipped file selects
+goes with the mean), and the fused task loss counts twice. The shipped file selects
 a tensor fusion; the paper concatenates in all variants.
 
 Choices: embeddings of the shared encoders (there 50-d) and the shared fusion; `fusion="concat"` is
@@ -28,7 +28,7 @@ from ibma.network.method import MIBForm, Output, Spec
 
 
 class Model(MIBForm):
-    """L-MIB; parameters: see `MIBForm`."""
+    """L-MIB: a bottleneck per modality; parameters as in `MIBForm`."""
 
     def __init__(self, spec: Spec, **hparams: Any) -> None:
         super().__init__(spec, **hparams)
@@ -38,7 +38,7 @@ class Model(MIBForm):
         self.head = spec.task.head(spec.width)
 
     def forward(self, x: Mapping[str, Tensor]) -> Output:
-        """x: modality -> [B, ...]; `extra`: mean/, std/ [B, D] and logits/<modality> [B, C]."""
+        """Run the network; `extra` holds mean/, std/ [B, D] and logits/<modality> [B, C]."""
         z = self.encode(x)
         extra: dict[str, Tensor] = {}
         samples = []
@@ -51,9 +51,9 @@ class Model(MIBForm):
         return Output(z, fused, self.head(fused), extra)
 
     def losses(self, out: Output, batch: Batch) -> dict[str, Tensor]:
-        """Terms `task`, `task/<modality>` and `kl/<modality>`."""
+        """Return `task`, `task/<modality>` and `kl/<modality>`."""
         loss, extra = self.spec.task.loss, out.extra
-        terms = {"task": self.main_weight * loss(out.logits, batch.y)}
+        terms = {"task": self.MAIN_WEIGHT * loss(out.logits, batch.y)}
         for name in self.names:
             terms[f"task/{name}"] = loss(extra[f"logits/{name}"], batch.y)
             terms[f"kl/{name}"] = self.rate(extra[f"mean/{name}"], extra[f"std/{name}"])

@@ -12,7 +12,6 @@ default there and is not built here.
 
 Choices: inputs are the embeddings of the shared encoders; two modalities narrow the widths by
 analogy (4h -> 2h where three have 6h -> 3h). Gradients are clipped at 1.0 by value as there.
-`fusion="shared"` puts the common attention block, at width h, in place of the code's own layer.
 A discrepancy of equal moments has gradient 0 (there NaN).
 
 Parity: misa_cmd_k2, misa_diff, misa_recon_mse, misa_solver_aggregates.
@@ -29,19 +28,19 @@ from torch.nn import functional as F
 
 from ibma.features.store import Batch
 from ibma.network import dependence
-from ibma.network.method import Fusion, Method, Output, Spec, one_of
+from ibma.network.method import Method, Output, Spec
 
 MOMENTS = 5
 
 
 def similarity(shared: list[Tensor], moments: int = MOMENTS) -> Tensor:
-    """Mean CMD over pairs of shared representations [B, h] -> scalar."""
+    """Average the CMD over pairs of shared representations [B, h]: a scalar."""
     pairs = [dependence.cmd(a, b, moments) for a, b in combinations(shared, 2)]
     return torch.stack(pairs).mean()
 
 
 def overlap(a: Tensor, b: Tensor) -> Tensor:
-    """Mean squared product of the columns of two batches [B, h] -> scalar (the official DiffLoss).
+    """Average the squared products of two batches' columns, [B, h] each (official DiffLoss).
 
     Columns are centred and rows scaled to length 1, the length taken as a constant.
     """
@@ -50,19 +49,24 @@ def overlap(a: Tensor, b: Tensor) -> Tensor:
 
 
 def difference(private: list[Tensor], shared: list[Tensor]) -> Tensor:
-    """Sum of `overlap` over (private, shared) of each modality and over pairs of privates."""
+    """Sum `overlap` over (private, shared) of each modality and over pairs of privates."""
     pairs = [*zip(private, shared, strict=True), *combinations(private, 2)]
     return torch.stack([overlap(a, b) for a, b in pairs]).sum()
 
 
 def reconstruction(rebuilt: list[Tensor], projected: list[Tensor]) -> Tensor:
-    """Mean over modalities of the mean squared error; its target keeps its gradient."""
+    """Average the mean squared error over modalities; its target keeps its gradient."""
     errors = [F.mse_loss(r, u) for r, u in zip(rebuilt, projected, strict=True)]
     return torch.stack(errors).mean()
 
 
 class Model(Method):
-    """MISA. hidden: h; the other numbers are the official loss weights; fusion: "own"|"shared"."""
+    """MISA: a shared and a private representation of each modality, fused by a transformer layer.
+
+    Args:
+        hidden: h, the width of the representations.
+        sim_weight, diff_weight, recon_weight: the official loss weights.
+    """
 
     clip_value = 1.0
 
@@ -74,7 +78,6 @@ class Model(Method):
         sim_weight: float = 1.0,
         diff_weight: float = 0.3,
         recon_weight: float = 1.0,
-        fusion: str = "own",
     ) -> None:
         super().__init__(spec)
         self.weights = (sim_weight, diff_weight, recon_weight)
@@ -88,23 +91,19 @@ class Model(Method):
         self.private = nn.ModuleDict({n: _sigmoid_layer(hidden) for n in self.names})
         self.shared = _sigmoid_layer(hidden)
         self.rebuild = nn.ModuleDict({n: nn.Linear(hidden, hidden) for n in self.names})
-        self.fusion: nn.Module
-        if one_of("fusion", fusion, ("own", "shared")) == "own":
-            layer = nn.TransformerEncoderLayer(hidden, nhead=2, batch_first=True)
-            self.fusion, fused = nn.Sequential(layer, nn.Flatten()), 2 * count * hidden
-        else:
-            self.fusion, fused = Fusion(2 * count, hidden, spec.heads), hidden
+        layer = nn.TransformerEncoderLayer(hidden, nhead=2, batch_first=True)
+        self.fusion = nn.Sequential(layer, nn.Flatten())
         self.head = nn.Sequential(
-            nn.Linear(fused, count * hidden),
+            nn.Linear(2 * count * hidden, count * hidden),
             nn.Dropout(0.5),
             nn.ReLU(),
             spec.task.head(count * hidden),
         )
 
     def forward(self, x: Mapping[str, Tensor]) -> Output:
-        """x: modality -> [B, ...].
+        """Run the network on stored features, modality -> [B, ...].
 
-        `extra` has projected/, private/, shared/ and rebuilt/<modality>, all [B, h].
+        `extra` holds projected/, private/, shared/ and rebuilt/<modality>, all [B, h].
         """
         z = self.encode(x)
         extra: dict[str, Tensor] = {}
@@ -122,7 +121,7 @@ class Model(Method):
         return Output(z, fused, self.head(fused), extra)
 
     def losses(self, out: Output, batch: Batch) -> dict[str, Tensor]:
-        """Terms `task`, `similarity`, `difference`, `reconstruction`."""
+        """Return `task`, `similarity`, `difference` and `reconstruction`."""
         private, shared, projected, rebuilt = (
             self._each(out.extra, kind) for kind in ("private", "shared", "projected", "rebuilt")
         )

@@ -12,9 +12,8 @@ Code over paper: nothing to compare.
 Choices: everything numeric. Per modality a linear mean and log-variance (clamped to [-8, 8]); the
 information between a pair is the Jensen-Shannon estimate of
 mfederici/Multi-View-Information-Bottleneck@296fbb9, utils/modules.py, one critic a pair, negatives
-by rolling the batch; the information inside is KL to the standard normal per dimension, or with
-`intra="skl"` Federici's symmetrised KL between the two posteriors of a pair. Weights .1 and 1e-3.
-Evaluation takes the means.
+by rolling the batch; the information inside is KL to the standard normal per dimension. Weights .1
+and 1e-3. Evaluation takes the means.
 
 Parity: fmib_jsd_mi (the closest public analogue, not MMIB's code).
 """
@@ -30,13 +29,13 @@ from torch.nn import functional as F
 
 from ibma.features.store import Batch
 from ibma.network import bounds
-from ibma.network.method import Fusion, Method, Output, Spec, one_of
+from ibma.network.method import Fusion, Method, Output, Spec
 
 LIMIT = 8.0  # of |ln variance|
 
 
 def critic(width: int, hidden: int) -> nn.Sequential:
-    """T([a; b]): [B, 2 width] -> [B, 1]."""
+    """Build the critic T([a; b]), [B, 2 width] -> [B, 1]."""
     return nn.Sequential(
         nn.Linear(2 * width, hidden),
         nn.ReLU(),
@@ -47,33 +46,23 @@ def critic(width: int, hidden: int) -> nn.Sequential:
 
 
 def jensen_shannon(score: nn.Module, a: Tensor, b: Tensor) -> Tensor:
-    """Jensen-Shannon estimate of the information between a and b [B, d], to be raised -> scalar."""
+    """Estimate the information between a and b, [B, d] each, as a scalar that grows with it."""
     positive = score(torch.cat([a, b], dim=1))
     negative = score(torch.cat([a.roll(1, 0), b], dim=1))
     return -F.softplus(-positive).mean() - F.softplus(negative).mean()
 
 
-def symmetric_kl(a: tuple[Tensor, Tensor, Tensor], b: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    """One-sample symmetrised KL of two posteriors (mean, deviation, sample; all [B, d])."""
-    gap = log_density(a[2], a) - log_density(a[2], b) + log_density(b[2], b) - log_density(b[2], a)
-    return 0.5 * gap.sum(1).mean()
-
-
-def log_density(z: Tensor, posterior: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    """Normal log density per entry without its constant: [B, d] -> [B, d]."""
-    mean, std, _ = posterior
-    return -0.5 * ((z - mean) / std).square() - std.log()
-
-
 class Model(Method):
-    """MMIB. relate: weight a of the information between; compress: weight b of that inside."""
+    """MMIB: Gaussian embeddings that know much of each other and little of their input.
 
-    def __init__(
-        self, spec: Spec, *, relate: float = 0.1, compress: float = 1e-3, intra: str = "kl"
-    ) -> None:
+    Args:
+        relate: weight a of the information between modalities.
+        compress: weight b of the information inside each.
+    """
+
+    def __init__(self, spec: Spec, *, relate: float = 0.1, compress: float = 1e-3) -> None:
         super().__init__(spec)
         self.relate, self.compress = relate, compress
-        self.intra = one_of("intra", intra, ("kl", "skl"))
         width = spec.width
         self.mean = nn.ModuleDict({n: nn.Linear(width, width) for n in self.names})
         self.log_variance = nn.ModuleDict({n: nn.Linear(width, width) for n in self.names})
@@ -83,7 +72,7 @@ class Model(Method):
         self.head = spec.task.head(width)
 
     def forward(self, x: Mapping[str, Tensor]) -> Output:
-        """x: modality -> [B, ...]; `extra`: mean/, std/ and sample/<modality> [B, D]."""
+        """Run the network; `extra` holds mean/, std/ and sample/<modality> [B, D]."""
         z = self.encode(x)
         extra: dict[str, Tensor] = {}
         for name in self.names:
@@ -95,25 +84,16 @@ class Model(Method):
         return Output(z, fused, self.head(fused), extra)
 
     def losses(self, out: Output, batch: Batch) -> dict[str, Tensor]:
-        """Terms `task`, `between` (minus the weighted information) and `inside`."""
+        """Return `task`, `between` (minus the weighted information) and `inside`."""
         values = {name: value.float() for name, value in out.extra.items()}
         between = [
             jensen_shannon(score, values[f"sample/{a}"], values[f"sample/{b}"])
             for score, (a, b) in zip(self.critics, self.pairs, strict=True)
         ]
+        inside = [
+            bounds.gaussian_kl(values[f"mean/{n}"], values[f"std/{n}"]).mean() for n in self.names
+        ]
         return super().losses(out, batch) | {
             "between": -self.relate * torch.stack(between).mean(),
-            "inside": self.compress * self._inside(values),
+            "inside": self.compress * torch.stack(inside).mean(),
         }
-
-    def _inside(self, values: Mapping[str, Tensor]) -> Tensor:
-        if self.intra == "kl":
-            kls = [
-                bounds.gaussian_kl(values[f"mean/{n}"], values[f"std/{n}"]).mean()
-                for n in self.names
-            ]
-            return torch.stack(kls).mean()
-        posterior = {
-            n: (values[f"mean/{n}"], values[f"std/{n}"], values[f"sample/{n}"]) for n in self.names
-        }
-        return torch.stack([symmetric_kl(posterior[a], posterior[b]) for a, b in self.pairs]).mean()

@@ -7,8 +7,7 @@ name is MMIB.
 Official code: cuishiyao96/MMIB@89be362, models/model.py, models/layers.py.
 
 Code over paper: what is called a log deviation is used as a log variance; KL is a mean over
-dimensions; the alignment score is a vector of sigmoids (`score="concat"`, what ran), not a scalar
-(`score="bilinear"`).
+dimensions; the alignment score is a vector of sigmoids, not a scalar.
 
 Choices: one token per modality, so its attention over one key is a linear map and its two-step
 cross fusion carries nothing: the block stays, the fusion is the shared one. Log variance clamped
@@ -30,15 +29,17 @@ from torch.nn import functional as F
 
 from ibma.features.store import Batch
 from ibma.network import bounds
-from ibma.network.method import Fusion, Method, Output, Spec, one_of
+from ibma.network.method import Fusion, Method, Output, Spec
 
 LIMIT = 8.0  # of |ln variance|
 
 
 def alignment(score: nn.Module, a: Tensor, b: Tensor, negatives: int = 1) -> Tensor:
-    """Discriminator loss of true pairs against pairs rolled by 1..negatives -> scalar.
+    """Compute the discriminator's loss of true pairs against rolled ones: a scalar.
 
-    score: takes (a, b), both [B, D], and returns logits.
+    Args:
+        score: maps a and b, both [B, D], to logits.
+        negatives: how many rolls of b, by 1, 2, ...
     """
     true = score(a, b)
     loss = F.binary_cross_entropy_with_logits(true, torch.ones_like(true))
@@ -49,20 +50,20 @@ def alignment(score: nn.Module, a: Tensor, b: Tensor, negatives: int = 1) -> Ten
 
 
 class ConcatScore(nn.Module):
-    """Linear([a; b]): [B, D], [B, D] -> logits [B, D]."""
+    """Score pairs by Linear([a; b]): [B, D], [B, D] -> logits [B, D]."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.linear = nn.Linear(2 * width, width)
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """Score the pairs."""
+        """Return logits of the pairs."""
         scores: Tensor = self.linear(torch.cat([a, b], dim=1))
         return scores
 
 
 class Block(nn.Module):
-    """The code's attention block on one token: P = LN(x + W_o W_v x), out = LN(P + Linear P)."""
+    """Apply the code's attention block to one token: P = LN(x + W_o W_v x), LN(P + Linear P)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -72,42 +73,32 @@ class Block(nn.Module):
         self.norms = nn.ModuleList([nn.LayerNorm(width), nn.LayerNorm(width)])
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, D] -> [B, D]."""
+        """Map [B, D] to [B, D]."""
         attended = self.norms[0](x + self.out(self.value(x)))
         normed: Tensor = self.norms[1](attended + self.linear(attended))
         return normed
 
 
 class Model(Method):
-    """MMRLIB. The weights are the official ones (1); score: "concat" or "bilinear"."""
+    """MMRLIB: Gaussian embeddings, aligned by a discriminator of true pairs.
 
-    def __init__(
-        self,
-        spec: Spec,
-        *,
-        align_weight: float = 1.0,
-        kl_weight: float = 1.0,
-        score: str = "concat",
-        negatives: int = 1,
-    ) -> None:
+    Args:
+        align_weight, kl_weight: loss weights, 1 as in the code.
+    """
+
+    def __init__(self, spec: Spec, *, align_weight: float = 1.0, kl_weight: float = 1.0) -> None:
         super().__init__(spec)
-        self.align_weight, self.kl_weight, self.negatives = align_weight, kl_weight, negatives
-        one_of("score", score, ("concat", "bilinear"))
+        self.align_weight, self.kl_weight = align_weight, kl_weight
         width = spec.width
         self.mean = nn.ModuleDict({n: Block(width) for n in self.names})
         self.log_variance = nn.ModuleDict({n: Block(width) for n in self.names})
         self.pairs = list(combinations(self.names, 2))
-        self.scores = nn.ModuleList(
-            [
-                ConcatScore(width) if score == "concat" else nn.Bilinear(width, width, 1)
-                for _ in self.pairs
-            ]
-        )
+        self.scores = nn.ModuleList([ConcatScore(width) for _ in self.pairs])
         self.fusion = Fusion(len(self.names), width, spec.heads)
         self.head = spec.task.head(width)
 
     def forward(self, x: Mapping[str, Tensor]) -> Output:
-        """x: modality -> [B, ...]; `extra`: mean/, log_variance/ and sample/<modality> [B, D]."""
+        """Run the network; `extra` holds mean/, log_variance/ and sample/<modality> [B, D]."""
         z = self.encode(x)
         extra: dict[str, Tensor] = {}
         for name in self.names:
@@ -122,10 +113,10 @@ class Model(Method):
         return Output(z, fused, self.head(fused), extra)
 
     def losses(self, out: Output, batch: Batch) -> dict[str, Tensor]:
-        """Terms `task`, `align` and `kl/<modality>`."""
+        """Return `task`, `align` and `kl/<modality>`."""
         values = {name: value.float() for name, value in out.extra.items()}
         aligned = [
-            alignment(score, values[f"sample/{a}"], values[f"sample/{b}"], self.negatives)
+            alignment(score, values[f"sample/{a}"], values[f"sample/{b}"])
             for score, (a, b) in zip(self.scores, self.pairs, strict=True)
         ]
         terms = {"align": self.align_weight * torch.stack(aligned).mean()}

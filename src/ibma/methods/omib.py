@@ -42,33 +42,41 @@ RATIO_FLOOR = 1e-8
 
 
 def warm_up_length(epochs: int) -> int:
-    """Epochs of warm-up. CHOICE: a tenth, at least 5, but never more than half of the training."""
+    """Return the epochs of warm-up. CHOICE: a tenth, at least 5, at most half of the training."""
     return min(max(round(WARM_UP_SHARE * epochs), WARM_UP_LEAST), epochs // 2)
 
 
 def prediction_kl(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """Batch mean of KL(p || q) between predictions, in nats, summed over class systems.
+    """Average KL(p || q) between predictions over the batch, in nats, summed over class systems.
 
-    log_p, log_q: [B, G, K] as `Task.log_probabilities` gives them (Bernoullis for multi-label
-    data; 0 for one-class data, whose prediction is certain).
+    Args:
+        log_p, log_q: [B, G, K], see `Task.log_probabilities` (Bernoullis for multi-label data; 0
+            for one-class data, whose prediction is certain).
     """
     return (log_p.exp() * (log_p - log_q)).flatten(1).sum(1).mean()
 
 
 def relative_weight(divergence: Tensor, first: Tensor) -> Tensor:
-    """Weight r_m = 1 - tanh(ln rho) in (0, 2), rho = divergence / first; constant to the gradient.
+    """Compute r_m = 1 - tanh(ln rho) in (0, 2), rho = divergence / first, without a gradient.
 
-    divergence: E[KL(p(y|xi, z_m) || p(y|xi))] of modality m; first: that of the first one. A
-    modality with much left to say (large rho) is compressed less. CHOICE: a ratio of batch means
+    A modality with much left to say (large rho) is compressed less. CHOICE: a ratio of batch means
     (alternative: mean of ratios; the summaries disagree). CHOICE: both are floored, because a
     divergence of equal predictions can round to just below 0.
+
+    Args:
+        divergence: E[KL(p(y|xi, z_m) || p(y|xi))] of modality m.
+        first: that of the first modality.
     """
     ratio = divergence.detach().clamp_min(RATIO_FLOOR) / first.detach().clamp_min(RATIO_FLOOR)
     return 1.0 - torch.tanh(torch.log(ratio))
 
 
 class Model(Method):
-    """OMIB. beta: weight of the compression terms."""
+    """OMIB: bottlenecks whose strength follows what each modality still knows beside the fusion.
+
+    Args:
+        beta: weight of the compression terms.
+    """
 
     def __init__(self, spec: Spec, *, beta: float = 1e-3) -> None:
         super().__init__(spec)
@@ -86,14 +94,14 @@ class Model(Method):
         )
 
     def before_epoch(self, epoch: int, batches: Batches) -> None:
-        """Choose the phase."""
+        """Choose the phase: warm-up, or the main one."""
         self.warming = epoch < warm_up_length(self.spec.epochs)
 
     def forward(self, x: Mapping[str, Tensor]) -> Output:
-        """x: modality -> [B, ...].
+        """Run the network on stored features, modality -> [B, ...].
 
-        z is the encoder output, fused is xi. `extra`: mean/<m> and std/<m> [B, D] of zeta_m, and
-        logits/<m> [B, C] of Dec_m, which sees noise in the warm-up and xi afterwards.
+        z is the encoder output, fused is xi. `extra` holds mean/<m> and std/<m> [B, D] of zeta_m,
+        and logits/<m> [B, C] of Dec_m, which sees noise in the warm-up and xi afterwards.
         """
         z = self.encode(x)
         extra: dict[str, Tensor] = {}
@@ -109,7 +117,7 @@ class Model(Method):
         return Output(z, xi, self.head(xi), extra)
 
     def losses(self, out: Output, batch: Batch) -> dict[str, Tensor]:
-        """Terms `task`, `kl/<m>` (weighted by beta r_m) and `trb/<m>`.
+        """Return `task`, `kl/<m>` (weighted by beta r_m) and `trb/<m>`.
 
         In the warm-up only `trb/<m>` counts: encoders and decoders train, the rest is 0.
         """
@@ -122,7 +130,7 @@ class Model(Method):
         return {"task": task.loss(out.logits, batch.y), **compression, **terms}
 
     def _compression(self, out: Output) -> dict[str, Tensor]:
-        """r_m E[KL(N(mu_m, sigma_m^2) || N(0, I))] per modality."""
+        """Return r_m E[KL(N(mu_m, sigma_m^2) || N(0, I))] per modality."""
         log_p = self.spec.task.log_probabilities
         divergence = {
             n: prediction_kl(log_p(out.extra[f"logits/{n}"]), log_p(out.logits)) for n in self.names

@@ -6,7 +6,7 @@ Shapes as in `ibma.bounds`: systems [n, G, K], centroids [G, K, D], phi [n, G, K
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ibma.errors import IbmaError
-from ibma.features.store import Features
+from ibma.features.store import Features, Tables
 from ibma.network import bounds
 from ibma.network.tasks import Task
 
@@ -313,7 +313,7 @@ class InputAssignments:
             }
             one_class = task.kind == "one_class"
             pseudo = pseudo_classes(vectors, train, classes) if one_class else None
-            of_all = class_systems(task, labels, pseudo, everything)
+            of_all = class_systems(task, labels, pseudo)
             learnt_from = np.isin(everything.numpy(), train)[:, None, None]
             trains.append(train)
             systems.append(of_all.numpy() * learnt_from)
@@ -333,13 +333,20 @@ class InputAssignments:
                 one.u[name] = float(bounds.u_term(one.phi[name][train], one.prior).mean())
         return results
 
-    def to(self, device: torch.device) -> InputAssignments:
-        """What training reads in every step, on its device."""
-        return replace(
-            self,
-            phi={name: value.to(device) for name, value in self.phi.items()},
-            vectors={name: value.to(device) for name, value in self.vectors.items()},
-            pseudo=None if self.pseudo is None else self.pseudo.to(device),
+    def tables(self, device: torch.device, previous: Tensor | None = None) -> Tables:
+        """Return what batches carry of each row, on a device.
+
+        Args:
+            previous: label of the utterance before each row, [n]; None without dialogues.
+        """
+        pseudo, before = (
+            None if value is None else value.to(device) for value in (self.pseudo, previous)
+        )
+        return Tables(
+            phi_x={name: value.to(device) for name, value in self.phi.items()},
+            inputs={name: value.to(device) for name, value in self.vectors.items()},
+            pseudo=pseudo,
+            previous=before,
         )
 
     def write(self, path: Path) -> None:
@@ -375,13 +382,14 @@ class InputAssignments:
             return cls(parts["phi"], u, torch.from_numpy(file["prior"]), vectors, pseudo)
 
 
-def class_systems(task: Task, y: Tensor, pseudo: Tensor | None, index: Tensor) -> Tensor:
-    """One-hot class systems [B, G, K] of some rows: their labels, or their pseudo-classes.
+def class_systems(task: Task, y: Tensor, pseudo: Tensor | None) -> Tensor:
+    """Return one-hot class systems [B, G, K] of some samples: their labels, or pseudo-classes.
 
-    y: labels of the rows. pseudo: of every row of the store, None where labels serve. index: the
-    rows, [B].
+    Args:
+        y: their labels.
+        pseudo: their one-hot pseudo-classes [B, K]; None where labels serve.
     """
-    return task.systems(y) if pseudo is None else pseudo[index].unsqueeze(1)
+    return task.systems(y) if pseudo is None else pseudo.unsqueeze(1)
 
 
 def vectors_path(folder: Path, name: str) -> Path:

@@ -77,6 +77,12 @@ def gaussian_kernel(x: Tensor) -> Tensor:
     return torch.exp(-_squared_distances(x) / x.shape[-1])
 
 
+def label_kernel(systems: Tensor) -> Tensor:
+    """Return the linear kernel [B, B] of one-hot class systems [B, G, K]."""
+    one_hot = systems.flatten(1)
+    return one_hot @ one_hot.T
+
+
 def _squared_distances(x: Tensor) -> Tensor:
     return (x.unsqueeze(-2) - x.unsqueeze(-3)).square().sum(-1)
 

@@ -20,7 +20,7 @@ from ibma.training import record
 if TYPE_CHECKING:
     import torch
 
-    from ibma.features.store import Features
+    from ibma.features.store import Features, TrainingSet
     from ibma.network.centroids import Assignment, InputAssignments
     from ibma.network.method import Method
     from ibma.network.tasks import Task
@@ -186,11 +186,16 @@ class Cell:
 
         return InputAssignments.read(self.centroids / file_name(self.fold(run)))
 
+    def training(self, run: int, on: torch.device) -> TrainingSet:
+        """Return the rows that a run learns from, with what its batches carry on a device."""
+        rows = self.open().training(run)
+        return rows.joined(self.inputs(run).tables(on, rows.previous_labels()))
+
     def build(self, run: int, setting: Setting, epochs: int, seed: int, on: torch.device) -> Method:
         """Build a freshly initialised network; its initialisation is a pure function of `seed`.
 
         Args:
-            run: gives the training split, whose phi(X) and U the network holds.
+            run: gives the training split, whose mean of U the network holds.
             epochs: length of the training, for methods with phases.
 
         Raises:
@@ -201,9 +206,8 @@ class Cell:
         from ibma import methods
         from ibma.network.method import Modality, Spec
 
-        features, inputs = self.open(), self.inputs(run).to(on)
+        features, inputs = self.open(), self.inputs(run)
         systems = next(iter(inputs.phi.values())).shape[1:]
-        previous = features.training(run).previous_labels()
         spec = Spec(
             modalities={
                 name: Modality(one.kind, one.shape, self._encoder(name))
@@ -217,10 +221,7 @@ class Cell:
             assignment=self.assignment(),
             eta=setting.eta,
             u=inputs.u,
-            input_phi=inputs.phi,
-            inputs=inputs.vectors,
-            pseudo=inputs.pseudo,
-            previous=None if previous is None else previous.to(on),
+            input_widths={name: vectors.width for name, vectors in inputs.vectors.items()},
             refresh=self.refresh,
         )
         torch.manual_seed(seed)

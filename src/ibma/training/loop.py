@@ -171,7 +171,8 @@ class Fit:
         self.model.train()
         totals: dict[str, Tensor] = {}
         batches = self.rows.shuffled(self.batch_size, self.seed, self.epoch)
-        for rows, batch in zip(batches, self.rows.load(batches, self.device), strict=True):
+        shares = map(distributed.share, batches)
+        for rows, batch in zip(batches, self.rows.load(shares, self.device), strict=True):
             for name, value in self._step(batch).items():
                 counted = value * (batch.weight * len(rows) / distributed.world())
                 totals[name] = totals[name] + counted if name in totals else counted
@@ -193,7 +194,7 @@ class Fit:
 
     def evaluation_batches(self) -> Iterator[Batch]:
         """This process's training rows in store order, for passes that do not train."""
-        return self.rows.mine().batches(EVALUATION_BATCH, self.device)
+        return mine(self.rows).batches(EVALUATION_BATCH, self.device)
 
     def _log(self, terms: Mapping[str, float], label: str) -> None:
         for name, value in terms.items():
@@ -273,12 +274,17 @@ def save_atomically(state: object, path: Path) -> None:
         ) from None
 
 
+def mine(rows: Rows) -> Rows:
+    """Return this process's share of some rows."""
+    return rows.taking(distributed.mine(rows.index))
+
+
 @torch.no_grad()
 def predict(model: Method, rows: Rows, on: torch.device) -> tuple[Tensor, dict[str, Tensor]]:
     """Logits [n, C] and representations (modalities and `fused`) [n, D], on the CPU, eval mode."""
     model.eval()
     logits, features = [], []
-    for batch in rows.mine().batches(EVALUATION_BATCH, on):
+    for batch in mine(rows).batches(EVALUATION_BATCH, on):
         with autocast(on):
             out = model(batch.x)
         logits.append(out.logits.float().cpu())

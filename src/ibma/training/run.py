@@ -62,7 +62,7 @@ def train_run(cell: Cell, run: int, setting: Setting, *, quiet: bool = False) ->
     device, started = select_device(cell.device), datetime.now(UTC).isoformat(timespec="seconds")
     key = cell.key(run, setting, environment(cell))
     features = cell.open()
-    train, test = features.training(run), features.test(run)
+    train, test = cell.training(run, device), features.test(run)
     model = cell.build(run, setting, cell.epochs, seed=run, on=device)
     fit = Fit(
         model,
@@ -137,7 +137,11 @@ def ib_losses(
     train, test = features.training(run), features.test(run)
     inputs, assignment = cell.inputs(run), cell.assignment()
     systems, truth = (
-        class_systems(cell.problem(), rows.labels(), inputs.pseudo, torch.from_numpy(rows.index))
+        class_systems(
+            cell.problem(),
+            rows.labels(),
+            None if inputs.pseudo is None else inputs.pseudo[rows.index],
+        )
         for rows in (train, test)
     )
     _, learnt = predict(model, train, device)

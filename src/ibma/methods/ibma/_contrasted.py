@@ -1,0 +1,24 @@
+"""Share what VIB and CLUB need: InfoNCE between modalities."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ibma.methods.ibma import Frame
+from ibma.network import dependence
+from ibma.network.method import Output, Spec
+
+CRITIC_WIDTH, CRITIC_TEMPERATURE = 128, 0.1
+
+
+class Contrasted(Frame):
+    """Bound J(Z_j, Z_j') by InfoNCE: cosines of 128-d projections at temperature .1 (CHOICE)."""
+
+    def __init__(self, spec: Spec, align: bool) -> None:
+        super().__init__(spec, align)
+        self.critics = nn.ModuleDict({n: nn.Linear(spec.width, CRITIC_WIDTH) for n in self.names})
+
+    def relate(self, j: str, other: str, out: Output) -> Tensor:
+        """Return InfoNCE in nats."""
+        a, b = (self.critics[name](out.z[name].float()) for name in (j, other))
+        return dependence.infonce(dependence.cosine_scores(a, b, CRITIC_TEMPERATURE))
