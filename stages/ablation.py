@@ -2,8 +2,9 @@
 
 import checkout  # noqa: F401
 
+from ibma.engine import prepare
 from ibma.errors import run_stage
-from ibma.params import Params, load
+from ibma.params import Params
 
 
 def ablation(params: Params, task: str, method: str | None = None) -> None:
@@ -14,4 +15,4 @@ def ablation(params: Params, task: str, method: str | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(ablation, load)
+    run_stage(ablation, prepare)

@@ -5,8 +5,9 @@ from dataclasses import asdict
 import checkout  # noqa: F401
 
 from ibma import paths
+from ibma.engine import prepare
 from ibma.errors import run_stage
-from ibma.params import Params, load
+from ibma.params import Params
 
 
 def audit(_: Params) -> None:
@@ -20,4 +21,4 @@ def audit(_: Params) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(audit, load)
+    run_stage(audit, prepare)

@@ -5,8 +5,9 @@ import sys
 import checkout  # noqa: F401
 
 from ibma import paths
+from ibma.engine import prepare
 from ibma.errors import run_stage
-from ibma.params import Params, load
+from ibma.params import Params
 
 
 def centroids(params: Params, task: str) -> None:
@@ -28,4 +29,4 @@ def centroids(params: Params, task: str) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(centroids, load)
+    run_stage(centroids, prepare)

@@ -6,7 +6,7 @@ import checkout  # noqa: F401
 
 from ibma import paths
 from ibma.errors import IbmaError, run_stage
-from ibma.params import Params, load
+from ibma.params import Params
 
 
 def download(params: Params, dataset: str) -> None:
@@ -25,4 +25,4 @@ def download(params: Params, dataset: str) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(download, load)
+    run_stage(download, prepare)

@@ -3,8 +3,9 @@
 import checkout  # noqa: F401
 
 from ibma import paths
+from ibma.engine import prepare
 from ibma.errors import run_stage
-from ibma.params import Params, load
+from ibma.params import Params
 
 
 def extract(params: Params, task: str) -> None:
@@ -28,4 +29,4 @@ def extract(params: Params, task: str) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(extract, load)
+    run_stage(extract, prepare)

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import checkout  # noqa: F401
 
+from ibma.engine import prepare
 from ibma.errors import run_stage
-from ibma.params import Params, load
+from ibma.params import Params
 
 
 def report(params: Params) -> None:
@@ -16,4 +17,4 @@ def report(params: Params) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(report, load)
+    run_stage(report, prepare)

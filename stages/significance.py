@@ -3,8 +3,9 @@
 import checkout  # noqa: F401
 
 from ibma import paths
+from ibma.engine import prepare
 from ibma.errors import run_stage
-from ibma.params import Params, load
+from ibma.params import Params
 
 
 def significance(params: Params) -> None:
@@ -17,4 +18,4 @@ def significance(params: Params) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(significance, load)
+    run_stage(significance, prepare)

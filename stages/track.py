@@ -4,8 +4,9 @@ from pathlib import Path
 
 import checkout  # noqa: F401
 
+from ibma.engine import prepare
 from ibma.errors import run_stage
-from ibma.params import Params, load
+from ibma.params import Params
 
 
 def track(params: Params) -> None:
@@ -16,4 +17,4 @@ def track(params: Params) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(track, load)
+    run_stage(track, prepare)

@@ -9,7 +9,12 @@ from ibma.training import record
 
 ROOT = Path(__file__).parent.parent
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-TRAINING = ("train", "train_ibma", "ablation", "bounds")  # and sensitivity, without a task of its own
+TRAINING = (
+    "train",
+    "train_ibma",
+    "ablation",
+    "bounds",
+)  # and sensitivity, without a task of its own
 
 
 def inner(name: str) -> dict:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -26,14 +27,29 @@ from ibma import params, paths
 from ibma.errors import STOPS, IbmaError, follow
 
 if TYPE_CHECKING:
-    from ibma.params import Engine
+    from ibma.params import Engine, Params
 
-# What workers elsewhere need of a stage's environment: its code, and the switches of the
-# processor's instructions, which decide rounding.
-VARIABLES = (
-    *("PYTHONPATH", "ATEN_CPU_CAPABILITY", "MKL_CBWR", "ONEDNN_MAX_CPU_ISA"),
-    *("OPENBLAS_CORETYPE", "NPY_DISABLE_CPU_FEATURES", "FAISS_OPT_LEVEL"),
-)
+# Libraries choose their code by processor, and rounding with it. These switches hold them to what
+# every x86-64 processor since 2015 has, so that results have the same bytes on all of them.
+PORTABLE = {
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "MKL_CBWR": "COMPATIBLE",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "OPENBLAS_CORETYPE": "Haswell",
+    "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
+    "FAISS_SIMD_LEVEL": "AVX2",
+}
+VARIABLES = ("PYTHONPATH", *PORTABLE)  # what workers elsewhere need of a stage's environment
+
+
+def prepare() -> Params:
+    """Load params.yaml and hold this process to its instructions; call it before torch loads."""
+    loaded = params.load()
+    if loaded.instructions == "portable" and platform.machine() in ("x86_64", "AMD64"):
+        # some machines set this one: other kernels of OpenBLAS fail there
+        kept = {"OPENBLAS_CORETYPE": os.environ.get("OPENBLAS_CORETYPE", "Haswell")}
+        os.environ.update(PORTABLE | kept)
+    return loaded
 
 
 def executor(engine: Engine, device: str, calls: int, threads: int = 1) -> Executor:

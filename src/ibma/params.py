@@ -715,19 +715,6 @@ class Params(Block):
                 yield from ((stage, task, method) for method in methods)
         yield from (("sensitivity", self.sensitivity.task, n) for n in self.sensitivity.names())
 
-    def trained_as(self, stage: str, name: str) -> tuple[str, float | None]:
-        """Return the method behind a name of records, and the eta that overrides its choice.
-
-        Raises:
-            IbmaError: no such runs are asked for.
-        """
-        known = self.sensitivity.names() if stage == "sensitivity" else {}
-        if name in known:
-            return known[name]
-        if stage == "sensitivity" or self.stage_of(name) != stage:
-            raise IbmaError(f"params.yaml: {stage} has no '{name}'")
-        return name, self.eta
-
     @model_validator(mode="after")
     def _data_is_known(self) -> Params:
         known, twins = _modules("datasets"), _modules("twins")

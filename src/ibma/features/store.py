@@ -114,7 +114,7 @@ class Tables:
 
 @dataclass(frozen=True)
 class StoredModality:
-    """How one modality is stored: its kind (`datasets.ModalityKind`), one example's shape and type."""
+    """How a modality is stored: kind (`datasets.ModalityKind`), shape and type of an example."""
 
     kind: str
     shape: tuple[int, ...]
