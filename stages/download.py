@@ -5,6 +5,7 @@ import sys
 import checkout  # noqa: F401
 
 from ibma import paths
+from ibma.engine import prepare
 from ibma.errors import IbmaError, run_stage
 from ibma.params import Params
 

@@ -28,7 +28,7 @@ def small() -> dict:
     values["timing"] = {"task": "split_digits", "rounds": 2}
     values["sensitivity"] = {"task": "split_digits", "methods": ["ibma"], "etas": [0.5]}
     values["probe"] = {"task": "split_digits", "methods": ["ibma"]}
-    values["gradcam"] |= {"tasks": {}, "methods": []}
+    values["gradcam"] |= {"tasks": {}, "methods": ["ibma"]}
     return values
 
 

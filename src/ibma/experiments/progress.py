@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ibma.params import Engine
 
 K = TypeVar("K")
+LOG_SECONDS = 10.0  # between two lines of progress in a log file
 
 
 def run_all(
@@ -42,7 +43,8 @@ def run_all(
     """
     if not calls:
         return
-    total, started, terminal = len(calls), time.monotonic(), sys.stderr.isatty()
+    total, terminal = len(calls), sys.stderr.isatty()
+    started = printed = time.monotonic()
     with (
         executor(engine, device, total) as pool,
         tqdm(total=total, desc=label, smoothing=0, dynamic_ncols=True, disable=not terminal) as bar,
@@ -56,7 +58,9 @@ def run_all(
             last = f"{key}: failed" if error else describe(key, future.result())
             bar.set_postfix_str(last, refresh=False)
             bar.update()
-            if not terminal:  # a log file gets lines
-                minutes = (time.monotonic() - started) / done * (total - done) / 60
+            now = time.monotonic()
+            if not terminal and (now - printed > LOG_SECONDS or done == total):
+                printed = now
+                minutes = (now - started) / done * (total - done) / 60
                 left = f"about {minutes:.0f} min left" if done < total else "all done"
                 print(f"{label}: {done} of {total}, {left}; {last}", file=sys.stderr, flush=True)

@@ -25,7 +25,7 @@ from ibma.training.cell import Cell, Setting, chosen, why_not_run
 from ibma.training.record import Record, RunId
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # its identity is a key
 class Wanted:
     """One run that a stage is to have, and its place in the store."""
 
@@ -120,8 +120,9 @@ def _complete(params: Params, label: str, wanted: Sequence[Wanted]) -> None:
     """
     missing = [one for one in wanted if _find(one, one.keeps_weights(params)) is None]
     failed: dict[RunId, IbmaError] = {}
-    calls = {one: (run.train_run, one.cell, one.seed, one.setting) for one in missing}
-    for one, future in run_all(params.engine, params.device, label, calls):
+    quiet = len(missing) > 1 or not sys.stderr.isatty()  # bars of several runs would overwrite
+    calls = {one: (run.train_run, one.cell, one.seed, one.setting, quiet) for one in missing}
+    for one, future in run_all(params.engine, params.device, label, calls, _describe):
         try:
             finished = future.result()
         except IbmaError as error:
@@ -137,6 +138,12 @@ def _complete(params: Params, label: str, wanted: Sequence[Wanted]) -> None:
             f"{label}: {len(failed)} of {len(wanted)} runs failed, the others are kept; "
             f"{first}: {why}"
         )
+
+
+def _describe(one: Wanted, finished: run.Finished) -> str:
+    """Say what came out of a run, for progress."""
+    metric, value = next(iter(finished.record.metrics.items()))
+    return f"{one.cell.method} seed {one.seed}: {metric} {value or 0:.3f}"
 
 
 def _find(one: Wanted, with_weights: bool) -> Record | None:

@@ -31,7 +31,7 @@ from ibma.training.loop import Fit, configure_torch, predict, select_device
 Score = dict[str, Any]  # run_fold, fold, lr, weight_decay, eta, score
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # its identity is a key
 class Trials:
     """Every grid point of a method on one fold of one run's training split.
 

@@ -156,7 +156,7 @@ class Fit:
                 self._log(terms, label)
                 self.epoch += 1
                 bar.update()
-                bar.set_postfix({name: f"{value:.3f}" for name, value in terms.items()})
+                bar.set_postfix(loss=f"{sum(terms.values()):.3f}", refresh=False)
                 if time.monotonic() - saved > CHECKPOINT_SECONDS:
                     self._save()
                     saved = time.monotonic()

@@ -49,7 +49,7 @@ def environment(cell: Cell) -> Environment:
     )
 
 
-def train_run(cell: Cell, run: int, setting: Setting, *, quiet: bool = False) -> Finished:
+def train_run(cell: Cell, run: int, setting: Setting, quiet: bool = False) -> Finished:
     """Train one run to its end, going on from its checkpoint if there is one.
 
     It writes nothing but that checkpoint: the caller stores what comes back, then calls `forget`.
