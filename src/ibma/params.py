@@ -11,6 +11,7 @@ Numbers are those of YAML 1.2, which DVC writes: `1e-05` is a number here, but t
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 import json
 import os
@@ -831,6 +832,15 @@ def check_arguments(
     Raises:
         IbmaError: an argument that the function does not have, or a value of another type.
     """
+    try:
+        _arguments(function).model_validate(dict(values))
+    except ValidationError as caught:
+        raise IbmaError(f"params.yaml: {_line(caught, where)}") from None
+
+
+@functools.cache
+def _arguments(function: Callable[..., object]) -> type[Block]:
+    """Make a model of the keyword arguments of a function."""
     parameters = inspect.signature(function).parameters.values()
     types = get_type_hints(function, include_extras=True)
     known: dict[str, Any] = {
@@ -839,12 +849,7 @@ def check_arguments(
         if one.kind is one.KEYWORD_ONLY
     }
     is_open = any(one.kind is one.VAR_KEYWORD for one in parameters)
-    try:
-        create_model("Arguments", __base__=_Open if is_open else Block, **known).model_validate(
-            dict(values)
-        )
-    except ValidationError as caught:
-        raise IbmaError(f"params.yaml: {_line(caught, where)}") from None
+    return create_model("Arguments", __base__=_Open if is_open else Block, **known)
 
 
 class _Open(Block):
