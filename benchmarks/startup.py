@@ -34,8 +34,8 @@ def workspace(folder: Path) -> None:
     tuning = folder / "data" / "tune" / "split_digits"
     tuning.mkdir(parents=True)
     (tuning / "ce3.json").write_text(json.dumps({"choices": [choice]}), encoding="utf-8")
-    for stage in ("download", "extract", "centroids", "train"):
-        names = ["split_digits", *(["ce3"] if stage == "train" else [])]
+    for stage in ("download", "extract", "centroids", "ablation"):
+        names = ["split_digits", *(["ce3"] if stage == "ablation" else [])]
         run(folder, f"stages/{stage}.py", *names)
 
 
@@ -57,7 +57,7 @@ def rows(device: torch.device) -> Iterator[Row]:
         workspace(folder)
         times = interleaved(
             {
-                "finished cell": lambda: run(folder, "stages/train.py", "split_digits", "ce3"),
+                "finished cell": lambda: run(folder, "stages/ablation.py", "split_digits", "ce3"),
                 "torch": lambda: run(folder, "-c", "import torch"),
             },
             ROUNDS,

@@ -229,6 +229,7 @@ DISAGREE = [  # place, value, what the line says
     ("probe.methods", ["ibma", "ibma"], 'probe.methods: expected each value once, found "ibma"'),
     ("probe.methods", ["concat"], "keep_weights: expected 'concat' too, whose weights probe"),
     ("gradcam.methods", ["ce3"], "keep_weights: expected 'ce3' too, whose weights gradcam"),
+    ("gradcam.methods", [], "gradcam.methods: expected one entry or more, found []"),
     ("keep_weights", ["omib", "ibma", "ibma_no_aligne"], "did you mean 'ibma_no_align'?"),
     ("timing.task", "crema", "timing.task: expected a name under tasks (did you mean 'crema_d'?)"),
     ("probe.task", "mosi", "probe.task: expected a name under tasks"),
@@ -306,7 +307,7 @@ ACCEPTED = [
     ("tasks.crema_d.features.audio", {}),
     ("tasks.crema_d.features", {}),
     ("tasks.split_digits.encoders.left", {"name": "mlp", "hidden": []}),
-    ("gradcam.tasks", {}),
+    ("gradcam", {"tasks": {}, "methods": [], "examples": 1}),
     ("bounds", {}),
     ("train.mean", {"method": "concat", "scale": 2, "sizes": [1, 2.5], "name": None, "on": True}),
 ]
@@ -425,6 +426,29 @@ def test_methods_know_their_stage_file_and_hyper_parameters():
     ):
         with pytest.raises(IbmaError, match=said):
             ask()
+
+
+def test_what_is_given_to_code_is_checked_against_its_own_types():
+    def samples(raw, *, split: str = "a", genes: params.Count = 3, lateral: bool = True): ...
+
+    def model(spec, *, weight: float | None = None, scale=1.0, **others: object): ...
+
+    for function, given, words in (
+        (samples, {"splits": "a"}, "unknown key 'at.splits' (did you mean 'split'?)"),
+        (samples, {"raw": "a"}, "unknown key 'at.raw'"),
+        (samples, {"split": 3}, "at.split: expected a valid string, found 3"),
+        (samples, {"genes": "many"}, "at.genes: expected an integer from 1 to 1000000, found"),
+        (samples, {"genes": 0}, "at.genes: expected an integer from 1 to 1000000, found 0"),
+        (samples, {"lateral": "no"}, 'at.lateral: expected a valid boolean, found "no"'),
+        (model, {"weight": True}, "at.weight: expected a valid number, found true"),
+        (model, {"weight": math.nan}, "at.weight: expected a finite number, found NaN"),
+    ):
+        with pytest.raises(IbmaError) as caught:
+            params.check_arguments(function, given, "at")
+        assert is_one_line_about(str(caught.value), words), str(caught.value)
+    params.check_arguments(samples, {"split": "b", "lateral": False}, "at")
+    params.check_arguments(model, {"weight": 1, "scale": "x", "any": []}, "at")
+    params.check_arguments(model, {"weight": None}, "at")
 
 
 def test_the_committed_schema_is_that_of_the_models_and_refuses_what_they_refuse():

@@ -11,13 +11,15 @@ Numbers are those of YAML 1.2, which DVC writes: `1e-05` is a number here, but t
 from __future__ import annotations
 
 import difflib
+import functools
+import inspect
 import json
 import os
 import pkgutil
 import reprlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import (
     AfterValidator,
@@ -30,10 +32,11 @@ from pydantic import (
     ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
+    create_model,
     model_validator,
 )
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
-from pydantic_core import ErrorDetails, PydanticCustomError, core_schema
+from pydantic_core import PydanticCustomError, core_schema
 
 from ibma.errors import IbmaError
 
@@ -573,9 +576,15 @@ class GradCam(Block):
 
     tasks: dict[Name, Name]
     """Task -> modality with pictures."""
-    methods: SomeNames
+    methods: Names
     examples: Count
     """Pictures shown per task; numbers are of the whole test split."""
+
+    @model_validator(mode="after")
+    def _explain_something(self) -> GradCam:
+        if self.tasks and not self.methods:
+            raise _wrong("one entry or more", "methods", found=self.methods)
+        return self
 
 
 class MethodParams(Block):
@@ -807,9 +816,46 @@ def parse(values: object, path: Path) -> Params:
     try:
         return Params.model_validate(values)
     except ValidationError as caught:
-        errors = caught.errors(include_url=False)
-        first = next((one for one in errors if one["type"] == "unknown_key"), errors[0])
-        raise IbmaError(f"{path}: {_line(first)}") from None
+        raise IbmaError(f"{path}: {_line(caught)}") from None
+
+
+def check_arguments(
+    function: Callable[..., object], values: Mapping[str, object], where: str
+) -> None:
+    """Check what params.yaml gives to a function against the types of its keyword arguments.
+
+    Args:
+        function: takes the values by name; a function with `**kwargs` takes any other name too.
+        values: name -> value.
+        where: the key of params.yaml that holds them.
+
+    Raises:
+        IbmaError: an argument that the function does not have, or a value of another type.
+    """
+    try:
+        _arguments(function).model_validate(dict(values))
+    except ValidationError as caught:
+        raise IbmaError(f"params.yaml: {_line(caught, where)}") from None
+
+
+@functools.cache
+def _arguments(function: Callable[..., object]) -> type[Block]:
+    """Make a model of the keyword arguments of a function."""
+    parameters = inspect.signature(function).parameters.values()
+    types = get_type_hints(function, include_extras=True)
+    known: dict[str, Any] = {
+        one.name: (types.get(one.name, Any), one.default)
+        for one in parameters
+        if one.kind is one.KEYWORD_ONLY
+    }
+    is_open = any(one.kind is one.VAR_KEYWORD for one in parameters)
+    return create_model("Arguments", __base__=_Open if is_open else Block, **known)
+
+
+class _Open(Block):
+    """Known arguments among others."""
+
+    model_config = ConfigDict(extra="allow")
 
 
 def _read(path: Path) -> object:
@@ -835,22 +881,24 @@ def _read(path: Path) -> object:
         raise IbmaError(f"{where}: not YAML: {why}: correct the file") from None
 
 
-def _line(error: ErrorDetails) -> str:
-    """Describe one error: key, expectation, value."""
+def _line(caught: ValidationError, *above: str) -> str:
+    """Describe an error by key, expectation and value; a misspelt key comes before all others."""
+    errors = caught.errors(include_url=False)
+    error = next((one for one in errors if one["type"] == "unknown_key"), errors[0])
     context = error.get("ctx", {})
     below = [str(context["key"])] if context.get("key", "") != "" else []
-    key = _dotted((*error["loc"], *below))
+    key = _dotted((*above, *error["loc"], *below))
     if error["type"] == "unknown_key":
         return f"unknown key '{key}' {context['hint']}"
     if error["type"] == "missing":
         return f"missing key '{key}': add it, see profiles/"
-    expected = _EXPECTED.get(error["type"], error["msg"]).format_map(context)
+    said = error["msg"].removeprefix("Input should be ")
+    expected = _EXPECTED.get(error["type"], said).format_map(context)
     return f"{key}: expected {expected}, found {_shown(context.get('found', error['input']))}"
 
 
-_EXPECTED = {  # error type of pydantic -> what would be right
+_EXPECTED = {  # error type of pydantic -> what would be right, where it says that otherwise
     "wrong": "{expected}",
-    "literal_error": "{expected}",
     "model_type": "a mapping",
     "dict_type": "a mapping",
     "list_type": "a list",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ibma.datasets import Card, Counts, Dropped, Remote, Sample
 from ibma.formats import her2st
+from ibma.params import Count
 
 TRAIN = ("E1", "F1", "G2", "H1")
 TEST = ("A1", "B1", "C1", "D1")
@@ -41,7 +42,9 @@ CARD = Card(
 FILES = tuple(Remote(*file) for file in her2st.files(TRAIN + TEST, ("ST-cnts", "ST-pat")))
 
 
-def samples(raw: Path, *, on_bad: str = "stop", n_genes: int = 3000) -> Iterator[Sample | Dropped]:
+def samples(
+    raw: Path, *, on_bad: str = "stop", n_genes: Count = 3000
+) -> Iterator[Sample | Dropped]:
     """Walk the training sections, then the test sections; group = section.
 
     n_genes: length of both vectors.

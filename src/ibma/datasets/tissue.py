@@ -23,6 +23,7 @@ from scipy.spatial import cKDTree
 from ibma.datasets import Card, Counts, Dropped, Remote, Sample
 from ibma.errors import IbmaError
 from ibma.formats import expression, her2st
+from ibma.params import Count
 
 HEALTHY = {f"V{number:02d}": f"10x-hNB-{letter}" for number, letter in enumerate("ABCDEFGH", 3)}
 TUMOURS = {
@@ -94,7 +95,9 @@ class _Slice:
     labels: Sequence[int]
 
 
-def samples(raw: Path, *, on_bad: str = "stop", n_genes: int = 3000) -> Iterator[Sample | Dropped]:
+def samples(
+    raw: Path, *, on_bad: str = "stop", n_genes: Count = 3000
+) -> Iterator[Sample | Dropped]:
     """Walk V03..V10, then A1..D1; group = the paper's name of the slice.
 
     n_genes: length of the expression vector; genes are chosen on V03, without labels.

@@ -37,7 +37,7 @@ from ibma.errors import IbmaError
 from ibma.features import media
 from ibma.files import atomic_folder, held, write_bytes, write_json
 from ibma.formats import checksums
-from ibma.params import cores
+from ibma.params import check_arguments, cores
 
 Compute = Callable[[str, Part, Mapping[str, Any]], NDArray[Any]]  # as `media.compute`
 Entry = Sample | Dropped
@@ -107,17 +107,11 @@ def samples(dataset: Dataset, raw: Path, task: str, entry: Mapping[str, Any]) ->
     """Walk a data set under the options of a task.
 
     Raises:
-        IbmaError: An option that the data set does not have.
+        IbmaError: An option that the data set does not have, or a value of another type.
     """
     options = {**entry.get("options", {}), "on_bad": entry.get("on_bad", "stop")}
-    try:
-        return iter(dataset.samples(raw, **options))
-    except TypeError as error:
-        if "unexpected keyword" not in str(error):
-            raise
-        raise IbmaError(
-            f"params.yaml: tasks.{task}.options: {error}: remove or correct it"
-        ) from None
+    check_arguments(dataset.samples, options, f"tasks.{task}.options")
+    return iter(dataset.samples(raw, **options))
 
 
 # --- blocks --------------------------------------------------------------------------------------

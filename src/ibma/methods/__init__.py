@@ -7,10 +7,15 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Callable
+from inspect import Parameter, signature
 from typing import cast
 
 from ibma.errors import IbmaError
 from ibma.network.method import Method, Spec
+from ibma.params import check_arguments
+
+NAMED, REST = Parameter.KEYWORD_ONLY, Parameter.VAR_KEYWORD
 
 
 def names() -> list[str]:
@@ -36,11 +41,16 @@ def build(name: str, spec: Spec, **hparams: object) -> Method:
     """Build a freshly initialised network of method `name`.
 
     Raises:
-        IbmaError: an unknown method, or a parameter that it does not have.
+        IbmaError: an unknown method, a parameter that it does not have, or one of another type.
     """
-    try:
-        return find(name)(spec, **hparams)
-    except TypeError as error:
-        if "unexpected keyword" not in str(error):
-            raise
-        raise IbmaError(f"params.yaml: method '{name}': {error}: remove or correct it") from None
+    model = find(name)
+    check_arguments(_constructor(model), hparams, f"method {name}")
+    return model(spec, **hparams)
+
+
+def _constructor(model: type[Method]) -> Callable[..., None]:
+    """Return the constructor that names a method's parameters; others pass them on."""
+    own = [vars(cls)["__init__"] for cls in model.__mro__ if "__init__" in vars(cls)]
+    kinds = [{one.kind for one in signature(made).parameters.values()} for made in own]
+    naming = (made for made, of in zip(own, kinds, strict=True) if NAMED in of or REST not in of)
+    return cast(Callable[..., None], next(naming))

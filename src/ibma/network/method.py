@@ -151,7 +151,7 @@ class Method(nn.Module):
     """The base of every method: one encoder per modality, and hooks that the training loop calls.
 
     Subclasses take their own hyper-parameters as keyword arguments after `spec`; an unknown one is
-    a TypeError that `ibma.methods.build` turns into one line.
+    refused by `ibma.methods.build` in one line.
 
     Attributes:
         reads_eta: whether the method reads `Spec.eta`; nothing else says so.

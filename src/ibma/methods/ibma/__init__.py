@@ -52,6 +52,7 @@ from torch import Tensor, nn
 from ibma.errors import IbmaError
 from ibma.features.store import Batch
 from ibma.network.method import FUSED, Batches, Headed, Output, Spec, one_of
+from ibma.params import check_arguments
 
 Passed = tuple[Mapping[str, Tensor], Tensor]  # representations [B, D] by place, systems [B, G, K]
 
@@ -158,7 +159,9 @@ class Model(Headed):
         if spec.eta is None:
             raise IbmaError("method 'ibma' needs an eta in (0, 1): its setting has none")
         self.eta = spec.eta
-        self.bound = find_bound(bound)(spec, align, **options)
+        kind = find_bound(bound)
+        check_arguments(kind.__init__, options, f"bound {bound}")
+        self.bound = kind(spec, align, **options)
         self.inner = self.bound.optimiser
 
     def transform(self, place: str, value: Tensor, extra: dict[str, Tensor]) -> Tensor:
