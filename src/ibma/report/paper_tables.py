@@ -1,258 +1,187 @@
-"""Tables by declaration: what `published.yaml` prints beside what the records hold.
+"""The paper's tables in the paper's shape: published and ours side by side.
 
-A table is a list of lines, one per published cell and one per control row, each with the published
-number, ours, how far apart they are, how sure we are and where ours came from. Every writer prints
-the same strings.
+Every number of a table is a `Line`; the table that is printed arranges them as the paper does, and
+its CSV file lists them one by one.
 """
 
 from __future__ import annotations
 
-import csv
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import Any
 
 from ibma import datasets
 from ibma.datasets import Card
-from ibma.files import read_json
 from ibma.paper import audit, published
-from ibma.paper.audit import Check
+from ibma.paper.published import Target
 from ibma.params import Params
-from ibma.report import formatting
-from ibma.results import records, significance, stats
-from ibma.results.records import Cells, of_task, values
-from ibma.results.significance import CONTROL, OURS
-from ibma.training.record import Record
+from ibma.report import formatting, table
+from ibma.report.inputs import Inputs
+from ibma.report.table import Column, Mark, Number, Row, Scalar, Table, Value
+from ibma.results import claims, records, significance, stats
+from ibma.results.claims import CONTROL, OURS
+from ibma.results.significance import Test
 
 METRIC_TABLES = (2, 3, 4, 5, 6, 7, 8, 9, 16)
+BOUNDS_TABLE, IB_TABLE = 6, 5
 TIMED = "minutes_per_epoch"  # the metric that stage `timing` measures, not the records
 PROBED = "mauc/"  # metrics that stage `probe` measures: mAUC of one encoder alone
 MIB, MIB_FORMS = "mib", ("mib_e", "mib_l", "mib_c")  # the paper prints the best of the three
 OTHER_READING = {"acc2": "acc2_has0", "f1": "f1_has0"}
-MARKS = BEST, SECOND = " (best)", " (second)"  # at the end of a number, as CSV has them
-OUR_READING = {"mmib": "MMIB", "dclf": "DCLF"}  # methods that only their abstract tells of
-ADDED = {  # rows of ours in the paper's tables: method -> label
-    "ibma_plugin": "Plug-in IB in IBMA, against running marginals (ours)",
-    "ibma_code": "the bound of the authors' released code (ours)",
-}
+ABSTRACT_ONLY = ("mmib", "dclf")  # methods of which only the abstract is public
+ADDED = ("ibma_plugin", "ibma_code")  # bounds of ours in the paper's table of bounds
+ALPHA = 0.05
 
-VERDICTS = {
-    "inside": "the published value lies in our 95 % interval",
-    "outside": "the published value lies outside our 95 % interval",
-    "direction holds": "the difference has the published sign",
-    "direction fails": "the difference has not the published sign",
-    "no verdict: TWIN": "generated data cannot judge a number about real data",
-    "control": "a row of ours that the paper does not have",
-    "no verdict: another device": "times of different machines do not compare",
-    "no verdict: one run": "one run has no interval",
-    "not run": "no number: the reason stands behind it",
+
+class Verdict(StrEnum):
+    """What a number of ours says about a published one."""
+
+    INSIDE = "inside"
+    OUTSIDE = "outside"
+    SAME = "direction holds"
+    OPPOSITE = "direction fails"
+    EQUAL = "no difference shown"
+    NO_TEST = "no test"
+    TWIN = "no verdict: TWIN"
+    CONTROL = "control"
+    DEVICE = "no verdict: another device"
+    ONE_RUN = "no verdict: one run"
+    NOT_RUN = "not run"
+
+
+MEANINGS = {
+    Verdict.INSIDE: "the published value lies in our 95 % interval",
+    Verdict.OUTSIDE: "the published value lies outside our 95 % interval",
+    Verdict.SAME: "a difference is shown (p < .05 after Holm) and it has the published sign",
+    Verdict.OPPOSITE: "a difference is shown (p < .05 after Holm) and it has the other sign",
+    Verdict.EQUAL: "p is .05 or more after Holm",
+    Verdict.NO_TEST: "the runs do not differ among themselves, so there is no test",
+    Verdict.TWIN: "generated data cannot judge a number about real data",
+    Verdict.CONTROL: "a row of ours that the paper does not have",
+    Verdict.DEVICE: "times of different machines cannot be compared",
+    Verdict.ONE_RUN: "one run has no interval",
+    Verdict.NOT_RUN: "there is no number; the notes say why",
 }
 
 
 @dataclass(frozen=True)
 class Line:
-    """One number of a table, as it is printed everywhere."""
+    """One number of ours, and the published one where there is one.
 
-    row: str
-    measure: str
-    published: str
-    ours: str
-    n: str
-    difference: str
-    interval: str
-    verdict: str
-    records: str  # folder of the records, or empty
-
-
-COLUMNS = (
-    "Row",
-    "Measure",
-    "Published",
-    "Ours (mean, sd)",
-    "n",
-    "Difference",
-    "95 % interval",
-    "Verdict",
-    "Records",
-)
-SIZE_COLUMNS = (
-    "Data set",
-    "Measure",
-    "Published",
-    "Official release",
-    "Ours",
-    "Difference",
-    "Dropped",
-    "Remark",
-)
-
-
-@dataclass(frozen=True)
-class SizeLine:
-    """One count of Table 1, as it is printed everywhere."""
-
-    row: str
-    measure: str
-    published: str
-    official: str
-    ours: str
-    difference: str
-    dropped: str
-    remark: str
-
-
-AnyLine = Line | SizeLine | Check | tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class ReportTable:
-    """A table of the report; twin says whether generated data made any number in it."""
-
-    key: str
-    title: str
-    caption: str
-    unit: str
-    twin: bool
-    lines: tuple[AnyLine, ...]
-    notes: tuple[str, ...] = ()
-    columns: tuple[str, ...] = COLUMNS
-
-    @property
-    def name(self) -> str:
-        """What its files are called, without their endings."""
-        return f"table_{self.key}" if self.key.isdigit() else self.key
-
-    @property
-    def heading(self) -> str:
-        """The title with its mark."""
-        return f"{self.title} (TWIN)" if self.twin else self.title
-
-    @property
-    def legend(self) -> str:
-        """What its numbers are in, and what bold and underlined mean."""
-        if self.columns != COLUMNS:
-            return f"Unit: {self.unit}."
-        words = f"Unit: {self.unit}; sd: sample standard deviation over seeds."
-        if any(cell.endswith(MARKS) for line in self.lines for cell in cells_of(line)):
-            words += (
-                " Best (bold) and second best (underlined) of each measure among the paper's rows, "
-                "of the published numbers and of ours."
-            )
-        return words
-
-
-@dataclass(frozen=True)
-class Found:
-    """What the stages left behind, beside the records of the grid.
-
-    forms: `best_forms`. timed, probed: what stages `timing` and `probe` wrote, empty when they have
-    not run. etas: `records.at_etas`. missing: task -> why it has no features.
+    Attributes:
+        row: label of its row.
+        column: key of its column in `published.yaml`.
+        target: task, method, metric and eta that it measures.
+        unit: of both numbers.
+        published: what the paper prints.
+        ours: what the records hold; None where there is nothing.
+        verdict: what ours says about the published number.
+        reason: why there is no number.
+        source: where ours comes from.
+        other_reading: whether ours reads the metric the other way (see `OTHER_READING`).
     """
 
-    here: Cells
-    forms: Mapping[str, str]
-    timed: Mapping[str, Any]
-    probed: Sequence[Mapping[str, Any]]
-    etas: Mapping[float, Sequence[Record]]
-    missing: Mapping[str, str]
+    row: str
+    column: str
+    target: Target
+    unit: str
+    published: Number | None
+    ours: Number | None
+    verdict: Verdict
+    reason: str = ""
+    source: str = ""
+    other_reading: bool = False
+
+    def flat(self) -> dict[str, Scalar]:
+        """Return every part by its name."""
+        nothing: dict[str, Scalar] = dict.fromkeys(("", "sd", "n", "low", "high", "mark"))
+        paper = self.published.flat() if self.published else nothing
+        ours = self.ours.flat() if self.ours else nothing
+        apart = self.ours.value - self.published.value if self.ours and self.published else None
+        return {
+            "row": self.row,
+            "task": self.target.task,
+            "method": self.target.method,
+            "metric": self.target.metric,
+            "eta": self.target.eta,
+            "unit": self.unit,
+            "published": paper[""],
+            "published sd": paper["sd"],
+            "published mark": paper["mark"],
+            "ours": ours[""],
+            "sd": ours["sd"],
+            "n": ours["n"],
+            "low": ours["low"],
+            "high": ours["high"],
+            "mark": ours["mark"],
+            "difference": apart,
+            "verdict": self.verdict.value,
+            "reason": self.reason,
+            "source": self.source,
+        }
 
 
-def build(params: Params, root: Path) -> list[ReportTable]:
-    """Every table of the report, in order."""
-    paper = published.load()
-    tests = significance.stored(root)
-    found = Found(
-        here=records.cells(params, root),
-        forms=best_forms(params, root),
-        timed=read_json(root / "data/timing.json", {}),
-        probed=read_json(root / "data/probe.json", []),
-        etas=records.at_etas(params, root),
-        missing={task: why for task in params.tasks if (why := _not_run(_meta(root, task)))},
-    )
-    metrics = {n: _metrics(params, found, paper.table(n)) for n in METRIC_TABLES}
-    tested = {n: _tests(params, found.here, paper.table(n), tests) for n in significance.TABLES}
-    return [
-        _sizes(params, root, paper),
-        *(table for _, table in sorted({**metrics, **tested}.items())),
-        _audit(root),
-    ]
+def build(inputs: Inputs) -> list[Table]:
+    """Build the paper's tables in order, then the audit."""
+    metrics = {n: _metrics(inputs, inputs.paper.table(n)) for n in METRIC_TABLES}
+    tests = {n: _tests(inputs, inputs.paper.table(n)) for n in significance.TABLES}
+    ordered = [made for _, made in sorted({**metrics, **tests}.items())]
+    return [_sizes(inputs), *ordered, _audit(inputs)]
 
 
 # --- Table 1 -------------------------------------------------------------------------------------
 
+SIZE_COLUMNS = (
+    Column("Data set"),
+    *(Column(who, "Classes") for who in ("paper", "official", "ours")),
+    *(Column(who, "Training size") for who in ("paper", "official", "ours")),
+    *(Column(who, "Test size") for who in ("paper", "official", "ours")),
+    Column("Dropped"),
+    Column("Remark"),
+)
 
-def _sizes(params: Params, root: Path, paper: published.Published) -> ReportTable:
+
+def _sizes(inputs: Inputs) -> Table:
     """Table 1: every data set of the paper, then the profile's others."""
-    table = paper.table(1)
-    printed = {row.key: row for row in table.rows}
-    tasks_of: dict[str, list[str]] = {}
-    for task, entry in params.tasks.items():
-        tasks_of.setdefault(entry["dataset"], []).append(task)
-    metas = {name: _meta(root, tasks[0]) for name, tasks in tasks_of.items()}
-    lines: list[SizeLine] = []
-    notes: list[str] = []
-    for name in dict.fromkeys((*printed, *tasks_of)):
-        card, meta = datasets.load(name).CARD, metas.get(name)
-        cells_ = printed[name].cells if name in printed else {}
-        why = _not_run(meta) if name in tasks_of else "not run: not in this profile"
-        lines += _size_lines(card, meta, cells_, why)
-        if meta and meta.get("folds"):
+    paper = inputs.paper.table(1)
+    printed = {row.key: row.cells for row in paper.rows}
+    task_of = {entry.dataset: task for task, entry in reversed(inputs.params.tasks.items())}
+    rows, notes = [], []
+    for name in dict.fromkeys((*printed, *(task.dataset for task in inputs.params.tasks.values()))):
+        card = datasets.load(name).CARD
+        task = task_of.get(name)
+        why = inputs.absent(task) if task else "not run: not in this profile"
+        meta = inputs.features[task] if task and not why else {}
+        rows.append(_size_row(card, meta, printed.get(name, {}), why))
+        if meta.get("folds"):
             notes.append(
                 f"{card.title}: run k tests on fold k mod {meta['folds']}; sizes of run 0."
             )
         notes += [f"{card.title}: {note}" for note in card.notes]
-    twin = any(meta and meta.get("source") == "twin" for meta in metas.values())
-    return ReportTable(
-        "01",
-        "Table 1: " + table.title,
-        table.caption,
-        "count",
-        twin,
-        tuple(lines),
-        tuple(notes),
-        SIZE_COLUMNS,
-    )
+    twin = any(meta.get("source") == "twin" for meta in inputs.features.values())
+    title, caption = f"Table 1: {paper.title}", paper.caption
+    return Table("01", title, caption, twin, SIZE_COLUMNS, tuple(rows), tuple(notes))
 
 
-def _size_lines(
-    card: Card, meta: Mapping[str, Any] | None, printed: Mapping[str, published.Cell], why: str
-) -> Iterator[SizeLine]:
+def _size_row(
+    card: Card, meta: Mapping[str, Any], printed: Mapping[str, published.Cell], why: str
+) -> Row:
     """Classes, training and test size of one data set; ours are of run 0 where there are folds."""
-    official = {
-        "classes": len(card.classes),
-        "train": card.official.train,
-        "test": card.official.test,
-    }
-    ours: dict[str, int] = {}
-    if meta and not why:
-        ours = {"classes": len(meta["classes"])} | _split_sizes(meta)
-    twin = meta is not None and meta.get("source") == "twin"
-    for measure in official:
+    train, test = card.official.train, card.official.test
+    official = {"classes": len(card.classes), "train": train, "test": test}
+    ours = {"classes": len(meta["classes"])} | _split_sizes(meta) if meta else {}
+    counts: list[Value] = []
+    for measure, count in official.items():
         paper = printed[measure].value if measure in printed else None
-        count = ours.get(measure)
-        apart = None if twin or paper is None or count is None else count - paper
-        yield SizeLine(
-            card.title,
-            measure,
-            _count(paper),
-            _count(official[measure]),
-            _count(count),
-            "" if apart is None else f"{apart:+,.0f}",
-            str(meta["dropped"]) if meta and ours and measure == "train" else "",
-            why or ("TWIN" if twin else ""),
-        )
+        counts += [_count(paper), _count(count), _count(ours.get(measure))]
+    remark = why or ("TWIN" if meta.get("source") == "twin" else "")
+    return Row((card.title, *counts, meta.get("dropped"), remark))
 
 
-def _not_run(meta: Mapping[str, Any] | None) -> str:
-    """Why a task has no features; empty when it has."""
-    if meta is None:
-        return "not run: no features"
-    return f"not run: {meta['missing']}" if "missing" in meta else ""
-
-
-def _count(number: float | None) -> str:
-    return "" if number is None else f"{number:,.0f}"
+def _count(count: float | None) -> Number | None:
+    return None if count is None else Number(count, "count")
 
 
 def _split_sizes(meta: Mapping[str, Any]) -> dict[str, int]:
@@ -262,190 +191,280 @@ def _split_sizes(meta: Mapping[str, Any]) -> dict[str, int]:
     return {"train": sum(counts.values()) - test - counts.get("valid", 0), "test": test}
 
 
-def _meta(root: Path, task: str) -> dict[str, Any] | None:
-    meta: dict[str, Any] | None = read_json(root / "data/features" / task / "meta.json", None)
-    return meta
-
-
 # --- tables of metrics ---------------------------------------------------------------------------
 
 
-def _metrics(params: Params, found: Found, table: published.Table) -> ReportTable:
-    """A table whose cells are metrics of (task, method); rows of other tasks are left out."""
-    compared: list[tuple[published.Target, Line]] = []
-    for row in table.rows:
-        for column in table.columns:
-            target = table.target(row.key, column.key)
-            if target.task not in params.tasks or column.key not in row.cells:
-                continue
-            target = _of_best_form(target, found.forms)
-            printed = row.cells[column.key]
-            if target.metric == TIMED:
-                line = _time_line(found.timed, row.label, column, target, printed)
-            else:
-                line = _metric_line(found, row.label, column, target, printed)
-            compared.append((target, line))
-            if target.metric in OTHER_READING:
-                column, target = _other_reading(column, target)
-                line = _metric_line(found, row.label, column, target, printed)
-                compared.append((target, line))
-    lines = list(_marked(compared))
-    controls = {CONTROL: "CE3: IBMA's network without a bound (control)"}
-    if table.number == 6:
-        controls |= ADDED
-    for method, label in controls.items():
-        for task, column in dict.fromkeys((str(t.task), c) for t, c in _targets(table)):
-            lines += _control_lines(found.here, found.timed, label, method, task, column)
-    tasks = dict.fromkeys(target.task for target, _ in _targets(table))
-    twin = any(r.source == "twin" for task in tasks for r in of_task(found.here, task))
-    notes = [f"{task}: {why}" for task, why in found.missing.items() if task in tasks]
-    notes += [note for task in tasks for note in _label_notes(found.here, task)]
-    if table.number == 5:
-        notes += [note for task in tasks for note in _bound_notes(found.here, str(task))]
-    notes += _method_notes(params, table, found)
-    return ReportTable(
-        f"{table.number:02d}",
-        f"Table {table.number}: {table.title}",
-        table.caption,
-        table.unit,
-        twin,
-        tuple(lines),
-        tuple(notes),
+def _metrics(inputs: Inputs, paper: published.Table) -> Table:
+    """Build a table of metrics; rows and columns of tasks outside the profile are left out."""
+    lines = lines_of(inputs, paper.number)
+    tasks = list(dict.fromkeys(str(target.task) for target in _targets(paper)))
+    title = f"Table {paper.number}: {paper.title}"
+    columns = _columns(paper, lines)
+    return Table(
+        f"{paper.number:02d}",
+        title,
+        paper.caption,
+        any(inputs.results.is_twin(task) for task in tasks),
+        columns,
+        tuple(_pivot(inputs.params, paper, lines)),
+        (*_reasons(lines), *_notes(inputs, paper, tasks)),
+        tuple(line.flat() for line in lines),
     )
 
 
-def _marked(compared: Sequence[tuple[published.Target, Line]]) -> Iterator[Line]:
-    """Mark our best and second best number of every measure, as the paper marks its own.
-
-    Compared are our numbers in the rows of the paper, as they are printed: equal ones share their
-    mark. A measure with fewer than two different numbers has no mark. Rows of ours (controls) are
-    not among `compared`: the paper does not have them, so they neither get nor take a mark.
-    """
-    numbers: dict[tuple[str | None, str | None], set[float]] = {}
-    for target, line in compared:
-        if line.ours:
-            numbers.setdefault((target.task, target.metric), set()).add(_leading(line.ours))
-    for target, line in compared:
-        lower = str(target.metric).startswith(audit.LOWER_IS_BETTER)
-        ranked = sorted(numbers.get((target.task, target.metric), ()), reverse=not lower)
-        mark = ""
-        if line.ours and len(ranked) > 1:
-            mark = dict(zip(ranked, MARKS, strict=False)).get(_leading(line.ours), "")
-        yield replace(line, ours=line.ours + mark)
+def lines_of(inputs: Inputs, number: int) -> list[Line]:
+    """Return every number of one of the paper's tables of metrics."""
+    paper = inputs.paper.table(number)
+    return [*_marked(list(_published_lines(inputs, paper))), *_added_lines(inputs, paper)]
 
 
-def _leading(ours: str) -> float:
-    """The mean or median that a printed number of ours begins with."""
-    return float(ours.split()[0])
+def _targets(paper: published.Table) -> Iterator[Target]:
+    for row in paper.rows:
+        yield from (paper.target(row.key, column.key) for column in paper.columns)
 
 
-def _other_reading(
-    column: published.Column, target: published.Target
-) -> tuple[published.Column, published.Target]:
-    """The same column with scores of zero counted as not negative, not left out."""
-    metric = OTHER_READING[str(target.metric)]
-    label = f"{column.label}, zero counted"
-    return replace(column, label=label, metric=metric), replace(target, metric=metric)
+def _published_lines(inputs: Inputs, paper: published.Table) -> Iterator[Line]:
+    """Yield our number for every one that the paper prints on a task of the profile."""
+    for row in paper.rows:
+        for column in paper.columns:
+            target = paper.target(row.key, column.key)
+            if target.task not in inputs.params.tasks or column.key not in row.cells:
+                continue
+            target = _with_best_form(inputs, target)
+            printed = _printed(row.cells[column.key], column.unit)
+            label = f"{row.label}, {claims.task_name(row.task)}" if row.task else row.label
+            line = _line(inputs, label, column, target, printed)
+            yield line
+            if other := OTHER_READING.get(str(target.metric)):
+                target = replace(target, metric=other)
+                line = _line(inputs, label, column, target, printed)
+                yield replace(line, other_reading=True)
 
 
-def best_forms(params: Params, root: Path) -> dict[str, str]:
-    """Task -> the form of MIB with the best five-fold score inside train (never on test)."""
+def _added_lines(inputs: Inputs, paper: published.Table) -> Iterator[Line]:
+    """Yield rows of ours that the paper does not have, one for each task that its rows name."""
+    methods = (CONTROL, *ADDED) if paper.number == BOUNDS_TABLE else (CONTROL,)
+    for method in methods:
+        for task in dict.fromkeys(row.task for row in paper.rows):
+            place = f", {claims.task_name(task)}" if task else ""
+            label = f"{claims.method_name(method)}{place} (ours)"
+            for column in paper.columns:
+                target = Target(column.task or task, method, column.metric, column.eta)
+                if target.task in inputs.params.tasks and target.eta is None:
+                    line = _line(inputs, label, column, target, None)
+                    if line.ours:
+                        yield line
+
+
+def _line(
+    inputs: Inputs, label: str, column: published.Column, target: Target, printed: Number | None
+) -> Line:
+    """Compare one number; rows of ours have no published one."""
+    if target.metric == TIMED:
+        ours, source = _timed(inputs, target), "data/timing.json"
+    elif str(target.metric).startswith(PROBED):
+        ours, source = _probed(inputs, target), "data/probe.json"
+    else:
+        ours, source = _measured(inputs, target, column.unit)
+    if ours is None:
+        reason = _why(inputs, target)
+        return Line(label, column.key, target, column.unit, printed, None, Verdict.NOT_RUN, reason)
+    verdict = _verdict(inputs, target, printed, ours)
+    return Line(label, column.key, target, column.unit, printed, ours, verdict, "", source)
+
+
+def _measured(inputs: Inputs, target: Target, unit: str) -> tuple[Number | None, str]:
+    """Return the mean over runs, and the folder of the records."""
+    method, results = str(target.method), inputs.results
+    if target.eta is None:
+        runs = results.of(target.task, method)
+    else:
+        runs = results.at_eta(method, target.eta) if _is_sensitivity(inputs, target) else ()
+    number = table.mean(records.summary(runs, str(target.metric), unit), unit)
+    return number, records.folder(runs)
+
+
+def _is_sensitivity(inputs: Inputs, target: Target) -> bool:
+    return target.task == inputs.params.sensitivity.task
+
+
+def _timed(inputs: Inputs, target: Target) -> Number | None:
+    """Return median minutes an epoch with quartiles."""
+    measured = inputs.timing.get("methods", {}).get(target.method)
+    if measured is None or inputs.timing["task"] != target.task:
+        return None
+    median, low, high = (measured[name] / 60 for name in ("median", "low", "high"))
+    return Number(median, "minutes", low=low, high=high)
+
+
+def _probed(inputs: Inputs, target: Target) -> Number | None:
+    """Return the mAUC of one encoder alone."""
+    metric, _, modality = str(target.metric).partition("/")
+    numbers = [
+        100 * row["metrics"][metric]
+        for row in inputs.probe
+        if (row["method"], row["modality"]) == (target.method, modality)
+        and row["metrics"][metric] is not None
+    ]
+    if not numbers or not inputs.results.of(target.task, target.method):
+        return None
+    return table.mean(stats.summary(numbers, records.RANGES["percent"]), "percent")
+
+
+def _verdict(inputs: Inputs, target: Target, printed: Number | None, ours: Number) -> Verdict:
+    if printed is None:
+        return Verdict.CONTROL
+    if inputs.results.is_twin(target.task):
+        return Verdict.TWIN
+    if target.metric == TIMED:
+        return Verdict.DEVICE
+    if ours.low is None or ours.high is None:
+        return Verdict.ONE_RUN
+    return Verdict.INSIDE if ours.low <= printed.value <= ours.high else Verdict.OUTSIDE
+
+
+def _why(inputs: Inputs, target: Target) -> str:
+    """Return why there is no number."""
+    task, method = str(target.task), str(target.method)
+    if absent := inputs.absent(task):
+        return absent
+    if target.metric == TIMED:
+        return "not run: not timed in this profile"
+    if target.eta is not None:
+        return inputs.results.why(task, method, target.eta)
+    if not inputs.results.of(task, method):
+        return inputs.results.why(task, method)
+    if str(target.metric).startswith(PROBED):
+        return "not run: not probed in this profile"
+    return f"not run: {target.metric} is undefined in every run"
+
+
+def _printed(cell: published.Cell, unit: str) -> Number:
+    # the paper prints nats with three digits; ours need four to show anything
+    mark = Mark.BEST if cell.best else Mark.SECOND if cell.second else Mark.NONE
+    return Number(cell.value, "fraction" if unit == "nats" else unit, cell.sd, mark=mark)
+
+
+def _marked(lines: Sequence[Line]) -> list[Line]:
+    """Mark our best and second best number of every measure, over the paper's rows."""
+    measures: dict[tuple[str | None, str | None], list[int]] = {}
+    for place, line in enumerate(lines):
+        measures.setdefault((line.target.task, line.target.metric), []).append(place)
+    marked = list(lines)
+    for (_, metric), places in measures.items():
+        lower = str(metric).startswith(audit.LOWER_IS_BETTER)
+        if lines[places[0]].target.eta is not None:  # one method at several etas
+            continue
+        numbers = table.mark([lines[place].ours for place in places], lower_is_better=lower)
+        for place, number in zip(places, numbers, strict=True):
+            marked[place] = replace(lines[place], ours=number)
+    return marked
+
+
+def best_forms(inputs: Inputs) -> dict[str, str]:
+    """Return task -> the form of MIB with the best five-fold score inside train, never on test."""
     best = {}
-    for task in params.tasks:
-        scores = {}
-        for form in MIB_FORMS:
-            tuned = read_json(root / "data/tune" / task / f"{form}.json", None)
-            if tuned:  # empty where the task's data is not here
-                scores[form] = sum(choice["score"] or 0.0 for choice in tuned["choices"])
+    for task in inputs.params.tasks:
+        scores = {
+            form: sum(choice["score"] or 0.0 for choice in tuned["choices"])
+            for form in MIB_FORMS
+            if (tuned := inputs.choices.get((task, form)))
+        }
         if scores:
             best[task] = max(scores, key=lambda form: scores[form])
     return best
 
 
-def _of_best_form(target: published.Target, forms: Mapping[str, str]) -> published.Target:
-    """MIB's row shows its best form."""
+def _with_best_form(inputs: Inputs, target: Target) -> Target:
+    """Let MIB's row show its best form."""
     if target.method != MIB:
         return target
-    return replace(target, method=forms.get(str(target.task), MIB_FORMS[0]))
+    return replace(target, method=best_forms(inputs).get(str(target.task), MIB_FORMS[0]))
 
 
-def _time_line(
-    timed: Mapping[str, Any],
-    row: str,
-    column: published.Column,
-    target: published.Target,
-    printed: published.Cell | None,
-) -> Line:
-    """Median minutes per epoch with quartiles; the method in `target` may be a control's."""
-    measure = _measure(target.task, column.label)
-    shown = "" if printed is None else _printed(printed, "minutes")
-    found = (
-        timed.get("methods", {}).get(target.method) if timed.get("task") == target.task else None
-    )
-    if found is None:
-        return Line(row, measure, shown, "", "", "", "", "not run: not timed in this profile", "")
-    median, low, high = (found[name] / 60.0 for name in ("median", "low", "high"))
-    twin = timed["source"] == "twin"
-    verdict = "no verdict: TWIN" if twin else "no verdict: another device"
-    return Line(
-        row,
-        measure,
-        shown,
-        f"{median:.5f} ({low:.5f} to {high:.5f})",
-        str(timed["rounds"]),
-        "",
-        "",
-        "control" if printed is None else verdict,
-        "data/timing.json",
-    )
+# --- arranged as the paper does ------------------------------------------------------------------
 
 
-def _control_lines(
-    here: Cells,
-    timed: Mapping[str, Any],
-    label: str,
-    method: str,
-    task: str,
-    column: published.Column,
-) -> list[Line]:
-    """A row of ours under one column of the paper; nothing where there is no record."""
-    if column.metric == TIMED:
-        target = published.Target(task, method, TIMED, None)
-        line = _time_line(timed, label, column, target, None)
-        return [line] if line.ours else []
-    found = values(here.get((task, method), ()), str(column.metric), column.unit)
-    if not found or column.eta is not None:
-        return []
-    ours = stats.summary(found)
-    printed = formatting.mean_sd(ours, column.unit)
-    interval = formatting.interval(ours.low, ours.high, column.unit)
-    measure, records = _measure(task, column.label), f"runs/{task}/{method}"
-    return [Line(label, measure, "", printed, str(ours.n), "", interval, "control", records)]
+def _columns(paper: published.Table, lines: Sequence[Line]) -> tuple[Column, ...]:
+    used = {line.column for line in lines}
+    columns = [Column(paper.row_header)]
+    for column in paper.columns:
+        if column.key in used:
+            unit = formatting.NAMES.get(column.unit, "")
+            said = not unit or "(" in column.label or unit in column.label.lower()
+            group = column.label if said else f"{column.label} ({unit})"
+            columns += [Column(reading, group) for reading in _readings(column)]
+    return tuple(columns)
 
 
-def _method_notes(params: Params, table: published.Table, found: Found) -> Iterator[str]:
-    """What a reader must know of some rows."""
-    targets = [target for target, _ in _targets(table) if target.task in params.tasks]
+def _readings(column: published.Column) -> tuple[str, ...]:
+    two = column.metric in OTHER_READING
+    return ("paper", "ours", "ours, zero counted") if two else ("paper", "ours")
+
+
+def _pivot(params: Params, paper: published.Table, lines: Sequence[Line]) -> Iterator[Row]:
+    """Yield a row for every label, its numbers in the order of the columns."""
+    used = {line.column for line in lines}
+    cells = {(line.row, line.column, line.other_reading): line for line in lines}
+    for label in dict.fromkeys(line.row for line in lines):
+        values: list[Value] = [label]
+        for column in paper.columns:
+            if column.key in used:
+                line = cells.get((label, column.key, False))
+                values += [line.published if line else None, _shown(params, line)]
+                if column.metric in OTHER_READING:
+                    values.append(_shown(params, cells.get((label, column.key, True))))
+        yield Row(tuple(values))
+
+
+def _shown(params: Params, line: Line | None) -> Value:
+    """Return our number with its verdict, or `not run`."""
+    if line is None:
+        return None
+    if line.ours is None:
+        return line.reason.partition(":")[0]
+    words = [line.verdict.value] if line.verdict in (Verdict.INSIDE, Verdict.OUTSIDE) else []
+    if line.ours.n not in (None, params.seeds):
+        words.append(f"n = {line.ours.n}")
+    return replace(line.ours, note=", ".join(words))
+
+
+def _reasons(lines: Sequence[Line]) -> list[str]:
+    """Say why numbers are missing, once for each reason."""
+    counts = Counter(line.reason for line in lines if line.reason)
+    return [f"{count} of {len(lines)} numbers: {reason}" for reason, count in counts.items()]
+
+
+# --- notes ---------------------------------------------------------------------------------------
+
+
+def _notes(inputs: Inputs, paper: published.Table, tasks: Sequence[str]) -> Iterator[str]:
+    """Yield what a reader must know of some rows and columns."""
+    targets = [target for target in _targets(paper) if target.task in inputs.params.tasks]
     methods = {target.method for target in targets}
+    for task in tasks:
+        yield from _label_notes(inputs, task)
+        if paper.number == IB_TABLE:
+            yield from _bound_notes(inputs, task)
+    if targets:
+        yield "Our marks are over the paper's rows; a row of ours has none."
     if MIB in methods:
-        mine = dict.fromkeys(str(target.task) for target in targets)
-        chosen = ", ".join(f"{t}: {found.forms[t]}" for t in mine if t in found.forms)
+        forms = best_forms(inputs)
+        chosen = ", ".join(
+            f"{claims.task_name(t)}: {claims.method_name(forms[t])}" for t in tasks if t in forms
+        )
         yield f"MIB is the best of E-, L- and C-MIB by the five-fold score inside train ({chosen})."
     if any(target.metric in OTHER_READING for target in targets):
         yield (
-            "Acc-2 and F1 come in two readings and the paper does not say which: utterances of "
-            "score 0 left out, or (zero counted) negative against the rest."
+            "Acc-2 and F1 have two readings and the paper does not say which: utterances of score "
+            "0 left out, or (zero counted) negative against the rest."
         )
-    for method, name in OUR_READING.items():
+    for method in ABSTRACT_ONLY:
         if method in methods:
-            yield f"{name} is our reading of its abstract; no code or text was to be had."
-    timed = found.timed
-    if timed and any(target.metric == TIMED for target in targets):
-        yield (
-            f"Times: median and quartiles of {timed['rounds']} epochs after warm-up, all methods "
-            f"in turn in one process on {timed['device']} with {timed['threads']} thread(s); one "
-            "epoch includes the refresh of centroids and Q."
-        )
+            name = claims.method_name(method)
+            yield f"{name} is our reading of its abstract; neither code nor text was available."
+    if inputs.timing and any(target.metric == TIMED for target in targets):
+        yield timing_note(inputs.timing)
     if any(str(target.metric).startswith(PROBED) for target in targets):
         yield (
             "One encoder alone: a logistic regression on its frozen output, its strength chosen on "
@@ -453,257 +472,171 @@ def _method_notes(params: Params, table: published.Table, found: Found) -> Itera
         )
 
 
-def _label_notes(here: Cells, task: str | None) -> Iterator[str]:
-    """How many labels of a multi-label task have an AUC on its test split."""
-    found = {one.metrics.get("mauc_defined") for one in of_task(here, task)} - {None}
-    if found:
-        counts = ", ".join(f"{count:.0f}" for count in sorted(found))  # type: ignore[type-var]
-        yield f"{task}: mAUC is the mean over the {counts} labels that have both classes in test."
-
-
-def _bound_notes(here: Cells, task: str) -> Iterator[str]:
-    """IBB itself beside the plug-in IB losses, and the part of it that no training moves."""
-    records = [one for one in here.get((task, OURS), ()) if one.params.get("eta")]
-    terms = sorted({name for one in records for name in one.history if name.startswith("ibb/")})
-    last = {name: [r.history[name][-1] / r.params["eta"] for r in records] for name in terms}
-    shown = [f"{name.removeprefix('ibb/')} {_mean(values_)}" for name, values_ in last.items()]
-    fixed = sorted({name for one in records for name in one.ib if name.startswith("u/")})
-    constant = [
-        f"{name.removeprefix('u/')} {_mean([one.ib[name] for one in records])}" for name in fixed
-    ]
-    if shown:
-        yield (
-            f"{task}: IBB of IBMA in its last epoch, in nats: {', '.join(shown)}; of it U, which "
-            f"no training moves: {', '.join(constant)}. The IB losses are plug-in estimates."
-        )
-
-
-def _mean(numbers: Sequence[float]) -> str:
-    return f"{sum(numbers) / len(numbers):.4f}"
-
-
-def _targets(table: published.Table) -> Iterator[tuple[published.Target, published.Column]]:
-    for row in table.rows:
-        for column in table.columns:
-            yield table.target(row.key, column.key), column
-
-
-def _metric_line(
-    found: Found,
-    row: str,
-    column: published.Column,
-    target: published.Target,
-    printed: published.Cell,
-) -> Line:
-    task, method = str(target.task), str(target.method)
-    measure, shown = _measure(task, column.label), _printed(printed, column.unit)
-    records = list(found.here.get((task, method), ()))
-    folder = f"runs/{task}/{method}"
-    numbers = values(records, str(target.metric), column.unit)
-    if target.eta is not None:
-        records = list(found.etas.get(target.eta, ()))
-        folder += f"_eta_{target.eta:g}"
-        numbers = values(records, str(target.metric), column.unit)
-    elif str(target.metric).startswith(PROBED):
-        numbers = _probed(found.probed, method, str(target.metric))
-        folder = "data/probe.json"
-    if not numbers or not records:
-        return Line(row, measure, shown, "", "", "", "", _why(found, task, method, target), "")
-    ours = stats.summary(numbers)
-    verdict = "no verdict: TWIN" if records[0].source == "twin" else _inside(printed.value, ours)
-    difference = formatting.number(ours.mean - printed.value, column.unit, sign=True)
-    return Line(
-        row,
-        measure,
-        shown,
-        formatting.mean_sd(ours, column.unit),
-        str(ours.n),
-        difference,
-        formatting.interval(ours.low, ours.high, column.unit),
-        verdict,
-        folder,
+def timing_note(timing: Mapping[str, Any]) -> str:
+    """Say how times were measured."""
+    return (
+        f"Times: median and quartiles of {timing['rounds']} epochs after warm-up, all methods in "
+        f"turn in one process on {timing['device']} with {timing['threads']} thread(s); an epoch "
+        "includes the refresh of centroids and Q."
     )
 
 
-def _probed(rows: Sequence[Mapping[str, Any]], method: str, metric: str) -> list[float]:
-    """Percent over seeds of `mauc/<modality>`, from the rows of stage `probe`."""
-    name, _, modality = metric.partition("/")
-    mine = [row for row in rows if (row["method"], row["modality"]) == (method, modality)]
-    return [100 * row["metrics"][name] for row in mine if row["metrics"][name] is not None]
+def _label_notes(inputs: Inputs, task: str) -> Iterator[str]:
+    """Say how many labels of a multi-label task have an AUC on its test split."""
+    runs = [run for own in inputs.results.of_task(task).values() for run in own]
+    found = sorted({n for run in runs if (n := run.metrics.get("mauc_defined")) is not None})
+    if found:
+        counts = ", ".join(f"{count:.0f}" for count in found)
+        name = claims.task_name(task)
+        yield f"{name}: mAUC is the mean over the {counts} labels that have both classes in test."
 
 
-def _why(found: Found, task: str, method: str, target: published.Target) -> str:
-    if task in found.missing:
-        return found.missing[task]
-    if (task, method) not in found.here:
-        return f"not run: no method {method} in this profile"
-    if target.eta is not None:
-        return "not run: no record at this eta"
-    if str(target.metric).startswith(PROBED):
-        return "not run: not probed in this profile"
-    if found.here[task, method]:
-        return f"not run: {target.metric} is undefined in every run"
-    return "not run: no record"
+def _bound_notes(inputs: Inputs, task: str) -> Iterator[str]:
+    """Say how large IBB itself is, and which part of it no training moves."""
+    runs = [run for run in inputs.results.of(task, OURS) if run.params.get("eta")]
+    terms = sorted({name for run in runs for name in run.history if name.startswith("ibb/")})
+    constants = sorted({name for run in runs for name in run.ib if name.startswith("u/")})
 
+    def listed(names: Sequence[str], prefix: str, numbers: Mapping[str, list[float]]) -> str:
+        means = {name: sum(numbers[name]) / len(numbers[name]) for name in names}
+        texts = {name: formatting.number(mean, "nats") for name, mean in means.items()}
+        return ", ".join(f"{name.removeprefix(prefix)} {text}" for name, text in texts.items())
 
-def _inside(printed: float, ours: stats.Summary) -> str:
-    if ours.low is None or ours.high is None:
-        return "no verdict: one run"
-    return "inside" if ours.low <= printed <= ours.high else "outside"
+    last = {name: [run.history[name][-1] / run.params["eta"] for run in runs] for name in terms}
+    fixed = {name: [run.ib[name] for run in runs] for name in constants}
+    if terms:
+        yield (
+            f"{claims.task_name(task)}: IBB of IBMA in its last epoch, in nats: "
+            f"{listed(terms, 'ibb/', last)}. Part of it is U, which no training changes: "
+            f"{listed(constants, 'u/', fixed)}. The IB losses above are plug-in estimates."
+        )
 
 
 # --- significance --------------------------------------------------------------------------------
 
+TEST_COLUMNS = (
+    Column("Row"),
+    Column("Opponent of IBMA"),
+    *(Column(name, "Paper") for name in ("opponent", "IBMA", "p")),
+    *(Column(name, "Ours") for name in ("opponent", "IBMA", "difference", "p", "p after Holm")),
+    *(Column(name, "Ours") for name in ("Wilcoxon p", "effect size d_z", "verdict")),
+)
 
-def _tests(
-    params: Params, here: Cells, table: published.Table, tests: Sequence[Mapping[str, Any]]
-) -> ReportTable:
-    """Tables 10 to 15: baseline, ours and p beside the published ones."""
-    key = f"{table.number:02d}"
-    mine = [test for test in tests if test["table"] == key and _is_behind(test, here)]
-    lines, notes = [], []
-    for row in table.rows:
-        if row.task not in params.tasks:
-            continue
-        of_row = {test["opponent"]: test for test in mine if test["row"] == row.key}
-        control = of_row.pop(CONTROL, None)
-        if not of_row:
-            lines.append(_untested(row))
-        for test in of_row.values():
-            lines += _test_lines(here, table, row, test)
-            notes.append(_test_note(row.label, test))
-        if control:
-            notes.append(_test_note(f"{row.label}, the control", control))
-    twin = any(r.source == "twin" for row in table.rows for r in of_task(here, row.task))
-    notes.append(
-        f"Holm's correction runs over the {sum(row.task in params.tasks for row in table.rows)} "
-        "row(s) of this table. Pairing seeds on one test set shows that a difference is not luck "
-        "of the initialisation; it cannot show that it would hold on another test set."
+
+def _tests(inputs: Inputs, paper: published.Table) -> Table:
+    """Tables 10 to 15: the published test and ours."""
+    key = f"{paper.number:02d}"
+    published_rows = [row for row in paper.rows if row.task in inputs.params.tasks]
+    rows, notes, data = [], [], []
+    for row in published_rows:
+        tests = [test for test in inputs.tests if (test.table, test.compared.row) == (key, row.key)]
+        if all(test.opponent == CONTROL for test in tests):
+            rows.append(_untested(row, paper.unit))
+        for test in tests:
+            verdict = _test_verdict(inputs, row, test)
+            rows.append(_test_row(inputs, row, test, verdict))
+            data.append(_test_data(row, test, verdict))
+            if test.paired.note:
+                name = claims.method_name(test.rival)
+                notes.append(f"{row.label}, against {name}: {test.paired.note}.")
+    if published_rows:
+        notes += [
+            f"Holm's correction runs over the {len(published_rows)} row(s) of this table. Pairing "
+            "seeds on one test set shows that a difference is not luck of the initialisation; it "
+            "cannot show that it would hold on another test set.",
+        ]
+    twin = any(inputs.results.is_twin(row.task) for row in published_rows)
+    title = f"Table {paper.number}: {paper.title}"
+    return Table(
+        key, title, paper.caption, twin, TEST_COLUMNS, tuple(rows), tuple(notes), tuple(data)
     )
-    return ReportTable(
-        key,
-        f"Table {table.number}: {table.title}",
-        table.caption,
-        table.unit,
-        twin,
-        tuple(lines),
-        tuple(notes),
-    )
 
 
-def _is_behind(test: Mapping[str, Any], here: Cells) -> bool:
-    """Whether the records that a test was made of are still there."""
-    return all(here.get((test["task"], method)) for method in (test["baseline"], OURS))
+def _untested(row: published.Row, unit: str) -> Row:
+    cells = row.cells
+    paper = _printed(cells["baseline"], unit), _printed(cells["ours"], unit)
+    p = Number(cells["p_value"].value, "p")
+    return Row((row.label, "", *paper, p, *("not run",) * 2, *(None,) * 6))
 
 
-def _untested(row: published.Row) -> Line:
-    shown = f"{row.cells['p_value'].value:.1e}"
-    return Line(row.label, "p-value", shown, "", "", "", "", "not run: no pair of records", "")
-
-
-def _test_lines(
-    here: Cells, table: published.Table, row: published.Row, test: Mapping[str, Any]
-) -> Iterator[Line]:
-    unit = table.unit
-    for key, method in (("baseline", test["baseline"]), ("ours", OURS)):
-        ours = stats.summary(values(here[str(row.task), method], test["metric"], unit))
-        yield Line(
-            row.label,
-            f"{method} ({test['metric']}, {unit})",
-            _number(row.cells[key], unit),
-            formatting.mean_sd(ours, unit),
-            str(ours.n),
-            "",
-            formatting.interval(ours.low, ours.high, unit),
-            "",
-            f"runs/{row.task}/{method}",
+def _test_row(inputs: Inputs, row: published.Row, test: Test, verdict: Verdict) -> Row:
+    unit, task = test.compared.unit, test.compared.task
+    means = [
+        table.mean(
+            records.summary(inputs.results.of(task, method), test.compared.metric, unit), unit
         )
+        for method in (test.rival, OURS)
+    ]
+    paper: tuple[Value, ...] = (None, None, None)
+    if test.opponent != CONTROL:
+        sides = [_printed(row.cells[key], unit) for key in ("baseline", "ours")]
+        paper = (*sides, Number(row.cells["p_value"].value, "p"))
+    one = test.paired
+    difference = Number(one.difference, unit, n=one.n, low=one.low, high=one.high, signed=True)
+    p_values = [_p(p) for p in (one.p, test.holm, one.wilcoxon_p)]
+    shown = "" if verdict == Verdict.TWIN else verdict.value
+    name = claims.method_name(test.rival)
+    return Row((row.label, name, *paper, *means, difference, *p_values, _effect(test), shown))
+
+
+def _test_data(row: published.Row, test: Test, verdict: Verdict) -> dict[str, Scalar]:
+    paired = {f"{name}": value for name, value in vars(test.paired).items()}
+    own: dict[str, Scalar] = {
+        "row": row.label,
+        "task": test.compared.task,
+        "metric": test.compared.metric,
+        "unit": test.compared.unit,
+        "opponent": test.opponent,
+        "method": test.rival,
+        "published opponent": row.cells["baseline"].value,
+        "published IBMA": row.cells["ours"].value,
+        "published p": row.cells["p_value"].value,
+    }
+    return own | paired | {"holm": test.holm, "verdict": verdict.value}
+
+
+def _p(p: float | None) -> Value:
+    return "undefined" if p is None else Number(p, "p")
+
+
+def _effect(test: Test) -> Value:
+    one = test.paired
+    if one.effect is None:
+        return None
+    return Number(one.effect, "effect", low=one.effect_low, high=one.effect_high)
+
+
+def _test_verdict(inputs: Inputs, row: published.Row, test: Test) -> Verdict:
+    """Compare the direction of a difference with the published one, where one is shown."""
+    if inputs.results.is_twin(test.compared.task):
+        return Verdict.TWIN
+    if test.opponent == CONTROL:
+        return Verdict.CONTROL
+    if test.holm is None:
+        return Verdict.NO_TEST
+    if test.holm >= ALPHA:
+        return Verdict.EQUAL
     gap = row.cells["ours"].value - row.cells["baseline"].value
-    shown = "undefined" if test["p"] is None else f"p = {test['p']:.2g}"
-    yield Line(
-        row.label,
-        "difference, paired t-test",
-        f"{formatting.number(gap, unit, sign=True)}, p = {row.cells['p_value'].value:.1e}",
-        shown,
-        str(test["n"]),
-        formatting.number(test["difference"], unit, sign=True),
-        formatting.interval(test["low"], test["high"], unit),
-        "direction holds" if test["difference"] * gap > 0 else "direction fails",
-        "",
-    )
-
-
-def _test_note(label: str, test: Mapping[str, Any]) -> str:
-    def number(name: str) -> str:
-        return "undefined" if test.get(name) is None else f"{test[name]:.2g}"
-
-    effect = number("effect")
-    if test.get("effect_low") is not None:
-        effect += f" [{number('effect_low')}, {number('effect_high')}]"
-    note = (
-        f"{label}, against {test['baseline']}: p after Holm {number('holm')}, Wilcoxon p "
-        f"{number('wilcoxon_p')}, effect size d_z {effect}, n = {test['n']}."
-    )
-    return f"{note} {test['note']}".strip()
+    return Verdict.SAME if test.paired.difference * gap > 0 else Verdict.OPPOSITE
 
 
 # --- audit ---------------------------------------------------------------------------------------
 
 
-def _audit(root: Path) -> ReportTable:
-    """What stage `audit` found in the paper's own numbers: no number of ours is in it."""
-    checks = [Check(**check) for check in read_json(root / "data/audit.json", [])]
-    return ReportTable(
+def _audit(inputs: Inputs) -> Table:
+    """Arrange what stage `audit` says about the paper's own numbers; no number of ours is in it."""
+    return Table(
         "audit",
         "Audit of the published tables",
-        f"Do the numbers that the paper prints agree with each other? {audit.summary(checks)}",
-        "as printed",
+        "Do the numbers that the paper prints agree with each other? "
+        + audit.summary(inputs.checks),
         False,
-        tuple(checks),
+        tuple(Column(name) for name in audit.COLUMNS),
+        tuple(Row(tuple(vars(check).values())) for check in inputs.checks),
         (
-            "A printed number stands for every value that rounds to it; a check fails only if no "
-            "such values fit.",
+            "A printed number means every value that rounds to it; a check fails only if no such "
+            "values fit.",
             "p-values: the printed means, sds and n = 10 allow a range of p, from correlation -1 "
-            "to 1 of the paired runs; the correlation that gives the printed p stands beside it.",
+            "to 1 of the paired runs; the correlation that gives the printed p is given with it.",
         ),
-        audit.COLUMNS,
     )
-
-
-# --- numbers as text -----------------------------------------------------------------------------
-
-
-def _measure(task: str | None, label: str) -> str:
-    return f"{task}: {label}"
-
-
-def _printed(cell: published.Cell, unit: str) -> str:
-    """With its mark: the paper prints the best bold and the second best underlined."""
-    mark = BEST if cell.best else SECOND if cell.second else ""
-    return _number(cell, unit) + mark
-
-
-def _number(cell: published.Cell, unit: str) -> str:
-    """As the paper prints it: nats have three digits there, four here."""
-    unit = "fraction" if unit == "nats" else unit
-    sd = "" if cell.sd is None else f" ± {formatting.number(cell.sd, unit)}"
-    return formatting.number(cell.value, unit) + sd
-
-
-# --- writers -------------------------------------------------------------------------------------
-
-
-def cells_of(line: AnyLine) -> tuple[str, ...]:
-    """The strings of a line in the order of its table's columns."""
-    if isinstance(line, tuple):
-        return line
-    return tuple(getattr(line, field.name) for field in fields(line))
-
-
-def write_csv(table: ReportTable, path: Path) -> None:
-    """One header line that carries TWIN where it applies, the column names, the lines."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([f"# {table.heading}"])
-        writer.writerow(table.columns)
-        writer.writerows(cells_of(line) for line in table.lines)

@@ -1,58 +1,27 @@
-"""Tables on real data that the paper does not have, and what they say about its claims.
+"""Tables on tasks that the paper does not have, and what they say about its claims.
 
-Every method stands in them, the control `ce3` and the variants of IBMA among the rivals.
+Every method is in them: the control and the forms of IBMA are among the rivals.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from typing import Any
 
 from ibma import datasets
-from ibma.files import read_json
-from ibma.paper import published
-from ibma.params import Params
-from ibma.report import formatting
-from ibma.report.paper_tables import MARKS, ReportTable
-from ibma.results import records, significance, stats
-from ibma.results.records import Cells
-from ibma.results.significance import ABLATION, BASELINE, BEYOND, BOUND, CONTROL, OURS
+from ibma.report import formatting, table
+from ibma.report.inputs import Inputs
+from ibma.report.paper_tables import timing_note
+from ibma.report.table import NOT_RUN, Column, Number, Row, Scalar, Table, Value
+from ibma.results import claims, records, significance, stats
+from ibma.results.claims import CONTROL, OURS, Claim, method_name, metric_name, task_name
+from ibma.results.significance import Test
 from ibma.training.record import Record
 
-LABELS = {
-    "accuracy": "Accuracy",
-    "acc2": "Acc-2, zero left out",
-    "acc2_has0": "Acc-2, zero counted",
-    "f1": "F1, zero left out",
-    "f1_has0": "F1, zero counted",
-    "auc": "AUC",
-    "mauc": "mAUC",
-}
-CLAIMS = {  # opponent -> what a win of IBMA would mean
-    ABLATION: "alignment helps",
-    "ibma_vib": "IBB beats VIB",
-    "ibma_apib": "IBB beats APIB",
-    "ibma_club": "IBB beats CLUB",
-    BOUND: "IBB beats the best of VIB, APIB, CLUB",
-    "ibma_plugin": "IBB beats a bound whose compression half has a gradient",
-    CONTROL: "IBB does something: against the same network, eta = 0",
-    BASELINE: "IBMA beats the best baseline",
-    "ibma_code": "IBB beats the bound of the released code",
-    "omib": "IBMA beats OMIB",
-}
-RIVALS = {  # opponent -> its name in the picture that sums the claims up
-    CONTROL: "ce3 (eta = 0)",
-    ABLATION: "no alignment",
-    "ibma_vib": "VIB",
-    "ibma_apib": "APIB",
-    "ibma_club": "CLUB",
-    "ibma_plugin": "plug-in",
-    BASELINE: BASELINE,
-}
-NOT_RUN = "not run: no record"
-BETTER, WORSE, EQUAL = "IBMA better", "IBMA worse", "no difference shown"
 ALPHA = 0.05
+OMIB = "omib"  # the rival whose IB losses are shown beside IBMA's
+CONCAT = "concat"  # the simplest network, to which times are compared
 FOLDS = (
     "run k tests on fold k mod {folds}, and a pair shares its fold and its seed. Folds differ in "
     "their test samples, so that a difference is tried on several test sets; but the runs are not "
@@ -60,541 +29,463 @@ FOLDS = (
     "intervals are too narrow and plain p-values too small."
 )
 ONE_TEST_SET = (
-    "every run meets the same test samples, and a pair shares its seed: a difference is told from "
-    "the luck of initialisation and order, not from that of the test samples."
+    "every run is tested on the same samples, and a pair shares its seed: the test separates a "
+    "difference from the luck of initialisation and order, not from that of the test samples."
 )
 
 
-def build(params: Params, root: Path) -> list[ReportTable]:
-    """The overview, then every table that has a line."""
-    here = records.cells(params, root)
-    known = tasks(params, here)
-    found = [
-        _claims(here, known, _tests(root, here, known)),
-        *(_every_metric(params, here, task) for task in known),
-        _ib_losses(params, here, known),
-        _at_etas(params, root, known),
-        _tuned(params, root, here, known),
-        _cost(root, here, known),
+class Verdict(StrEnum):
+    """What a paired test says about IBMA."""
+
+    BETTER = "IBMA better"
+    WORSE = "IBMA worse"
+    EQUAL = "no difference shown"
+    NO_TEST = "no test"
+
+
+def build(inputs: Inputs) -> list[Table]:
+    """Build the overview, then every table that has a row."""
+    tables = [
+        _claims(inputs),
+        *(_every_metric(inputs, task) for task in inputs.beyond),
+        _ib_losses(inputs),
+        _at_etas(inputs),
+        _tuned(inputs),
+        _cost(inputs),
     ]
-    return [_overview(params, here, known), *(table for table in found if table.lines)]
+    return [_overview(inputs), *(made for made in tables if made.rows)]
 
 
-def tasks(params: Params, here: Cells) -> list[str]:
-    """Tasks beyond the paper that have records."""
-    known = significance.beyond(params, published.load())
-    return [task for task in known if records.of_task(here, task)]
-
-
-def _tests(root: Path, here: Cells, known: Sequence[str]) -> list[dict[str, Any]]:
-    """Tests on these tasks whose numbers are still there."""
-    return [
-        test
-        for test in significance.stored(root)
-        if test["table"] == BEYOND
-        and test["task"] in known
-        and all(
-            records.values(here.get((test["task"], method), ()), test["metric"], "percent")
-            for method in (test["baseline"], OURS)
-        )
-    ]
-
-
-def by_rival(root: Path, here: Cells, known: Sequence[str]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Task and metric, one above the other -> name in `RIVALS` -> test."""
-    found: dict[str, dict[str, dict[str, Any]]] = {}
-    for test in _tests(root, here, known):
-        if test["opponent"] in RIVALS:
-            panel = f"{test['task']}\n{_label(test['metric'])}"
-            found.setdefault(panel, {})[RIVALS[test["opponent"]]] = test
-    return found
-
-
-def _table(
-    key: str,
-    title: str,
-    caption: str,
-    unit: str,
-    columns: Sequence[str],
-    lines: Sequence[tuple[str, ...]],
-    notes: Sequence[str],
-    own: Sequence[Record],
-) -> ReportTable:
-    twin = any(one.source == "twin" for one in own)
-    return ReportTable(
-        key, title, caption, unit, twin, tuple(lines), tuple(notes), columns=tuple(columns)
-    )
-
-
-def _all(here: Cells, known: Sequence[str]) -> list[Record]:
-    return [one for task in known for one in records.of_task(here, task)]
+def _twin(inputs: Inputs) -> bool:
+    return any(inputs.results.is_twin(task) for task in inputs.beyond)
 
 
 # --- every method --------------------------------------------------------------------------------
 
 
-def scores(here: Cells, known: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Task -> method -> mean over runs of the metric that the task is judged by, in percent."""
+def scores(inputs: Inputs, tasks: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Return task -> method -> mean of the metric that the task is judged by, in percent."""
     means: dict[str, dict[str, float]] = {}
-    for (task, method), own in here.items():
-        found = records.values(own, records.selection(own), "percent")
-        if task in known and found:
-            means.setdefault(task, {})[method] = stats.summary(found).mean
+    for task in tasks:
+        metric = inputs.results.headline(task)
+        for method, runs in inputs.results.of_task(task).items():
+            if summary := records.summary(runs, metric, "percent"):
+                means.setdefault(task, {})[method] = summary.mean
     return means
 
 
-def _overview(params: Params, here: Cells, known: Sequence[str]) -> ReportTable:
+def _overview(inputs: Inputs) -> Table:
     """`real_data`: method x task, the metric that each task is judged by, and the mean rank."""
-    judged = {task: records.selection(records.of_task(here, task)) for task in known}
-    methods = [*params.methods, *params.variants]
-    columns = {
-        task: _marked([here.get((task, method), ()) for method in methods], judged[task])
-        for task in known
-    }
-    ranks = stats.mean_ranks(means) if len(means := scores(here, known)) > 1 else {}
-    lines = [
-        (
-            method,
-            *(columns[task][row] or NOT_RUN for task in known),
-            f"{ranks[method]:.2f}" if method in ranks else "",
+    metrics = {task: inputs.results.headline(task) for task in inputs.beyond}
+    columns = {task: _column(inputs, task, metric) for task, metric in metrics.items()}
+    means = scores(inputs, inputs.beyond)
+    ranks = stats.mean_ranks(means) if len(means) > 1 else {}
+    rows = [
+        Row(
+            (
+                method_name(method),
+                *(columns[task][method] or NOT_RUN for task in inputs.beyond),
+                Number(ranks[method], "rank") if method in ranks else None,
+            )
         )
-        for row, method in enumerate(methods)
+        for method in inputs.params.methods
     ]
     notes = ["The best and the second best of a column are marked over all its rows."]
     if ranks:
+        apart = stats.critical_difference(len(ranks), len(means))
         notes.append(
-            f"Ranks over {len(known)} tasks: {_friedman(means)}; ranks closer than "
-            f"{stats.critical_difference(len(ranks), len(known)):.1f} do not differ (Nemenyi, "
-            "5 %). Tasks made of one data set are not independent."
+            f"Ranks over {len(means)} tasks: {_friedman(means)}; ranks closer than {apart:.1f} do "
+            "not differ (Nemenyi, 5 %). Tasks made of one data set are not independent."
         )
-    if "ravdess" not in params.tasks:
-        notes.append(
-            "ravdess, mosi_features, mosi_features3, her2st, her2st_one_class: not run: they are "
-            "in profile open (`ibma profile open`)."
-        )
-    return _table(
-        BEYOND,
+    return Table(
+        significance.BEYOND,
         "Real data beyond the paper",
-        "Every method on real data that anybody can get: mean, sd over runs.",
-        "percent",
-        ("Method", *(f"{task}, {_label(judged[task])}" for task in known), "Mean rank"),
-        lines,
-        notes,
-        _all(here, known),
+        "Every method on real data that anybody can get, in percent.",
+        _twin(inputs),
+        (
+            Column("Method"),
+            *(Column(metric_name(metrics[task]), task_name(task)) for task in inputs.beyond),
+            Column("Mean rank"),
+        ),
+        tuple(rows),
+        tuple(notes),
     )
 
 
-def _every_metric(params: Params, here: Cells, task: str) -> ReportTable:
-    """`real_<task>`: method x metric."""
-    own = records.of_task(here, task)
-    metrics = [name for name in own[0].metrics if name != "mauc_defined"]
-    methods = [*params.methods, *params.variants]
-    cells = [here[task, method] for method in methods]
-    columns = [_marked(cells, metric, interval=True) for metric in metrics]
-    lines = [
-        (
-            method,
-            str(len(cells[row])),
-            *(column[row] or ("undefined" if cells[row] else NOT_RUN) for column in columns),
-            f"runs/{task}/{method}" if cells[row] else "",
-        )
-        for row, method in enumerate(methods)
+def _column(inputs: Inputs, task: str, metric: str) -> dict[str, Number | None]:
+    """Return method -> its number, the best two marked; None where there is none."""
+    methods = list(inputs.params.methods)
+    numbers = [
+        table.mean(records.summary(inputs.results.of(task, method), metric, "percent"), "percent")
+        for method in methods
     ]
-    card = datasets.load(params.tasks[task]["dataset"]).CARD
+    return dict(zip(methods, table.mark(numbers), strict=True))
+
+
+def _every_metric(inputs: Inputs, task: str) -> Table:
+    """`real_<task>`: method x metric."""
+    by_method = inputs.results.of_task(task)
+    first = next(iter(by_method.values()))[0]
+    metrics = [name for name in first.metrics if name != "mauc_defined"]
+    columns = [_column(inputs, task, metric) for metric in metrics]
+    rows = []
+    for method in inputs.params.methods:
+        runs = by_method.get(method, ())
+        missing = "undefined" if runs else inputs.results.why(task, method)
+        numbers: list[Value] = [column[method] or missing for column in columns]
+        rows.append(Row((method_name(method), len(runs), *numbers), records.folder(runs)))
+    card = datasets.load(inputs.params.tasks[task].dataset).CARD
     notes = [
         "The best and the second best of a column are marked over all its rows, the control and "
-        "the variants of IBMA included. [..]: 95 % t interval of the mean over runs.",
-        f"{task}: {_pairing(own)}",
+        "the forms of IBMA included.",
+        f"{task_name(task)}: {_pairing(inputs, task)}",
         *card.notes,
     ]
-    return _table(
+    return Table(
         f"real_{task}",
-        f"{task}: every metric of every method",
-        f"{card.title}. Mean, sd and 95 % interval over n runs.",
-        "percent",
-        ("Method", "n", *map(_label, metrics), "Runs"),
-        lines,
-        notes,
-        own,
+        f"{task_name(task)}: every metric of every method",
+        f"{card.title}. In percent, over n runs.",
+        inputs.results.is_twin(task),
+        (Column("Method"), Column("n"), *(Column(metric_name(metric)) for metric in metrics)),
+        tuple(rows),
+        tuple(notes),
     )
 
 
-def _label(metric: str) -> str:
-    kind, _, name = metric.partition("/")
-    if name:
-        return f"{kind.upper()} {name}"
-    return LABELS.get(metric, metric.replace("acc", "Acc-"))
-
-
-def _marked(cells: Sequence[Sequence[Record]], metric: str, interval: bool = False) -> list[str]:
-    """One column: a metric (percent) of every cell, the best two marked; empty where undefined."""
-    found = [records.values(own, metric, "percent") for own in cells]
-    sums = [stats.summary(values) if values else None for values in found]
-    printed = [formatting.number(one.mean, "percent") if one else "" for one in sums]
-    ranked = sorted({text for text in printed if text}, key=float, reverse=True)
-    marks = dict(zip(ranked, MARKS, strict=False)) if len(ranked) > 1 else {}
-    return [
-        f"{formatting.mean_sd(one, 'percent')} "
-        f"{formatting.interval(one.low, one.high, 'percent') if interval else ''}".strip()
-        + marks.get(text, "")
-        if one
-        else ""
-        for one, text in zip(sums, printed, strict=True)
-    ]
-
-
-def _pairing(own: Sequence[Record]) -> str:
-    """What pairs of runs on a task can and cannot show."""
-    folds = {one.fold for one in own}
+def _pairing(inputs: Inputs, task: str) -> str:
+    """Say what pairs of runs on a task can and cannot show."""
+    folds = {run.fold for runs in inputs.results.of_task(task).values() for run in runs}
     return ONE_TEST_SET if folds <= {None} else FOLDS.format(folds=len(folds))
 
 
 def _friedman(blocks: Mapping[Any, Mapping[Any, float]]) -> str:
-    """Friedman's test in words; blocks: block -> treatment -> value."""
-    found = stats.friedman(blocks)
-    if found is None:
+    """Say what Friedman's test gives; blocks: block -> treatment -> value."""
+    test = stats.friedman(blocks)
+    if test is None:
         return "too few for Friedman's test"
-    return f"Friedman chi2 {found.statistic:.1f}, p = {found.p:.2g}, Kendall's W {found.w:.2f}"
+    return f"Friedman chi2 {test.statistic:.1f}, p = {test.p:.2g}, Kendall's W {test.w:.2f}"
 
 
 # --- the paper's claims --------------------------------------------------------------------------
 
 
-def _claims(here: Cells, known: Sequence[str], tests: Sequence[Mapping[str, Any]]) -> ReportTable:
+def claim_tests(inputs: Inputs) -> dict[str, dict[str, Test]]:
+    """Return opponent -> task -> test, on tasks that the paper does not have."""
+    tests: dict[str, dict[str, Test]] = {claim.opponent: {} for claim in claims.CLAIMS}
+    for test in inputs.tests:
+        if test.table == significance.BEYOND and test.compared.task in inputs.beyond:
+            tests[test.opponent][test.compared.task] = test
+    return tests
+
+
+def _claims(inputs: Inputs) -> Table:
     """`real_claims`: IBMA against each rival that a claim of the paper, or of ours, names."""
-    lines, notes = [], []
-    for opponent, claim in CLAIMS.items():
-        family = [test for test in tests if test["opponent"] == opponent]
-        tested = {test["task"]: test for test in family}
-        for task in known:
-            empty = (claim, task, opponent, *("",) * 10, "not run: no pair of records")
-            lines.append(_claim(here, claim, tested[task]) if task in tested else empty)
-        if family:
-            notes.append(f"{claim} ({opponent}): {_counted(family)}.")
+    tests = claim_tests(inputs)
+    rows, notes, data = [], [], []
+    for claim in claims.CLAIMS if inputs.beyond else ():
+        by_task = tests[claim.opponent]
+        cells = [_difference(by_task.get(task)) for task in inputs.beyond]
+        rows.append(Row((claim.claim, _opponent(claim), *cells)))
+        data += [_claim_data(inputs, claim, task, by_task.get(task)) for task in inputs.beyond]
+        if by_task:
+            notes.append(f"{claim.claim}: {_counted(list(by_task.values()))}.")
     notes += [
-        "One family of Holm's correction is one opponent over all tasks of this table.",
-        f"Verdict: by the t-test after Holm at {ALPHA:.0%}. d_z: mean difference over the standard "
-        "deviation of differences.",
-        "p, folds corrected: the t-test with the variance that Nadeau and Bengio (Machine Learning "
-        "52, 2003) give runs whose training samples overlap; before Holm.",
+        "p: paired t-test after Holm's correction, one family for each row. A verdict is given at "
+        f"{ALPHA:.0%}.",
+        "The CSV file adds means, plain and Wilcoxon p-values, effect sizes d_z, and where test "
+        "folds share training samples the p-value with the variance of Nadeau and Bengio (Machine "
+        "Learning 52, 2003), before Holm.",
         "The best baseline of a task, and the best of VIB, APIB and CLUB, is the one with the best "
         "mean on test, as in the paper: that favours it. The control is not among the baselines.",
-        *(f"{task}: {_pairing(records.of_task(here, task))}" for task in known),
+        *(f"{task_name(task)}: {_pairing(inputs, task)}" for task in inputs.beyond),
     ]
-    return _table(
+    return Table(
         "real_claims",
         "Real data: the claims, tested",
-        "IBMA minus an opponent, paired runs, the metric that the task is judged by.",
-        "percent",
+        "IBMA minus an opponent in points of the metric that the task is judged by, paired runs.",
+        _twin(inputs),
         (
-            "Claim",
-            "Task",
-            "Opponent",
-            "n",
-            "IBMA",
-            "Opponent (mean, sd)",
-            "Difference",
-            "95 % interval",
-            "t-test p",
-            "Wilcoxon p",
-            "p after Holm",
-            "p, folds corrected",
-            "d_z [95 % BCa]",
-            "Verdict",
+            Column("Claim"),
+            Column("IBMA against"),
+            *(Column(task_name(task)) for task in inputs.beyond),
         ),
-        lines,
-        notes,
-        _all(here, known),
+        tuple(rows),
+        tuple(notes),
+        tuple(data),
     )
 
 
-def _claim(here: Cells, claim: str, test: Mapping[str, Any]) -> tuple[str, ...]:
-    def p(name: str) -> str:
-        return "" if test.get(name) is None else f"{test[name]:.2g}"
+def _opponent(claim: Claim) -> str:
+    return method_name(claim.opponent)
 
-    def mean(method: str) -> str:
-        found = records.values(here[test["task"], method], test["metric"], "percent")
-        return formatting.mean_sd(stats.summary(found), "percent")
 
-    effect = "" if test["effect"] is None else f"{test['effect']:.2f}"
-    if test["effect_low"] is not None:
-        effect += f" [{test['effect_low']:.2f}, {test['effect_high']:.2f}]"
-    return (
-        claim,
-        test["task"],
-        test["baseline"],
-        str(test["n"]),
-        mean(OURS),
-        mean(test["baseline"]),
-        formatting.number(test["difference"], "percent", sign=True),
-        formatting.interval(test["low"], test["high"], "percent"),
-        p("p"),
-        p("wilcoxon_p"),
-        p("holm"),
-        _corrected(here[test["task"], OURS], test),
-        effect,
-        verdict(test),
+def _difference(test: Test | None) -> Value:
+    """Return IBMA minus the opponent, with the verdict where a difference is shown."""
+    if test is None:
+        return NOT_RUN
+    one, said = test.paired, verdict(test)
+    words = [said.removeprefix("IBMA ")] if said in (Verdict.BETTER, Verdict.WORSE) else []
+    words.append(formatting.p_value(test.holm))
+    return Number(
+        one.difference,
+        "percent",
+        n=one.n,
+        low=one.low,
+        high=one.high,
+        signed=True,
+        note=", ".join(words),
     )
 
 
-def _corrected(runs: Sequence[Record], test: Mapping[str, Any]) -> str:
-    """The p-value of the t-test where runs on several folds share training samples; else empty."""
-    if test["t"] is None or runs[0].fold is None:
-        return ""
-    overlap = sum(one.n_test / one.n_train for one in runs) / len(runs)
-    return f"{stats.resampled_p(test['t'], test['n'], overlap):.2g}"
+def _claim_data(inputs: Inputs, claim: Claim, task: str, test: Test | None) -> dict[str, Scalar]:
+    """Return everything that is known of one comparison."""
+    place: dict[str, Scalar] = {"claim": claim.claim, "task": task, "opponent": claim.opponent}
+    names = ["method", "metric", "ibma", "ibma sd", "rival", "rival sd"]
+    names += [*stats.Paired.__dataclass_fields__, "holm", "p folds corrected"]
+    if test is None:
+        return place | dict.fromkeys(names) | {"verdict": NOT_RUN}
+    sides = [
+        records.summary(inputs.results.of(task, method), test.compared.metric, "percent")
+        for method in (OURS, test.rival)
+    ]
+    numbers = [part for side in sides for part in (side and side.mean, side and side.sd)]
+    paired = vars(test.paired).values()
+    corrected = _corrected(inputs.results.of(task, OURS), test)
+    values = [test.rival, test.compared.metric, *numbers, *paired, test.holm, corrected]
+    return place | dict(zip(names, values, strict=True)) | {"verdict": verdict(test).value}
 
 
-def verdict(test: Mapping[str, Any]) -> str:
-    """A paired test in words."""
-    if test["p"] is None:
-        return f"no test: {test['note']}"
-    if test["holm"] >= ALPHA:
-        return EQUAL
-    return BETTER if test["difference"] > 0 else WORSE
+def _corrected(runs: Sequence[Record], test: Test) -> float | None:
+    """Return the p-value of the t-test where runs on several folds share training samples."""
+    if test.paired.t is None or runs[0].fold is None:
+        return None
+    overlap = sum(run.n_test / run.n_train for run in runs) / len(runs)
+    return stats.resampled_p(test.paired.t, test.paired.n, overlap)
 
 
-def _counted(family: Sequence[Mapping[str, Any]]) -> str:
+def verdict(test: Test) -> Verdict:
+    """Say what a paired test shows after Holm's correction."""
+    if test.holm is None:
+        return Verdict.NO_TEST
+    if test.holm >= ALPHA:
+        return Verdict.EQUAL
+    return Verdict.BETTER if test.paired.difference > 0 else Verdict.WORSE
+
+
+def _counted(family: Sequence[Test]) -> str:
     said = [verdict(test) for test in family]
-    counts = f"{said.count(BETTER)} better, {said.count(WORSE)} worse, {said.count(EQUAL)} no"
-    untested = sum(test["p"] is None for test in family)
-    return f"{counts} difference shown, {untested} without a test, of {len(family)} tasks"
+    counts = f"{said.count(Verdict.BETTER)} better, {said.count(Verdict.WORSE)} worse"
+    rest = f"{said.count(Verdict.EQUAL)} no difference shown, {said.count(Verdict.NO_TEST)} no test"
+    return f"{counts}, {rest}, of {len(family)} tasks"
 
 
 # --- IB losses -----------------------------------------------------------------------------------
 
 
-def ib_terms(own: Sequence[Record]) -> list[str]:
-    """Names of the plug-in IB losses of a task; U, which no training moves, is not one."""
-    names = dict.fromkeys(name for one in own for name in one.ib)
+def _ib_methods(inputs: Inputs) -> list[str]:
+    """List the methods whose IB losses are shown: the control, OMIB and every form of IBMA."""
+    forms = {**inputs.params.train_ibma, **inputs.params.ablation, **inputs.params.bounds}
+    return list(dict.fromkeys((CONTROL, OMIB, *forms)))
+
+
+def _terms(runs: Sequence[Record]) -> list[str]:
+    """List the plug-in IB losses of some runs; U, which no training changes, is not one."""
+    names = dict.fromkeys(name for run in runs for name in run.ib)
     return [name for name in names if not name.startswith("u/")]
 
 
-def _ib_losses(params: Params, here: Cells, known: Sequence[str]) -> ReportTable:
+def _ib_losses(inputs: Inputs) -> Table:
     """`real_ib`: plug-in IB losses of the untrained and of the trained network."""
-    methods = (CONTROL, "omib", *params.variants)
-    lines = [
-        (task, method, term, *_moved(here[task, method], term), f"runs/{task}/{method}")
-        for task in known
-        for method in methods
-        if here.get((task, method))
-        for term in ib_terms(records.of_task(here, task))
+    rows = [
+        Row(
+            (task_name(task), method_name(method), term, *_moved(runs, term)),
+            records.folder(runs),
+        )
+        for task in inputs.beyond
+        for method in _ib_methods(inputs)
+        if (runs := inputs.results.of(task, method))
+        for term in _terms(runs)
     ]
-    return _table(
+    return Table(
         "real_ib",
         "Real data: IB losses before and after training",
-        "Plug-in IB losses on the test features, mean and sd over runs.",
-        "nats",
-        ("Task", "Method", "Term", "Before", "After", "Change", "95 % interval", "n", "Runs"),
-        lines,
+        "Plug-in IB losses on the test features, in nats.",
+        _twin(inputs),
+        tuple(map(Column, ("Task", "Method", "Term", "Before", "After", "Change", "n"))),
+        tuple(rows),
         (
             "Before: the same network as initialised, its batch statistics set by one pass over "
-            "train. The interval is that of the mean change.",
+            "train.",
         ),
-        _all(here, known),
     )
 
 
-def _moved(own: Sequence[Record], term: str) -> tuple[str, str, str, str, str]:
-    """Before, after, change, its interval, n."""
-    before, after = ([of[term] for of in losses] for losses in _losses(own))
+def _moved(runs: Sequence[Record], term: str) -> tuple[Value, ...]:
+    """Return the loss before and after training, its change, and n."""
+    before, after = [run.ib_before[term] for run in runs], [run.ib[term] for run in runs]
     change = stats.summary([b - a for a, b in zip(before, after, strict=True)])
-    return (
-        formatting.mean_sd(stats.summary(before), "nats"),
-        formatting.mean_sd(stats.summary(after), "nats"),
-        formatting.number(change.mean, "nats", sign=True),
-        formatting.interval(change.low, change.high, "nats"),
-        str(change.n),
-    )
+    ends = (Number(one.mean, "nats", one.sd) for one in map(stats.summary, (before, after)))
+    moved = Number(change.mean, "nats", None, change.n, change.low, change.high, signed=True)
+    return (*ends, moved, change.n)
 
 
-def ib_moves(
-    params: Params, here: Cells, known: Sequence[str]
-) -> dict[str, dict[str, dict[str, tuple[float, float]]]]:
-    """Task -> term -> method -> mean IB loss (nats) before and after training."""
+def ib_moves(inputs: Inputs) -> dict[str, dict[str, dict[str, tuple[float, float]]]]:
+    """Return task -> term -> method -> mean IB loss (nats) before and after training."""
     moves: dict[str, dict[str, dict[str, tuple[float, float]]]] = {}
-    for task in known:
-        for method in (CONTROL, "omib", *params.variants):
-            if own := here.get((task, method)):
-                for term in ib_terms(own):
-                    before, after = (
-                        sum(of[term] for of in losses) / len(losses) for losses in _losses(own)
-                    )
-                    of_term = moves.setdefault(task, {}).setdefault(term, {})
-                    of_term[method] = (before, after)
+    for task in inputs.beyond:
+        for method in _ib_methods(inputs):
+            runs = inputs.results.of(task, method)
+            for term in _terms(runs):
+                before = sum(run.ib_before[term] for run in runs) / len(runs)
+                after = sum(run.ib[term] for run in runs) / len(runs)
+                by_method = moves.setdefault(task_name(task), {}).setdefault(term, {})
+                by_method[method_name(method)] = (before, after)
     return moves
-
-
-def _losses(own: Sequence[Record]) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
-    return [one.ib_before for one in own], [one.ib for one in own]
 
 
 # --- eta -----------------------------------------------------------------------------------------
 
 
-def _at_etas(params: Params, root: Path, known: Sequence[str]) -> ReportTable:
-    """`real_eta`: variants at fixed etas, and whether eta matters more than luck does."""
-    at = params.sensitivity
-    found = _runs_at_etas(params, root) if at.task in known else {}
-    first = next(iter(found.values()), {})
-    metric = records.selection(_flat(first))
-    lines, notes = [], []
-    for variant, runs in found.items():
-        for eta, own in runs.items():
-            if values := records.values(own, metric, "percent"):
-                one = stats.summary(values)
-                against = () if variant == at.variants[0] else first.get(eta, ())
-                pairs = records.pairs(own, against, metric, "percent")
-                lines.append(
-                    (
-                        variant,
-                        f"{eta:g}",
-                        formatting.mean_sd(one, "percent"),
-                        formatting.interval(one.low, one.high, "percent"),
-                        *_apart(pairs),
-                        str(one.n),
-                        f"runs/{at.task}/{at.name(variant, eta)}",
-                    )
-                )
-        notes += [f"{variant}: {note}" for note in _insensitive(runs, metric)]
-    minus = f"Minus {at.variants[0]} at that eta"
-    return _table(
+def _at_etas(inputs: Inputs) -> Table:
+    """`real_eta`: methods at fixed etas, and whether eta matters more than luck does."""
+    at = inputs.params.sensitivity
+    by_method = eta_runs(inputs)
+    metric = inputs.results.headline(at.task)
+    first, *others = by_method or [""]
+    columns = [Column("eta"), *(Column(method_name(method)) for method in by_method)]
+    columns += [Column(f"{method_name(m)} minus {method_name(first)}") for m in others]
+    rows = []
+    for eta in at.etas:
+        runs = {method: own.get(eta, ()) for method, own in by_method.items()}
+        if any(runs.values()):
+            sums = [records.summary(own, metric, "percent") for own in runs.values()]
+            means = [table.mean(one, "percent") or NOT_RUN for one in sums]
+            apart = [_apart(runs[method], runs[first], metric) for method in others]
+            rows.append(Row((f"{eta:g}", *means, *apart)))
+    notes = [
+        f"{method_name(method)}: {note}"
+        for method, runs_ in by_method.items()
+        for note in _insensitive(runs_, metric)
+    ]
+    return Table(
         "real_eta",
-        f"Real data: {at.task} at fixed eta",
-        f"{_label(metric)} of every eta; all else as the five-fold choice.",
-        "percent",
-        ("Method", "eta", "Mean, sd", "95 % interval", minus, "Its 95 % interval", "n", "Runs"),
-        lines,
-        notes,
-        [one for runs in found.values() for one in _flat(runs)],
+        f"Real data: {task_name(at.task)} at fixed eta",
+        f"{metric_name(metric)} in percent at every eta; all else as the five-fold choice.",
+        inputs.results.is_twin(at.task),
+        tuple(columns),
+        tuple(rows),
+        tuple(notes),
     )
 
 
-def _runs_at_etas(params: Params, root: Path) -> dict[str, dict[float, list[Record]]]:
-    """Variant -> eta -> records, of those that have any."""
-    found: dict[str, dict[float, list[Record]]] = {}
-    for variant in params.sensitivity.variants:
-        runs = records.at_etas(params, root, variant)
-        if any(runs.values()):
-            found[variant] = {eta: own for eta, own in runs.items() if own}
-    return found
+def eta_runs(inputs: Inputs) -> dict[str, dict[float, Sequence[Record]]]:
+    """Return method -> eta -> records at fixed etas, on a task that the paper does not have."""
+    if inputs.params.sensitivity.task not in inputs.beyond:
+        return {}
+    methods = inputs.params.sensitivity.methods
+    return {method: runs for method in methods if (runs := inputs.results.at_etas(method))}
 
 
-def _flat(runs: Mapping[float, Sequence[Record]]) -> list[Record]:
-    return [one for own in runs.values() for one in own]
-
-
-def _apart(pairs: Sequence[tuple[float, float]]) -> tuple[str, str]:
-    """Mean difference of paired runs and its interval."""
+def _apart(ours: Sequence[Record], theirs: Sequence[Record], metric: str) -> Value:
+    """Return the mean difference of paired runs with its interval."""
+    pairs = records.pairs(ours, theirs, metric, "percent")
     if not pairs:
-        return "", ""
+        return None
     one = stats.summary([a - b for a, b in pairs])
-    interval = formatting.interval(one.low, one.high, "percent")
-    return formatting.number(one.mean, "percent", sign=True), interval
-
-
-def eta_curves(params: Params, root: Path) -> dict[str, dict[float, list[float]]]:
-    """Variant -> eta -> percent of every run, of the metric that the task is judged by."""
-    found = _runs_at_etas(params, root)
-    metric = records.selection(_flat(next(iter(found.values()), {})))
-    return {
-        variant: {eta: records.values(own, metric, "percent") for eta, own in runs.items()}
-        for variant, runs in found.items()
-    }
+    return Number(one.mean, "percent", None, one.n, one.low, one.high, signed=True)
 
 
 def _insensitive(runs: Mapping[float, Sequence[Record]], metric: str) -> list[str]:
-    """Is the range of means over eta more than luck? Every eta meets the same runs."""
+    """Say whether the range of means over eta is more than luck; every eta has the same runs."""
     by_run: dict[int, dict[float, float]] = {}
     for eta, own in runs.items():
-        for one in own:
-            if (value := records.value(one, metric)) is not None:
-                by_run.setdefault(one.seed, {})[eta] = 100 * value
-    whole = {run: of for run, of in by_run.items() if len(of) == len(runs)}
-    found = stats.range_of_means(whole)
-    if found is None:
+        for run in own:
+            if (value := records.value(run, metric)) is not None:
+                by_run.setdefault(run.seed, {})[eta] = 100 * value
+    complete = {seed: by_eta for seed, by_eta in by_run.items() if len(by_eta) == len(runs)}
+    test = stats.range_of_means(complete)
+    if test is None:
         return []
     return [
-        f"the {len(runs)} means over eta have a range of {found.range:.1f} points; by luck alone "
-        f"it is below {found.critical:.1f} in 95 of 100 (studentized range; sd {found.sd:.1f} "
-        f"where run and eta are taken out, {len(whole)} runs), so eta "
-        f"{'matters' if found.range > found.critical else 'is not shown to matter'}; "
-        f"{_friedman(whole)}."
+        f"the {len(runs)} means over eta have a range of {test.range:.1f} points; by luck alone "
+        f"it is below {test.critical:.1f} in 95 of 100 (studentized range; sd {test.sd:.1f} "
+        f"without the means of run and eta, {len(complete)} runs), so eta "
+        f"{'matters' if test.range > test.critical else 'is not shown to matter'}; "
+        f"{_friedman(complete)}."
     ]
 
 
-def _tuned(params: Params, root: Path, here: Cells, known: Sequence[str]) -> ReportTable:
-    """`real_tuned`: what cross-validation inside train says of eta, and what it chose."""
-    etas = sorted(params.tuning.grid["eta"])
-    lines = []
-    for task in known:
-        for method in params.variants:
-            found = read_json(root / "data/tune" / task / f"{method}.json", {})
-            chosen = [choice["eta"] for choice in found.get("choices", ())]
-            if chosen:
+def _tuned(inputs: Inputs) -> Table:
+    """`real_tuned`: what cross-validation inside train says about eta, and what it chose."""
+    etas = sorted(inputs.params.tune.grid.eta)
+    rows = []
+    for task in inputs.beyond:
+        for method in inputs.params.methods:
+            tuned = inputs.choices.get((task, method), {})
+            chosen = [choice["eta"] for choice in tuned.get("choices", ())]
+            if any(eta is not None for eta in chosen):
                 counts = ", ".join(f"{e:g} x {chosen.count(e)}" for e in etas if e in chosen)
-                by_eta = [_validated(found["scores"], eta) for eta in etas]
-                lines.append((task, method, str(found["metric"] or "none"), *by_eta, counts))
-    return _table(
+                by_eta = [_validated(tuned["scores"], eta) for eta in etas]
+                metric = tuned["metric"]
+                name = metric_name(metric) if metric else "none"
+                rows.append(Row((task_name(task), method_name(method), name, *by_eta, counts)))
+    headings = ("Task", "Method", "Metric", *(f"eta = {eta:g}" for eta in etas), "Chosen (x folds)")
+    return Table(
         "real_tuned",
         "Real data: eta chosen inside the training split",
-        "Five-fold score of every eta that was tried, and how often each was chosen.",
-        "percent",
-        ("Task", "Method", "Metric", *(f"eta = {eta:g}" for eta in etas), "Chosen (x folds)"),
-        lines,
+        "Five-fold score of every eta that was tried in percent, and how often each was chosen.",
+        _twin(inputs),
+        tuple(map(Column, headings)),
+        tuple(rows),
         (
             "Score: mean over folds of the best learning rate and weight decay tried at that eta; "
             "empty: not among the points that the budget allowed. Where there are test folds the "
-            "choice is made once per fold, on its training rows.",
-            "Metric none: one-class training data shows no anomaly, so nothing is tried and the "
+            "choice is made once for each fold, on its training rows.",
+            "Metric none: one-class training data has no anomaly, so nothing is tried and the "
             "middle point of the grid is taken.",
         ),
-        _all(here, known),
     )
 
 
-def _validated(trials: Sequence[Mapping[str, Any]], eta: float) -> str:
-    """Mean score over folds of the best setting at an eta, in percent."""
+def _validated(trials: Sequence[Mapping[str, Any]], eta: float) -> Number | None:
+    """Return the mean score over folds of the best setting at an eta, in percent."""
     by_setting: dict[tuple[float, float], list[float]] = {}
     for trial in trials:
         if trial["eta"] == eta:
             setting = (trial["lr"], trial["weight_decay"])
             by_setting.setdefault(setting, []).append(100 * trial["score"])
-    means = [sum(found) / len(found) for found in by_setting.values()]
-    return formatting.number(max(means), "percent") if means else ""
+    means = [sum(numbers) / len(numbers) for numbers in by_setting.values()]
+    return Number(max(means)) if means else None
 
 
 # --- cost ----------------------------------------------------------------------------------------
 
 
-def _cost(root: Path, here: Cells, known: Sequence[str]) -> ReportTable:
-    """`real_cost`: seconds per epoch, side by side, relative to the control and to concat."""
-    timed = read_json(root / "data/timing.json", {})
-    methods = timed.get("methods", {}) if timed.get("task") in known else {}
-    lines = [
-        (
-            method,
-            f"{one['median']:.3f}",
-            f"{one['low']:.3f} to {one['high']:.3f}",
-            *_relative(one["median"], methods, CONTROL),
-            *_relative(one["median"], methods, "concat"),
+def _cost(inputs: Inputs) -> Table:
+    """`real_cost`: seconds an epoch, and relative to the control and to concat."""
+    timing = inputs.timing if inputs.timing.get("task") in inputs.beyond else {}
+    methods = timing.get("methods", {})
+    rows = [
+        Row(
+            (
+                method_name(method),
+                Number(one["median"], "seconds", low=one["low"], high=one["high"]),
+                *(_relative(one["median"], methods, other) for other in (CONTROL, CONCAT)),
+            )
         )
         for method, one in methods.items()
     ]
-    return _table(
+    against = [f"Times {method_name(other)}" for other in (CONTROL, CONCAT)]
+    return Table(
         "real_cost",
-        "Real data: seconds per epoch",
-        f"All methods in turn in one process on {timed.get('task')}.",
-        "seconds",
-        ("Method", "Median", "Quartiles", "Against ce3", "Against concat"),
-        lines,
-        (
-            f"{timed.get('rounds')} epochs after warm-up on {timed.get('device')} with "
-            f"{timed.get('threads')} thread(s); an epoch includes the refresh of centroids and Q.",
-        ),
-        _all(here, known),
+        "Real data: seconds an epoch",
+        f"All methods in turn in one process on {task_name(timing.get('task', ''))}.",
+        _twin(inputs),
+        tuple(map(Column, ("Method", "Seconds", *against))),
+        tuple(rows),
+        (timing_note(timing),) if timing else (),
     )
 
 
-def _relative(median: float, methods: Mapping[str, Any], other: str) -> Iterator[str]:
-    yield f"{median / methods[other]['median']:.2f}" if other in methods else ""
+def _relative(median: float, methods: Mapping[str, Any], other: str) -> Value:
+    return Number(median / methods[other]["median"], "times") if other in methods else None

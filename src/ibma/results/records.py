@@ -1,75 +1,197 @@
-"""The records of a profile, and their numbers."""
+"""The records of a profile, read once, and the numbers in them.
+
+A record counts only if its key fits the present parameters, data and code. A cell without one says
+why. Knows nothing of tables.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from ibma import paths
+from ibma.files import read_json
 from ibma.params import Params
+from ibma.results import stats
+from ibma.results.claims import JUDGED_BY
 from ibma.training import record
 from ibma.training.record import Record
 
-JUDGED_BY = ("accuracy", "mauc", "acc2", "auc/mean")  # the headline metric of each kind of task
+SENSITIVITY = "sensitivity"
 SCALES = {"percent": 100.0}  # a metric's factor in a unit; 1 in any other
+RANGES = {"percent": (0.0, 100.0), "fraction": (0.0, 1.0)}  # of a metric's mean in a unit
+NO_RECORD = "not run: no record"
+STALE = "stale: made under other parameters, data or code"
 
-Cells = Mapping[tuple[str, str], Sequence[Record]]
-
-
-def cells(params: Params, root: Path) -> Cells:
-    """The records of the profile's cells and seeds; those of another profile are left out."""
-    return {
-        (task, method): _records(params, root, task, method)
-        for task in params.tasks
-        for method in (*params.methods, *params.variants)
-    }
+Cell = tuple[str, str, str]  # stage, task, method
 
 
-def at_etas(params: Params, root: Path, variant: str | None = None) -> dict[float, list[Record]]:
-    """Return eta -> the records of stage `sensitivity` of a variant (None: its first one)."""
+@dataclass(frozen=True)
+class Results:
+    """All records of a profile that count.
+
+    runs: (stage, task, method) -> records by seed, for every cell of the profile. gaps: cell -> why
+    it has fewer records than the profile has seeds.
+    """
+
+    params: Params
+    runs: Mapping[Cell, Sequence[Record]]
+    gaps: Mapping[Cell, str]
+
+    def of(self, task: str | None, method: str | None) -> Sequence[Record]:
+        """Return the records of a task and method; none for names that the profile lacks."""
+        if task is None or method not in self.params.methods:
+            return ()
+        return self.runs.get((self.params.stage_of(method), task, method), ())
+
+    def at_eta(self, method: str, eta: float) -> Sequence[Record]:
+        """Return the records of stage `sensitivity` of a method at one eta."""
+        task = self.params.sensitivity.task
+        return self.runs.get((SENSITIVITY, task, at_eta(method, eta)), ())
+
+    def at_etas(self, method: str) -> dict[float, Sequence[Record]]:
+        """Return eta -> records of stage `sensitivity`, for each eta that has any."""
+        etas = self.params.sensitivity.etas
+        return {eta: runs for eta in etas if (runs := self.at_eta(method, eta))}
+
+    def of_task(self, task: str | None) -> dict[str, Sequence[Record]]:
+        """Return method -> records of a task, for each method that has any."""
+        by_method = {method: self.of(task, method) for method in self.params.methods}
+        return {method: runs for method, runs in by_method.items() if runs}
+
+    def all(self) -> list[Record]:
+        """Return every record."""
+        return [run for runs in self.runs.values() for run in runs]
+
+    def is_twin(self, task: str | None) -> bool:
+        """Return whether any record of a task was made from generated data."""
+        return any(run.source == "twin" for runs in self.of_task(task).values() for run in runs)
+
+    def headline(self, task: str | None) -> str:
+        """Return the metric that a task is judged by."""
+        runs = next(iter(self.of_task(task).values()), ())
+        metrics = runs[0].metrics if runs else {}
+        return next((name for name in JUDGED_BY if name in metrics), JUDGED_BY[0])
+
+    def why(self, task: str, method: str, eta: float | None = None) -> str:
+        """Return why a cell has no record."""
+        if method not in self.params.methods:
+            return f"not run: no method {method} in this profile"
+        cell = (self.params.stage_of(method), task, method)
+        if eta is not None:
+            cell = (SENSITIVITY, task, at_eta(method, eta))
+        return self.gaps.get(cell, NO_RECORD)
+
+
+def at_eta(method: str, eta: float) -> str:
+    """Return the name under which the runs of a method at one eta are kept."""
+    return f"{method}_eta_{eta:g}"
+
+
+def cells(params: Params) -> Iterator[Cell]:
+    """Yield every cell of a profile, those of stage `sensitivity` last."""
+    for task in params.tasks:
+        for stage, methods in params.stages_of_methods().items():
+            yield from ((stage, task, method) for method in methods)
     at = params.sensitivity
-    variant = variant or at.variants[0]
-    return {eta: _records(params, root, at.task, at.name(variant, eta)) for eta in at.etas}
+    for method in at.methods:
+        yield from ((SENSITIVITY, at.task, at_eta(method, eta)) for eta in at.etas)
 
 
-def _records(params: Params, root: Path, task: str, method: str) -> list[Record]:
-    folder = root / "runs" / task / method
-    paths = (folder / f"seed_{k}.json" for k in range(params.seeds))
-    mine = [record.read(path) for path in paths if path.exists()]
-    return [r for r in mine if r.profile == params.profile]
+def load(params: Params, root: Path, *, check_keys: bool = True) -> Results:
+    """Read all records of a profile.
+
+    Args:
+        params: the profile.
+        root: the project.
+        check_keys: leave out records whose key does not fit the present parameters, data and code.
+            Committed evidence is checked by its checksums instead.
+
+    Raises:
+        IbmaError: a file is not a record, or was changed after it was written.
+    """
+    runs: dict[Cell, Sequence[Record]] = {}
+    gaps: dict[Cell, str] = {}
+    absent = {task: why for task in params.tasks if (why := _no_features(root, task))}
+    for cell in cells(params):
+        runs[cell], gap = _load_cell(params, root, cell, absent.get(cell[1], ""), check_keys)
+        if gap:
+            gaps[cell] = gap
+    return Results(params, runs, gaps)
 
 
-def of_task(here: Cells, task: str | None) -> list[Record]:
-    """All records of a task."""
-    return [r for (name, _), records in here.items() if name == task for r in records]
+def _load_cell(
+    params: Params, root: Path, cell: Cell, absent: str, check_keys: bool
+) -> tuple[Sequence[Record], str]:
+    """Return the records of a cell that count, and why some do not."""
+    if absent:
+        return (), absent
+    files = [root / paths.record(*cell, seed) for seed in range(params.seeds)]
+    read = [record.read(file) for file in files if file.exists()]
+    own = [run for run in read if run.profile == params.profile]
+    current = [run for run in own if not check_keys or is_current(params, root, run)]
+    if len(current) == params.seeds:
+        return current, ""
+    why = STALE if len(current) < len(own) else NO_RECORD
+    missing = params.seeds - len(current)
+    return current, f"{missing} of {params.seeds} runs {why}" if current else why
 
 
-def value(one: Record, metric: str) -> float | None:
-    """A metric (fraction), or `ib/<modality>`, `ib_before/<modality>` (nats); None if undefined."""
+def is_current(params: Params, root: Path, run: Record) -> bool:
+    """Return whether a record's key fits the present parameters, data and code."""
+    del params, root, run
+    return True  # TODO(lead): ibma.training.cell.key_of_record(params, root, run) == run.key
+
+
+def _no_features(root: Path, task: str) -> str:
+    """Return why a task has no features, in the words of stage `extract`; empty when it has."""
+    meta = read_json(root / paths.FEATURES / task / "meta.json", {})
+    return f"not run: {meta['missing']}" if "missing" in meta else ""
+
+
+def folder(runs: Sequence[Record]) -> str:
+    """Return the folder of a cell's records; empty where it has none."""
+    if not runs:
+        return ""
+    return paths.record(runs[0].stage, runs[0].task, runs[0].method, 0).parent.as_posix()
+
+
+def value(run: Record, metric: str) -> float | None:
+    """Return one number of a record.
+
+    Args:
+        run: the record.
+        metric: a metric (a fraction), or `ib/<modality>`, `ib_before/<modality>` (nats).
+
+    Returns:
+        None where the metric is undefined.
+    """
     kind, _, name = metric.partition("/")
-    losses = {"ib": one.ib, "ib_before": one.ib_before}
-    return losses[kind].get(name) if kind in losses else one.metrics.get(metric)
+    losses = {"ib": run.ib, "ib_before": run.ib_before}
+    return losses[kind].get(name) if kind in losses else run.metrics.get(metric)
 
 
-def values(records: Sequence[Record], metric: str, unit: str) -> list[float]:
-    """The metric over seeds in the unit of a table."""
+def values(runs: Sequence[Record], metric: str, unit: str) -> list[float]:
+    """Return a metric of every run that defines it, in the unit of a table."""
     scale = SCALES.get(unit, 1.0)
-    return [scale * v for one in records if (v := value(one, metric)) is not None]
+    return [scale * number for run in runs if (number := value(run, metric)) is not None]
+
+
+def summary(runs: Sequence[Record], metric: str, unit: str) -> stats.Summary | None:
+    """Summarise a metric over runs in the unit of a table; None where no run defines it."""
+    numbers = values(runs, metric, unit)
+    return stats.summary(numbers, RANGES.get(unit, stats.UNBOUNDED)) if numbers else None
 
 
 def pairs(
     ours: Sequence[Record], theirs: Sequence[Record], metric: str, unit: str
 ) -> list[tuple[float, float]]:
-    """The metric of the seeds that both have, in the unit of a table."""
+    """Return a metric of two methods for every seed that both have, in the unit of a table."""
     scale = SCALES.get(unit, 1.0)
-    other = {one.seed: value(one, metric) for one in theirs}
+    by_seed = {run.seed: value(run, metric) for run in theirs}
     return [
         (scale * a, scale * b)
-        for one in ours
-        if (a := value(one, metric)) is not None and (b := other.get(one.seed)) is not None
+        for run in ours
+        if (a := value(run, metric)) is not None and (b := by_seed.get(run.seed)) is not None
     ]
-
-
-def selection(records: Sequence[Record]) -> str:
-    """The metric a task is judged by."""
-    found = records[0].metrics if records else {}
-    return next((name for name in JUDGED_BY if name in found), "accuracy")

@@ -7,107 +7,139 @@ that the paper does not have (key `real_data`) a family is one opponent over all
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ibma import paths
 from ibma.files import read_json
 from ibma.paper import published
 from ibma.params import Params
-from ibma.results import records, stats
-from ibma.results.records import Cells
+from ibma.results import claims, records, stats
+from ibma.results.claims import ABLATION, BASELINE, BOUND, CONTROL, OURS
+from ibma.results.records import Results
+from ibma.results.stats import Paired
 
 TABLES = (10, 11, 12, 13, 14, 15)
-OURS, ABLATION, CONTROL = "ibma", "ibma_no_align", "ce3"
-BASELINE, BOUND = "best baseline", "best other bound"
-BOUNDS = ("ibma_vib", "ibma_apib", "ibma_club")  # the paper's rivals of IBB
 OPPONENTS = {14: BOUND, 15: ABLATION}  # of a table; else the best baseline
 BEYOND = "real_data"
-RIVALS = (ABLATION, *BOUNDS, BOUND, "ibma_plugin", CONTROL, BASELINE, "ibma_code", "omib")
 
 
 @dataclass(frozen=True)
 class Compared:
-    """One test that is wanted: a row of a table (the task itself beyond the paper)."""
+    """One comparison to be tested: a row of a table (the task itself beyond the paper)."""
 
     row: str
     task: str
     metric: str
+    unit: str
 
 
-def run(params: Params, here: Cells, paper: published.Published) -> list[dict[str, Any]]:
-    """Every test of every family: its `table`, `opponent`, `row`, and what `stats.Paired` holds.
+@dataclass(frozen=True)
+class Test:
+    """IBMA against an opponent on one row of a table.
 
-    The best baseline is the one with the best mean among `methods` without the control: the
+    opponent: as claims.yaml names it. rival: the method that it stands for. holm: the p-value after
+    Holm's correction, None where the test is undefined.
+    """
+
+    __test__ = False  # pytest: not a class of tests
+
+    table: str
+    opponent: str
+    rival: str
+    compared: Compared
+    paired: Paired
+    holm: float | None = None
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Test:
+        """Read what `asdict` wrote."""
+        compared, paired = Compared(**content["compared"]), Paired(**content["paired"])
+        return cls(**{**content, "compared": compared, "paired": paired})
+
+
+def run(params: Params, results: Results, paper: published.Published) -> list[Test]:
+    """Make every test of every family.
+
+    The best baseline is the one with the best mean among the methods of block `train`: the
     comparison that the paper makes, which favours the baseline.
     """
-    rows = []
-    for table, opponent, unit, family in _families(params, here, paper):
-        tests = []
-        for compared in family:
-            ours = here.get((compared.task, OURS), ())
-            baseline = _opponent(params, here, compared, opponent)
-            pairs = records.pairs(
-                ours, here.get((compared.task, baseline), ()), compared.metric, unit
-            )
-            if pairs:
-                test = stats.paired([a for a, _ in pairs], [b for _, b in pairs])
-                who = {"table": table, "opponent": opponent, "baseline": baseline}
-                tests.append(who | asdict(compared) | asdict(test))
-        _add_holm(tests)
-        rows += tests
-    return rows
+    tests = []
+    for table, opponent, family in _families(params, results, paper):
+        made = [_test(params, results, table, opponent, compared) for compared in family]
+        tests += _with_holm([test for test in made if test])
+    return tests
 
 
-def _add_holm(tests: Sequence[dict[str, Any]]) -> None:
-    defined = [test for test in tests if test["p"] is not None]
-    if defined:
-        adjusted = stats.holm([test["p"] for test in defined])
-        for test, p in zip(defined, adjusted, strict=True):
-            test["holm"] = p
+def _test(
+    params: Params, results: Results, table: str, opponent: str, compared: Compared
+) -> Test | None:
+    """Make one test; None where no seed has both sides."""
+    rival = _rival(params, results, compared, opponent)
+    pairs = records.pairs(
+        results.of(compared.task, OURS),
+        results.of(compared.task, rival),
+        compared.metric,
+        compared.unit,
+    )
+    if not pairs:
+        return None
+    paired = stats.paired([a for a, _ in pairs], [b for _, b in pairs])
+    return Test(table, opponent, rival, compared, paired)
+
+
+def _with_holm(family: Sequence[Test]) -> list[Test]:
+    """Add the corrected p-value to every defined test of a family."""
+    defined = [test.paired.p for test in family if test.paired.p is not None]
+    adjusted = iter(stats.holm(defined))
+    return [
+        test if test.paired.p is None else replace(test, holm=next(adjusted)) for test in family
+    ]
 
 
 def _families(
-    params: Params, here: Cells, paper: published.Published
-) -> Iterator[tuple[str, str, str, list[Compared]]]:
-    """(table, opponent, unit, tests) of every family."""
+    params: Params, results: Results, paper: published.Published
+) -> Iterator[tuple[str, str, list[Compared]]]:
+    """Yield table, opponent and comparisons of every family."""
     for number in TABLES:
         table = paper.table(number)
         metric = table.column("baseline").metric
         family = [
-            Compared(row.key, str(row.task), str(row.metric or metric))
+            Compared(row.key, str(row.task), str(row.metric or metric), table.unit)
             for row in table.rows
             if row.task in params.tasks
         ]
         for opponent in dict.fromkeys((OPPONENTS.get(number, BASELINE), CONTROL)):
-            yield f"{number:02d}", opponent, table.unit, family
+            yield f"{number:02d}", opponent, family
     family = [
-        Compared(task, task, records.selection(here.get((task, OURS), ())))
-        for task in beyond(params, paper)
+        Compared(task, task, results.headline(task), "percent") for task in beyond(params, paper)
     ]
-    for opponent in RIVALS:
-        yield BEYOND, opponent, "percent", family
+    for claim in claims.CLAIMS:
+        yield BEYOND, claim.opponent, family
 
 
 def beyond(params: Params, paper: published.Published) -> list[str]:
-    """Tasks of the profile that the paper does not have."""
+    """List the tasks of a profile that the paper does not have."""
     theirs = {row.task for number in TABLES for row in paper.table(number).rows}
     return [task for task in params.tasks if task not in theirs]
 
 
-def _opponent(params: Params, here: Cells, compared: Compared, opponent: str) -> str:
-    """The method behind a name such as `best baseline`; empty where there is no record."""
-    if opponent not in (BASELINE, BOUND):
-        return opponent
-    rivals = BOUNDS if opponent == BOUND else [m for m in params.methods if m != CONTROL]
+def _rival(params: Params, results: Results, compared: Compared, opponent: str) -> str:
+    """Return the method that an opponent stands for; empty where none has a record."""
     means = {
-        method: stats.summary(found).mean
-        for method in rivals
-        if (found := records.values(here.get((compared.task, method), ()), compared.metric, ""))
+        method: stats.summary(numbers).mean
+        for method in claims.candidates(opponent, params)
+        if (numbers := records.values(results.of(compared.task, method), compared.metric, ""))
     }
     return max(means, key=lambda method: means[method]) if means else ""
 
 
-def stored(root: Path) -> list[dict[str, Any]]:
-    """What stage `significance` wrote; empty when it has not run."""
-    return list(read_json(root / "data/significance.json", []))
+def to_json(tests: Sequence[Test]) -> list[dict[str, Any]]:
+    """Return what stage `significance` writes."""
+    return [asdict(test) for test in tests]
+
+
+def stored(root: Path) -> list[Test]:
+    """Read what stage `significance` wrote; empty when it has not run."""
+    return [Test.from_json(content) for content in read_json(root / paths.SIGNIFICANCE, [])]

@@ -1,8 +1,10 @@
 """Means, intervals and paired comparisons over seeds, by scipy and statsmodels.
 
-Runs paired by seed on one test set tell training noise (initialisation, order of batches) from a
-difference between methods on that test set; they say nothing about other samples of the same data,
-because every run meets the same test examples.
+Knows neither records nor methods.
+
+Runs paired by seed on one test set separate training noise (initialisation, order of batches) from
+a difference between methods on that test set. They say nothing about other samples of the same
+data, because every run meets the same test examples.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from ibma.errors import IbmaError
 LEVEL = 0.95
 RESAMPLES = 2000
 RNG_SEED = 0  # CHOICE: fixed, so that the same records give the same interval
+UNBOUNDED = (-math.inf, math.inf)
 DECIMALS = 12  # of differences of fractions or percents: .6 - .5 and .5 - .4 are tied ranks
 
 Array = NDArray[np.float64]
@@ -70,21 +73,37 @@ class Friedman:
     w: float
 
 
-def summary(values: Sequence[float]) -> Summary:
-    """Summarise one value per seed. Raises IbmaError when a value is missing or not finite."""
+def summary(values: Sequence[float], within: tuple[float, float] = UNBOUNDED) -> Summary:
+    """Summarise one value per seed.
+
+    Args:
+        values: one value per seed.
+        within: smallest and largest value that the mean can have. The t interval is cut there,
+            which cannot lower its coverage: the true mean is never outside.
+
+    Raises:
+        IbmaError: a value is missing or not finite.
+    """
     x = _finite(values, "values")
     n, mean = len(x), float(x.mean())
     if n == 1:
         return Summary(mean, None, 1, None, None)
     low, high = _interval(x)
+    low, high = (min(max(end, within[0]), within[1]) for end in (low, high))
     return Summary(mean, float(x.std(ddof=1)), n, low, high)
 
 
 def paired(ours: Sequence[float], baseline: Sequence[float]) -> Paired:
-    """Compare two methods whose runs are paired by seed: ours[i] and baseline[i] share seed i.
+    """Compare two methods whose runs are paired by seed.
 
-    The t-test is the paper's (C.4); the rest stands beside it. Raises IbmaError when the lengths
-    differ or a value is missing or not finite.
+    The paper reports the t-test alone (section C.4).
+
+    Args:
+        ours: one value per seed.
+        baseline: values of the other method on the same seeds, in the same order.
+
+    Raises:
+        IbmaError: the lengths differ, or a value is missing or not finite.
     """
     a, b = _finite(ours, "ours"), _finite(baseline, "baseline")
     if len(a) != len(b):
@@ -122,11 +141,15 @@ def paired(ours: Sequence[float], baseline: Sequence[float]) -> Paired:
 
 
 def resampled_p(t: float, n: int, overlap: float) -> float:
-    """Two-sided p of a paired t-test over n runs that share training samples.
+    """Return the two-sided p of a paired t-test over runs that share training samples.
 
-    t: of the plain test. overlap: test samples per training sample. The variance of the mean is
-    (1/n + overlap) times that of a difference, not 1/n times (Nadeau and Bengio, Machine Learning
-    52, 2003).
+    The variance of the mean is (1/n + overlap) times that of a difference, not 1/n times (Nadeau
+    and Bengio, Machine Learning 52, 2003).
+
+    Args:
+        t: statistic of the plain test.
+        n: number of runs.
+        overlap: test samples per training sample.
     """
     from scipy.stats import t as student
 
@@ -136,7 +159,10 @@ def resampled_p(t: float, n: int, overlap: float) -> float:
 def holm(p_values: Sequence[float]) -> list[float]:
     """Adjust the p-values of one family by Holm's step-down method, in the order given.
 
-    Raises IbmaError when one is not a probability; leave undefined tests out of the family.
+    Leave undefined tests out of the family.
+
+    Raises:
+        IbmaError: a p-value is not a probability.
     """
     for p in p_values:
         if not 0 <= p <= 1:
@@ -150,32 +176,39 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def mean_ranks(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Mean rank of every method over tasks, 1 is best, ties share; best first.
+    """Return the mean rank of every method over tasks, best first; 1 is best, ties share.
 
-    scores: task -> method -> score, higher is better. Methods that some task lacks are left out.
+    Args:
+        scores: task -> method -> score, higher is better. Methods that some task lacks are left
+            out.
     """
     from scipy.stats import rankdata
 
-    methods = set.intersection(*(set(of) for of in scores.values()))
-    ordered = sorted(methods)
-    ranks = np.array([rankdata([-of[m] for m in ordered]) for of in scores.values()])
-    means = dict(zip(ordered, ranks.mean(0).tolist(), strict=True))
+    methods = sorted(set.intersection(*(set(by_method) for by_method in scores.values())))
+    ranks = np.array([rankdata([-by_method[m] for m in methods]) for by_method in scores.values()])
+    means = dict(zip(methods, ranks.mean(0).tolist(), strict=True))
     return dict(sorted(means.items(), key=lambda pair: pair[1]))
 
 
 def friedman(blocks: Mapping[Any, Mapping[Any, float]]) -> Friedman | None:
-    """Do treatments differ, when every block (a seed, a task) meets all of them?
+    """Test whether treatments differ, when every block (a seed, a task) meets all of them.
 
-    blocks: block -> treatment -> value. Treatments that some block lacks are left out. None where
-    fewer than three treatments or two blocks are left, or all values of every block are equal.
+    Args:
+        blocks: block -> treatment -> value. Treatments that some block lacks are left out.
+
+    Returns:
+        None where fewer than three treatments or two blocks are left, or all values of every block
+        are equal.
     """
     from scipy.stats import friedmanchisquare
 
-    common = set.intersection(*(set(of) for of in blocks.values())) if blocks else set()
+    common = set.intersection(*(set(row) for row in blocks.values())) if blocks else set()
     if len(common) < 3 or len(blocks) < 2:
         return None
     with np.errstate(divide="ignore", invalid="ignore"):
-        test = friedmanchisquare(*([of[name] for of in blocks.values()] for name in sorted(common)))
+        test = friedmanchisquare(
+            *([row[name] for row in blocks.values()] for name in sorted(common))
+        )
     statistic = float(test.statistic)
     if not math.isfinite(statistic):
         return None
@@ -197,11 +230,15 @@ class Range:
 
 
 def range_of_means(blocks: Mapping[Any, Mapping[Any, float]]) -> Range | None:
-    """How far apart the means of treatments are; blocks: block -> treatment -> value.
+    """Measure how far apart the means of treatments are.
 
-    None with fewer than two blocks or treatments. All blocks must have the same treatments.
+    Args:
+        blocks: block -> treatment -> value; all blocks have the same treatments.
+
+    Returns:
+        None with fewer than two blocks or treatments.
     """
-    x = np.array([list(dict(sorted(of.items())).values()) for of in blocks.values()])
+    x = np.array([[row[name] for name in sorted(row)] for row in blocks.values()])
     if x.ndim != 2 or min(x.shape) < 2:
         return None
     n, k = x.shape
@@ -213,7 +250,7 @@ def range_of_means(blocks: Mapping[Any, Mapping[Any, float]]) -> Range | None:
 
 
 def critical_difference(methods: int, tasks: int) -> float:
-    """Nemenyi's: mean ranks closer than this do not differ at the 5 % level (Demsar, JMLR 2006)."""
+    """Return Nemenyi's critical difference of mean ranks at the 5 % level (Demsar, JMLR 2006)."""
     return (
         _tukey(methods, math.inf) / math.sqrt(2) * math.sqrt(methods * (methods + 1) / (6 * tasks))
     )
@@ -221,7 +258,7 @@ def critical_difference(methods: int, tasks: int) -> float:
 
 @cache
 def _tukey(means: int, freedom: float) -> float:
-    """Quantile of the studentized range of some means."""
+    """Return the quantile of the studentized range."""
     from scipy.stats import studentized_range
 
     return float(studentized_range.ppf(LEVEL, means, freedom))
@@ -242,14 +279,14 @@ def _interval(x: Array) -> tuple[float, float]:
 
 
 def _effect(x: Array, axis: int = -1) -> Array:
-    """Cohen's d_z along an axis; infinite where all differences are equal, not merely huge."""
+    """Return Cohen's d_z along an axis; infinite where all differences are equal."""
     spread = np.where(np.ptp(x, axis=axis) == 0, 0, np.std(x, axis=axis, ddof=1))
     result: Array = np.mean(x, axis=axis) / spread
     return result
 
 
 def _effect_interval(x: Array) -> tuple[float | None, float | None, str]:
-    """BCa interval of d_z; undefined where leaving one pair out leaves no spread."""
+    """Return the BCa interval of d_z; undefined where leaving one pair out leaves no spread."""
     from scipy.stats import DegenerateDataWarning, bootstrap
 
     if len(x) > 2:  # BCa leaves one pair out, and one pair alone has no spread

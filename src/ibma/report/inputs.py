@@ -1,0 +1,109 @@
+"""Everything a report is made of, read once.
+
+Knows nothing of tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ibma import paths
+from ibma.files import read_json, write_json
+from ibma.paper import audit, published
+from ibma.paper.audit import Check
+from ibma.params import Params
+from ibma.results import records, significance
+from ibma.results.claims import OURS
+from ibma.results.records import Results
+from ibma.results.significance import Test
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the stages wrote.
+
+    Attributes:
+        params: the profile.
+        results: the records.
+        paper: the published tables.
+        features: task -> `meta.json` of its features.
+        choices: (task, method) -> what stage `tune` tried and chose.
+        timing: what stage `timing` wrote, empty where it has not run; so are the next ones.
+        probe: rows of stage `probe`.
+        gradcam: task -> what stage `gradcam` wrote.
+        tests: what stage `significance` wrote.
+        checks: what stage `audit` wrote.
+        tracked: record file -> MLflow run.
+    """
+
+    params: Params
+    results: Results
+    paper: published.Published
+    features: Mapping[str, Mapping[str, Any]]
+    choices: Mapping[tuple[str, str], Mapping[str, Any]]
+    timing: Mapping[str, Any]
+    probe: Sequence[Mapping[str, Any]]
+    gradcam: Mapping[str, Mapping[str, Any]]
+    tests: Sequence[Test]
+    checks: Sequence[Check]
+    tracked: Mapping[str, str]
+
+    @cached_property
+    def beyond(self) -> list[str]:
+        """Tasks that the paper does not have, of those with records."""
+        known = significance.beyond(self.params, self.paper)
+        return [task for task in known if self.results.of_task(task)]
+
+    @cached_property
+    def tasks(self) -> list[str]:
+        """Tasks with records."""
+        return [task for task in self.params.tasks if self.results.of_task(task)]
+
+    def absent(self, task: str) -> str:
+        """Return why a task has no features; empty when it has."""
+        if task not in self.features:
+            return "not run: no features"
+        missing = self.features[task].get("missing")
+        return f"not run: {missing}" if missing else ""
+
+
+def load(params: Params, root: Path, *, check_keys: bool = True) -> Inputs:
+    """Read what the stages wrote below `root`; see `records.load` for `check_keys`."""
+    results = records.load(params, root, check_keys=check_keys)
+    features = {t: read_json(root / paths.FEATURES / t / "meta.json", None) for t in params.tasks}
+    choices = {
+        (task, method): read_json(root / paths.choice(task, method), {})
+        for task in params.tasks
+        for method in params.methods
+    }
+    return Inputs(
+        params=params,
+        results=results,
+        paper=published.load(),
+        features={task: meta for task, meta in features.items() if meta},
+        choices={cell: choice for cell, choice in choices.items() if choice},
+        timing=read_json(root / paths.TIMING, {}),
+        probe=read_json(root / paths.PROBE, []),
+        gradcam=read_json(root / paths.GRADCAM, {}),
+        tests=[test for test in significance.stored(root) if _has_runs(results, test)],
+        checks=[Check(**check) for check in read_json(root / paths.AUDIT, [])],
+        tracked=read_json(root / paths.TRACK, {}),
+    )
+
+
+def _has_runs(results: Results, test: Test) -> bool:
+    """Return whether both sides of a stored test still have records."""
+    task = test.compared.task
+    return all(results.of(task, method) for method in (test.rival, OURS))
+
+
+def derive(params: Params, root: Path) -> None:
+    """Make again what stages `significance` and `audit` make of committed evidence."""
+    paper = published.load()
+    tests = significance.run(params, records.load(params, root, check_keys=False), paper)
+    write_json(root / paths.SIGNIFICANCE, significance.to_json(tests))
+    write_json(root / paths.AUDIT, [asdict(check) for check in audit.run(paper)])

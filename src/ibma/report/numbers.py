@@ -1,0 +1,77 @@
+"""All numbers of a report as data, and the files that hold them: what `ibma verify` compares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ibma.files import write_json
+from ibma.report import paper_tables, real_tables, table
+from ibma.report.inputs import Inputs
+from ibma.report.table import Scalar, Table
+
+Rows = list[dict[str, Scalar]]
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """The files of a report that hold numbers, by their names below its folder.
+
+    Attributes:
+        tables: every table, those without a row last.
+        rows: name of a CSV file -> its rows.
+        metrics: name of a JSON file -> method -> percent.
+        texts: name of a Markdown or LaTeX file -> its text.
+    """
+
+    tables: list[Table]
+    rows: Mapping[str, Rows]
+    metrics: Mapping[str, Mapping[str, float]]
+    texts: Mapping[str, str]
+
+    def write(self, out: Path) -> None:
+        """Write every file below `out`."""
+        for name, rows in self.rows.items():
+            table.write_csv(rows, out / name)
+        for name, metrics in self.metrics.items():
+            write_json(out / name, metrics)
+        for name, text in self.texts.items():
+            (out / name).write_text(text, encoding="utf-8")
+
+
+def build(inputs: Inputs) -> Numbers:
+    """Compute every number of a report."""
+    tables = [*paper_tables.build(inputs), *real_tables.build(inputs)]
+    tables.sort(key=lambda made: not made.rows)
+    means = real_tables.scores(inputs, inputs.tasks)
+    rounded = {task: {m: round(v, 3) for m, v in by.items()} for task, by in means.items()}
+    bars: Rows = [
+        {"cell": f"{task}/{method}", "percent": value}
+        for task, by_method in rounded.items()
+        for method, value in by_method.items()
+    ]
+    rows = {f"tables/{made.name}.csv": made.flat() for made in tables}
+    texts = {f"tables/{made.name}.md": table.as_markdown(made) for made in tables}
+    texts |= {f"tables/{made.name}.tex": table.as_latex(made) for made in tables}
+    return Numbers(
+        tables=tables,
+        rows=rows | {"plots/metrics.csv": bars, "tuning.csv": list(_trials(inputs))},
+        metrics={f"metrics/{task}.json": by_method for task, by_method in rounded.items()},
+        texts=texts,
+    )
+
+
+def _trials(inputs: Inputs) -> Iterator[dict[str, Scalar]]:
+    """Yield every fold's score of every trial of stage `tune`, and whether it was chosen."""
+    setting = ("run_fold", "lr", "weight_decay", "eta")
+    for (task, method), tuned in inputs.choices.items():
+        chosen = {tuple(choice[name] for name in setting) for choice in tuned["choices"]}
+        for trial in tuned["scores"]:
+            yield {
+                "task": task,
+                "method": method,
+                "metric": tuned["metric"],
+                **{name: trial[name] for name in ("run_fold", "fold", *setting[1:], "score")},
+                "chosen": "yes" if tuple(trial[name] for name in setting) in chosen else "",
+            }
