@@ -120,6 +120,8 @@ def _complete(params: Params, label: str, wanted: Sequence[Wanted]) -> None:
     """
     missing = [one for one in wanted if _find(one, one.keeps_weights(params)) is None]
     failed: dict[RunId, IbmaError] = {}
+    if missing:
+        run.warm_up(missing[0].cell)
     quiet = len(missing) > 1 or not sys.stderr.isatty()  # bars of several runs would overwrite
     calls = {one: (run.train_run, one.cell, one.seed, one.setting, quiet) for one in missing}
     for one, future in run_all(params.engine, params.device, label, calls, _describe):

@@ -102,6 +102,8 @@ def _choices(params: Params, cells: Sequence[Cell]) -> dict[str, dict[str, Any]]
     wanted = {cell.method: _trials(params.tune, cell) for cell in cells}
     every = [trials for of_method in wanted.values() for trials in of_method]
     missing = {one: (try_settings, one) for one in every if _kept(one) is None}
+    if missing:
+        run.warm_up(cells[0])
     for one, future in run_all(params.engine, params.device, "tune", missing):
         write_json(one.path, {"scores": future.result()})
     print(f"tune: {len(every) - len(missing)} kept, {len(missing)} tried", file=sys.stderr)

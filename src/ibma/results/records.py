@@ -6,16 +6,18 @@ why. Knows nothing of tables.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ibma import paths
+from ibma.errors import IbmaError
 from ibma.files import read_json
 from ibma.params import Params
 from ibma.results import stats
 from ibma.results.claims import JUDGED_BY
 from ibma.training import record
+from ibma.training.cell import expected_key
 from ibma.training.record import Record
 
 SENSITIVITY = "sensitivity"
@@ -89,17 +91,7 @@ def at_eta(method: str, eta: float) -> str:
     return f"{method}_eta_{eta:g}"
 
 
-def cells(params: Params) -> Iterator[Cell]:
-    """Yield every cell of a profile, those of stage `sensitivity` last."""
-    for task in params.tasks:
-        for stage, methods in params.stages_of_methods().items():
-            yield from ((stage, task, method) for method in methods)
-    at = params.sensitivity
-    for method in at.methods:
-        yield from ((SENSITIVITY, at.task, at_eta(method, eta)) for eta in at.etas)
-
-
-def load(params: Params, root: Path, *, check_keys: bool = True) -> Results:
+def load(params: Params, root: Path = Path(), *, check_keys: bool = True) -> Results:
     """Read all records of a profile.
 
     Args:
@@ -114,7 +106,7 @@ def load(params: Params, root: Path, *, check_keys: bool = True) -> Results:
     runs: dict[Cell, Sequence[Record]] = {}
     gaps: dict[Cell, str] = {}
     absent = {task: why for task in params.tasks if (why := _no_features(root, task))}
-    for cell in cells(params):
+    for cell in params.cells():
         runs[cell], gap = _load_cell(params, root, cell, absent.get(cell[1], ""), check_keys)
         if gap:
             gaps[cell] = gap
@@ -140,8 +132,10 @@ def _load_cell(
 
 def is_current(params: Params, root: Path, run: Record) -> bool:
     """Return whether a record's key fits the present parameters, data and code."""
-    del params, root, run
-    return True  # TODO(lead): ibma.training.cell.key_of_record(params, root, run) == run.key
+    try:
+        return expected_key(params, run, root) == run.key
+    except IbmaError:  # what the run was made of is gone, or damaged
+        return False
 
 
 def _no_features(root: Path, task: str) -> str:

@@ -106,6 +106,17 @@ def train_run(cell: Cell, run: int, setting: Setting, quiet: bool = False) -> Fi
     return Finished(result, weights)
 
 
+def warm_up(cell: Cell) -> None:
+    """Import what every run of a task needs, once, before worker processes are forked."""
+    if select_device(cell.device).type != "cpu":
+        return  # a process that has touched CUDA cannot be forked
+    import sklearn.metrics  # noqa: F401
+    import torch._dynamo  # noqa: F401  torch's optimisers import it in their first step
+
+    configure_torch(1, compiled=False)  # threads do not survive a fork
+    cell.build(0, Setting(0.1, 0.1, 0.5), cell.epochs, seed=0, on=torch.device("cpu"))
+
+
 def checkpoint(key: str) -> Path:
     """Return where the unfinished run of a key keeps its state."""
     return paths.SCRATCH / f"{key}.pt"
