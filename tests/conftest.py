@@ -6,15 +6,24 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 
 from ibma.datasets import Card, Counts, Dataset, Dropped, Sample
-from ibma.features import store
 from ibma.features.extract import extract
 from ibma.network.centroids import Assignment, write_all
-from ibma.training.loop import Cell
+from ibma.training.cell import Cell
+from ibma.training.loop import configure_torch
 
 ENCODER = {"name": "mlp", "hidden": [16]}
+SIZES = {  # of the tiny networks that tests train
+    "batch_size": 16,
+    "width": 16,
+    "heads": 2,
+    "beta": 1.0,
+    "normalise": True,
+    "refresh": "epoch",
+    "compile": False,
+    "device": "cpu",
+}
 KINDS = ("classify", "multilabel", "one_class", "sentiment")
 CLASSES = {"one_class": ("normal", "anomalous")}
 
@@ -67,6 +76,23 @@ def vector(kind: str, part: object, params: object) -> np.ndarray:
     return np.asarray(part, dtype=np.float32)
 
 
+def cell_over(folder: Path, method: str, encoders: dict[str, dict[str, object]], **more) -> Cell:
+    """A cell of task `fake` over the features in a folder; `more` are fields of `Cell`."""
+    fields = SIZES | {
+        "profile": "twin",
+        "stage": "train",
+        "task": "fake",
+        "method": method,
+        "method_file": method,
+        "hparams": {},
+        "encoders": encoders,
+        "epochs": 3,
+        "features": folder,
+        "centroids": folder / "centroids",
+    }
+    return Cell(**(fields | more))
+
+
 @pytest.fixture
 def make_cell(tmp_path: Path):
     """Build a Cell over a fresh fake store: make_cell(kind=..., modalities=..., method=...)."""
@@ -79,32 +105,16 @@ def make_cell(tmp_path: Path):
         epochs: int = 3,
         **hparams: object,
     ) -> Cell:
-        torch.set_num_threads(1)
+        configure_torch(1, compiled=False)
         out = tmp_path / f"{kind}{modalities}{folds}"
         dataset = fake_dataset(kind, modalities, folds)
         if not out.exists():
             entry = {"dataset": "fake", "options": {}, "features": {}}
             extract("fake", entry, dataset, tmp_path, out, vector)
-        features = store.Features(out)
-        encoders = dict.fromkeys(features.modalities, ENCODER)
-        cell = Cell(
-            "twin",
-            "fake",
-            method,
-            method,
-            hparams,
-            encoders,
-            epochs,
-            16,
-            16,
-            2,
-            Assignment(),
-            features,
-            out / "centroids",
-            torch.device("cpu"),
-        )
+        encoders = {f"view{m}": ENCODER for m in range(modalities)}
+        cell = cell_over(out, method, encoders, hparams=hparams, epochs=epochs)
         if not cell.centroids.exists():
-            write_all(features, cell.task, encoders, Assignment(), 3, cell.centroids)
+            write_all(cell.open(), cell.problem(), encoders, Assignment(), 3, cell.centroids)
         return cell
 
     return make

@@ -1,23 +1,28 @@
 """Grad-CAM on pictures whose class shows in a known corner."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from conftest import fake_dataset
+from conftest import cell_over
 from torch import nn
 
 from ibma.datasets import Card, Counts, Sample
 from ibma.errors import IbmaError
 from ibma.experiments import gradcam
 from ibma.features.extract import extract
-from ibma.features.store import Batch, Features
+from ibma.features.store import Batch
+from ibma.network import encoders
 from ibma.network.centroids import Assignment, write_all
 from ibma.network.method import Output
 from ibma.report import figures
-from ibma.training.loop import Cell, Fit, Setting
+from ibma.training.cell import Setting
+from ibma.training.loop import Fit, configure_torch
 
+CPU = torch.device("cpu")
+GOLDEN = Path(__file__).parent / "golden"
 SIZE, CORNER = 32, 12
 ENCODERS = {
     "resnet": {"name": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]},
@@ -40,7 +45,8 @@ def compute(kind, part, params):
     return picture if params.get("still") else np.stack([picture, picture])
 
 
-def build(tmp_path, network, *, still=True, twin=True):
+def build(tmp_path, network, *, still=True, twin=True, train="all"):
+    configure_torch(1, compiled=False)
     card = Card(
         title="fake", kind="classify", classes=("a", "b"), licence="none", access="builtin",
         modalities={"view": "image" if still else "frames"}, official=Counts(64, 24), cite="none",
@@ -51,75 +57,113 @@ def build(tmp_path, network, *, still=True, twin=True):
             split = "test" if i >= 64 else "train"
             yield Sample(f"s{i}", split, f"g{i}", i % 2, {"view": (float(i), float(i % 2))})
 
+    tmp_path.mkdir(exist_ok=True)
     if twin:
         (tmp_path / "TWIN").touch()
     dataset = SimpleNamespace(CARD=card, FILES=(), samples=samples)
     entry = {"dataset": "fake", "options": {}, "features": {"view": {"still": still}}}
     extract("fake", entry, dataset, tmp_path, tmp_path / "out", compute)
-    features = Features(tmp_path / "out")
-    encoders = {"view": ENCODERS[network]}
-    cell = Cell(
-        "twin", "fake", "concat", "concat", {}, encoders, 6, 16, 16, 2, Assignment(), features,
-        tmp_path / "centroids", torch.device("cpu"),
-    )  # fmt: skip
-    write_all(features, cell.task, encoders, Assignment(), 2, cell.centroids)
+    configs = {"view": ENCODERS[network] | {"train": train}}
+    cell = cell_over(tmp_path / "out", "concat", configs, epochs=6)
+    write_all(cell.open(), cell.problem(), configs, Assignment(), 2, cell.centroids)
     return cell
 
 
 def fitted(cell):
     setting = Setting(0.003, 1e-6, None)
-    model = cell.build(0, setting, cell.epochs, seed=0)
-    fit = Fit(
-        model, cell.features.training(0), setting, seed=0, epochs=cell.epochs, batch_size=16,
-        device=cell.device,
-    )  # fmt: skip
-    fit.run("fake")
+    model = untrained(cell).train()
+    sizes = {"epochs": cell.epochs, "batch_size": 16, "device": CPU, "quiet": True}
+    Fit(model, cell.training(0, CPU), setting, seed=0, **sizes).run("fake")
     return model.eval()
+
+
+def untrained(cell):
+    return cell.build(0, Setting(0.01, 0.0, 0.5), cell.epochs, seed=0, on=CPU).eval()
+
+
+def look(cell, model, modality="view"):
+    return gradcam.look(cell, 0, model, modality, region, CPU)
 
 
 @pytest.mark.parametrize(("network", "still"), [("resnet", True), ("resnet", False), ("vit", True)])
 def test_maps_and_numbers_of_a_trained_network(tmp_path, network, still):
-    torch.set_num_threads(1)
     cell = build(tmp_path, network, still=still)
-    looked = gradcam.look(cell, 0, fitted(cell), "view", region)
+    looked = look(cell, fitted(cell))
     assert looked.maps.shape == (24, 1 if still else 2, SIZE, SIZE)
     assert looked.maps.min() >= 0 and looked.maps.max() <= 1 + 1e-6
-    assert looked.classes.tolist() == cell.features.test(0).labels().tolist()
+    assert looked.classes.tolist() == cell.open().test(0).labels().tolist()
     assert looked.energy is not None and 0 <= looked.energy <= 1
     assert len(looked.deletion) == len(looked.random) == gradcam.STEPS + 1
     assert looked.deletion[0] == looked.random[0] > 0.8
     assert looked.deletion[-1] == pytest.approx(looked.random[-1]), "nothing is left of either"
 
 
-def test_a_map_is_the_weighted_sum_of_activations():
-    """By hand: logits are means of two channels, one counted negative; Selvaraju's equations 1, 2.
+class Mixed(nn.Module):
+    """Logits that are weighted sums of feature maps, so that their gradients are the weights."""
 
-    Class 0 reads +channel 0 and -channel 1, so its map is ReLU(A0 - A1) up to its scale.
-    """
-    layer = nn.Identity()
+    def __init__(self, gradients):
+        super().__init__()
+        self.gradients = gradients  # [n, C, h, w] of class 0; of class 1 they are the opposite
+        stages = nn.ModuleList([nn.Identity()])
+        backbone = encoders.ResNet.__new__(encoders.ResNet)
+        nn.Module.__init__(backbone)
+        backbone.network = nn.ModuleDict({"encoder": nn.ModuleDict({"stages": stages})})
+        self.encoders = nn.ModuleDict({"view": nn.Module()})
+        self.encoders["view"].backbone = backbone
+        self.stage = stages[0]
+
+    def forward(self, x):
+        score = (self.stage(x["view"]) * self.gradients).sum((1, 2, 3))
+        return Output({}, score[:, None], torch.stack([score, -score], 1), {})
+
+
+def test_maps_equal_those_of_the_official_code():
+    """`gradcam_cam`: activations, gradients and map of jacobgil/pytorch-grad-cam@66a8fe5."""
+    with np.load(GOLDEN / "gradcam_cam.npz") as stored:
+        values = {name: torch.from_numpy(stored[name]) for name in stored}
+    rows = torch.arange(2)
+    batch = Batch({"view": values["activations"]}, rows, rows)
+    maps = gradcam.explain(Mixed(values["grads"]), batch, "view", torch.zeros(2, dtype=torch.long))
+    expected = values["cam_relu"] / values["cam_relu"].amax((1, 2), keepdim=True)
+    torch.testing.assert_close(maps[:, 0], expected, rtol=0, atol=1e-12)
+    opposite = gradcam.explain(Mixed(values["grads"]), batch, "view", torch.ones(2, dtype=int))
+    expected = (-values["cam"]).relu() / (-values["cam"]).relu().amax((1, 2), keepdim=True)
+    torch.testing.assert_close(opposite[:, 0], expected, rtol=0, atol=1e-12)
+
+
+def test_a_map_is_the_weighted_sum_of_activations_by_hand():
+    """Selvaraju's equations 1 and 2: gradients average to +1 and -1, the map is ReLU(A0 - A1)."""
     planes = torch.tensor([[[1.0, 0.0], [0.0, 0.5]], [[0.0, 1.0], [0.0, 0.0]]])[None]
-
-    class Two(nn.Module):
-        def forward(self, x):
-            a = layer(x["view"]).mean((2, 3))
-            return Output({}, a, torch.stack([a[:, 0] - a[:, 1], a[:, 1]], 1), {})
-
+    slopes = torch.tensor([[[2.0, 0.0], [0.0, 2.0]], [[-4.0, 0.0], [0.0, 0.0]]])[None]
     batch = Batch({"view": planes}, torch.tensor([0]), torch.tensor([0]))
-    found = gradcam._cam(Two(), layer, batch, torch.tensor([0]), torch.zeros(1, 3, 2, 2))
-    torch.testing.assert_close(found[0, 0], torch.tensor([[1.0, 0.0], [0.0, 0.5]]))
+    maps = gradcam.explain(Mixed(slopes), batch, "view", torch.tensor([0]))
+    torch.testing.assert_close(maps[0, 0], torch.tensor([[1.0, 0.0], [0.0, 0.5]]))
 
 
-def test_tokens_of_a_vit_become_a_picture():
+def test_tokens_of_a_vit_become_a_picture_and_tokens_again():
     tokens = torch.arange(2 * 5 * 3, dtype=torch.float32).reshape(2, 5, 3)
-    places = gradcam._spatial(tokens)
-    assert places.shape == (2, 3, 2, 2)
-    torch.testing.assert_close(places[1, :, 0, 1], tokens[1, 2])  # the class token comes first
+    maps = gradcam._to_maps(tokens)
+    assert maps.shape == (2, 3, 2, 2)
+    torch.testing.assert_close(maps[1, :, 0, 1], tokens[1, 2])  # the class token comes first
+    assert torch.equal(gradcam._to_tokens(maps, tokens), tokens)
+
+
+@pytest.mark.parametrize("network", ENCODERS)
+def test_a_frozen_encoder_is_explained_too(tmp_path, network):
+    frozen, free = (
+        look(cell, untrained(cell))
+        for cell in (
+            build(tmp_path / train, network, train=train)  # same networks, other gradients
+            for train in ("none", "all")
+        )
+    )
+    assert frozen.maps.max() > 0
+    np.testing.assert_allclose(frozen.maps, free.maps, atol=1e-6)
 
 
 def test_no_region_is_claimed_for_real_data(tmp_path):
     cell = build(tmp_path, "resnet", twin=False)
-    model = cell.build(0, Setting(0.01, 0.0, None), 1, seed=0).eval()
-    assert gradcam.look(cell, 0, model, "view", region).energy is None
+    assert look(cell, untrained(cell)).energy is None
 
 
 def test_energy_is_the_share_inside():
@@ -134,14 +178,13 @@ def test_energy_is_the_share_inside():
 
 def test_examples_are_the_first_of_each_class_and_the_figure_is_drawn(tmp_path):
     cell = build(tmp_path, "resnet")
-    model = cell.build(0, Setting(0.01, 0.0, None), 1, seed=0).eval()
-    looked = {"concat": gradcam.look(cell, 0, model, "view", region)}
-    shown = gradcam.examples(cell.features, "view", looked, 2)
+    looked = {"concat": look(cell, untrained(cell))}
+    shown = gradcam.examples(cell.open(), "view", looked, 2)
     assert [(one["id"], one["class"]) for one in shown] == [("s64", "a"), ("s65", "b")]
     assert np.array(shown[0]["picture"]).shape == (SIZE, SIZE, 3)
     for one in shown:
         one["text"] = "some words"
-    explained = gradcam.summary(cell.features, looked) | {"examples": shown}
+    explained = gradcam.summary(cell.open(), looked) | {"examples": shown}
     figures.attention("fake", explained, tmp_path / "cam")
     text = (tmp_path / "cam.svg").read_text()
     assert "(TWIN)" in text and "some words" in text and "s64" in text
@@ -149,7 +192,5 @@ def test_examples_are_the_first_of_each_class_and_the_figure_is_drawn(tmp_path):
 
 def test_a_modality_without_pictures_is_refused(make_cell):
     cell = make_cell()
-    model = cell.build(0, Setting(0.01, 0.0, 0.5), 1, seed=0)
     with pytest.raises(IbmaError, match="gradcam: 'view0' is vector: expected image or frames"):
-        gradcam.look(cell, 0, model, "view0", region)
-    assert fake_dataset().CARD.modalities["view0"] == "vector"
+        look(cell, untrained(cell), "view0")

@@ -1,12 +1,15 @@
-"""Where an image encoder looks: Grad-CAM (Selvaraju et al., ICCV 2017) of Figures 1 and 3.
+"""Show where an image encoder looks: Grad-CAM (Selvaraju et al., ICCV 2017) of Figures 1 and 3.
 
-Beside the pictures two numbers over the whole test split: the share of a map's energy inside the
-region that matters, which is known on twins, and the deletion curve (Petsiuk et al., BMVC 2018).
+Two numbers over the whole test split go with the pictures: the share of a map's energy inside the
+region where the class shows, which is known on twins, and the deletion curve (Petsiuk et al., BMVC
+2018). The maps themselves are captum's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,17 +17,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from ibma import datasets, paths, twins
+from ibma.datasets import Sample
 from ibma.errors import IbmaError
-from ibma.experiments.probe import per_class
+from ibma.experiments.probe import current_runs, per_class, restore
+from ibma.features import extract, store
 from ibma.features.store import Batch, Features
+from ibma.files import write_json
 from ibma.network import encoders
-from ibma.network.method import Method
-from ibma.training.loop import EVALUATION_BATCH, Cell
+from ibma.network.method import Method, Output
+from ibma.network.tasks import Task
+from ibma.params import Params
+from ibma.training.cell import Cell, why_not_run
+from ibma.training.loop import EVALUATION_BATCH, configure_torch, select_device
 
 STEPS = 10  # of the deletion curve
-# picture [3, S, S] and class -> where the class shows, [S, S]; None where it cannot be told
+# picture [3, S, S] and class -> where the class shows, [S, S]; None where that is not known
 Region = Callable[[NDArray[np.uint8], int], NDArray[np.bool_] | None]
 
 
@@ -32,11 +41,15 @@ Region = Callable[[NDArray[np.uint8], int], NDArray[np.bool_] | None]
 class Looked:
     """Maps of one network on the test split, for one class a sample.
 
-    rows: rows of the feature store [n]. classes: which class each map explains [n]. maps: in
-    [0, 1], [n, T, S, S] (T pictures a sample, 1 for a still). energy: share of the maps' sum inside
-    the known region, mean over samples; None where no region is known. deletion: mean probability
-    of the class after 0, 10, .. 100 % of the pixels are gone, most salient first; random: in a
-    random order.
+    Args:
+        rows: rows of the feature store, [n].
+        classes: which class each map explains, [n].
+        maps: in [0, 1], [n, T, S, S] (T pictures a sample, 1 for a still).
+        energy: share of the maps' sum inside the known region, averaged over samples; None where
+            no region is known.
+        deletion: mean probability of the class after 0, 10, .. 100 % of the pixels are replaced,
+            most salient first.
+        random: the same in a random order.
     """
 
     rows: NDArray[np.int64]
@@ -47,30 +60,78 @@ class Looked:
     random: list[float]
 
 
-def look(cell: Cell, run: int, model: Method, modality: str, region: Region) -> Looked:
+def explain_tasks(params: Params) -> None:
+    """Explain the first run of some methods on every task that params.yaml names.
+
+    Raises:
+        IbmaError: a run or its weights are missing, stale or damaged.
+    """
+    configure_torch(params.threads, compiled=False)
+    device = select_device(params.device)
+    explained = {}
+    for task, modality in params.gradcam.tasks.items():
+        if why := why_not_run(task):
+            print(f"{task}: not run: {why}", file=sys.stderr)
+            continue
+        region = twins.region(params.task(task).dataset)
+        looked = {
+            one.method: look(
+                cell, 0, restore(cell, one, one.id.weights, device), modality, region, device
+            )
+            for cell, one in current_runs(params, task, params.gradcam.methods, [0])
+        }
+        features = store.opened(paths.FEATURES / task)
+        shown = examples(features, modality, looked, params.gradcam.examples)
+        texts = _texts(params, task, [one["id"] for one in shown])
+        for one in shown:
+            one["text"] = texts.get(one["id"], "")
+        explained[task] = summary(features, looked) | {"examples": shown}
+    write_json(paths.GRADCAM, explained)
+
+
+def _texts(params: Params, task: str, ids: Sequence[str]) -> dict[str, str]:
+    """Read the words of some samples from the raw data: features hold their token ids only."""
+    entry = params.task(task)
+    raw = paths.RAW / entry.dataset
+    if not raw.exists():
+        print(f"{task}: {raw} is gone: examples are shown without their texts", file=sys.stderr)
+        return {}
+    dataset, options = datasets.load(entry.dataset), entry.model_dump(mode="json")
+    return {
+        one.id: str(one.parts.get("text") or "")
+        for one in extract.samples(dataset, raw, task, options)
+        if isinstance(one, Sample) and one.id in ids
+    }
+
+
+def look(
+    cell: Cell, run: int, model: Method, modality: str, region: Region, device: torch.device
+) -> Looked:
     """Explain every test sample's own class (multi-label: its first positive label).
 
-    model: trained, in evaluation mode. modality: of kind image or frames.
+    Args:
+        model: trained, in evaluation mode.
+        modality: of kind image or frames.
 
-    Raises IbmaError when the modality has no pictures.
+    Raises:
+        IbmaError: the modality has no pictures.
     """
-    kind = cell.features.modalities[modality].kind
+    kind = cell.open().modalities[modality].kind
     if kind not in ("image", "frames"):
         raise IbmaError(f"params.yaml: gradcam: '{modality}' is {kind}: expected image or frames")
-    layer = _layer(model.encoders[modality])
-    found: list[Looked] = []
-    for batch, classes in _explained(cell, run):
+    parts: list[Looked] = []
+    for batch, classes in _explained(cell, run, device):
         pictures = batch.x[modality]
-        maps = _cam(model, layer, batch, classes, pictures)
+        maps = explain(model, batch, modality, classes)
         curves = [
-            _deletion(model, batch, modality, classes, order, cell)
+            _deletion(model, batch, modality, classes, order, cell.problem())
             for order in (maps, torch.rand(maps.shape, generator=torch.Generator().manual_seed(0)))
         ]
         stills = pictures.reshape(len(pictures), -1, *pictures.shape[-3:]).cpu().numpy()
         energy = None
-        if cell.features.meta["source"] == "twin":  # of real data no region is known
+        if cell.meta["source"] == "twin":  # of real data no region is known
             energy = _energy(maps.cpu().numpy(), stills, classes.numpy(), region)
-        found.append(
+        parts.append(
             Looked(
                 batch.index.cpu().numpy(),
                 classes.numpy(),
@@ -79,68 +140,95 @@ def look(cell: Cell, run: int, model: Method, modality: str, region: Region) -> 
                 *curves,
             )
         )
-    return _joined(found)
+    return _join(parts)
 
 
-def _explained(cell: Cell, run: int) -> Iterator[tuple[Batch, Tensor]]:
-    """Test batches and the class to explain; samples without a positive label are left out."""
-    for batch in cell.features.test(run).batches(EVALUATION_BATCH, cell.device):
-        hot = per_class(cell.task.systems(batch.y.cpu()))
+def _explained(cell: Cell, run: int, device: torch.device) -> Iterator[tuple[Batch, Tensor]]:
+    """Yield test batches and the class to explain, without samples that have no positive label."""
+    for batch in cell.open().test(run).batches(EVALUATION_BATCH, device):
+        hot = per_class(cell.problem().systems(batch.y.cpu()))
         kept = hot.any(1)
         if kept.any():
-            x = {name: value[kept.to(value.device)] for name, value in batch.x.items()}
             there = kept.to(batch.y.device)
-            part = Batch(x, batch.y[there], batch.index[there])
-            yield part, hot[kept].argmax(1)
+            x = {name: value[there] for name, value in batch.x.items()}
+            yield Batch(x, batch.y[there], batch.index[there]), hot[kept].argmax(1)
 
 
-def _layer(encoder: nn.Module) -> nn.Module:
-    """The last layer that still knows places: a ResNet's last stage, a ViT's last block."""
+def explain(model: Method, batch: Batch, modality: str, classes: Tensor) -> Tensor:
+    """Compute maps in [0, 1] of where a class shows in the pictures of a batch.
+
+    Args:
+        model: in evaluation mode.
+        classes: which class to explain, [n].
+
+    Returns:
+        [n, T, S, S]; the largest value of a sample is 1, or all are 0.
+    """
+    from captum.attr import LayerAttribution, LayerGradCam
+
+    def logits(pictures: Tensor) -> Tensor:
+        out: Output = model({**batch.x, modality: pictures})
+        return out.logits
+
+    pictures = batch.x[modality]
+    size = pictures.shape[-1]
+    with _watched(model.encoders[modality]) as layer:
+        small = LayerGradCam(logits, layer).attribute(
+            pictures, target=classes.to(pictures.device), relu_attributions=True
+        )
+    cam: Tensor = LayerAttribution.interpolate(small.detach(), (size, size), "bilinear")
+    cam = cam.reshape(len(pictures), -1, size, size)
+    return cam / cam.amax((1, 2, 3), keepdim=True).clamp_min(torch.finfo(cam.dtype).tiny)
+
+
+class Watch(nn.Module):
+    """Pass feature maps [n, C, h, w] on, with a gradient even where no parameter trains."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Return the maps."""
+        return maps if maps.requires_grad else maps.detach().requires_grad_()
+
+
+@contextmanager
+def _watched(encoder: nn.Module) -> Iterator[Watch]:
+    """Lead an encoder's last feature maps through a layer that captum can read."""
+    watch = Watch()
+
+    def lead(_: nn.Module, __: object, output: Tensor) -> Tensor:
+        if output.dim() == 3:  # tokens of a ViT
+            return _to_tokens(watch(_to_maps(output)), output)
+        maps: Tensor = watch(output)
+        return maps
+
+    hook = _last_layer(encoder).register_forward_hook(lead)
+    try:
+        yield watch
+    finally:
+        hook.remove()
+
+
+def _last_layer(encoder: nn.Module) -> nn.Module:
+    """Return the last layer that still knows places: a ResNet's last stage, a ViT's last block."""
     backbone = encoder.get_submodule("backbone")
     if isinstance(backbone, encoders.Frames):
         backbone = backbone.get_submodule("network")
     network = backbone.get_submodule("network")
     if isinstance(backbone, encoders.ResNet):
-        return network.get_submodule("encoder")
-    norms = [module for name, module in network.named_modules() if name.endswith("norm_before")]
-    found: nn.Module = norms[-1]
-    return found
+        return list(network.get_submodule("encoder.stages").children())[-1]
+    names = [name for name, _ in network.named_modules() if name.endswith("norm_before")]
+    return network.get_submodule(names[-1])
 
 
-def _cam(
-    model: Method, layer: nn.Module, batch: Batch, classes: Tensor, pictures: Tensor
-) -> Tensor:
-    """Maps [n, T, S, S]: ReLU of activations weighted by the mean gradient of the class's logit."""
-    kept: list[Tensor] = []
-
-    def keep(_: nn.Module, __: object, output: Any) -> None:
-        places: Tensor = output if isinstance(output, Tensor) else output[0]
-        kept.append(places if places.requires_grad else places.requires_grad_())
-
-    hook = layer.register_forward_hook(keep)
-    try:
-        logits = model(batch.x).logits
-    finally:
-        hook.remove()
-    chosen = logits.gather(1, classes.to(logits.device)[:, None]).sum()
-    (gradient,) = torch.autograd.grad(chosen, kept[0])
-    places, slopes = _spatial(kept[0].detach()), _spatial(gradient)
-    weights = slopes.mean((2, 3), keepdim=True)
-    cam = F.relu((weights * places).sum(1, keepdim=True))
-    size = pictures.shape[-1]
-    cam = F.interpolate(cam, (size, size), mode="bilinear", align_corners=False)
-    cam = cam.reshape(len(pictures), -1, size, size)
-    peak = cam.amax((1, 2, 3), keepdim=True)
-    return cam / peak.clamp_min(torch.finfo(cam.dtype).tiny)
-
-
-def _spatial(values: Tensor) -> Tensor:
-    """[N, C, h, w] as it is; a ViT's tokens [N, 1 + h w, D] as [N, D, h, w]."""
-    if values.dim() == 4:
-        return values
-    patches = values[:, 1:].transpose(1, 2)
+def _to_maps(tokens: Tensor) -> Tensor:
+    """Arrange the patches of tokens [n, 1 + h w, D], class token first, as maps [n, D, h, w]."""
+    patches = tokens[:, 1:].transpose(1, 2)
     side = round(patches.shape[2] ** 0.5)
     return patches.reshape(*patches.shape[:2], side, side)
+
+
+def _to_tokens(maps: Tensor, tokens: Tensor) -> Tensor:
+    """Put maps [n, D, h, w] in the place of the patches of tokens [n, 1 + h w, D]."""
+    return torch.cat([tokens[:, :1], maps.flatten(2).transpose(1, 2)], dim=1)
 
 
 def _energy(
@@ -149,7 +237,7 @@ def _energy(
     classes: NDArray[np.int64],
     region: Region,
 ) -> float | None:
-    """Mean share of a map's sum inside the known region; a map of zeros counts as 0."""
+    """Average the share of a map's sum inside the known region; a map of zeros counts as 0."""
     shares = []
     for each, stills, label in zip(maps, pictures, classes.tolist(), strict=True):
         masks = [region(still, label) for still in stills]
@@ -162,9 +250,9 @@ def _energy(
 
 @torch.no_grad()
 def _deletion(
-    model: Method, batch: Batch, modality: str, classes: Tensor, order: Tensor, cell: Cell
+    model: Method, batch: Batch, modality: str, classes: Tensor, order: Tensor, problem: Task
 ) -> list[float]:
-    """Probability of the class while the first pixels of an order give way to the mean colour."""
+    """Return the class's probability while the first pixels of an order become the mean colour."""
     pictures = batch.x[modality]
     flat = order.to(pictures.device).flatten(1)
     ranks = flat.argsort(dim=1, descending=True).argsort(dim=1)
@@ -174,13 +262,13 @@ def _deletion(
         gone = (ranks < flat.shape[1] * step / STEPS).reshape(order.shape)
         gone = gone.reshape(*pictures.shape[:-3], 1, *pictures.shape[-2:])
         logits = model({**batch.x, modality: torch.where(gone, grey, pictures)}).logits
-        p = per_class(cell.task.log_probabilities(logits.float()).exp())
+        p = per_class(problem.log_probabilities(logits.float()).exp())
         curve.append(float(p.gather(1, classes.to(p.device)[:, None]).mean()))
     return curve
 
 
-def _joined(parts: list[Looked]) -> Looked:
-    """Batches as one, means weighted by their sizes."""
+def _join(parts: list[Looked]) -> Looked:
+    """Join batches, means weighted by their sizes."""
     sizes = [len(part.rows) for part in parts]
     energies = [part.energy for part in parts]
     known = [e for e in energies if e is not None]
@@ -196,7 +284,7 @@ def _joined(parts: list[Looked]) -> Looked:
 
 
 def summary(features: Features, looked: Mapping[str, Looked]) -> dict[str, Any]:
-    """The numbers over the test split, per method: `energy`, `deletion`, `random`."""
+    """Return the numbers over the test split, per method: `energy`, `deletion`, `random`."""
     numbers = ("energy", "deletion", "random")
     methods_ = {m: {name: getattr(one, name) for name in numbers} for m, one in looked.items()}
     count = len(next(iter(looked.values())).rows)
@@ -206,7 +294,7 @@ def summary(features: Features, looked: Mapping[str, Looked]) -> dict[str, Any]:
 def examples(
     features: Features, modality: str, looked: Mapping[str, Looked], count: int
 ) -> list[dict[str, Any]]:
-    """The first test samples of distinct classes, as JSON: id, class, picture, map per method.
+    """Return the first test samples of distinct classes: id, class, picture, map per method.
 
     The choice depends on the order of the data set alone, never on the maps.
     """

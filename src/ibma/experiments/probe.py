@@ -1,86 +1,159 @@
-"""Linear probes of trained encoders (Table 16), and networks brought back from their weights."""
+"""Judge trained encoders by linear classifiers (Table 16); load trained networks again."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable, Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load
 from torch import Tensor
 
+from ibma import paths
 from ibma.errors import IbmaError
 from ibma.features.store import Rows
+from ibma.files import write_json
 from ibma.network.method import Method
-from ibma.training.loop import EVALUATION_BATCH, Cell, Setting, autocast
+from ibma.network.tasks import Task
+from ibma.params import Params
+from ibma.training import record
+from ibma.training.cell import Cell, Setting, expected_key, why_not_run
+from ibma.training.loop import EVALUATION_BATCH, autocast, configure_torch, select_device
 from ibma.training.record import Record
 
 STRENGTHS = (0.001, 0.01, 0.1, 1.0)  # C of the logistic regression (CHOICE: the paper names none)
 HELD_OUT = 0.25  # share of train's groups that choose among them
 
 
-def restore(cell: Cell, one: Record, models: Path) -> Method:
-    """The network that left a record, in evaluation mode.
+def probe_encoders(params: Params) -> None:
+    """Probe every run that params.yaml names and write the rows of `probe`.
 
-    models: the cell's folder of weights. Raises IbmaError when they are missing or of another
-    network.
+    Raises:
+        IbmaError: a run or its weights are missing, stale or damaged.
     """
-    path = models / f"seed_{one.seed}.pt"
+    task = params.probe.task
+    if why := why_not_run(task):
+        print(f"{task}: not run: {why}", file=sys.stderr)
+        return write_json(paths.PROBE, [])
+    configure_torch(params.threads, compiled=False)
+    device = select_device(params.device)
+    runs = current_runs(params, task, params.probe.methods, range(params.seeds))
+    write_json(
+        paths.PROBE,
+        [
+            row
+            for cell, one in runs
+            for row in probe(cell, one, restore(cell, one, one.id.weights, device), device)
+        ],
+    )
+
+
+def current_runs(
+    params: Params, task: str, methods: Iterable[str], seeds: Iterable[int]
+) -> Iterator[tuple[Cell, Record]]:
+    """Yield cells and records of some methods' runs on a task.
+
+    Raises:
+        IbmaError: a record is missing, or not of the present parameters, data and code.
+    """
+    for method in methods:
+        cell = Cell.of(params, task, method)
+        for seed in seeds:
+            path = paths.record(cell.stage, task, method, seed)
+            if not path.exists():
+                raise IbmaError(f"{path}: missing: run `dvc repro {cell.stage}@{task}`")
+            one = record.read(path)
+            if one.key != expected_key(params, one):
+                raise IbmaError(
+                    f"{path}: stale, parameters, data or code are others now: run `dvc repro "
+                    f"{cell.stage}@{task}`"
+                )
+            yield cell, one
+
+
+def restore(cell: Cell, one: Record, path: Path, device: torch.device) -> Method:
+    """Load the network that left a record, in evaluation mode.
+
+    Args:
+        path: its weights.
+
+    Raises:
+        IbmaError: they are missing, damaged or another network's.
+    """
     if not path.exists():
-        raise IbmaError(f"{path}: missing, but its record is there: `dvc checkout` or delete both")
+        raise IbmaError(
+            f"{path}: missing: list {one.method} under keep_weights in params.yaml and run "
+            f"`dvc repro {one.stage}@{one.task}`"
+        )
+    content = path.read_bytes()
+    if sha256(content).hexdigest() != one.weights:
+        raise IbmaError(
+            f"{path}: not the weights that the record of {one.id} names: delete it and run `dvc "
+            f"repro -f {one.stage}@{one.task}`"
+        )
     setting = Setting(one.params["lr"], one.params["weight_decay"], one.params["eta"])
-    model = cell.build(one.seed, setting, cell.epochs, seed=one.seed)
+    model = cell.build(one.seed, setting, cell.epochs, seed=one.seed, on=device)
     try:
-        model.load_state_dict(torch.load(path, map_location=cell.device, weights_only=True))
+        model.load_state_dict(load(content))
     except RuntimeError as error:
         raise IbmaError(
             f"{path}: holds another network ({str(error).splitlines()[0]}): delete it and its "
-            "record, then `dvc repro`"
+            f"record and run `dvc repro {one.stage}@{one.task}`"
         ) from None
     return model.eval()
 
 
-def probe(cell: Cell, one: Record, models: Path) -> list[dict[str, Any]]:
-    """How well a linear classifier does on each frozen encoder of one run, alone.
+def probe(cell: Cell, one: Record, model: Method, device: torch.device) -> list[dict[str, Any]]:
+    """Judge each frozen encoder of one run alone, by a linear classifier.
 
-    Per modality: logistic regressions, one against the rest, on the encoder's output [n, D] for the
-    training rows; C is chosen on a hold-out of train that splits no group, and the classifier is
-    fitted again on all of train. Rows: method, seed, modality, C and the task's metrics on test.
-    Source: paper C.5, which does not say how the classifier was trained.
+    The classifier is one logistic regression per class, fitted to the encoder's output [n, D] on
+    the training rows. Its strength C is chosen on a hold-out of train that splits no group, then it
+    is fitted again on all of train. Source: paper C.5, which does not say how its classifier was
+    trained.
+
+    Args:
+        model: the run's network, in evaluation mode.
+
+    Returns:
+        A row per modality: method, seed, modality, C and the task's metrics on test.
     """
-    model = restore(cell, one, models)
-    train, test = cell.features.training(one.seed), cell.features.test(one.seed)
-    learn, judge = _encoded(cell, model, train), _encoded(cell, model, test)
-    found = []
+    problem = cell.problem()
+    train, test = cell.open().training(one.seed), cell.open().test(one.seed)
+    learn, judge = _encode(model, train, device), _encode(model, test, device)
+    rows = []
     for name in model.names:
-        strength = _choose(cell, learn[name], train)
-        logits = _fit(cell, learn[name], train.labels(), strength, judge[name])
-        metrics = cell.task.metrics(logits, test.labels(), test.groups())
+        strength = _choose(problem, learn[name], train)
+        logits = _fit(problem, learn[name], train.labels(), strength, judge[name])
+        metrics = problem.metrics(logits, test.labels(), test.groups())
         who = {"method": one.method, "seed": one.seed, "modality": name, "C": strength}
-        found.append(who | {"metrics": metrics})
-    return found
+        rows.append(who | {"metrics": metrics})
+    return rows
 
 
 def per_class(systems: Tensor) -> Tensor:
-    """Class systems [n, G, K] as a column per class: [n, K] of the one system, [n, G] of labels."""
+    """Return class systems [n, G, K] as a column per class: [n, K], or [n, G] of labels."""
     return systems[:, 0] if systems.shape[1] == 1 else systems[..., 1]
 
 
 @torch.no_grad()
-def _encoded(cell: Cell, model: Method, rows: Rows) -> dict[str, NDArray[np.float64]]:
-    """Outputs of the modality-specific encoders, [n, D] each, in the order of `rows`."""
+def _encode(model: Method, rows: Rows, device: torch.device) -> dict[str, NDArray[np.float64]]:
+    """Return the encoders' outputs, [n, D] each, in the order of `rows`."""
     parts: dict[str, list[NDArray[np.float64]]] = {name: [] for name in model.names}
-    for batch in rows.batches(EVALUATION_BATCH, cell.device):
-        with autocast(cell.device):
+    for batch in rows.batches(EVALUATION_BATCH, device):
+        with autocast(device):
             z = model.encode(batch.x)
         for name, value in z.items():
             parts[name].append(value.double().cpu().numpy())
     return {name: np.concatenate(values) for name, values in parts.items()}
 
 
-def _choose(cell: Cell, z: NDArray[np.float64], train: Rows) -> float:
-    """The strength with the best score on held-out groups of train; the first of equal ones."""
+def _choose(problem: Task, z: NDArray[np.float64], train: Rows) -> float:
+    """Return the strength with the best score on held-out groups; the first of equal ones."""
     from sklearn.model_selection import GroupShuffleSplit
 
     groups, y = train.groups(), train.labels()
@@ -88,25 +161,25 @@ def _choose(cell: Cell, z: NDArray[np.float64], train: Rows) -> float:
     learn, judge = next(splitter.split(z, groups=groups))
 
     def score(strength: float) -> float:
-        logits = _fit(cell, z[learn], y[learn], strength, z[judge])
-        metrics = cell.task.metrics(logits, y[judge], groups[judge])
-        return metrics[str(cell.task.selection)] or 0.0
+        logits = _fit(problem, z[learn], y[learn], strength, z[judge])
+        metrics = problem.metrics(logits, y[judge], groups[judge])
+        return metrics[str(problem.selection)] or 0.0
 
     return max(STRENGTHS, key=score)
 
 
 def _fit(
-    cell: Cell, z: NDArray[np.float64], y: Tensor, strength: float, unseen: NDArray[np.float64]
+    problem: Task, z: NDArray[np.float64], y: Tensor, strength: float, unseen: NDArray[np.float64]
 ) -> Tensor:
-    """Decision values [n, C] for unseen rows: one classifier per label, or class against the rest.
+    """Return decision values [n, C] for unseen rows: one classifier per class, against the rest.
 
-    A column with one value in train has nothing to learn: 0.
+    A column with one value in train has nothing to learn and gets 0.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    targets = per_class(cell.task.systems(y)).numpy()
+    targets = per_class(problem.systems(y)).numpy()
     columns = []
     for target in targets.T:
         model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=1000))
