@@ -66,7 +66,7 @@ def seconds(
         setting, device = settings[method], select_device(cell.device)
         fits[method] = Fit(
             cell.build(0, setting, EPOCHS, seed=0, on=device),
-            cell.open().training(0),
+            cell.training(0, device),
             setting,
             seed=0,
             epochs=0,

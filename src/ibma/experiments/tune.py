@@ -147,6 +147,7 @@ def try_settings(one: Trials) -> list[Score]:
     learn, judge = _hold_outs(cell.features, cell.meta["digest"], one.run, one.tuning.folds)[
         one.fold
     ]
+    learn = learn.joined(cell.tables(one.run, device))
     scores = []
     for setting in one.settings:
         model = cell.build(one.run, setting, one.tuning.epochs, seed=one.fold, on=device)

@@ -3,7 +3,7 @@
 Citation: Y. Xie, C. Sun, Z. Cao, B. Liu, Z. Ji, Y. Liu, L. Shan. A dual contrastive learning
 framework for enhanced multimodal conversational emotion recognition. COLING 2025.
 
-Official code: none was found, and the text was not to be had. The abstract names context-aware
+Official code: none was found, and the text was not available. The abstract names context-aware
 contrastive pairs against label replication, pseudo-labels that tell which modalities contribute,
 constraints at utterance, context and modality level, and a decision from the fused and the
 emotion-sensitive single-modality features.

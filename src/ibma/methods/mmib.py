@@ -3,8 +3,8 @@
 Citation: T. Zhang, H. Zhang, S. Xiang, T. Wu. Information bottleneck based representation learning
 for multimodal sentiment analysis. CCEAI 2022, doi 10.1145/3522749.3523069.
 
-Official code: none was found, and the text was not to be had: the abstract (and that of a follow-up
-of two of its authors) says to raise the information between the modalities of each pair and to
+Official code: none was found, and the text was not available. The abstract (and that of a follow-up
+by two of its authors) says to raise the information between the modalities of each pair and to
 lower it inside each modality.
 
 Code over paper: nothing to compare.

@@ -7,13 +7,13 @@ Official code: none was ever published; the text was read through summaries only
 
 Code over paper: nothing to compare.
 
-Warm-up: each modality learns its task from its embedding z_m beside pure noise e_m of width D.
+Warm-up: each modality learns its task from its embedding z_m joined with noise e_m of width D.
 Main phase: a Gaussian block per modality gives zeta_m = mu_m + sigma_m eps; the fusion turns them
 into xi, which predicts on its own and takes the place of e_m. Loss, in nats:
 
     task(xi) + beta * sum_m r_m E[KL(N(mu_m, sigma_m^2) || N(0, I))] + sum_m task(Dec_m([z_m; xi]))
 
-with r_1 = 1 and r_m from the information that modality m still holds beside xi (`relative_weight`).
+with r_1 = 1 and r_m from the information that modality m adds to xi (`relative_weight`).
 
 Choices: what the summaries leave open. KL sums over dimensions. Gaussian block: D -> 2D ReLU,
 linear mean, softplus(linear - 5) deviation (MIB's block, because the tables compare the two).
@@ -72,7 +72,7 @@ def relative_weight(divergence: Tensor, first: Tensor) -> Tensor:
 
 
 class Model(Method):
-    """OMIB: bottlenecks whose strength follows what each modality still knows beside the fusion.
+    """OMIB: bottlenecks that are stronger for a modality that adds little to the fusion.
 
     Args:
         beta: weight of the compression terms.
@@ -112,8 +112,8 @@ class Model(Method):
             zeta.append(mean + std * self.noise(std))
         xi = self.fusion(zeta)
         for name in self.names:
-            beside = self.noise(z[name]) if self.warming else xi
-            extra[f"logits/{name}"] = self.decoders[name](torch.cat([z[name], beside], dim=1))
+            partner = self.noise(z[name]) if self.warming else xi
+            extra[f"logits/{name}"] = self.decoders[name](torch.cat([z[name], partner], dim=1))
         return Output(z, xi, self.head(xi), extra)
 
     def losses(self, out: Output, batch: Batch) -> dict[str, Tensor]:

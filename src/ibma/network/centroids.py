@@ -1,6 +1,6 @@
-"""Class centroids, distances and soft assignments phi, by FAISS (input space) and torch (features).
+"""Compute class centroids and soft assignments phi: inputs by FAISS, representations by torch.
 
-Shapes as in `ibma.bounds`: systems [n, G, K], centroids [G, K, D], phi [n, G, K].
+Shapes as in `ibma.network.bounds`: systems [n, G, K], centroids [G, K, D], phi [n, G, K].
 """
 
 from __future__ import annotations
@@ -26,29 +26,37 @@ from ibma.network.tasks import Task
 class Assignment:
     """How features are softly assigned to centroids.
 
-    beta: inverse temperature of the squared distance. normalise: L2-normalise features and
-    centroids first. The paper writes neither; the released code normalises with beta = 1
+    The paper gives neither parameter; the released code normalises with beta = 1
     (Statistical-Deep-Learning/IBMA@c04b18b, ib_loss.py), which keeps the logits in [-4 beta, 0].
     Without it, distances of 512-d features saturate phi to one-hot.
+
+    Args:
+        beta: inverse temperature of the squared distance.
+        normalise: L2-normalise features and centroids first.
     """
 
     beta: float = 1.0
     normalise: bool = True
 
     def centroids(self, sums: Tensor, counts: Tensor) -> Tensor:
-        """Class means of raw features, then normalised (as the released code); absent class: zero.
+        """Return class means of raw features, then normalised as in the released code.
 
-        sums: [G, K, D], counts: [G, K] -> [G, K, D].
+        Args:
+            sums: [G, K, D].
+            counts: [G, K]; a class without samples gets a zero centroid.
+
+        Returns:
+            [G, K, D].
         """
         mean = sums / counts.clamp_min(1.0).unsqueeze(-1)
         return F.normalize(mean, dim=-1) if self.normalise else mean
 
     def prepare(self, features: Tensor) -> Tensor:
-        """[n, D] as it enters a distance."""
+        """Return features [n, D] as they enter a distance."""
         return F.normalize(features, dim=-1) if self.normalise else features
 
     def phi(self, features: Tensor, centroids: Tensor) -> Tensor:
-        """Softmax over K of -beta ||f - c||^2. [n, D], [G, K, D] -> [n, G, K]."""
+        """Assign features [n, D] to centroids [G, K, D]: softmax over K of -beta ||f - c||^2."""
         f = self.prepare(features)
         squared = (
             f.square().sum(-1)[:, None, None]
@@ -60,24 +68,24 @@ class Assignment:
 
 @dataclass
 class ClassSums:
-    """Running sums per class, so that one pass over batches gives the centroids."""
+    """Add up features per class, so that one pass over batches gives the centroids."""
 
     sums: Tensor
     counts: Tensor
 
     @classmethod
     def zeros(cls, systems: tuple[int, int], width: int, like: Tensor) -> ClassSums:
-        """Start at nothing; systems is (G, K), `like` gives device and dtype."""
+        """Start at zero for systems (G, K); `like` gives device and dtype."""
         return cls(like.new_zeros((*systems, width)), like.new_zeros(systems))
 
     def add(self, features: Tensor, systems: Tensor) -> None:
-        """features: [n, D], systems: [n, G, K]."""
+        """Add features [n, D] of class systems [n, G, K]."""
         self.sums += torch.einsum("ngk,nd->gkd", systems, features)
         self.counts += systems.sum(0)
 
 
 def input_vectors(kind: str, x: NDArray[np.generic], vocabulary: int = 0) -> NDArray[np.float32]:
-    """The input X_j as vectors, [n, ...] -> [n, D]; a view of `x` where it is that already.
+    """Return inputs X_j as vectors, [n, ...] -> [n, D]; a view of `x` where it is that already.
 
     Sound, images and vectors are flattened (uint8 scaled to [0, 1]); frames are averaged over time
     first; token ids become counts over the vocabulary. CHOICE: the paper does not say what the
@@ -107,7 +115,7 @@ def input_vectors(kind: str, x: NDArray[np.generic], vocabulary: int = 0) -> NDA
 
 
 class InputSpace:
-    """Centroids C_y of one modality's inputs and distances to them, by FAISS.
+    """Compute the centroids C_y of one modality's inputs and distances to them, by FAISS.
 
     Distances are exact and in full (on the GPU when FAISS has one), so that phi(X) is the same
     softmax as elsewhere.
@@ -125,7 +133,11 @@ class InputSpace:
         return self.assignment.prepare(torch.from_numpy(vectors)).numpy()
 
     def fit(self, chunks: Iterable[tuple[NDArray[np.float32], NDArray[np.float32]]]) -> None:
-        """chunks: pairs of vectors [m, D] and class systems [m, G, K], zero where not learnt."""
+        """Average inputs per class.
+
+        Args:
+            chunks: pairs of vectors [m, D] and class systems [m, G, K], zero for held-out rows.
+        """
         sums: Tensor | None = None
         counts: Tensor | None = None
         for vectors, systems in chunks:
@@ -141,7 +153,7 @@ class InputSpace:
         self.centroids = self._prepare(mean.float().numpy()).reshape(shape)
 
     def distances(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Squared distances [m, G, K] of vectors [m, D] to every centroid."""
+        """Return squared distances [m, G, K] of vectors [m, D] to every centroid."""
         import faiss
 
         pair = self._prepare(vectors), self.centroids.reshape(-1, self.centroids.shape[-1])
@@ -153,7 +165,7 @@ class InputSpace:
         return squared.reshape(-1, *self.centroids.shape[:2])
 
     def phi(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Soft assignments [m, G, K] of vectors [m, D]."""
+        """Return soft assignments [m, G, K] of vectors [m, D]."""
         logits = torch.from_numpy(-self.assignment.beta * self.distances(vectors))
         return torch.softmax(logits, dim=-1).numpy()
 
@@ -165,10 +177,12 @@ FEWEST = 16  # rows at a time, however wide they are: products with fewer read m
 def stream(
     features: Features, name: str, vocabulary: int, at_least: int = FEWEST
 ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-    """Input vectors of one modality in store order, some rows at a time, with their place.
+    """Yield input vectors of one modality in store order, some rows at a time, with their place.
 
-    Memory does not grow with n; what is done with a chunk uses every core by itself. at_least: rows
-    in a chunk.
+    Memory does not grow with n; what is done with a chunk uses every core by itself.
+
+    Args:
+        at_least: rows in a chunk.
     """
     kind, array = features.modalities[name].kind, features.arrays[name]
     rows = max(CHUNK // input_vectors(kind, array[:1], vocabulary).shape[1], at_least)
@@ -178,7 +192,7 @@ def stream(
 
 
 def vocabulary_of(encoder: Mapping[str, object], kind: str) -> int:
-    """Number of token ids of a text modality (0 for others)."""
+    """Return the number of token ids of a text modality, 0 for others."""
     return int(str(encoder.get("vocab_size", 30522))) if kind == "text" else 0
 
 
@@ -211,10 +225,11 @@ def project(features: Features, name: str, vocabulary: int, path: Path) -> None:
 
 @dataclass(frozen=True)
 class InputVectors:
-    """X_j of every row of the store as standardised vectors of modest width.
+    """Inputs X_j of every row of the store as standardised vectors of modest width.
 
-    array: [n, R], a memory map until `to` moves it. mean, scale: [R], over the training split of a
-    run; a constant dimension has scale 1.
+    Args:
+        array: [n, R], a memory map until `to` moves it.
+        mean, scale: over the training split of a run, [R]; a constant dimension has scale 1.
     """
 
     array: Tensor
@@ -238,25 +253,25 @@ class InputVectors:
 
     @property
     def width(self) -> int:
-        """R."""
+        """Return R."""
         return int(self.array.shape[1])
 
     def to(self, device: torch.device) -> InputVectors:
-        """On a device, where `__getitem__` reads them."""
+        """Move the vectors to a device, where `__getitem__` reads them."""
         return InputVectors(self.array.to(device), self.mean.to(device), self.scale.to(device))
 
     def __getitem__(self, index: Tensor) -> Tensor:
-        """Rows `index` (store rows, [B]) as [B, R]."""
+        """Return the standardised vectors [B, R] of store rows [B]."""
         return (self.array[index] - self.mean) / self.scale
 
 
 def pseudo_classes(
     vectors: Mapping[str, InputVectors], train: NDArray[np.int64], classes: int
 ) -> Tensor:
-    """One-hot class of every row by FAISS k-means on the training inputs, float [n, K].
+    """Cluster the training inputs by FAISS k-means; return every row's cluster, one-hot [n, K].
 
-    One-class data has a single label, on which phi is 1 and IBB vanishes; clusters of all
-    modalities' input vectors side by side stand in for classes (CHOICE, design section 4.6).
+    One-class data has a single label, on which phi is 1 and IBB vanishes. CHOICE: clusters of all
+    modalities' concatenated input vectors take the place of classes.
     """
     import faiss
 
@@ -273,11 +288,14 @@ def pseudo_classes(
 
 @dataclass(frozen=True)
 class InputAssignments:
-    """What the centroid stage leaves for one test fold (or the fixed split).
+    """What the centroid stage writes for one test fold, or for the fixed split.
 
-    phi: modality -> phi(X) of every row of the store [n, G, K]. u: modality -> mean of U over
-    train, in nats. prior: p_y [G, K]. vectors: modality -> X of every row. pseudo: one-hot
-    pseudo-class of every row [n, K], for one-class data only.
+    Args:
+        phi: modality -> phi(X) of every row of the store, [n, G, K].
+        u: modality -> mean of U over train, in nats.
+        prior: p_y, [G, K].
+        vectors: modality -> X of every row.
+        pseudo: one-hot pseudo-class of every row, [n, K], for one-class data only.
     """
 
     phi: dict[str, Tensor]
@@ -296,11 +314,14 @@ class InputAssignments:
         classes: int,
         folder: Path,
     ) -> list[InputAssignments]:
-        """For every test fold: centroids from its training rows, then phi(X) of every row.
+        """Compute, for every test fold, centroids of its training rows and phi(X) of every row.
 
-        All folds share two passes over each modality: their class systems lie side by side,
-        [n, folds * G, K], a fold's held-out rows being zero. classes: number of pseudo-classes of
-        one-class data. folder: where `project` wrote.
+        All folds share two passes over each modality: their class systems are concatenated to
+        [n, folds * G, K], a fold's held-out rows being zero.
+
+        Args:
+            classes: number of pseudo-classes of one-class data.
+            folder: where `project` wrote.
         """
         everything = torch.arange(len(features.ids))
         labels = features.everything().labels()
@@ -350,7 +371,7 @@ class InputAssignments:
         )
 
     def write(self, path: Path) -> None:
-        """Write one `.npz`."""
+        """Write everything but the vectors' array to one `.npz`."""
         path.parent.mkdir(parents=True, exist_ok=True)
         arrays = {f"phi/{name}": phi.numpy() for name, phi in self.phi.items()}
         arrays |= {f"u/{name}": np.array(u) for name, u in self.u.items()}
@@ -362,7 +383,11 @@ class InputAssignments:
 
     @classmethod
     def read(cls, path: Path) -> InputAssignments:
-        """Read what `write` wrote. Raises IbmaError when it is missing."""
+        """Read what `write` wrote.
+
+        Raises:
+            IbmaError: the file is missing.
+        """
         if not path.exists():
             raise IbmaError(f"{path}: missing: run `dvc repro centroids` first")
         with np.load(path) as file:
@@ -393,19 +418,19 @@ def class_systems(task: Task, y: Tensor, pseudo: Tensor | None) -> Tensor:
 
 
 def vectors_path(folder: Path, name: str) -> Path:
-    """Where the input vectors of a modality lie; all folds share them."""
+    """Return the file of a modality's input vectors, which all folds share."""
     return folder / f"inputs_{name}.npy"
 
 
 def vectors_file(folder: Path, name: str) -> NDArray[np.float32]:
-    """The memory map that `project` wrote."""
+    """Open what `project` wrote as a memory map."""
     # copy-on-write, which torch takes without a copy; nothing ever writes
     array: NDArray[np.float32] = np.load(vectors_path(folder, name), mmap_mode="c")
     return array
 
 
 def file_name(fold: int | None) -> str:
-    """Name of the file for a test fold (None: fixed split)."""
+    """Return the name of the file for a test fold, or for a fixed split (None)."""
     return "split.npz" if fold is None else f"fold_{fold}.npz"
 
 
@@ -417,9 +442,10 @@ def write_all(
     classes: int,
     folder: Path,
 ) -> None:
-    """The centroid stage of one task: input vectors once, the rest for every test fold.
+    """Write what stage `centroids` computes for a task: input vectors, and a file per test fold.
 
-    classes: number of pseudo-classes of one-class data.
+    Args:
+        classes: number of pseudo-classes of one-class data.
     """
     for name, modality in features.modalities.items():
         vocabulary = vocabulary_of(encoders[name], modality.kind)

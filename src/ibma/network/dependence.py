@@ -1,6 +1,6 @@
-"""How much two batches of vectors know of each other, or differ: shared pieces of several losses.
+"""Measure how much two batches of vectors share or differ: pieces of several methods' losses.
 
-Everything is in nats where it estimates information. B: batch; a and b: [B, d].
+Estimates of information are in nats. Shapes: a and b are [B, d].
 """
 
 from __future__ import annotations
@@ -15,17 +15,20 @@ FLOOR = 1e-12
 
 
 def infonce(scores: Tensor) -> Tensor:
-    """InfoNCE lower bound on the information between two views, at most ln B -> scalar.
+    """Compute InfoNCE, a lower bound on the information between two views, at most ln B.
 
-    scores: [B, B], entry (i, j) scores row i of one view with row j of the other; the true pairs
-    stand on the diagonal. Linear95/CLUB@57b4ad7, mi_estimators.py, InfoNCE. ln B minus it is the
-    contrastive cross-entropy of CLIP and its kin.
+    ln B minus it is the contrastive cross-entropy of CLIP. Source: Linear95/CLUB@57b4ad7,
+    mi_estimators.py, InfoNCE.
+
+    Args:
+        scores: [B, B]; entry (i, j) scores row i of one view with row j of the other, so that the
+            true pairs lie on the diagonal.
     """
     return (scores.diagonal() - scores.logsumexp(1)).mean() + math.log(len(scores))
 
 
 def cosine_scores(a: Tensor, b: Tensor, temperature: float) -> Tensor:
-    """Cosine of every row of a with every row of b over the temperature: [B, d], [N, d] -> [B, N].
+    """Return the cosine of every row of a [B, d] and of b [N, d] over the temperature: [B, N].
 
     A zero row has cosine 0 with everything.
     """
@@ -33,7 +36,7 @@ def cosine_scores(a: Tensor, b: Tensor, temperature: float) -> Tensor:
 
 
 def contrastive(a: Tensor, b: Tensor, temperature: float) -> Tensor:
-    """Symmetric InfoNCE cross-entropy between two views [B, d] of the same samples -> scalar.
+    """Compute the symmetric InfoNCE cross-entropy between two views of the same samples: a scalar.
 
     ChangKe123/CLFA@ac96b8d, models.py, VitBERT.contrastive (on pooled vectors).
     """
@@ -42,7 +45,7 @@ def contrastive(a: Tensor, b: Tensor, temperature: float) -> Tensor:
 
 
 def cmd(a: Tensor, b: Tensor, moments: int = 5) -> Tensor:
-    """Central moment discrepancy of two batches -> scalar.
+    """Compute the central moment discrepancy of two batches: a scalar.
 
     declare-lab/MISA@ec42fad, src/utils/functions.py: without the factors 1/|b - a|^k of the
     original definition. Equal moments have distance 0 and, unlike there, gradient 0 instead of NaN.
@@ -59,13 +62,13 @@ def _norm(vector: Tensor) -> Tensor:
 
 
 def _root(squares: Tensor) -> Tensor:
-    """Square root whose gradient at 0 is 0, not infinite."""
+    """Take a square root whose gradient at 0 is 0, not infinite."""
     positive = squares > 0
     return torch.where(positive, torch.where(positive, squares, 1.0).sqrt(), 0.0)
 
 
 def laplace_kernel(x: Tensor) -> Tensor:
-    """exp(-sqrt(1 / 2d) ||x_i - x_j||): [..., B, d] -> [..., B, B].
+    """Compute the Laplace kernel exp(-sqrt(1 / 2d) ||x_i - x_j||): [..., B, d] -> [..., B, B].
 
     The kernel and width of songxmu/APIB@6ed8d9d, pruners/HSIClasso.py (ICCV version).
     """
@@ -73,7 +76,7 @@ def laplace_kernel(x: Tensor) -> Tensor:
 
 
 def gaussian_kernel(x: Tensor) -> Tensor:
-    """exp(-||x_i - x_j||^2 / d): [..., B, d] -> [..., B, B]; APIB's 2022 version (same file)."""
+    """Compute the Gaussian kernel exp(-||x_i - x_j||^2 / d) of APIB's 2022 version (same file)."""
     return torch.exp(-_squared_distances(x) / x.shape[-1])
 
 
@@ -88,15 +91,18 @@ def _squared_distances(x: Tensor) -> Tensor:
 
 
 def centre(kernel: Tensor) -> Tensor:
-    """H K H with H = I - 11^T / B: [..., B, B] -> [..., B, B]."""
+    """Centre kernels: H K H with H = I - 11^T / B, [..., B, B] -> [..., B, B]."""
     rows = kernel - kernel.mean(-1, keepdim=True)
     return rows - rows.mean(-2, keepdim=True)
 
 
 def hsic(a: Tensor, b: Tensor) -> Tensor:
-    """Normalised HSIC of two kernels in [0, 1] (for positive semi-definite ones) -> scalar.
+    """Compute the normalised HSIC of two kernels, in [0, 1] for positive semi-definite ones.
 
-    a, b: [B, B], not yet centred. <HaH, HbH> over the product of their norms: the biased estimate.
+    It is the biased estimate: <HaH, HbH> over the product of the norms.
+
+    Args:
+        a, b: [B, B], not yet centred.
     """
     a, b = centre(a), centre(b)
     return (a * b).sum() / (_norm(a) * _norm(b) + FLOOR)

@@ -1,4 +1,4 @@
-"""Several processes that train one network, as `torchrun` starts them; no-ops in a single one.
+"""Let several processes train one network, as `torchrun` starts them; in one nothing happens.
 
 Every process walks the same global batches and takes each `world()`-th row of them. What is summed
 over samples (gradients, centroids, Q, logged losses) is reduced exactly, so that the record is that
@@ -96,12 +96,12 @@ def _take_part(folder: Path) -> None:
 
 
 def launched() -> bool:
-    """Whether `torchrun` started this process."""
+    """Tell whether `torchrun` started this process."""
     return "LOCAL_RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def begin() -> None:
-    """Join the other processes; nothing to do in a single one. Call once, before any training."""
+    """Join the other processes, before any training; in a single process do nothing."""
     if not launched() or distributed.is_initialized():
         return
     if torch.cuda.is_available():
@@ -113,22 +113,22 @@ def begin() -> None:
 
 
 def world() -> int:
-    """Number of processes."""
+    """Return the number of processes."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which of them this is, from 0; process 0 writes the files."""
+    """Return this process's number, from 0; process 0 writes the files."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
 def mine(rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """This process's rows of some: every `world()`-th."""
+    """Return this process's share of some rows: every `world()`-th."""
     return rows[rank() :: world()]
 
 
 def share(rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], float]:
-    """This process's rows of a global batch, and the weight of their mean loss.
+    """Return this process's rows of a global batch, and the weight of their mean loss.
 
     The mean over processes of weight times local mean is the mean over the batch, however unequal
     the shares. Where a batch has fewer rows than processes, one row stands in with weight 0.
@@ -145,7 +145,7 @@ def add_up(tensors: Iterable[Tensor]) -> None:
 
 
 def gather(value: Tensor) -> Tensor:
-    """The rows of all processes in the order that `mine` took them from. value: [n_rank, ...]."""
+    """Join the rows [n_rank, ...] of all processes in the order that `mine` took them from."""
     if world() == 1:
         return value
     parts: list[Tensor | None] = [None] * world()

@@ -1,4 +1,4 @@
-"""From one modality's stored features to an embedding of width D (paper B.2: 512).
+"""Encode one modality's stored features as an embedding of width D (paper B.2: 512).
 
 Backbones come from transformers: ResNet with basic blocks, ViT, BERT; vectors go through an MLP.
 `pretrained: <hub id, local folder or package:name>` (`pretrained.locate`) loads weights, otherwise
@@ -35,7 +35,7 @@ SIZES = {  # encoder -> keys of a network that starts at random
 
 
 class Pixels(nn.Module):
-    """uint8 -> float with ImageNet's mean and deviation, on whatever device the pixels are."""
+    """Turn uint8 pixels into floats with ImageNet's mean and deviation, on the pixels' device."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class Pixels(nn.Module):
         self.register_buffer("std", torch.tensor(IMAGE_STD).view(3, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., 3, S, S] uint8 -> [..., 3, S, S] float."""
+        """Return floats of the same shape, [..., 3, S, S]."""
         return (x.float() / 255.0 - self.get_buffer("mean")) / self.get_buffer("std")
 
 
@@ -58,7 +58,7 @@ class Spectrogram(nn.Module):
         self.channels = channels
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, n_mels, T] -> [B, channels, n_mels, T]."""
+        """Return pictures of spectrograms: [B, n_mels, T] -> [B, channels, n_mels, T]."""
         standard = F.layer_norm(x.float(), x.shape[1:])
         return standard.unsqueeze(1).expand(-1, self.channels, -1, -1)
 
@@ -76,7 +76,7 @@ class Standardise(nn.Module):
         self.norm = nn.BatchNorm1d(inputs, affine=False, momentum=None)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, d] -> [B, d]; in training mode B >= 2."""
+        """Return standardised vectors [B, d]; in training mode B >= 2."""
         return cast(Tensor, self.norm(x.float())).clamp(-10.0, 10.0)
 
 
@@ -86,7 +86,7 @@ class Backbone(Protocol):
     width: int
 
     def __call__(self, x: Tensor) -> Tensor:
-        """[B, ...] -> [B, width]."""
+        """Encode prepared features: [B, ...] -> [B, width]."""
         ...
 
 
@@ -114,13 +114,13 @@ class ResNet(nn.Module):
         self.width = int(widths[-1])
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, channels, H, W] -> [B, width]."""
+        """Encode pictures: [B, channels, H, W] -> [B, width]."""
         x = x.contiguous(memory_format=torch.channels_last)
         return cast(Tensor, self.network(pixel_values=x).pooler_output.flatten(1))
 
 
 class ViT(nn.Module):
-    """Vision transformer; read-out is the mean of the patch tokens.
+    """Vision transformer, read out as the mean of the patch tokens.
 
     CHOICE: the mean (as the released code) rather than the class token, so that Grad-CAM sees
     gradients at the patches.
@@ -142,13 +142,13 @@ class ViT(nn.Module):
         self.width = int(self.network.config.hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, 3, S, S] -> [B, width]."""
+        """Encode pictures: [B, 3, S, S] -> [B, width]."""
         out = self.network(pixel_values=x, interpolate_pos_encoding=self.interpolate)
         return cast(Tensor, out.last_hidden_state[:, 1:].mean(1))
 
 
 class Frames(nn.Module):
-    """One shared image network over the frames, then the mean over time (paper 4.2)."""
+    """Encode frames by one shared image network, then average over time (paper 4.2)."""
 
     def __init__(self, network: Backbone) -> None:
         super().__init__()
@@ -156,13 +156,13 @@ class Frames(nn.Module):
         self.width = network.width
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, T, 3, S, S] -> [B, width]."""
+        """Encode frames: [B, T, 3, S, S] -> [B, width]."""
         each = self.network(x.flatten(0, 1))
         return each.reshape(*x.shape[:2], self.width).mean(1)
 
 
 class Bert(nn.Module):
-    """BERT; read-out is the mean over tokens that are not padding (id 0)."""
+    """BERT, read out as the mean over tokens that are not padding (id 0)."""
 
     def __init__(self, config: Mapping[str, Any], length: int) -> None:
         super().__init__()
@@ -184,7 +184,7 @@ class Bert(nn.Module):
         self.width = int(self.network.config.hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Token ids [B, L] -> [B, width]; an empty text counts as one padding token."""
+        """Encode token ids: [B, L] -> [B, width]; an empty text counts as one padding token."""
         mask = (x != 0).long()
         mask[:, 0] |= (mask.sum(1) == 0).long()
         states = self.network(input_ids=x.long(), attention_mask=mask).last_hidden_state
@@ -207,16 +207,19 @@ class MLP(nn.Module):
         self.width: int = sizes[-1]
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, d] -> [B, width]."""
+        """Encode vectors: [B, d] -> [B, width]."""
         return cast(Tensor, self.layers(x))
 
 
 class Encoder(nn.Module):
     """Prepare the input, run the backbone, project to the shared width.
 
-    train: "all" trains both, "last" the projection only, "none" neither (a fixed random
-    projection). What does not train also stays in evaluation mode, so that its batch statistics
-    and dropout do not move either.
+    What does not train also stays in evaluation mode, so that its batch statistics and dropout do
+    not change either.
+
+    Args:
+        train: "all" trains backbone and projection, "last" the projection only, "none" neither (a
+            fixed random projection).
     """
 
     def __init__(self, prepare: nn.Module, backbone: Backbone, width: int, train: str) -> None:
@@ -236,17 +239,22 @@ class Encoder(nn.Module):
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        """Stored features [B, ...] -> [B, D]."""
+        """Encode stored features: [B, ...] -> [B, D]."""
         return cast(Tensor, self.projection(self.backbone(self.prepare(x))))
 
 
 def build(config: Mapping[str, Any], *, kind: str, shape: tuple[int, ...], width: int) -> Encoder:
-    """Return a module from a batch of stored features [B, *shape] to [B, width].
+    """Build the encoder of a modality, from stored features [B, *shape] to [B, width].
 
-    config: `tasks.<task>.encoders.<modality>` with `name` (resnet, vit, bert, mlp), the network's
-    own keys (`SIZES`) or `pretrained`, and `train`: all, last or none (see `Encoder`).
-    Raises IbmaError for an unknown name, key or value, sizes that do not fit the stored features, a
-    kind the network cannot read, and pretrained weights that cannot be had or do not fit.
+    Args:
+        config: `tasks.<task>.encoders.<modality>` with `name` (resnet, vit, bert, mlp), the
+            network's own keys (`SIZES`) or `pretrained`, and `train`: all, last or none (see
+            `Encoder`).
+        kind: see `datasets.ModalityKind`.
+
+    Raises:
+        IbmaError: an unknown name, key or value, sizes that do not fit the stored features, a kind
+            the network cannot read, or pretrained weights that are missing or do not fit.
     """
     name = str(config.get("name"))
     _check(name, config, kind)
@@ -289,7 +297,7 @@ def _require(holds: bool, name: str, message: str) -> None:
 
 
 def _block(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Sizes of a transformer; the base model's unless configured smaller."""
+    """Return the sizes of a transformer, the base model's unless configured smaller."""
     width, heads = config.get("hidden_size", 768), config.get("heads", 12)
     name = str(config["name"])
     numbers = isinstance(width, int) and isinstance(heads, int) and heads > 0
@@ -309,7 +317,7 @@ def _block(config: Mapping[str, Any]) -> dict[str, Any]:
 def _network(
     model: Any, configuration: Any, sizes: dict[str, Any], config: Mapping[str, Any], **options: Any
 ) -> Any:
-    """A transformers model at random from `sizes`, or with the weights that config names."""
+    """Build a transformers model at random from `sizes`, or with weights that config names."""
     from huggingface_hub.errors import StrictDataclassError
 
     name, source = config["name"], config.get("pretrained")
@@ -322,14 +330,14 @@ def _network(
             ) from None
     try:
         place = pretrained.locate(str(source))
-        network, found = model.from_pretrained(place, output_loading_info=True, **options)
+        network, loaded = model.from_pretrained(place, output_loading_info=True, **options)
     except (OSError, ValueError) as error:
         raise IbmaError(
             f"params.yaml: encoder {name}: pretrained '{source}' is neither a folder of weights "
             f"nor to be downloaded ({str(error).splitlines()[0]}): correct the name, or download "
             "the weights first and name their folder"
         ) from None
-    missing = [*found["missing_keys"], *found["mismatched_keys"]]
+    missing = [*loaded["missing_keys"], *loaded["mismatched_keys"]]
     _require(
         not missing,
         name,

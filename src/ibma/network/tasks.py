@@ -1,9 +1,8 @@
-"""What is predicted and how it is judged: head, loss, labels as class systems, metrics.
+"""Define what is predicted and how it is judged: head, loss, labels as class systems, metrics.
 
-A class system is one soft-assignable partition of the samples. Labels have shape [n, G, K]:
+A class system is one partition of the samples into classes. Labels have shape [n, G, K]:
 single-label data is one system (G=1) of K=C classes; multi-label data is G=C systems of K=2
-classes, index 0 the negatives and index 1 the positives. Everything that assigns softly uses this
-one shape.
+classes, index 0 the negatives and index 1 the positives. All soft assignments use this one shape.
 
 No method knows which kind it solves: a head comes from `Task.head`, its loss from `Task.loss`.
 """
@@ -27,51 +26,55 @@ Metrics = dict[str, float | None]
 
 
 class Task(Protocol):
-    """One kind of prediction over named classes, with what most kinds share."""
+    """One kind of prediction over named classes."""
 
     classes: tuple[str, ...]
 
     @property
     def kind(self) -> str:
-        """Key of `KINDS`."""
+        """Return the key of `KINDS`."""
         ...
 
     @property
     def selection(self) -> str | None:
-        """The metric that tuning maximises; None where training data cannot show one."""
+        """Return the metric that tuning maximises; None where training data cannot show one."""
         ...
 
     @property
     def outputs(self) -> int:
-        """Width C of a head's output: the number of classes or labels."""
+        """Return the width C of a head's output: the number of classes or labels."""
         return len(self.classes)
 
     def head(self, width: int) -> nn.Linear:
-        """A fresh last layer, [B, width] -> [B, C]."""
+        """Build a fresh last layer, [B, width] -> [B, C]."""
         return nn.Linear(width, self.outputs)
 
     def loss(self, logits: Tensor, y: Tensor) -> Tensor:
-        """logits: [B, C]; y: labels of a batch -> scalar, the mean over the batch."""
+        """Return the loss of logits [B, C] and labels, averaged over the batch: a scalar."""
         return self.loss_per_sample(logits, y).mean()
 
     def loss_per_sample(self, logits: Tensor, y: Tensor) -> Tensor:
-        """`loss` before its mean over the batch: [B]."""
+        """Return the loss of each sample, [B]."""
         ...
 
     def log_probabilities(self, logits: Tensor) -> Tensor:
-        """Logits [B, C] -> ln p of every class system [B, G, K]."""
+        """Return ln p of every class system, [B, G, K], from logits [B, C]."""
         ...
 
     def average(self, logits: Tensor) -> Tensor:
-        """Logits of the mean prediction of S draws: [S, B, C] -> [B, C]."""
+        """Return logits of the mean prediction of S draws: [S, B, C] -> [B, C]."""
         ...
 
     def systems(self, y: Tensor) -> Tensor:
-        """y: labels -> one-hot class systems [n, G, K], float."""
+        """Return labels as one-hot class systems [n, G, K], float."""
         ...
 
     def metrics(self, logits: Tensor, y: Tensor, groups: NDArray[np.str_]) -> Metrics:
-        """Metrics as fractions; None where undefined. groups: [n], slices or speakers."""
+        """Return metrics as fractions, None where undefined.
+
+        Args:
+            groups: slice or speaker of each sample, [n].
+        """
         ...
 
 
@@ -89,7 +92,7 @@ class Sphere(nn.Linear):
         self.register_buffer("centre", torch.zeros(outputs))
 
     def forward(self, features: Tensor) -> Tensor:
-        """[B, width] -> [B, outputs]."""
+        """Return offsets from the centre, [B, width] -> [B, outputs]."""
         return super().forward(features) - self.get_buffer("centre")
 
     def centre_on(self, mean: Tensor) -> None:
@@ -107,32 +110,32 @@ class Classify(Task):
     selection: str | None = "accuracy"
 
     def target(self, y: Tensor) -> Tensor:
-        """Labels as class indices, int64 [n]."""
+        """Return labels as class indices, int64 [n]."""
         return y
 
     def loss_per_sample(self, logits: Tensor, y: Tensor) -> Tensor:
-        """logits: [B, C]; y: [B] -> cross-entropy [B]."""
+        """Return the cross-entropy of each sample, [B]."""
         return F.cross_entropy(logits, self.target(y), reduction="none")
 
     def log_probabilities(self, logits: Tensor) -> Tensor:
-        """[B, C] -> [B, 1, C]."""
+        """Return ln p of the classes: [B, C] -> [B, 1, C]."""
         return F.log_softmax(logits, dim=1).unsqueeze(1)
 
     def average(self, logits: Tensor) -> Tensor:
-        """Logarithm of the mean softmax: [S, B, C] -> [B, C]."""
+        """Return the logarithm of the mean softmax: [S, B, C] -> [B, C]."""
         return F.log_softmax(logits, dim=2).logsumexp(0) - math.log(len(logits))
 
     def systems(self, y: Tensor) -> Tensor:
-        """y: [n] -> [n, 1, C]."""
+        """Return one-hot labels: [n] -> [n, 1, C]."""
         return F.one_hot(self.target(y), self.outputs).unsqueeze(1).float()
 
     def metrics(self, logits: Tensor, y: Tensor, groups: NDArray[np.str_]) -> Metrics:
-        """Top-1 accuracy; of two classes also the AUROC of the second."""
+        """Return top-1 accuracy; of two classes also the AUROC of the second."""
         truth = self.target(y)
-        found: Metrics = {"accuracy": accuracy(truth, logits.argmax(1))}
+        result: Metrics = {"accuracy": accuracy(truth, logits.argmax(1))}
         if self.outputs == 2:
-            found["auc"] = auc(truth.numpy(), (logits[:, 1] - logits[:, 0]).numpy())
-        return found
+            result["auc"] = auc(truth.numpy(), (logits[:, 1] - logits[:, 0]).numpy())
+        return result
 
 
 @dataclass(frozen=True)
@@ -154,20 +157,20 @@ class Sentiment(Classify):
 
     @property
     def bound(self) -> int:
-        """s, the largest score."""
+        """Return s, the largest score."""
         return (self.outputs - 1) // 2
 
     def target(self, y: Tensor) -> Tensor:
-        """Scores as class indices."""
+        """Return scores as class indices."""
         return torch.round(y.clamp(-self.bound, self.bound)).long() + self.bound
 
     def score(self, logits: Tensor) -> Tensor:
-        """Expected score [B] of logits [B, C]."""
+        """Return the expected score [B] of logits [B, C]."""
         values = torch.arange(-self.bound, self.bound + 1).to(logits)
         return logits.softmax(1) @ values
 
     def metrics(self, logits: Tensor, y: Tensor, groups: NDArray[np.str_]) -> Metrics:
-        """The class accuracy and both readings of Acc-2 and F1."""
+        """Return the class accuracy and both readings of Acc-2 and F1."""
         from sklearn.metrics import f1_score
 
         result: Metrics = {f"acc{self.outputs}": accuracy(self.target(y), logits.argmax(1))}
@@ -196,23 +199,23 @@ class MultiLabel(Task):
     selection: str | None = "mauc"
 
     def loss_per_sample(self, logits: Tensor, y: Tensor) -> Tensor:
-        """logits: [B, C]; y: float 0/1 [B, C] -> BCE, mean over labels: [B]."""
+        """Return BCE with labels, float 0/1 [B, C], averaged over labels: [B]."""
         return F.binary_cross_entropy_with_logits(logits, y, reduction="none").mean(1)
 
     def log_probabilities(self, logits: Tensor) -> Tensor:
-        """[B, C] -> [B, C, 2]: a sigmoid is a softmax over the logits (0, l)."""
+        """Return ln p of negative and positive, [B, C] -> [B, C, 2]: sigmoid(l) = softmax(0, l)."""
         return torch.stack([F.logsigmoid(-logits), F.logsigmoid(logits)], dim=-1)
 
     def average(self, logits: Tensor) -> Tensor:
-        """Logit of the mean sigmoid: [S, B, C] -> [B, C]."""
+        """Return the logit of the mean sigmoid: [S, B, C] -> [B, C]."""
         return F.logsigmoid(logits).logsumexp(0) - F.logsigmoid(-logits).logsumexp(0)
 
     def systems(self, y: Tensor) -> Tensor:
-        """y: [n, C] -> [n, C, 2]; a value other than 0 or 1 is in neither class."""
+        """Return [n, C] as [n, C, 2]; a value other than 0 or 1 is in neither class."""
         return torch.stack([y == 0, y == 1], dim=-1).float()
 
     def metrics(self, logits: Tensor, y: Tensor, groups: NDArray[np.str_]) -> Metrics:
-        """Per-label AUROC and their arithmetic mean (paper 4.4)."""
+        """Return the AUROC of each label and their arithmetic mean (paper 4.4)."""
         result: Metrics = {}
         for column, name in enumerate(self.classes):
             result[f"auc/{name}"] = auc(y[:, column].numpy(), logits[:, column].numpy())
@@ -222,7 +225,7 @@ class MultiLabel(Task):
 
 @dataclass(frozen=True)
 class OneClass(Task):
-    """Anomaly detection from normal samples only: Deep SVDD's one-class objective (Ruff 2018).
+    """Detect anomalies from normal samples only: Deep SVDD's one-class objective (Ruff 2018).
 
     y: 0 normal, 1 anomalous; a training split holds 0 only. loss: batch mean of ||o - c||^2, which
     is also the anomaly score. `systems` has one class; methods that need classes take the
@@ -236,27 +239,27 @@ class OneClass(Task):
     outputs: int = 32  # CHOICE: Ruff's CIFAR network ends in 128, the MNIST one in 32
 
     def head(self, width: int) -> nn.Linear:
-        """A layer without bias that gives the offset from its centre."""
+        """Build a layer without bias that gives the offset from its centre."""
         return Sphere(width, self.outputs)
 
     def loss_per_sample(self, logits: Tensor, y: Tensor) -> Tensor:
-        """logits: offsets [B, outputs]; y: unused, all normal -> squared distances [B]."""
+        """Return squared distances [B] of offsets [B, outputs]; all labels are normal."""
         return logits.square().sum(1)
 
     def log_probabilities(self, logits: Tensor) -> Tensor:
-        """[B, outputs] -> [B, 1, 1]: the one class is certain."""
+        """Return zeros [B, 1, 1]: the one class is certain."""
         return torch.zeros_like(logits[:, :1, None])
 
     def average(self, logits: Tensor) -> Tensor:
-        """Mean offset: [S, B, outputs] -> [B, outputs]."""
+        """Return the mean offset: [S, B, outputs] -> [B, outputs]."""
         return logits.mean(0)
 
     def systems(self, y: Tensor) -> Tensor:
-        """y: [n] -> [n, 1, 1]."""
+        """Return ones [n, 1, 1]."""
         return torch.ones(len(y), 1, 1, device=y.device)
 
     def metrics(self, logits: Tensor, y: Tensor, groups: NDArray[np.str_]) -> Metrics:
-        """`auc/<slice>`, `f1/<slice>` and their unweighted means over slices (Table 7)."""
+        """Return `auc/<slice>`, `f1/<slice>` and their unweighted means over slices (Table 7)."""
         score, truth = self.loss_per_sample(logits, y).numpy(), y.numpy()
         names = sorted(set(groups))
         result: Metrics = {}
@@ -268,27 +271,27 @@ class OneClass(Task):
 
 
 def accuracy(truth: Tensor, predicted: Tensor) -> float | None:
-    """Share of equal entries; None without any."""
+    """Return the share of equal entries; None without any."""
     from sklearn.metrics import accuracy_score
 
     return float(accuracy_score(truth.numpy(), predicted.numpy())) if len(truth) else None
 
 
 def mean_defined(values: Sequence[float | None]) -> float | None:
-    """Arithmetic mean of the values that are defined; None without any."""
+    """Return the arithmetic mean of the values that are defined; None without any."""
     defined = [value for value in values if value is not None]
     return float(np.mean(defined)) if defined else None
 
 
 def auc(truth: NDArray[Any], score: NDArray[Any]) -> float | None:
-    """AUROC; None where one class is absent. truth: 0/1 [n]; score: [n]."""
+    """Compute the AUROC of scores [n] for truth 0/1 [n]; None where one class is absent."""
     from sklearn.metrics import roc_auc_score
 
     return float(roc_auc_score(truth, score)) if 0 < np.sum(truth) < len(truth) else None
 
 
 def f1_at_true_rate(truth: NDArray[Any], score: NDArray[Any]) -> float | None:
-    """F1 of the anomalies at the threshold that flags their TRUE share; None where one is absent.
+    """Compute F1 of the anomalies at the threshold that flags their TRUE share; None without both.
 
     The literature's rule (wqlzuel/MEATRD@9f8eee2, utils.py): threshold = percentile of the scores
     at the share of normals, anomalous where score >= threshold. It reads the test labels, so a
@@ -311,9 +314,10 @@ KINDS: dict[str, Callable[[tuple[str, ...]], Task]] = {
 
 
 def build(kind: str, classes: Sequence[str]) -> Task:
-    """Return the task of that kind over those classes.
+    """Build the task of a kind over some classes.
 
-    Raises IbmaError for an unknown kind.
+    Raises:
+        IbmaError: there is no such kind.
     """
     if kind not in KINDS:
         raise IbmaError(f"unknown task kind '{kind}': expected one of {', '.join(sorted(KINDS))}")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ibma import datasets, methods, twins
 from ibma.datasets import Card, Counts
-from ibma.methods import ibma as variants
+from ibma.methods.ibma import bound_names, find_bound
 
 FIELDS = ("Citation", "Official code", "Code over paper", "Choices", "Parity")
 METHODS, DATASETS = Path("docs/methods.md"), Path("docs/datasets.md")
@@ -96,11 +96,11 @@ def methods_page() -> str:
         "",
         "## Bounds in IBMA's place",
         "",
-        "`bound:` of a variant in `params.yaml`; the last columns are its own parameters.",
+        "`bound:` of an entry in `params.yaml`; the last column holds its own parameters.",
         "",
         *_table(
             ("Bound", "What it is", "Parameters"),
-            [_bound_row(key, cls) for key, cls in variants.BOUNDS.items()],
+            [_bound_row(name, find_bound(name)) for name in bound_names()],
         ),
     ]
     return "\n".join(lines) + "\n"

@@ -20,7 +20,7 @@ from ibma.training import record
 if TYPE_CHECKING:
     import torch
 
-    from ibma.features.store import Features, TrainingSet
+    from ibma.features.store import Features, Tables, TrainingSet
     from ibma.network.centroids import Assignment, InputAssignments
     from ibma.network.method import Method
     from ibma.network.tasks import Task
@@ -186,10 +186,13 @@ class Cell:
 
         return InputAssignments.read(self.centroids / file_name(self.fold(run)))
 
+    def tables(self, run: int, on: torch.device) -> Tables:
+        """Return what batches of a run's training split carry of each row, on a device."""
+        return self.inputs(run).tables(on, self.open().training(run).previous_labels())
+
     def training(self, run: int, on: torch.device) -> TrainingSet:
-        """Return the rows that a run learns from, with what its batches carry on a device."""
-        rows = self.open().training(run)
-        return rows.joined(self.inputs(run).tables(on, rows.previous_labels()))
+        """Return the rows that a run learns from; their batches carry `tables`."""
+        return self.open().training(run).joined(self.tables(run, on))
 
     def build(self, run: int, setting: Setting, epochs: int, seed: int, on: torch.device) -> Method:
         """Build a freshly initialised network; its initialisation is a pure function of `seed`.
