@@ -93,7 +93,7 @@ def test_stage_round_trip_and_constant_u(make_cell):
     inputs = cell.inputs(0)
     assert set(inputs.phi) == {"view0", "view1"}
     assert inputs.phi["view0"].shape == (72, 1, 3)
-    train = cell.features.training(0).index
+    train = cell.open().training(0).index
     expected = bounds.u_term(inputs.phi["view0"][train], inputs.prior).mean()
     assert inputs.u["view0"] == pytest.approx(float(expected))
     inputs.write(cell.centroids / "again.npz")
@@ -105,7 +105,7 @@ def test_input_vectors_are_standardised_on_the_training_rows(make_cell):
     cell = make_cell()
     vectors = cell.inputs(0).vectors["view1"]
     assert vectors.width == 3
-    train = vectors[torch.from_numpy(cell.features.training(0).index)]
+    train = vectors[torch.from_numpy(cell.open().training(0).index)]
     torch.testing.assert_close(train.mean(0), torch.zeros(3), atol=1e-5, rtol=0)
     torch.testing.assert_close(train.std(0, correction=0), torch.ones(3), atol=1e-4, rtol=0)
 
@@ -113,8 +113,8 @@ def test_input_vectors_are_standardised_on_the_training_rows(make_cell):
 def test_wide_inputs_are_projected_and_keep_their_distances(make_cell, tmp_path):
     cell = make_cell()
     wide = np.random.default_rng(0).normal(size=(72, 2000)).astype(np.float32)
-    cell.features.arrays["view0"] = wide
-    project(cell.features, "view0", 0, tmp_path / "out.npy")
+    cell.open().arrays["view0"] = wide
+    project(cell.open(), "view0", 0, tmp_path / "out.npy")
     narrow = np.load(tmp_path / "out.npy")
     assert narrow.shape == (72, INPUT_WIDTH)
     ratio = np.linalg.norm(narrow[:36] - narrow[36:], axis=1) / np.linalg.norm(
@@ -128,14 +128,17 @@ def test_every_fold_has_the_phi_of_its_own_training_rows(make_cell, monkeypatch,
     monkeypatch.setattr("ibma.network.centroids.CHUNK", 48)  # sixteen rows a chunk
     cell = make_cell(folds=folds)
     for run in range(max(folds, 1)):
-        train = cell.features.training(run)
-        for name, array in cell.features.arrays.items():
+        train = cell.open().training(run)
+        for name, array in cell.open().arrays.items():
             x = torch.from_numpy(np.array(array))
             sums = ClassSums.zeros((1, 3), 3, x)
-            sums.add(x[train.index], cell.task.systems(train.labels()))
-            centroids = cell.assignment.centroids(sums.sums, sums.counts)
+            sums.add(x[train.index], cell.problem().systems(train.labels()))
+            centroids = cell.assignment().centroids(sums.sums, sums.counts)
             torch.testing.assert_close(
-                cell.inputs(run).phi[name], cell.assignment.phi(x, centroids), atol=1e-6, rtol=1e-5
+                cell.inputs(run).phi[name],
+                cell.assignment().phi(x, centroids),
+                atol=1e-6,
+                rtol=1e-5,
             )
 
 

@@ -1,6 +1,7 @@
 """Every method on tiny problems: shapes, finite terms, learning, refusals."""
 
 import copy
+from itertools import product
 
 import numpy as np
 import pytest
@@ -10,14 +11,14 @@ from torch import Tensor
 from ibma import methods
 from ibma.errors import IbmaError
 from ibma.features.store import Batch
-from ibma.methods.ibma import BOUNDS
+from ibma.methods.ibma import bound_names
 from ibma.network import tasks
-from ibma.network.centroids import Assignment, InputVectors
+from ibma.network.centroids import Assignment
 from ibma.network.method import Method, Modality, Spec
 from ibma.training.loop import centre_spheres
 
 WIDTH, INPUTS, CLASSES = 8, 5, ("a", "b", "c")
-METHODS = [*methods.names(), *(f"ibma_{bound}" for bound in BOUNDS if bound != "ibb")]
+METHODS = [*methods.names(), *(f"ibma_{bound}" for bound in bound_names() if bound != "ibb")]
 KINDS = ["classify", "multilabel", "one_class", "sentiment"]
 OUTPUTS = {"one_class": 32}
 EPOCHS = 10  # OMIB warms up for 5 of them
@@ -48,29 +49,33 @@ def batch(kind: str = "classify", modalities: int = 2, n: int = 12, absent: bool
         "one_class": torch.zeros(n, dtype=torch.long),
         "sentiment": 0.8 * (code.argmax(1) - 1.0),
     }[kind]
-    return Batch(x, y, torch.arange(n))
+    random = torch.Generator().manual_seed(2)
+    systems = (3, 2) if kind == "multilabel" else (1, 3)
+    return Batch(
+        x,
+        y,
+        torch.arange(n),
+        phi_x={name: torch.randn(n, *systems, generator=random).softmax(-1) for name in x},
+        inputs=x,
+        pseudo=code if kind == "one_class" else None,
+        previous=torch.tensor([np.nan, 0, 1, 2] * 3)[:n] if kind == "classify" else None,
+    )
 
 
 def spec(kind: str = "classify", modalities: int = 2) -> Spec:
     names = [f"view{m}" for m in range(modalities)]
     entry = Modality("vector", (INPUTS,), {"name": "mlp", "hidden": [16]})
-    x, code = views(kind, 12, modalities, False)
-    systems = (3, 2) if kind == "multilabel" else (1, 3)
-    random = torch.Generator().manual_seed(2)
     return Spec(
         modalities=dict.fromkeys(names, entry),
         task=tasks.build(kind, CLASSES),
         width=WIDTH,
         heads=2,
         epochs=EPOCHS,
-        systems=systems,
+        systems=(3, 2) if kind == "multilabel" else (1, 3),
         assignment=Assignment(),
         eta=0.5,
         u=dict.fromkeys(names, 0.1),
-        input_phi={n: torch.randn(12, *systems, generator=random).softmax(-1) for n in names},
-        inputs={n: InputVectors(v, torch.zeros(INPUTS), torch.ones(INPUTS)) for n, v in x.items()},
-        pseudo=code if kind == "one_class" else None,
-        previous=torch.tensor([np.nan, 0, 1, 2] * 3) if kind == "classify" else None,
+        input_widths=dict.fromkeys(names, INPUTS),
     )
 
 
@@ -102,34 +107,33 @@ def step(model: Method, data: Batch) -> dict[str, Tensor]:
     return model.losses(out, data)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("modalities", [2, 3])
 @pytest.mark.parametrize("method", METHODS)
-def test_shapes(method, modalities, kind):
-    model, data = make(method, kind, modalities), batch(kind, modalities)
-    out = model(data.x)
-    assert out.logits.shape == (12, OUTPUTS.get(kind, 3))
-    assert out.fused.shape[0] == 12 and out.fused.ndim == 2
-    assert list(out.z) == list(data.x)
-    assert all(value.shape == (12, WIDTH) for value in out.z.values())
+def test_shapes_of_every_kind_of_task_with_two_and_three_modalities(method):
+    for kind, modalities in product(KINDS, (2, 3)):
+        model, data = make(method, kind, modalities), batch(kind, modalities)
+        out, where = model(data.x), f"{kind}, {modalities} modalities"
+        assert out.logits.shape == (12, OUTPUTS.get(kind, 3)), where
+        assert out.fused.shape[0] == 12 and out.fused.ndim == 2, where
+        assert list(out.z) == list(data.x), where
+        assert all(value.shape == (12, WIDTH) for value in out.z.values()), where
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("modalities", [2, 3])
-@pytest.mark.parametrize(("n", "absent"), [(12, False), (2, False), (12, True)])
 @pytest.mark.parametrize("method", METHODS)
-def test_every_term_and_gradient_is_finite_in_every_phase(method, n, absent, modalities, kind):
+def test_every_term_and_gradient_is_finite_in_every_phase(method):
     """A batch of two and a class that nobody has included; a batch of one is never trained on."""
-    model, data = make(method, kind, modalities), batch(kind, modalities, n, absent)
-    for epoch in (0, 1, EPOCHS - 1):
-        start_epoch(model, epoch, data)
-        terms = step(model, data)
-        assert all(value.shape == () and value.isfinite() for value in terms.values())
-        model.zero_grad(set_to_none=True)
-        total(terms).backward()
-        gradients = [p.grad for p in model.parameters() if p.grad is not None]
-        assert gradients
-        assert all(gradient.isfinite().all() for gradient in gradients)
+    batches = [(12, False), (2, False), (12, True)]
+    for kind, modalities, (n, absent) in product(KINDS, (2, 3), batches):
+        model, data = make(method, kind, modalities), batch(kind, modalities, n, absent)
+        for epoch in (0, 1, EPOCHS - 1):
+            where = f"{kind}, {modalities} modalities, {n} samples, absent: {absent}, {epoch=}"
+            start_epoch(model, epoch, data)
+            terms = step(model, data)
+            assert all(v.shape == () and v.isfinite() for v in terms.values()), where
+            model.zero_grad(set_to_none=True)
+            total(terms).backward()
+            gradients = [p.grad for p in model.parameters() if p.grad is not None]
+            assert gradients, where
+            assert all(gradient.isfinite().all() for gradient in gradients), where
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -4,6 +4,7 @@ The two processes run this file as a script, which trains one seed over a store 
 """
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from conftest import cell_over
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from ibma.datasets import Card, Counts, Sample
 from ibma.errors import IbmaError
@@ -21,9 +24,10 @@ from ibma.features import store
 from ibma.features.extract import extract
 from ibma.network import distributed
 from ibma.network.centroids import Assignment, write_all
-from ibma.training import loop
-from ibma.training.loop import Cell, Setting
+from ibma.training import loop, run
+from ibma.training.cell import Cell, Setting
 
+CPU = torch.device("cpu")
 ENCODERS = {  # networks without batch statistics and without noise
     "image": {
         "name": "vit",
@@ -70,41 +74,30 @@ def write_store(root: Path) -> None:
     dataset = SimpleNamespace(CARD=card, FILES=(), samples=samples)
     entry = {"dataset": "fake", "options": {}, "features": {}}
     extract("fake", entry, dataset, root, root / "store", lambda kind, part, params: part)
-    cell = cell_over(root, "ibma")
-    write_all(cell.features, cell.task, ENCODERS, Assignment(), 3, cell.centroids)
+    cell = cell_of(root, "ibma")
+    write_all(cell.open(), cell.problem(), ENCODERS, Assignment(), 3, cell.centroids)
 
 
-def cell_over(root: Path, method: str, **options: str) -> Cell:
-    return Cell(
-        "twin",
-        "fake",
-        method,
-        method,
-        {},
-        ENCODERS,
-        4,
-        16,
-        16,
-        2,
-        Assignment(),
-        store.Features(root / "store"),
-        root / "centroids",
-        torch.device("cpu"),
-        **options,
-    )
+def cell_of(root: Path, method: str, **fields: object) -> Cell:
+    return cell_over(root / "store", method, ENCODERS, epochs=4, **fields)
 
 
 def train_seed(root: Path, method: str, refresh: str, into: str) -> None:
-    torch.set_num_threads(1)
-    cell = cell_over(root, method, refresh=refresh)
-    out = root / into
-    loop.run_seed(cell, 0, Setting(1e-3, 1e-5, 0.5), out / "runs", out / "models", out / "scratch")
+    cell = cell_of(root, method, refresh=refresh)
+    finished = run.train_run(cell, 0, Setting(1e-3, 1e-5, 0.5), quiet=True)
+    if distributed.rank() == 0:
+        (root / f"{into}.safetensors").write_bytes(finished.weights)
+        finished.record.write(root / f"{into}.json")
 
 
 def in_two_processes(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run this file in two processes; checkpoints are written below `root`."""
     launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone")
     command = (*launcher, "--nproc-per-node", "2", __file__, str(root), *arguments)
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+    source = {"PYTHONPATH": str(Path(distributed.__file__).parents[2])}
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=300, cwd=root, env=os.environ | source
+    )
 
 
 def numbers(value: object, path: str = "") -> dict[str, float]:
@@ -117,18 +110,17 @@ def numbers(value: object, path: str = "") -> dict[str, float]:
 
 
 @pytest.mark.parametrize("refresh", ["epoch", "pass"])
-def test_two_processes_leave_the_record_of_one(tmp_path, refresh):
+def test_two_processes_leave_the_record_of_one(tmp_path, monkeypatch, refresh):
+    monkeypatch.chdir(tmp_path)
     write_store(tmp_path)
     train_seed(tmp_path, "ibma", refresh, "one")
     done = in_two_processes(tmp_path, "ibma", refresh, "two")
     assert done.returncode == 0, done.stderr
-    one, two = (
-        json.loads((tmp_path / name / "runs/seed_0.json").read_text()) for name in ("one", "two")
-    )
-    assert two.pop("volatile")["processes"] == 2 and one.pop("volatile")["processes"] == 1
+    one, two = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("one", "two"))
+    assert two.pop("provenance")["processes"] == 2 and one.pop("provenance")["processes"] == 1
     assert one["key"] == two["key"]
     assert numbers(two) == pytest.approx(numbers(one), abs=1e-5)
-    weights = [torch.load(tmp_path / name / "models/seed_0.pt") for name in ("one", "two")]
+    weights = [load_file(tmp_path / f"{name}.safetensors") for name in ("one", "two")]
     assert weights[0].keys() == weights[1].keys()
 
 
@@ -137,12 +129,11 @@ def test_without_learning_both_refreshes_agree(tmp_path):
     write_store(tmp_path)
     states = []
     for refresh in ("epoch", "pass"):
-        cell = cell_over(tmp_path, "ibma", refresh=refresh)
+        cell = cell_of(tmp_path, "ibma", refresh=refresh)
         setting = Setting(0.0, 0.0, 0.5)
-        rows = cell.features.training(0)
-        model = cell.build(0, setting, 3, seed=0)
-        settings = {"seed": 0, "epochs": 3, "batch_size": 15, "device": cell.device}
-        fit = loop.Fit(model, rows, setting, **settings)
+        model = cell.build(0, setting, 3, seed=0, on=CPU)
+        settings = {"seed": 0, "epochs": 3, "batch_size": 15, "device": CPU, "quiet": True}
+        fit = loop.Fit(model, cell.training(0, CPU), setting, **settings)
         fit.run("x")
         model.eval()
         with torch.no_grad():
@@ -188,8 +179,8 @@ def test_one_process_is_left_alone():
 
 
 def test_streamed_batches_are_the_resident_ones(make_cell):
-    rows = make_cell().features.training(0)
-    placed = rows.features.on(torch.device("cpu"))
+    rows = make_cell().open().training(0)
+    placed = rows.features.on(CPU)
     parts = [distributed.share(batch) for batch in rows.shuffled(16, 0, 0)]
     streamed = store.Streamed(placed.x, placed.y)
     for one, other in zip(placed.load(parts), streamed.load(parts), strict=True):
@@ -199,19 +190,17 @@ def test_streamed_batches_are_the_resident_ones(make_cell):
 
 def refusals(root: Path) -> None:
     """In two processes: an inner optimiser is refused in one line."""
-    cell = cell_over(root, "ibma")
-    cell = Cell(**{**vars(cell), "hparams": {"bound": "club"}})
-    setting = Setting(1e-3, 1e-5, 0.5)
-    model = cell.build(0, setting, 1, seed=0)
+    cell = cell_of(root, "ibma", hparams={"bound": "club"})
+    model = cell.build(0, Setting(1e-3, 1e-5, 0.5), 1, seed=0, on=CPU)
     try:
-        loop.distribute(loop.Objective(model, cell.device, False), cell.device)
+        loop.distribute(loop.Objective(model, CPU, False), CPU)
     except IbmaError as error:
         assert "inner network" in str(error)
         print("refused: inner network")
     model.inner = None
     model.batch_statistics = torch.nn.BatchNorm1d(2)
     try:
-        loop.distribute(loop.Objective(model, cell.device, False), cell.device)
+        loop.distribute(loop.Objective(model, CPU, False), CPU)
     except IbmaError as error:
         assert "batch statistics" in str(error)
     else:

@@ -1,4 +1,4 @@
-"""The loop: determinism, exact resume, kept seeds, refused NaN, full disk."""
+"""One run: determinism, exact resume, refused NaN, full disk, what a batch carries."""
 
 import errno
 import json
@@ -12,49 +12,46 @@ from ibma import files
 from ibma.errors import IbmaError
 from ibma.files import write_json
 from ibma.methods import ibma as ibma_method
-from ibma.training import loop, record
-from ibma.training.loop import Setting
+from ibma.training import loop, record, run
+from ibma.training.cell import Setting
 
 SETTING = Setting(lr=1e-3, weight_decay=1e-5, eta=0.5)
+CPU = torch.device("cpu")
 
 
-def run(cell, root, seed=0, setting=SETTING):
-    return loop.run_seed(cell, seed, setting, root / "runs", root / "models", root / "scratch")
+@pytest.fixture(autouse=True)
+def in_a_fresh_folder(tmp_path, monkeypatch):
+    """Checkpoints are written below the working folder."""
+    monkeypatch.chdir(tmp_path)
 
 
-def stable(result) -> str:
-    content = asdict(result)
-    content.pop("volatile")
+def train(cell, seed=0, setting=SETTING):
+    return run.train_run(cell, seed, setting, quiet=True).record
+
+
+def stable(one) -> str:
+    content = asdict(one)
+    for name in ("provenance", "digest"):
+        content.pop(name)
     return json.dumps(content)
 
 
 @pytest.mark.parametrize("kind", ["classify", "multilabel"])
 @pytest.mark.parametrize("modalities", [2, 3])
-def test_same_seed_same_record_and_better_than_chance(make_cell, tmp_path, kind, modalities):
+def test_same_seed_same_record_and_better_than_chance(make_cell, kind, modalities):
     cell = make_cell(kind, modalities, epochs=15)
-    first = run(cell, tmp_path / "a")
-    assert stable(first) == stable(run(cell, tmp_path / "b"))
-    assert first.metrics[cell.task.selection] > 0.6
-    assert set(first.ib) == {
-        *cell.features.modalities,
-        "fused",
-        *(f"u/{name}" for name in cell.features.modalities),
-    }
+    first = train(cell)
+    assert stable(first) == stable(train(cell))
+    assert first.metrics[cell.problem().selection] > 0.6
+    names = cell.open().modalities
+    assert set(first.ib) == {*names, "fused", *(f"u/{name}" for name in names)}
     pairs = modalities * (modalities - 1)
     assert sum(name.startswith("ibb/") for name in first.history) == pairs + 1
 
 
-def test_finished_seed_is_kept_and_a_new_key_retrains(make_cell, tmp_path):
-    cell = make_cell()
-    assert run(cell, tmp_path) is not None
-    assert run(cell, tmp_path) is None
-    assert run(cell, tmp_path, seed=1) is not None
-    assert run(cell, tmp_path, setting=replace(SETTING, eta=0.3)).params["eta"] == 0.3
-
-
-def test_a_killed_run_resumes_to_the_same_record(make_cell, tmp_path, monkeypatch):
+def test_a_killed_run_resumes_to_the_same_record(make_cell, monkeypatch):
     cell = make_cell(epochs=5)
-    expected = stable(run(cell, tmp_path / "undisturbed"))
+    expected = stable(train(cell))
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
     one_epoch = loop.Fit._one_epoch
 
@@ -65,42 +62,41 @@ def test_a_killed_run_resumes_to_the_same_record(make_cell, tmp_path, monkeypatc
 
     monkeypatch.setattr(loop.Fit, "_one_epoch", dies_in_epoch_4)
     with pytest.raises(KeyboardInterrupt):
-        run(cell, tmp_path / "killed")
-    assert (tmp_path / "killed/scratch/seed_0.pt").exists()
+        train(cell)
+    key = cell.key(0, SETTING, run.environment(cell))
+    assert run.checkpoint(key).exists()
     resumed = []
     monkeypatch.setattr(
         loop.Fit, "_one_epoch", lambda fit: resumed.append(fit.epoch) or one_epoch(fit)
     )
-    assert stable(run(cell, tmp_path / "killed")) == expected
+    assert stable(train(cell)) == expected
     assert resumed == [3, 4]
-    assert not (tmp_path / "killed/scratch/seed_0.pt").exists()
+    run.forget(key)
+    assert not run.checkpoint(key).exists()
 
 
-def test_a_damaged_checkpoint_only_costs_time(make_cell, tmp_path):
+def test_a_damaged_checkpoint_only_costs_time(make_cell):
     cell = make_cell()
-    (tmp_path / "scratch").mkdir()
-    (tmp_path / "scratch/seed_0.pt").write_bytes(b"half a file")
-    assert run(cell, tmp_path) is not None
+    path = run.checkpoint(cell.key(0, SETTING, run.environment(cell)))
+    path.parent.mkdir(parents=True)
+    expected = stable(train(cell))
+    path.write_bytes(b"half a file")
+    assert stable(train(cell)) == expected
 
 
-def test_nan_loss_names_the_term_and_keeps_finished_seeds(make_cell, tmp_path, monkeypatch):
-    cell = make_cell()
-    run(cell, tmp_path)
+def test_nan_loss_names_the_term(make_cell, monkeypatch):
     monkeypatch.setattr(
         ibma_method.Model,
         "losses",
         lambda self, out, batch: {"ce/fused": out.logits.sum() * float("nan")},
     )
-    with pytest.raises(
-        IbmaError, match=r"fake ibma seed 1: loss term 'ce/fused' is nan in epoch 1"
-    ):
-        run(cell, tmp_path, seed=1)
-    assert (tmp_path / "runs/seed_0.json").exists()
-    assert not (tmp_path / "runs/seed_1.json").exists()
+    named = r"fake ibma seed 1: loss term 'ce/fused' is nan in epoch 1"
+    with pytest.raises(IbmaError, match=named):
+        train(make_cell(), seed=1)
 
 
 def test_full_disk_keeps_the_old_checkpoint(tmp_path, monkeypatch):
-    path = tmp_path / "seed_0.pt"
+    path = tmp_path / "state.pt"
     loop.save_atomically({"epoch": 1}, path)
 
     def full(state, target):
@@ -112,7 +108,7 @@ def test_full_disk_keeps_the_old_checkpoint(tmp_path, monkeypatch):
         loop.save_atomically({"epoch": 2}, path)
     monkeypatch.undo()
     assert torch.load(path)["epoch"] == 1
-    assert [file.name for file in tmp_path.iterdir()] == ["seed_0.pt"]
+    assert [file.name for file in tmp_path.iterdir()] == ["state.pt"]
 
 
 def test_full_disk_keeps_the_old_record(tmp_path, monkeypatch):
@@ -129,7 +125,7 @@ def test_full_disk_keeps_the_old_record(tmp_path, monkeypatch):
 
 
 def test_order_of_samples_is_a_function_of_seed_and_epoch(make_cell):
-    rows = make_cell().features.training(0)
+    rows = make_cell().open().training(0)
 
     def order(seed, epoch):
         return np.concatenate(rows.shuffled(16, seed, epoch)).tolist()
@@ -139,15 +135,41 @@ def test_order_of_samples_is_a_function_of_seed_and_epoch(make_cell):
     assert sorted(order(0, 0)) == rows.index.tolist()
 
 
-def test_run_k_tests_on_fold_k_mod_folds(make_cell, tmp_path):
+@pytest.mark.parametrize("kind", ["classify", "one_class"])
+def test_a_batch_carries_its_rows_of_what_the_centroid_stage_wrote(make_cell, kind):
+    cell = make_cell(kind)
+    inputs, rows = cell.inputs(0), cell.training(0, CPU)
+    previous = rows.previous_labels()
+    batches = rows.shuffled(16, 0, 0)
+    for index, batch in zip(batches, rows.load([(b, 1.0) for b in batches], CPU), strict=True):
+        assert batch.index.tolist() == index.tolist()
+        assert set(batch.phi_x) == set(batch.inputs) == set(batch.x) == set(inputs.phi)
+        for name in batch.x:
+            assert torch.equal(batch.phi_x[name], inputs.phi[name][index])
+            expected = inputs.vectors[name][torch.from_numpy(index)]
+            assert torch.equal(batch.inputs[name], expected)
+        torch.testing.assert_close(batch.previous, previous[index], equal_nan=True)
+        if kind == "one_class":
+            assert torch.equal(batch.pseudo, inputs.pseudo[index])
+        else:
+            assert batch.pseudo is None
+
+
+def test_folds_inside_training_keep_what_batches_carry(make_cell):
+    rows = make_cell().training(0, CPU)
+    for learn, judge in rows.hold_outs(3):
+        assert learn.tables is rows.tables
+        assert set(learn.index) | set(judge.index) == set(rows.index)
+
+
+def test_run_k_tests_on_fold_k_mod_folds(make_cell):
     cell = make_cell(folds=3)
-    records = [run(cell, tmp_path, seed=seed) for seed in range(4)]
-    assert [r.fold for r in records] == [0, 1, 2, 0]
-    test = set(cell.features.test(1).index)
-    assert test.isdisjoint(cell.features.training(1).index)
+    assert [train(cell, seed=seed).fold for seed in range(4)] == [0, 1, 2, 0]
+    test = set(cell.open().test(1).index)
+    assert test.isdisjoint(cell.open().training(1).index)
 
 
-def test_a_compiled_network_is_the_one_that_trains(make_cell, tmp_path, monkeypatch):
+def test_a_compiled_network_is_the_one_that_trains(make_cell, monkeypatch):
     """What torch.compile returns is called; the record stays the same."""
     compiled = []
 
@@ -155,16 +177,16 @@ def test_a_compiled_network_is_the_one_that_trains(make_cell, tmp_path, monkeypa
         compiled.append(model)
         return lambda x: model(x)
 
-    plain = run(make_cell(), tmp_path / "plain")
+    plain = train(make_cell())
     monkeypatch.setattr(torch, "compile", compile_)
-    other = run(replace(make_cell(), compile=True), tmp_path / "compiled")
+    other = train(replace(make_cell(), compile=True))
     assert len(compiled) == 1
     assert stable(replace(other, key="")) == stable(replace(plain, key=""))
 
 
-def test_ib_losses_before_training_are_those_of_the_untrained_network(make_cell, tmp_path):
+def test_ib_losses_before_training_are_those_of_the_untrained_network(make_cell):
     """They do not depend on how long it trains; after training they are others."""
-    short, long = (run(make_cell(epochs=n), tmp_path / str(n)) for n in (1, 12))
+    short, long = (train(make_cell(epochs=n)) for n in (1, 12))
     assert short.ib_before == long.ib_before and set(long.ib_before) == set(long.ib)
     assert short.ib != long.ib and long.ib["fused"] != long.ib_before["fused"]
 
@@ -173,7 +195,7 @@ def test_unknown_device_is_refused():
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     with pytest.raises(IbmaError, match="cuda asked for, none found"):
-        loop.device("cuda")
+        loop.select_device("cuda")
 
 
 def test_a_file_that_is_no_record_is_named(tmp_path):
