@@ -14,7 +14,8 @@ def significance(params: Params) -> None:
     from ibma.paper import published
     from ibma.results import records, significance
 
-    write_json(paths.SIGNIFICANCE, significance.run(params, records.load(params), published.load()))
+    tests = significance.run(params, records.load(params), published.load())
+    write_json(paths.SIGNIFICANCE, significance.to_json(tests))
 
 
 if __name__ == "__main__":

@@ -1,34 +1,42 @@
-"""Do the committed reports say what the records say? How a stranger checks us (`ibma verify`).
+"""Check that committed reports say what the records say (`ibma verify`).
 
-A profile with committed evidence is checked against it: nothing but the clone is needed, and every
-printed digit must come out again. Another profile is checked against the records under runs/, which
-may come from another kind of machine: there a number may differ by one unit of its last digit.
+A profile with committed evidence is checked against it, so that a clone is enough. Another profile
+is checked against the records under runs/. Numbers are compared as numbers, everything else as
+text.
 """
 
 from __future__ import annotations
 
 import csv
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
+from ibma import paths
 from ibma.errors import IbmaError
 from ibma.evidence import archive
-from ibma.files import write_json
-from ibma.paper import audit, published
-from ibma.params import Params, load
-from ibma.report import page
-from ibma.results import records, significance
+from ibma.files import read_json
+from ibma.params import load
+from ibma.report import inputs as report_inputs
+from ibma.report import numbers
+from ibma.report.inputs import Inputs
+from ibma.report.numbers import Numbers
+from ibma.report.table import Scalar
+from ibma.results import records
 
-_NUMBER = re.compile(r"[-+]?\d[\d,]*\.?\d*(?:e[-+]?\d+)?")
+EQUAL = 1e-8  # relative; files hold ten digits, and processors differ beyond them
+CHECKED = ("tables", "metrics")  # folders in which no other file may be
+
+Place = tuple[str, str, str]  # where, committed, recomputed; both are equal where they agree
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One place of a committed file that the records do not bear out."""
+    """One place of a committed file that the records do not confirm."""
 
     file: str
     place: str
@@ -38,10 +46,10 @@ class Difference:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the check of one profile found.
+    """What the check of one profile gives.
 
-    source: `evidence` or `records`. runs: records read. compared: cells of CSV files and lines of
-    the others.
+    source: `evidence` or `records`. runs: records read. compared: cells of CSV files, entries of
+    JSON files and lines of the others.
     """
 
     profile: str
@@ -52,27 +60,29 @@ class Outcome:
 
 
 def profiles(root: Path) -> list[str]:
-    """Profiles that can be checked here: those with evidence, and the one whose records are here.
+    """List the profiles that can be checked: those with evidence, and the one with records.
 
-    Raises IbmaError where there is none.
+    Raises:
+        IbmaError: there is none.
     """
-    found = [path.parent.parent.name for path in root.glob(f"reports/*/evidence/{archive.SUMS}")]
-    if (root / "params.yaml").exists():
-        here = load(root / "params.yaml")
-        reported = (root / "reports" / here.profile / "tables").exists()
-        if reported and any(records.cells(here, root).values()):
-            found.append(here.profile)
-    if not found:
+    reports = root / paths.REPORTS
+    names = [path.parent.parent.name for path in reports.glob(f"*/evidence/{archive.SUMS}")]
+    if (root / paths.PARAMS).exists():
+        params = load(root / paths.PARAMS)
+        if (reports / params.profile / "tables").exists() and records.load(params, root).all():
+            names.append(params.profile)
+    if not names:
         raise IbmaError(
             f"{root.resolve()}: neither reports/<profile>/evidence/ nor records under runs/: run "
             "this in the repository, or `make repro` first"
         )
-    return sorted(set(found))
+    return sorted(set(names))
 
 
 def unchecked(root: Path, names: Sequence[str]) -> list[str]:
-    """Profiles that have a report, and are not among `names`."""
-    return sorted({path.parent.name for path in root.glob("reports/*/tables")} - set(names))
+    """List the profiles that have a report and are not among `names`."""
+    reported = {path.parent.name for path in (root / paths.REPORTS).glob("*/tables")}
+    return sorted(reported - set(names))
 
 
 def verify(profile: str, root: Path) -> Outcome:
@@ -80,102 +90,97 @@ def verify(profile: str, root: Path) -> Outcome:
 
     Statistics start from the records: nothing that a stage derived from them is trusted.
 
-    Raises IbmaError when the profile has neither evidence nor records here.
+    Raises:
+        IbmaError: the profile has neither evidence nor records, or its evidence was changed.
     """
-    with TemporaryDirectory() as scratch:
-        work, held = Path(scratch) / "root", archive.folder(root, profile)
-        committed = held.exists()
-        params = lay_out(profile, root, work)
-        differences = [
-            Difference("evidence", name, "sha256 of another content", "") for name in _altered(held)
-        ]
-        differences += [
-            Difference("evidence" if committed else "runs", name, "missing", "")
-            for name in archive.missing(params, work)
-        ]
-        _derive(params, work)
-        page.write_numbers(params, work, Path(scratch) / "again")
-        places = list(_places(root / "reports" / profile, Path(scratch) / "again"))
-        differences += [one for one in places if not _agree(one, exact=committed)]
-        runs = sum(len(list(work.glob(f"runs/{t}/{m}/*"))) for t, m in params.names())
-    source = "evidence" if committed else "records"
-    return Outcome(profile, source, runs, len(places), tuple(differences))
+    inputs, source = read(profile, root)
+    results = inputs.results
+    missing = [Difference(source, "/".join(cell), why, "") for cell, why in results.gaps.items()]
+    made = numbers.build(report_inputs.rederive(inputs))
+    places = list(_compare(root / paths.REPORTS / profile, made))
+    apart = [place for place in places if place.committed != place.recomputed]
+    return Outcome(profile, source, len(results.all()), len(places), (*missing, *apart))
 
 
-def lay_out(profile: str, root: Path, work: Path) -> Params:
-    """Lay a profile's evidence, or else its records under `root`, out in the folder `work`.
+def read(profile: str, root: Path) -> tuple[Inputs, str]:
+    """Read the evidence of a profile, or else its records below `root`.
 
-    Raises IbmaError when there is neither.
+    Returns:
+        What a report is made of, and `evidence` or `records`.
+
+    Raises:
+        IbmaError: there is neither, or the evidence was changed.
     """
     held = archive.folder(root, profile)
     if held.exists():
-        archive.unpack(held, work)
-        return load(work / "params.yaml")
-    params = load(root / "params.yaml")
+        with TemporaryDirectory() as scratch:
+            archive.unpack(held, Path(scratch))
+            params = load(Path(scratch) / paths.PARAMS)
+            return report_inputs.load(params, Path(scratch), check_keys=False), "evidence"
+    params = load(root / paths.PARAMS)
     if params.profile != profile:
         raise IbmaError(
             f"{held}: no evidence of profile '{profile}' is committed, and params.yaml is profile "
             f"'{params.profile}': `ibma profile {profile}` and `make repro`"
         )
-    archive.pack(params, root, work / "evidence")
-    archive.unpack(work / "evidence", work)
-    return params
+    return report_inputs.load(params, root), "records"
 
 
-def _altered(held: Path) -> list[str]:
-    return archive.altered(held) if held.exists() else []
+def _compare(committed: Path, made: Numbers) -> Iterator[Difference]:
+    """Yield every place of the files on either side."""
+    for name, rows in made.rows.items():
+        yield from _places(name, _compare_rows(committed / name, rows))
+    for name, metrics in made.metrics.items():
+        yield from _places(name, _compare_values(read_json(committed / name, {}), metrics))
+    for name, text in made.texts.items():
+        yield from _places(name, _compare_lines(committed / name, text))
+    known = {*made.rows, *made.metrics, *made.texts}
+    for folder in CHECKED:
+        for path in sorted((committed / folder).glob("*")):
+            if (name := path.relative_to(committed).as_posix()) not in known:
+                yield Difference(name, "the file", "is there", "belongs to no table or task")
 
 
-def _derive(params: Params, work: Path) -> None:
-    """What stages `significance` and `audit` make of records and of published.yaml."""
-    paper = published.load()
-    tests = significance.run(params, records.cells(params, work), paper)
-    write_json(work / "data/significance.json", tests)
-    write_json(work / "data/audit.json", [asdict(check) for check in audit.run(paper)])
+def _places(file: str, places: Iterator[Place]) -> Iterator[Difference]:
+    return (Difference(file, *place) for place in places)
 
 
-def _places(committed: Path, again: Path) -> Iterator[Difference]:
-    """Every place of the files that are on either side; empty where one side lacks it."""
-    tables = {path.relative_to(committed) for path in committed.glob("tables/*")}
-    names = tables | {path.relative_to(again) for path in again.rglob("*") if path.is_file()}
-    for name in sorted(names):
-        sides = [_content(folder / name) for folder in (committed, again)]
-        for place in dict.fromkeys(key for side in sides for key in side):
-            yield Difference(str(name), place, *(side.get(place, "") for side in sides))
+def _compare_rows(path: Path, rows: Sequence[Mapping[str, Scalar]]) -> Iterator[Place]:
+    """Yield every cell of a CSV file."""
+    committed: list[dict[str, str]] = []
+    if path.exists():
+        with path.open(newline="", encoding="utf-8") as file:
+            committed = list(csv.DictReader(file, restkey="more", restval=""))
+    nothing: Mapping[str, Any] = {}
+    pairs = zip_longest(committed, rows, fillvalue=nothing)
+    for number, (held, row) in enumerate(pairs, 1):
+        for where, text, recomputed in _compare_values(held, row):
+            yield f"row {number}, {where}", text, recomputed
 
 
-def _content(path: Path) -> dict[str, str]:
-    """Place -> text: cells of a CSV file, lines of any other, one empty place of a missing one."""
-    if not path.exists():
-        return {"the file": ""}
-    if path.suffix != ".csv":
-        lines = path.read_text(encoding="utf-8").splitlines()
-        return {f"line {number}": line for number, line in enumerate(lines, 1)}
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.reader(file) if not row[0].startswith("# ")]  # a table's title
-    return {
-        f"row {number}, {column}": cell
-        for number, row in enumerate(rows[1:], 1)
-        for column, cell in zip_longest(rows[0], row, fillvalue="")
-    }
+def _compare_values(held: Mapping[str, object], row: Mapping[str, Scalar]) -> Iterator[Place]:
+    """Yield every value of two mappings; a missing one is empty."""
+    for name in dict.fromkeys((*held, *row)):
+        text, value = _text(held.get(name)), row.get(name)
+        yield name, text, text if _agree(text, value) else _text(value)
 
 
-def _agree(one: Difference, *, exact: bool) -> bool:
-    """Whether both sides are equal; not exact: up to a unit of the last digit of each number."""
-    if exact or one.committed == one.recomputed:
-        return one.committed == one.recomputed
-    if _NUMBER.sub("#", one.committed) != _NUMBER.sub("#", one.recomputed):
+def _compare_lines(path: Path, text: str) -> Iterator[Place]:
+    """Yield every line of a text."""
+    committed = path.read_text(encoding="utf-8") if path.exists() else ""
+    lines = zip_longest(committed.splitlines(), text.splitlines(), fillvalue="")
+    return ((f"line {number}", *pair) for number, pair in enumerate(lines, 1))
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)
+
+
+def _agree(text: str, value: Scalar) -> bool:
+    """Return whether a committed text is a recomputed value, as a number where it is one."""
+    if not isinstance(value, float):
+        return text == _text(value)
+    try:
+        return math.isclose(float(text), value, rel_tol=EQUAL, abs_tol=EQUAL)
+    except ValueError:
         return False
-    pairs = zip(_NUMBER.findall(one.committed), _NUMBER.findall(one.recomputed), strict=True)
-    return all(abs(_value(a) - _value(b)) <= 1.001 * max(_unit(a), _unit(b)) for a, b in pairs)
-
-
-def _value(text: str) -> float:
-    return float(text.replace(",", ""))
-
-
-def _unit(text: str) -> float:
-    """One unit of the last printed digit; 0 for whole numbers, which are counts."""
-    mantissa, _, exponent = text.partition("e")
-    decimals = len(mantissa.partition(".")[2])
-    return 10.0 ** (int(exponent or 0) - decimals) if decimals or exponent else 0.0

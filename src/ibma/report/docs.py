@@ -6,13 +6,19 @@ import importlib
 import inspect
 import re
 from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from tabulate import tabulate
 
 from ibma import datasets, methods, twins
 from ibma.datasets import Card, Counts
-from ibma.methods.ibma import bound_names, find_bound
+from ibma.methods import ibma
 
 FIELDS = ("Citation", "Official code", "Code over paper", "Choices", "Parity")
 METHODS, DATASETS = Path("docs/methods.md"), Path("docs/datasets.md")
+COLUMNS = ("Data set", "Modalities", "Paper (Table 1)", "Official release", "Access", "Twin")
+PLAIN: dict[str, Any] = {"tablefmt": "github", "disable_numparse": True}
 ACCESS = {"open": "open", "request": "by request", "builtin": "comes with a package"}
 
 
@@ -26,7 +32,7 @@ def write() -> tuple[Path, ...]:
 
 
 def datasets_page() -> str:
-    """A table of all data sets, the paper's first, and a section for each."""
+    """Write a table of all data sets, the paper's first, and a section for each."""
     cards = {name: datasets.load(name).CARD for name in datasets.names()}
     names = sorted(cards, key=lambda name: (cards[name].paper is None, name))
     lines = [
@@ -35,10 +41,7 @@ def datasets_page() -> str:
         "Generated from the cards in `src/ibma/datasets/` by `ibma docs`. Counts are training / "
         "test; a dash stands for one that nobody states.",
         "",
-        *_table(
-            ("Data set", "Modalities", "Paper (Table 1)", "Official release", "Access", "Twin"),
-            [_dataset_row(name, cards[name]) for name in names],
-        ),
+        tabulate([_dataset_row(name, cards[name]) for name in names], COLUMNS, **PLAIN),
     ]
     for name in names:
         lines += ["", f"## {cards[name].title} (`{name}`)", "", *_dataset_lines(name, cards[name])]
@@ -53,7 +56,7 @@ def _dataset_row(name: str, card: Card) -> tuple[str, ...]:
 
 
 def _dataset_lines(name: str, card: Card) -> list[str]:
-    """What a reader must know of one data set."""
+    """Say what a reader must know of one data set."""
     described = " ".join((datasets.load(name).__doc__ or "").split())
     split = f"{card.folds} folds, run k tests on fold k mod {card.folds}"
     lines = [
@@ -79,35 +82,44 @@ def _counts(counts: Counts | None) -> str:
 
 
 def _anchor(heading: str) -> str:
-    """GitHub's: lower case, letters, digits, `_` and `-` kept, blanks as hyphens."""
+    """Return GitHub's anchor of a heading: letters, digits, `_` and `-`, hyphens for blanks."""
     kept = re.sub(r"[^\w\- ]", "", heading.lower())
     return kept.replace(" ", "-")
 
 
 def methods_page() -> str:
-    """One row per method file, one per bound of IBMA."""
+    """Write a section for each method file, and one for each bound of IBMA."""
+    names = methods.names()
     lines = [
         "# Methods",
         "",
-        "Generated from the docstrings by `ibma docs`; parity names the stored values of the "
+        "Generated from the docstrings by `ibma docs`. Parity names the stored values of the "
         "authors' code in `tests/golden/` that a test compares with ours.",
         "",
-        *_table(("Method", *FIELDS), [_method_row(name) for name in methods.names()]),
+        *(f"- [{_title(name)}](#{_anchor(f'{_title(name)} ({name})')})" for name in names),
+        "- [Bounds in IBMA's place](#bounds-in-ibmas-place)",
+    ]
+    for name in names:
+        found = fields(_module(name).__doc__ or "")
+        lines += ["", f"## {_title(name)} (`{name}`)", ""]
+        lines += [f"- **{field}**: {found[field]}" for field in FIELDS]
+    lines += [
         "",
         "## Bounds in IBMA's place",
         "",
-        "`bound:` of an entry in `params.yaml`; the last column holds its own parameters.",
-        "",
-        *_table(
-            ("Bound", "What it is", "Parameters"),
-            [_bound_row(name, find_bound(name)) for name in bound_names()],
-        ),
+        "`bound:` of an entry in `params.yaml`; the others are its own parameters.",
     ]
+    for name in ibma.bound_names():
+        lines += ["", f"### `{name}`", "", *_bound_lines(name)]
     return "\n".join(lines) + "\n"
 
 
 def fields(docstring: str) -> dict[str, str]:
-    """Paragraphs of a docstring that start with one of `FIELDS` and a colon, as one line each."""
+    """Find the paragraphs of a docstring that start with one of `FIELDS` and a colon.
+
+    Returns:
+        Field -> its paragraph as one line.
+    """
     found = {}
     for paragraph in docstring.split("\n\n"):
         text = " ".join(paragraph.split())
@@ -117,20 +129,17 @@ def fields(docstring: str) -> dict[str, str]:
     return found
 
 
-def _method_row(name: str) -> tuple[str, ...]:
-    module = importlib.import_module(f"ibma.methods.{name}")
-    found = fields(module.__doc__ or "")
-    title = (module.__doc__ or "").split(":")[0]
-    return (f"**{title}** (`{name}`)", *(found[field] for field in FIELDS))
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"ibma.methods.{name}")
 
 
-def _bound_row(key: str, cls: object) -> tuple[str, ...]:
+def _title(name: str) -> str:
+    return (_module(name).__doc__ or "").split(":")[0]
+
+
+def _bound_lines(name: str) -> list[str]:
+    cls = ibma.find_bound(name)
+    own = list(inspect.signature(cls).parameters.values())[2:]  # without spec and align
+    listed = ", ".join(f"`{p.name}={p.default}`" for p in own)
     text = " ".join((inspect.getdoc(cls) or "").split())
-    own = list(inspect.signature(cls).parameters.values())[2:]  # type: ignore[arg-type]
-    return (f"`{key}`", text, ", ".join(f"`{p.name}={p.default}`" for p in own))
-
-
-def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
-    """A Markdown table; bars inside cells are escaped."""
-    lines = [header, ("---",) * len(header), *rows]
-    return ["| " + " | ".join(re.sub(r"\|", r"\\|", cell) for cell in row) + " |" for row in lines]
+    return [text, *(["", f"Parameters: {listed}."] if own else [])]

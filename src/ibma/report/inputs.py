@@ -6,13 +6,13 @@ Knows nothing of tables.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ibma import paths
-from ibma.files import read_json, write_json
+from ibma.files import read_json
 from ibma.paper import audit, published
 from ibma.paper.audit import Check
 from ibma.params import Params
@@ -71,7 +71,7 @@ class Inputs:
         return f"not run: {missing}" if missing else ""
 
 
-def load(params: Params, root: Path, *, check_keys: bool = True) -> Inputs:
+def load(params: Params, root: Path = Path(), *, check_keys: bool = True) -> Inputs:
     """Read what the stages wrote below `root`; see `records.load` for `check_keys`."""
     results = records.load(params, root, check_keys=check_keys)
     features = {t: read_json(root / paths.FEATURES / t / "meta.json", None) for t in params.tasks}
@@ -101,9 +101,7 @@ def _has_runs(results: Results, test: Test) -> bool:
     return all(results.of(task, method) for method in (test.rival, OURS))
 
 
-def derive(params: Params, root: Path) -> None:
-    """Make again what stages `significance` and `audit` make of committed evidence."""
-    paper = published.load()
-    tests = significance.run(params, records.load(params, root, check_keys=False), paper)
-    write_json(root / paths.SIGNIFICANCE, significance.to_json(tests))
-    write_json(root / paths.AUDIT, [asdict(check) for check in audit.run(paper)])
+def rederive(inputs: Inputs) -> Inputs:
+    """Make again from records what stages `significance` and `audit` make of them."""
+    tests = significance.run(inputs.params, inputs.results, inputs.paper)
+    return replace(inputs, tests=tests, checks=audit.run(inputs.paper))

@@ -88,9 +88,17 @@ def _html(
             summary=summary(inputs),
             findings=[check for check in inputs.checks if check.verdict == audit.FAILS],
             provenance=_provenance(inputs, root),
-            gaps=sorted(Counter(inputs.results.gaps.values()).items()),
+            gaps=_gaps(inputs),
         )
     )
+
+
+def _gaps(inputs: Inputs) -> list[str]:
+    """Say which cells have no records or too few of them, and why."""
+    results = inputs.results
+    absent = [f"{claims.task_name(task)}: not run: {why}" for task, why in results.absent.items()]
+    counts = Counter(results.gaps.values())
+    return absent + [f"{count} cells: {why}" for why, count in sorted(counts.items())]
 
 
 def summary(inputs: Inputs) -> list[str]:

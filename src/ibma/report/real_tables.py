@@ -109,7 +109,25 @@ def _overview(inputs: Inputs) -> Table:
         ),
         tuple(rows),
         tuple(notes),
+        tuple(
+            row for task, metric in metrics.items() for row in _data(task, metric, columns[task])
+        ),
     )
+
+
+def _data(task: str, metric: str, column: Mapping[str, Number | None]) -> list[dict[str, Scalar]]:
+    """Return one column as flat rows, by the keys of records."""
+    return [
+        {
+            "task": task,
+            "method": method,
+            "metric": metric,
+            "mean": number.value,
+            **{part: value for part, value in number.flat().items() if part not in ("", "note")},
+        }
+        for method, number in column.items()
+        if number
+    ]
 
 
 def _column(inputs: Inputs, task: str, metric: str) -> dict[str, Number | None]:
@@ -149,6 +167,11 @@ def _every_metric(inputs: Inputs, task: str) -> Table:
         (Column("Method"), Column("n"), *(Column(metric_name(metric)) for metric in metrics)),
         tuple(rows),
         tuple(notes),
+        tuple(
+            row
+            for metric, column in zip(metrics, columns, strict=True)
+            for row in _data(task, metric, column)
+        ),
     )
 
 

@@ -202,12 +202,16 @@ def mark(numbers: Sequence[Number | None], *, lower_is_better: bool = False) -> 
 
 
 def write_csv(rows: Sequence[Mapping[str, Scalar]], path: Path) -> None:
-    """Write flat rows; floats keep every digit, names may hold line breaks."""
+    """Write flat rows; floats have ten significant digits, which no processor moves."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]) if rows else [], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({key: _csv(value) for key, value in row.items()} for row in rows)
+
+
+def _csv(value: Scalar) -> Scalar:
+    return f"{value:.10g}" if isinstance(value, float) else value
 
 
 def as_markdown(table: Table) -> str:

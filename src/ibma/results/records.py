@@ -12,12 +12,11 @@ from pathlib import Path
 
 from ibma import paths
 from ibma.errors import IbmaError
-from ibma.files import read_json
 from ibma.params import Params
 from ibma.results import stats
 from ibma.results.claims import JUDGED_BY
 from ibma.training import record
-from ibma.training.cell import expected_key
+from ibma.training.cell import expected_key, why_not_run
 from ibma.training.record import Record
 
 SENSITIVITY = "sensitivity"
@@ -33,12 +32,16 @@ Cell = tuple[str, str, str]  # stage, task, method
 class Results:
     """All records of a profile that count.
 
-    runs: (stage, task, method) -> records by seed, for every cell of the profile. gaps: cell -> why
-    it has fewer records than the profile has seeds.
+    Attributes:
+        params: the profile.
+        runs: (stage, task, method) -> records by seed, for every cell of the profile.
+        absent: task -> why it has no data.
+        gaps: cell of a task with data -> why it has fewer records than the profile has seeds.
     """
 
     params: Params
     runs: Mapping[Cell, Sequence[Record]]
+    absent: Mapping[str, str]
     gaps: Mapping[Cell, str]
 
     def of(self, task: str | None, method: str | None) -> Sequence[Record]:
@@ -49,8 +52,8 @@ class Results:
 
     def at_eta(self, method: str, eta: float) -> Sequence[Record]:
         """Return the records of stage `sensitivity` of a method at one eta."""
-        task = self.params.sensitivity.task
-        return self.runs.get((SENSITIVITY, task, at_eta(method, eta)), ())
+        at = self.params.sensitivity
+        return self.runs.get((SENSITIVITY, at.task, at.name(method, eta)), ())
 
     def at_etas(self, method: str) -> dict[float, Sequence[Record]]:
         """Return eta -> records of stage `sensitivity`, for each eta that has any."""
@@ -82,21 +85,15 @@ class Results:
             return f"not run: no method {method} in this profile"
         cell = (self.params.stage_of(method), task, method)
         if eta is not None:
-            cell = (SENSITIVITY, task, at_eta(method, eta))
-        return self.gaps.get(cell, NO_RECORD)
-
-
-def at_eta(method: str, eta: float) -> str:
-    """Return the name under which the runs of a method at one eta are kept."""
-    return f"{method}_eta_{eta:g}"
+            cell = (SENSITIVITY, task, self.params.sensitivity.name(method, eta))
+        absent = self.absent.get(task)
+        return f"not run: {absent}" if absent else self.gaps.get(cell, NO_RECORD)
 
 
 def load(params: Params, root: Path = Path(), *, check_keys: bool = True) -> Results:
     """Read all records of a profile.
 
     Args:
-        params: the profile.
-        root: the project.
         check_keys: leave out records whose key does not fit the present parameters, data and code.
             Committed evidence is checked by its checksums instead.
 
@@ -105,20 +102,19 @@ def load(params: Params, root: Path = Path(), *, check_keys: bool = True) -> Res
     """
     runs: dict[Cell, Sequence[Record]] = {}
     gaps: dict[Cell, str] = {}
-    absent = {task: why for task in params.tasks if (why := _no_features(root, task))}
+    absent = {task: why for task in params.tasks if (why := why_not_run(task, root))}
     for cell in params.cells():
-        runs[cell], gap = _load_cell(params, root, cell, absent.get(cell[1], ""), check_keys)
-        if gap:
-            gaps[cell] = gap
-    return Results(params, runs, gaps)
+        runs[cell] = ()
+        if cell[1] not in absent:
+            runs[cell], gap = _load_cell(params, root, cell, check_keys)
+            gaps |= {cell: gap} if gap else {}
+    return Results(params, runs, absent, gaps)
 
 
 def _load_cell(
-    params: Params, root: Path, cell: Cell, absent: str, check_keys: bool
+    params: Params, root: Path, cell: Cell, check_keys: bool
 ) -> tuple[Sequence[Record], str]:
     """Return the records of a cell that count, and why some do not."""
-    if absent:
-        return (), absent
     files = [root / paths.record(*cell, seed) for seed in range(params.seeds)]
     read = [record.read(file) for file in files if file.exists()]
     own = [run for run in read if run.profile == params.profile]
@@ -133,22 +129,16 @@ def _load_cell(
 def is_current(params: Params, root: Path, run: Record) -> bool:
     """Return whether a record's key fits the present parameters, data and code."""
     try:
-        return expected_key(params, run, root) == run.key
-    except IbmaError:  # what the run was made of is gone, or damaged
+        return run.key == expected_key(params, run, root)
+    except IbmaError:  # features or choices are gone, so that nothing says what made the record
         return False
-
-
-def _no_features(root: Path, task: str) -> str:
-    """Return why a task has no features, in the words of stage `extract`; empty when it has."""
-    meta = read_json(root / paths.FEATURES / task / "meta.json", {})
-    return f"not run: {meta['missing']}" if "missing" in meta else ""
 
 
 def folder(runs: Sequence[Record]) -> str:
     """Return the folder of a cell's records; empty where it has none."""
     if not runs:
         return ""
-    return paths.record(runs[0].stage, runs[0].task, runs[0].method, 0).parent.as_posix()
+    return runs[0].id.record.parent.as_posix()
 
 
 def value(run: Record, metric: str) -> float | None:

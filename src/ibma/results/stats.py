@@ -88,6 +88,8 @@ def summary(values: Sequence[float], within: tuple[float, float] = UNBOUNDED) ->
     n, mean = len(x), float(x.mean())
     if n == 1:
         return Summary(mean, None, 1, None, None)
+    if np.ptp(x) == 0:  # where rounding of the mean would make a spread of 1e-14
+        return Summary(float(x[0]), 0.0, n, float(x[0]), float(x[0]))
     low, high = _interval(x)
     low, high = (min(max(end, within[0]), within[1]) for end in (low, high))
     return Summary(mean, float(x.std(ddof=1)), n, low, high)
