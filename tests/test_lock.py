@@ -11,6 +11,7 @@ import yaml
 
 from ibma import params
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 
 PIPELINE = """
