@@ -60,7 +60,8 @@ class Card:
     `sentiment`: the integer scores from most negative to most positive).
     modalities: name -> kind. paper: counts of the paper's Table 1 (None: not in the paper).
     official: counts of the official release. folds: number of cross-validation folds that stand
-    in for a fixed test split (run k tests on fold k mod folds); 0 means a fixed split.
+    in for a fixed test split (run k tests on fold k mod folds); 0 means a fixed split. raw_gb: size
+    of the real raw files, archives and what is unpacked from them (None: nobody states it).
     """
 
     title: str
@@ -73,6 +74,7 @@ class Card:
     cite: str
     paper: Counts | None = None
     folds: int = 0
+    raw_gb: float | None = None
     how_to_get: str = ""
     notes: tuple[str, ...] = ()
 

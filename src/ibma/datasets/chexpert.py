@@ -29,6 +29,7 @@ CARD = Card(
     modalities={"image": "image", "text": "text"},
     licence="Stanford University School of Medicine Research Use Agreement",
     access="request",
+    raw_gb=11.0,
     paper=Counts(223_414, 234),
     official=Counts(223_414, 234),
     cite="J. Irvin et al., CheXpert: A large chest radiograph dataset with uncertainty labels and "

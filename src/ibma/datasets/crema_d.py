@@ -28,6 +28,7 @@ CARD = Card(
     modalities={"audio": "audio", "visual": "frames"},
     licence="ODbL 1.0 and DbCL 1.0",
     access="open",
+    raw_gb=3.0,
     paper=Counts(6698, 744),
     official=Counts(6698, 744),
     cite="H. Cao et al., CREMA-D: Crowd-sourced emotional multimodal actors dataset, "

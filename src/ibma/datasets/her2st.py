@@ -24,6 +24,7 @@ CARD = Card(
     modalities={"expression": "expression", "neighbourhood": "expression"},
     licence="no licence file: cite, do not redistribute",
     access="open",
+    raw_gb=0.009,
     official=Counts(3481, None),
     folds=len(PATIENTS),
     cite="A. Andersson et al., Spatial deconvolution of HER2-positive breast cancer delineates "

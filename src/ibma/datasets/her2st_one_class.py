@@ -23,6 +23,7 @@ CARD = Card(
     modalities={"expression": "expression", "neighbourhood": "expression"},
     licence="no licence file: cite, do not redistribute",
     access="open",
+    raw_gb=0.009,
     official=Counts(1094, 1123),
     cite="A. Andersson et al., Spatial deconvolution of HER2-positive breast cancer delineates "
     "tumor-associated cell type interactions, Nature Communications 12, 2021.",

@@ -39,6 +39,7 @@ CARD = Card(
     modalities={"audio": "audio", "visual": "frames", "text": "text"},
     licence="USC's data release form: academic use, no redistribution",
     access="request",
+    raw_gb=24.0,
     paper=Counts(5990, 1541),
     official=Counts(5758, 1622),
     cite="C. Busso et al., IEMOCAP: Interactive emotional dyadic motion capture database, Language "

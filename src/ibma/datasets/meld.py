@@ -60,6 +60,7 @@ EMOTION = Card(
     modalities={"audio": "audio", "visual": "frames", "text": "text"},
     licence="GPL-3.0 (tables and repository); the clips are copyrighted film, do not share them",
     access="open",
+    raw_gb=22.0,
     paper=Counts(9989, 2610),
     official=Counts(9989, 2610),
     cite="S. Poria et al., MELD: A multimodal multi-party dataset for emotion recognition in "

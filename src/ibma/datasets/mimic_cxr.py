@@ -37,6 +37,7 @@ CARD = Card(
     licence="PhysioNet Credentialed Health Data License and Use Agreement 1.5.0: no part may be "
     "shared",
     access="request",
+    raw_gb=570.0,
     paper=Counts(227_835, 1000),
     official=Counts(None, None),
     cite="A. E. W. Johnson et al., MIMIC-CXR-JPG, a large publicly available database of labeled "

@@ -47,6 +47,7 @@ CARD = Card(
     modalities={"text": "text", "audio": "vector"},
     licence="no agreement found; opinion videos from YouTube, research use",
     access="open",
+    raw_gb=0.005,
     official=Counts(1284, 686),
     cite="A. Zadeh et al., MOSI: Multimodal corpus of sentiment intensity and subjectivity "
     "analysis in online opinion videos, arXiv 1606.06259.",

@@ -19,6 +19,7 @@ CARD = Card(
     modalities={"text": "text", "audio": "vector", "video": "vector"},
     licence="no agreement found; opinion videos from YouTube, research use",
     access="open",
+    raw_gb=0.007,
     official=Counts(1447, 752),
     cite="A. Zadeh et al., MOSI: Multimodal corpus of sentiment intensity and subjectivity "
     "analysis in online opinion videos, arXiv 1606.06259.",

@@ -38,6 +38,7 @@ CARD = Card(
     modalities={"audio": "audio", "face": "vector"},
     licence="CC BY-NC-SA 4.0",
     access="open",
+    raw_gb=0.2,
     official=Counts(1440, None),
     folds=len(FOLDS),
     cite="S. R. Livingstone and F. A. Russo, The Ryerson Audio-Visual Database of Emotional Speech "

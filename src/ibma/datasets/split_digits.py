@@ -19,6 +19,7 @@ CARD = Card(
     modalities={"left": "vector", "right": "vector"},
     licence="CC BY 4.0",
     access="builtin",
+    raw_gb=0.0,
     official=Counts(None, None),
     cite="E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998.",
     notes=("1,797 digits; the split 1,347/450 is ours: stratified, fixed seed.",),
