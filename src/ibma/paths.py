@@ -49,3 +49,8 @@ def record(stage: str, task: str, method: str, seed: int) -> Path:
 def weights(stage: str, task: str, method: str, seed: int) -> Path:
     """Return the file of one run's trained network."""
     return MODELS / stage / task / method / f"seed_{seed}.safetensors"
+
+
+def evidence(profile: str) -> Path:
+    """Return the folder of committed records of a profile."""
+    return REPORTS / profile / "evidence"

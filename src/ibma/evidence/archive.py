@@ -1,136 +1,177 @@
 """What a profile's tables are made of, small enough to commit: `reports/<profile>/evidence/`.
 
 Git holds neither runs/ nor data/. The evidence is a copy of all that the tables read there, laid
-out alike: records as one JSON line per seed in runs/<task>/<method>.jsonl, the rest as it was,
-params.yaml beside them, and SHA256SUMS over all of it (`sha256sum -c` reads that too).
+out alike: records as one JSON line per seed in runs/<stage>/<task>/<method>.jsonl, the rest as it
+is, params.yaml beside them, and SHA256SUMS over all of it (`sha256sum -c` reads that too).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from ibma import paths
 from ibma.errors import IbmaError
-from ibma.files import read_json
-from ibma.formats import checksums
-from ibma.params import Params
+from ibma.files import atomic_folder, read_json
+from ibma.params import Params, load
+from ibma.results import records
+from ibma.training.cell import why_not_run
 
 SUMS = "SHA256SUMS"
-MEASURED = ("data/timing.json", "data/probe.json")  # beside the records, what tables read
+AGAIN = "`git checkout` the evidence, or run `ibma archive` where the records are"
 
 
 def folder(root: Path, profile: str) -> Path:
-    """Where the evidence of a profile is committed."""
-    return root / "reports" / profile / "evidence"
+    """Return where the evidence of a profile is committed."""
+    return root / paths.evidence(profile)
 
 
 def pack(params: Params, root: Path, out: Path) -> list[str]:
-    """Write the evidence of the profile in `root`/params.yaml into `out`; return what is missing.
+    """Write the evidence of the profile in `root`/params.yaml; records that are stale stay out.
 
-    Files of an earlier call that this one does not write are deleted.
+    Args:
+        out: the folder of the evidence; it replaces an earlier one when it is complete.
+
+    Returns:
+        `<stage>/<task>/<method>: <why>` of every cell without all its records.
     """
-    written = [_copy(root, out, "params.yaml")]
-    for task, name in params.names():
-        if lines := [_compact(one) for one in _records(params, root / "runs" / task / name)]:
-            written.append(_write(out / "runs" / task / f"{name}.jsonl", "\n".join(lines) + "\n"))
-    for name in (*MEASURED, *_inputs(params)):
+    results = records.load(params, root)
+    texts = {paths.PARAMS: (root / paths.PARAMS).read_text(encoding="utf-8")}
+    for cell, runs in results.runs.items():
+        if runs:
+            texts[_lines_of(*cell)] = "".join(_line(asdict(run)) for run in runs)
+    for name in _inputs(params):
         if (root / name).exists():
-            content = read_json(root / name, None)
-            written.append(_write(out / name, _compact(content) + "\n"))
-    sums = [f"{checksums.sha256(path)}  {path.relative_to(out).as_posix()}" for path in written]
-    written.append(_write(out / SUMS, "\n".join(sums) + "\n"))
-    for path in set(_files(out)) - set(written):
-        path.unlink()
-    return missing(params, root)
+            texts[name] = _line(read_json(root / name, None))
+    contents = {name.as_posix(): text.encode() for name, text in texts.items()}
+    sums = "".join(f"{sha256(text).hexdigest()}  {name}\n" for name, text in contents.items())
+    with atomic_folder(out) as new:
+        for path, content in (*contents.items(), (SUMS, sums.encode())):
+            _write(new / path, content)
+    gaps = {cell: why for cell, why in results.gaps.items() if why_not_run(cell[1], root) is None}
+    return [f"{'/'.join(cell)}: {why}" for cell, why in gaps.items()]
 
 
-def _inputs(params: Params) -> Iterator[str]:
+def _lines_of(stage: str, task: str, method: str) -> Path:
+    """Return the file with the records of a cell."""
+    return paths.RUNS / stage / task / f"{method}.jsonl"
+
+
+def _inputs(params: Params) -> Iterator[Path]:
+    """Yield what tables read beside the records."""
+    yield from (paths.TIMING, paths.PROBE)
     for task in params.tasks:
-        yield f"data/features/{task}/meta.json"
-        for method in (*params.methods, *params.variants):
-            yield f"data/tune/{task}/{method}.json"
+        yield paths.FEATURES / task / "meta.json"
+        yield from (paths.choice(task, method) for method in params.methods)
 
 
-def _records(params: Params, cell: Path) -> Iterator[dict[str, Any]]:
-    """The records of one cell as they are on disk, by seed; those of another profile are left out.
-
-    Not by way of `Record`: what this version of the program does not know is evidence too.
-    """
-    for seed in range(params.seeds):
-        one = read_json(cell / f"seed_{seed}.json", None)
-        if one is not None and one["profile"] == params.profile:
-            yield one
-
-
-def _compact(value: object) -> str:
-    """One line, keys as they come, since columns of tables follow them.
+def _line(value: object) -> str:
+    """Write JSON in one line, keys in the order in which they come: columns of tables follow it.
 
     Floats keep every digit: Python prints the shortest text that reads back equal.
     """
-    return json.dumps(value, separators=(",", ":"))
+    return json.dumps(value, separators=(",", ":")) + "\n"
 
 
-def _copy(root: Path, out: Path, name: str) -> Path:
-    return _write(out / name, (root / name).read_text(encoding="utf-8"))
-
-
-def _write(path: Path, text: str) -> Path:
+def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8", newline="\n")
-    return path
-
-
-def _files(held: Path) -> list[Path]:
-    return [path for path in held.rglob("*") if path.is_file()]
+    path.write_bytes(content)
 
 
 def unpack(held: Path, root: Path) -> None:
-    """Lay evidence out as stages leave it: runs/<task>/<method>/seed_<k>.json and data/ in `root`.
+    """Lay evidence out in the folder `root` as stages leave it: a file for each record.
 
-    Raises IbmaError for a line that is no record.
+    Raises:
+        IbmaError: a file was changed, added or taken away, is none that the profile has, or lies
+            behind a link; a line is not a record of its place.
     """
-    for path in _files(held):
-        place, text = root / path.relative_to(held), path.read_text(encoding="utf-8")
-        if path.suffix != ".jsonl":
-            _write(place, text)
-            continue
-        for number, line in enumerate(text.splitlines(), 1):
-            try:
-                seed = json.loads(line)["seed"]
-            except (json.JSONDecodeError, KeyError, TypeError):
-                raise IbmaError(
-                    f"{path}: line {number}: not a record: `git checkout` the file, or run "
-                    "`ibma archive` where the records are"
-                ) from None
-            _write(place.with_suffix("") / f"seed_{seed}.json", line)
+    contents = _checked(held)
+    params = load(held / paths.PARAMS)
+    _write(root / paths.PARAMS, contents.pop(paths.PARAMS.as_posix()))
+    cells = {_lines_of(*cell).as_posix(): cell for cell in params.cells()}
+    inputs = {name.as_posix() for name in _inputs(params)}
+    for name, content in contents.items():
+        if name in cells:
+            _unpack_records(held / name, content, cells[name], params.seeds, root)
+        elif name in inputs:
+            _write(root / name, content)
+        else:
+            raise IbmaError(f"{held / name}: profile {params.profile} has no such file: {AGAIN}")
 
 
-def altered(held: Path) -> list[str]:
-    """Names of files that are not those that SHA256SUMS lists: changed, missing or added."""
-    lines = (held / SUMS).read_text(encoding="utf-8").splitlines() if (held / SUMS).exists() else []
-    listed = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-    found = {path.relative_to(held).as_posix(): path for path in _files(held)}
-    found.pop(SUMS, None)
-    names = sorted({*listed, *found})
-    return [n for n in names if n not in found or checksums.sha256(found[n]) != listed.get(n)]
+def _checked(held: Path) -> dict[str, bytes]:
+    """Read the files that SHA256SUMS lists, and make sure that these are all.
+
+    Raises:
+        IbmaError: a file is changed, missing, not listed, or a link.
+    """
+    found = {p.relative_to(held).as_posix(): p for p in held.rglob("*") if not _is_folder(p)}
+    if SUMS not in found or paths.PARAMS.as_posix() not in found:
+        raise IbmaError(f"{held}: needs {SUMS} and {paths.PARAMS}: {AGAIN}")
+    for path in found.values():
+        if path.is_symlink() or not path.is_file():
+            raise IbmaError(f"{path}: not a plain file: {AGAIN}")
+    sums = found.pop(SUMS).read_text(encoding="utf-8", errors="replace").splitlines()
+    listed = {name: digest for digest, _, name in (line.partition("  ") for line in sums)}
+    contents = {name: path.read_bytes() for name, path in found.items()}
+    actual = {name: sha256(content).hexdigest() for name, content in contents.items()}
+    if differing := sorted(dict(listed.items() ^ actual.items())):
+        raise IbmaError(
+            f"{held / differing[0]}: not what {SUMS} lists ({len(differing)} of {len(listed)} "
+            f"files are changed, missing or added): {AGAIN}"
+        )
+    return contents
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _unpack_records(
+    path: Path, content: bytes, cell: tuple[str, str, str], seeds: int, root: Path
+) -> None:
+    """Write each line of a cell's file as the record of its seed.
+
+    Raises:
+        IbmaError: a line is no record of the cell, or its seed is wrong or there twice.
+    """
+    for number, line in enumerate(content.splitlines(), 1):
+        where = f"{path}: line {number}"
+        target = root / paths.record(*cell, _seed(line, cell, seeds, where))
+        if target.exists():
+            raise IbmaError(f"{where}: {target.stem} for the second time: {AGAIN}")
+        _write(target, line + b"\n")
+
+
+def _seed(line: bytes, cell: tuple[str, str, str], seeds: int, where: str) -> int:
+    """Return the seed of a record in a line, which may hold anything."""
+    try:
+        content: dict[str, Any] = json.loads(line)
+        seed = content["seed"]
+        place = tuple(content[name] for name in ("stage", "task", "method"))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise IbmaError(f"{where}: not a record: {AGAIN}") from None
+    if place != cell:
+        raise IbmaError(f"{where}: not a record of {'/'.join(cell)}: {AGAIN}")
+    if type(seed) is not int or not 0 <= seed < seeds:
+        shown = json.dumps(seed)[:40]
+        raise IbmaError(f"{where}: seed {shown}: expected 0 to {seeds - 1}: {AGAIN}")
+    return seed
 
 
 def missing(params: Params, root: Path) -> list[str]:
-    """`<task>/<method>: seed <k>` of every record that the profile asks for and `root` lacks.
+    """Return `<stage>/<task>/<method>: seed <k>` of every record that a folder lacks.
 
-    A task whose data could not be had has no records to lack.
+    A task that was not run has no records to lack.
     """
-    absent = {
-        task
-        for task in params.tasks
-        if "missing" in read_json(root / "data/features" / task / "meta.json", {})
-    }
     return [
-        f"{task}/{name}: seed {seed}"
-        for task, name in params.names()
-        if task not in absent
+        f"{'/'.join(cell)}: seed {seed}"
+        for cell in params.cells()
+        if why_not_run(cell[1], root) is None
         for seed in range(params.seeds)
-        if not (root / "runs" / task / name / f"seed_{seed}.json").exists()
+        if not (root / paths.record(*cell, seed)).exists()
     ]

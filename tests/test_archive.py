@@ -1,0 +1,184 @@
+"""Committed evidence is laid out only if it is whole, and only where it belongs."""
+
+import json
+import os
+import shutil
+from dataclasses import asdict
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ibma.errors import IbmaError
+from ibma.evidence import archive
+from ibma.params import load
+from ibma.training import record
+from ibma.training.record import Record
+
+ROOT = Path(__file__).parent.parent
+LINES = "runs/train/split_digits/concat.jsonl"
+SEEDS = 2
+
+
+def fake(seed: int, **changed) -> Record:
+    values = {
+        "key": f"{seed:064x}",
+        "profile": "open",
+        "stage": "train",
+        "task": "split_digits",
+        "method": "concat",
+        "seed": seed,
+        "source": "real",
+        "fold": None,
+        "n_train": 1347,
+        "n_test": 450,
+        "params": {"lr": 1e-05, "weight_decay": 0.1 + 0.2, "eta": None},
+        "metrics": {"accuracy": 1 / 3},
+        "ib": {},
+        "ib_before": {},
+        "history": {"ce": [5e-324, 2.0]},
+        "weights": "",
+        "environment": {"device": "cpu", "instructions": "native", "threads": 1},
+        "provenance": {},
+    }
+    return Record(**(values | changed))
+
+
+def line(content: object) -> str:
+    return json.dumps(content, separators=(",", ":"))
+
+
+def sums(held: Path) -> None:
+    """Write the manifest of whatever lies in the folder."""
+    files = [p for p in held.rglob("*") if p.is_file() and p.name != archive.SUMS]
+    text = "".join(
+        f"{sha256(p.read_bytes()).hexdigest()}  {p.relative_to(held).as_posix()}\n" for p in files
+    )
+    (held / archive.SUMS).write_text(text)
+
+
+@pytest.fixture
+def held(tmp_path):
+    """Evidence of two runs of one method, and of what stage tune chose for it."""
+    held = tmp_path / "evidence"
+    raw = yaml.safe_load((ROOT / "profiles/open.yaml").read_text())
+    raw["tasks"] = {"split_digits": raw["tasks"]["split_digits"]}
+    raw["seeds"] = SEEDS
+    for block in ("sensitivity", "timing", "probe"):
+        raw[block]["task"] = "split_digits"
+    contents = {
+        "params.yaml": yaml.safe_dump(raw),
+        LINES: "".join(f"{line(asdict(fake(seed)))}\n" for seed in range(SEEDS)),
+        "data/tune/split_digits/concat.json": line({"choices": []}),
+    }
+    for name, text in contents.items():
+        (held / name).parent.mkdir(parents=True, exist_ok=True)
+        (held / name).write_text(text)
+    sums(held)
+    return held
+
+
+def test_records_come_back_digit_for_digit(held, tmp_path):
+    archive.unpack(held, tmp_path / "root")
+    folder = tmp_path / "root/runs/train/split_digits/concat"
+    assert [record.read(folder / f"seed_{seed}.json") for seed in range(SEEDS)] == [
+        fake(seed) for seed in range(SEEDS)
+    ]
+    for number, text in enumerate((held / LINES).read_text().splitlines()):
+        assert (folder / f"seed_{number}.json").read_text() == f"{text}\n"
+    lacking = archive.missing(load(held / "params.yaml"), tmp_path / "root")
+    assert "train/split_digits/omib: seed 1" in lacking
+    assert not [name for name in lacking if "/concat:" in name]
+
+
+def test_the_committed_evidence_is_whole(tmp_path):
+    held = archive.folder(ROOT, "open")
+    archive.unpack(held, tmp_path)
+    params = load(tmp_path / "params.yaml")
+    assert params.profile == "open" and archive.missing(params, tmp_path) == []
+    for cell in params.cells():
+        record.read(tmp_path / "runs" / Path(*cell) / "seed_0.json")
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def test_what_the_manifest_does_not_list_is_refused(held, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "seed.json").write_text("{}")
+    damage = {
+        "changed": lambda: edit(held / LINES, "0.33", "0.99"),
+        "taken away": lambda: (held / LINES).unlink(),
+        "added": lambda: (held / "data/probe.json").write_text("[]"),
+        "hidden": lambda: (held / "runs/.more").write_text(""),
+        "no manifest": lambda: (held / archive.SUMS).unlink(),
+        "empty manifest": lambda: (held / archive.SUMS).write_text(""),
+        "bytes for a manifest": lambda: (held / archive.SUMS).write_bytes(b"\xff\x00  \n\n"),
+        "no parameters": lambda: (held / "params.yaml").unlink(),
+        "a linked file": lambda: (held / "data/probe.json").symlink_to(elsewhere / "seed.json"),
+        "a linked folder": lambda: (held / "data/features").symlink_to(elsewhere),
+        "a pipe": lambda: os.mkfifo(held / "data/probe.json"),
+    }
+    whole = tmp_path / "whole"
+    shutil.copytree(held, whole)
+    for name, do in damage.items():
+        shutil.rmtree(held)
+        shutil.copytree(whole, held)
+        do()
+        with pytest.raises(IbmaError) as caught:
+            archive.unpack(held, tmp_path / "root")
+        assert "\n" not in str(caught.value) and "`git checkout`" in str(caught.value), name
+        assert not (tmp_path / "root").exists(), f"{name}: something was laid out"
+
+
+def test_a_line_that_does_not_belong_is_refused_and_nothing_leaves_the_folder(held, tmp_path):
+    good = asdict(fake(0))
+    wrong = {
+        **{
+            f"seed {seed!r}": line(good | {"seed": seed}) for seed in ("/../../../../x", -1, 2, 1.0)
+        },
+        **{
+            f"seed {seed!r}": line(good | {"seed": seed}) for seed in (True, None, "0", [0], 10**60)
+        },
+        "stage": line(good | {"stage": "../../up"}),
+        "task": line(good | {"task": "ravdess"}),
+        "method": line(good | {"method": ["concat"]}),
+        "no seed": line({"stage": "train", "task": "split_digits", "method": "concat"}),
+        "no mapping": "[1]",
+        "no JSON": "{",
+        "empty": "",
+        "depth": "[" * 100_000,
+        "digits": '{"seed":' + "1" * 5000 + "}",
+        "bytes": "\udcff",
+        "twice": f"{line(good)}\n{line(good)}",
+    }
+    for name, text in wrong.items():
+        (held / LINES).write_bytes(f"{text}\n".encode(errors="surrogateescape"))
+        sums(held)
+        before = set(tmp_path.rglob("*"))
+        with pytest.raises(IbmaError, match=r"concat\.jsonl: line \d: ") as caught:
+            archive.unpack(held, tmp_path / "root")
+        assert "\n" not in str(caught.value) and len(str(caught.value)) < 500, name
+        made = set(tmp_path.rglob("*")) - before
+        assert all(path.is_relative_to(tmp_path / "root") for path in made), name
+        shutil.rmtree(tmp_path / "root")
+
+
+def test_a_listed_file_that_the_profile_does_not_have_is_refused(held, tmp_path):
+    for name in ("runs/train/split_digits/gone.jsonl", "runs/bounds/split_digits/concat.jsonl"):
+        (held / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(held / LINES, held / name)
+        sums(held)
+        with pytest.raises(IbmaError, match=f"{name}: profile open has no such file"):
+            archive.unpack(held, tmp_path / "root")
+        (held / name).unlink()
+    (tmp_path / "x").write_text("1")
+    with (held / archive.SUMS).open("a") as file:
+        file.write(f"{sha256(b'1').hexdigest()}  ../x\n")
+    with pytest.raises(IbmaError, match="not what SHA256SUMS lists"):
+        archive.unpack(held, tmp_path / "root")
