@@ -1,25 +1,31 @@
-"""What `ibma plan` says: sums that can be checked by hand, and nothing that was not measured."""
+"""`ibma plan`: sums that can be checked by hand, and nothing that was not measured."""
 
 import json
+import runpy
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ibma import fetch, params, plan, pretrained
-from ibma.experiments import runs, tune
+from ibma.experiments import tune
+from ibma.plan import Asked
 
 ROOT = Path(__file__).parent.parent
 
 
-def load(name):
-    return params.load(ROOT / "profiles" / f"{name}.yaml")
+def load(name, **changed):
+    return params.load(ROOT / "profiles" / f"{name}.yaml").model_copy(update=changed)
 
 
 def write(root, path, value):
     (root / path).parent.mkdir(parents=True, exist_ok=True)
-    (root / path).write_text(json.dumps(value))
+    text = value if isinstance(value, str) else json.dumps(value)
+    (root / path).write_text(text)
+
+
+def row_of(profile, root, task):
+    return next(row for row in plan.table(profile, root) if row["task"] == task)
 
 
 @pytest.fixture
@@ -44,90 +50,119 @@ def measured(tmp_path):
 
 def test_hours_are_rows_times_epochs_times_what_was_measured(measured):
     profile = load("twin")
-    assert plan.rates(profile, measured).source == "measured on Some GPU, 60 rows of crema_d"
-    hours = plan.hours(profile, measured)
-    # 3 seeds of 8 epochs of 6 s; another method takes the median of what was measured
-    assert hours("train@crema_d-concat") == pytest.approx(3 * 8 * 6 / 3600)
-    assert hours("train@crema_d-misa") == pytest.approx(3 * 8 * 9 / 3600)
-    assert hours("sensitivity@ibma-0.1") == pytest.approx(3 * 8 * 12 / 3600)
+    rates = plan.rates(profile, measured)
+    assert rates.measured == "measured on Some GPU, 60 rows of crema_d"
+    assert rates.hours(60, {"concat": 24, "ibma": 1}) == pytest.approx((24 * 6 + 12) / 3600)
+    assert rates.hours(30, {"misa": 1}) == pytest.approx(4.5 / 3600), "half the rows, the median"
+    assert rates.hours(None, {"ibma": 1}) is None
+    # 22 methods, 3 seeds of 8 epochs; all but two take the median of 6 and 12 seconds
+    row = row_of(profile, measured, "crema_d")
+    assert row["train h"] == pytest.approx(24 * (6 + 12 + 20 * 9) / 3600)
     # 2 points on 5 folds, 2 epochs each, of four fifths of the rows
-    assert hours("tune@crema_d-ibma") == pytest.approx(2 * 5 * 2 * 0.8 * 12 / 3600)
+    assert row["tune h"] == pytest.approx(2 * 5 * 2 * 0.8 * (6 + 12 + 20 * 9) / 3600)
+    fixed = row_of(profile, measured, "crema_d at fixed etas")
+    assert fixed["train h"] == pytest.approx(9 * 24 * 12 / 3600) and fixed["networks"] == 27
+    assert fixed["tune h"] == fixed["trials"] == fixed["weights GB"] == 0
+    total = plan.table(profile, measured)[-1]
+    assert total["train h"] == pytest.approx(row["train h"] + fixed["train h"])
+    assert total["networks"] == 9 * 22 * 3 + 27
 
 
-def test_disk_is_rows_times_bytes_of_a_row(measured):
-    profile = load("twin")
-    assert plan.feature_gb(profile, measured, "crema_d") == 80 * (4 * 5 * 4 + 3 * 3 * 8 * 8) / 1e9
-    assert plan.feature_gb(profile, measured, "meld_emotion") is None, "the twin is not there yet"
-
-
-def test_shapes_from_the_parameters_are_those_that_are_stored(tmp_path):
-    """For every kind of modality: read off params.yaml, and off features that were extracted."""
-    profile = replace(load("twin"), workers=1)
-    for task in ("meld_emotion", "tissue"):
-        told = plan.feature_shapes(profile, tmp_path, task)
-        here = tmp_path / task
-        here.mkdir()
-        with pytest.MonkeyPatch.context() as patch:
-            patch.chdir(here)
-            runs.download(profile, profile.task(task)["dataset"])
-            runs.extract(profile, task)
-        stored = plan.feature_shapes(profile, here, task)
-        assert {name: shape for name, (shape, _) in told.items()} == {
-            name: shape for name, (shape, _) in stored.items()
-        }
-
-
-def test_trials_are_those_of_the_tune_stage():
+def test_rates_of_the_latest_gpu_record_stand_in_where_the_stage_has_not_run(tmp_path):
     profile = load("paper")
-    assert plan.trials(profile, "crema_d", "concat") == 5 * 9
-    assert plan.trials(profile, "crema_d", "ibma") == 5 * 81
-    assert plan.trials(profile, "tissue", "ibma") == 0, "one class: nothing to select by"
-    assert plan.trials(load("open"), "ravdess", "ibma") == 5 * 5 * len(
-        tune.grid(load("open").tuning, reads_eta=True)
-    )
-
-
-def test_the_paper_profile_without_data_rests_on_the_papers_own_times(tmp_path):
-    profile = load("paper")
-    assert "not measured here: the paper's Tables 6 and 9" in plan.rates(profile, tmp_path).source
-    # 10 seeds, 500 epochs, 2.0 minutes
-    assert plan.hours(profile, tmp_path)("train@crema_d-ibma") == pytest.approx(10 * 500 * 2 / 60)
-    told = plan.text(profile, tmp_path)
-    assert "data set mimic_cxr: not placed" in told and "split_digits: not placed" not in told
-    line = next(line for line in told.splitlines() if line.startswith("crema_d  "))
-    assert line.split()[:6] == ["crema_d", "real", "6,698", "22", "220", "3,510"]
+    assert "not measured: `dvc repro timing`" in plan.text(profile, tmp_path)
+    epoch = {"measure": "epoch", "task": "crema_d", "rows": 6698, "device": "Card"}
+    lines = [epoch | {"method": "ibma", "seconds": 2.0}, {"measure": "bandwidth", "value": 3}]
+    write(tmp_path, "benchmarks/gpu/2027-01-01.jsonl", "\n".join(map(json.dumps, lines)) + "\n")
+    slower = [epoch | {"method": "ibma", "seconds": 99.0}]
+    write(tmp_path, "benchmarks/gpu/2026-01-01.jsonl", json.dumps(slower[0]))
+    rates = plan.rates(profile, tmp_path)
+    assert rates.measured == "measured on Card, 6,698 rows"
+    assert rates.hours(6698, {"ibma": 1800}) == pytest.approx(1.0)
+    assert plan.rates(load("twin"), tmp_path).seconds == {}, "generated data has its own rows"
 
 
 def test_times_of_twins_say_nothing_about_real_data(measured):
-    assert "not measured here" in plan.rates(load("paper"), measured).source
-    assert plan.rates(load("open"), measured).seconds == {}
-    told = plan.text(load("twin"), measured)
-    assert "measured on Some GPU" in told
-    unknown = plan.text(load("open"), measured)
-    assert "not measured: `dvc repro timing`" in unknown
+    for name in ("paper", "open"):
+        assert plan.rates(load(name), measured).seconds == {}
+    row = row_of(load("paper"), measured, "crema_d")
+    assert (row["rows"], row["train h"], row["tune h"]) == (6698, None, None)
+    assert plan.table(load("paper"), measured)[-1]["train h"] is None
 
 
-def test_what_is_missing_is_said(tmp_path, monkeypatch):
+def test_disk_is_rows_times_bytes_of_a_row_and_networks_that_are_kept(measured):
+    profile = load("twin")
+    asked = Asked(profile, measured, "crema_d")
+    assert asked.features_gb == 80 * (4 * 5 * 4 + 3 * 3 * 8 * 8) / 1e9
+    kept = row_of(profile, measured, "crema_d")["weights GB"]
+    assert kept == pytest.approx(asked.network_gb * 3 * len(profile.keep_weights))
+    none = profile.model_copy(update={"keep_weights": []})
+    assert row_of(none, measured, "crema_d")["weights GB"] == 0
+    assert Asked(profile, measured, "meld_emotion").features_gb is None, "the twin is not there"
+
+
+@pytest.mark.slow
+def test_shapes_from_the_parameters_are_those_that_are_stored(tmp_path, monkeypatch):
+    """For every kind of modality: as params.yaml says, and as extracted."""
+    monkeypatch.syspath_prepend(ROOT / "stages")
+    profile = load("twin")
+    profile = load("twin", engine=profile.engine.model_copy(update={"workers": 1}))
+    for task in ("meld_emotion", "tissue"):
+        planned = Asked(profile, tmp_path, task).shapes
+        monkeypatch.chdir(tmp_path)
+        for stage, of in (("download", profile.task(task).dataset), ("extract", task)):
+            runpy.run_path(str(ROOT / f"stages/{stage}.py"))[stage](profile, of)
+        stored = Asked(profile, tmp_path, task).shapes
+        assert {n: s for n, (s, _) in planned.items()} == {n: s for n, (s, _) in stored.items()}
+
+
+def test_trials_are_those_of_the_tune_stage(tmp_path):
+    crema, tissue = (Asked(load("paper"), tmp_path, task) for task in ("crema_d", "tissue"))
+    assert crema.trials("concat") == 5 * 9 and crema.trials("ibma") == 5 * 81
+    assert tissue.trials("ibma") == 0, "one class: nothing to select by"
+    ravdess = Asked(load("open"), tmp_path, "ravdess")
+    assert ravdess.trials("ibma") == 5 * 5 * len(tune.grid(load("open").tune, reads_eta=True))
+
+
+def test_what_is_missing_is_said(measured, monkeypatch):
     profile = load("open")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9e9, 8e9, 1e9))
     monkeypatch.setattr(pretrained.importlib.util, "find_spec", lambda name: None)
-    told = plan.missing(profile, tmp_path, 2.5)
-    assert "disk: 2 GB to write, 1 GB free" in told
-    assert any("pip install ibma[text]" in line for line in told)
-    assert not any(line.startswith("data set") for line in told), "all open"
-    assert not any(line.startswith("disk") for line in plan.missing(profile, tmp_path, 0.5))
+    lacking = plan.missing(profile, measured, 2.5)
+    assert "disk: 2 GB to write, 1 GB free" in lacking
+    assert any("pip install ibma[text]" in line for line in lacking)
+    assert not any(line.startswith("data set") for line in lacking), "all open"
+    assert not any(line.startswith("disk") for line in plan.missing(profile, measured, 0.5))
+    by_hand = plan.missing(load("paper"), measured, 0.0)
+    assert any(line.startswith("data set mimic_cxr: not placed") for line in by_hand)
+    assert any(line.startswith("data set crema_d: not placed") for line in by_hand), "a twin's"
+    write(measured, "data/features/mimic_cxr/meta.json", {"dataset": "mimic_cxr", "source": "real"})
+    again = plan.missing(load("paper"), measured, 0.0)
+    assert not any("mimic_cxr" in line for line in again), "features need no raw files"
 
 
-def test_only_the_bytes_of_placed_files_are_counted_where_there_are_any(tmp_path):
-    assert plan.raw_gb(tmp_path, "mimic_cxr", "real") == 570.0
-    assert plan.raw_gb(tmp_path, "mosi", "real") is None, "nobody says"
+def test_raw_files_are_counted_where_they_lie_else_as_the_card_states(tmp_path):
+    profile = load("paper")
+    assert plan.raw_gb(profile, tmp_path, "mimic_cxr") == 570.0
+    assert plan.raw_gb(profile, tmp_path, "mosi") is None, "nobody states it"
+    assert plan.raw_gb(load("twin"), tmp_path, "mimic_cxr") == 0.0
     files = [["a.jpg", 1_500_000_000, None], ["b.csv", 500_000_000, "x"]]
     write(tmp_path, "data/manifests/mimic_cxr.json", {"source": "real", "files": files})
-    assert plan.raw_gb(tmp_path, "mimic_cxr", "real") == 2.0
+    assert plan.raw_gb(profile, tmp_path, "mimic_cxr") == 2.0
 
 
-def test_a_network_is_as_large_as_what_training_stores():
+def test_a_network_is_as_large_as_what_training_stores(tmp_path):
     """ResNet-18 twice: 11.2 million weights each and a projection to the embedding."""
-    size = plan.network_gb(load("paper"), Path("nowhere"), "crema_d")
+    size = Asked(load("paper"), tmp_path, "crema_d").network_gb
     assert size == pytest.approx(2 * (11.17e6 + 512 * 513) * 4 / 1e9, rel=0.01)
     assert fetch.missing("split_digits", plan.datasets.load("split_digits"), Path("x")) is None
+
+
+def test_the_text_has_a_line_a_task_and_says_what_it_does_not_know(measured):
+    lines = plan.text(load("twin"), measured).splitlines()
+    assert lines[0] == "Profile twin: 3 seeds of 8 epochs"
+    task = next(line for line in lines if line.startswith("crema_d "))
+    assert task.split()[:6] == ["crema_d", "twin", "60", "22", "66", "220"]
+    unknown = next(line for line in lines if line.startswith("mosi "))
+    assert unknown.split()[2] == "?" and unknown.split()[6:9] == ["?", "?", "?"]
+    assert max(map(len, lines[:14])) <= 120

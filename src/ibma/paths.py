@@ -14,6 +14,7 @@ TIMING, PROBE, GRADCAM, SIGNIFICANCE, AUDIT, TRACK = (
     for name in ("timing", "probe", "gradcam", "significance", "audit", "track")
 )
 RUNS, MODELS, REPORTS, LOGS = Path("runs"), Path("models"), Path("reports"), Path("logs")
+GPU_MEASURES = Path("benchmarks/gpu")  # committed records of `python -m benchmarks.gpu`
 PIPELINE, LOCK = Path("dvc.yaml"), Path("dvc.lock")
 EXPERIMENTS = Path(".dvc/tmp/exps")  # DVC runs an experiment in a copy of the project below it
 

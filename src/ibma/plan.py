@@ -1,283 +1,226 @@
-"""What a profile asks for: cells, hours, disk, and what this machine lacks. Nothing is changed.
+"""Say what a profile asks for before it runs: networks, hours, disk, what is missing.
 
-Hours are rows x epochs x seconds per row and epoch of the method, the last from the timing stage's
-table, measured on one task. They assume that a row costs the same on every task, that a fold of
-the tuning stage costs its share of the rows, and that one cell has the device to itself; start-up,
-evaluation, features and reports are not in them.
+Hours are rows x epochs x measured seconds of a row and epoch of the method. They assume that a row
+costs the same on every task, that a fold of stage `tune` costs its share of the rows, and that a
+network has its device to itself. Start-up, evaluation, features and reports are not in them.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 import statistics
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import astuple, dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ibma import datasets, fetch, pretrained
-from ibma.datasets import Card
+from ibma import datasets, fetch, paths, pretrained
 from ibma.errors import IbmaError
-from ibma.experiments import runs
 from ibma.features import media
 from ibma.files import read_json
-from ibma.paper import published
-from ibma.params import Params
+from ibma.params import DURATION, FeatureParams, Params, PictureFeature, SoundFeature, TextFeature
 
 GB = 1e9
-TIMED = "minutes_per_epoch"
-# Raw files in GB where nothing is placed yet: from the publishers' pages, see docs/datasets.md.
-# meld and iemocap: the archive and what is unpacked from it.
-RAW_GB = {
-    "crema_d": 3.0,
-    "meld": 22.0,
-    "iemocap": 24.0,
-    "mimic_cxr": 570.0,
-    "chexpert": 11.0,
-    "ravdess": 0.2,
-    "mosi_features": 0.005,
-    "split_digits": 0.0,
-}
 WEIGHT_BYTES = 4  # networks are stored in single precision
+Shape = tuple[tuple[int, ...], str]  # of a stored row, and its dtype
+Row = dict[str, Any]  # of the table, under its headings
+DEFAULTS: Mapping[str, FeatureParams] = {  # kind of modality -> how it is stored unless told
+    "audio": SoundFeature(),
+    "frames": PictureFeature(),
+    "image": PictureFeature(),
+    "text": TextFeature(),
+}
+
+
+class Asked:
+    """What a profile asks for on one task. None stands for what is not known yet."""
+
+    def __init__(self, params: Params, root: Path, task: str) -> None:
+        self.params, self.task, self.entry = params, task, params.task(task)
+        self.card = datasets.card(datasets.load(self.entry.dataset), self.entry.options)
+        self.source = params.datasets[self.entry.dataset].source
+        meta = read_json(root / paths.FEATURES / task / "meta.json", {})
+        wanted = {"dataset": self.entry.dataset, "source": self.source}
+        self.meta: Mapping[str, Any] = meta if wanted.items() <= meta.items() else {}
+
+    @property
+    def samples(self) -> tuple[int, int] | None:
+        """Return training and test rows as extracted, else as published for real data."""
+        if self.meta:
+            counts: Mapping[str, int] = self.meta["counts"]
+            test = counts.get("test", 0) + counts.get("valid", 0)
+            return sum(counts.values()) - test, test
+        for stated in (self.card.official, self.card.paper):
+            if self.source == "real" and stated is not None and stated.train is not None:
+                return stated.train, stated.test or 0
+        return None
+
+    @property
+    def rows(self) -> int | None:
+        """Return how many rows a run learns from."""
+        if self.samples is None:
+            return None
+        folds = self.card.folds
+        return round(sum(self.samples) * (1 - 1 / folds)) if folds else self.samples[0]
+
+    def trials(self, method: str) -> int:
+        """Return how many networks stage `tune` trains: grid points x folds x test folds."""
+        if self.card.kind == "one_class":  # train holds no anomaly to select by
+            return 0
+        from ibma import methods
+        from ibma.experiments import tune
+
+        reads_eta = methods.find(self.params.method(method).file).reads_eta
+        points = tune.grid(self.params.tune, reads_eta)
+        return len(points) * self.params.tune.folds * max(self.card.folds, 1)
+
+    def kind(self, modality: str) -> str:
+        """Return the kind of a modality as it is stored."""
+        given = self.entry.features.get(modality)
+        kind = self.card.modalities[modality]
+        return media.stored_kind(kind, {} if given is None else given.as_dict())
+
+    @cached_property
+    def shapes(self) -> dict[str, Shape] | None:
+        """Return modality -> shape and dtype of a row: as stored, else as params.yaml says."""
+        if self.meta:
+            stored = self.meta["modalities"].items()
+            return {name: (tuple(one["shape"]), one["dtype"]) for name, one in stored}
+        planned = {name: self._shape(name) for name in self.card.modalities}
+        known = {name: shape for name, shape in planned.items() if shape is not None}
+        return known if len(known) == len(planned) else None
+
+    def _shape(self, modality: str) -> Shape | None:
+        """Return what `media.compute` makes of a modality; None for vectors of unknown length."""
+        kind, given = self.kind(modality), self.entry.features.get(modality)
+        if kind == "vector":
+            return None
+        feature = given if given is not None and given.model_fields_set else DEFAULTS.get(kind)
+        if isinstance(feature, SoundFeature):
+            ogm = feature.spectrogram == "ogm"
+            bands = media.N_FFT // 2 + 1 if ogm else feature.n_mels
+            return (bands, 1 + DURATION // feature.hop), "f4"
+        if isinstance(feature, PictureFeature):
+            picture = (3, feature.size, feature.size)
+            return (feature.frames, *picture) if kind == "frames" else picture, "u1"
+        if isinstance(feature, TextFeature):
+            return (feature.max_length,), "i4"
+        genes = self.entry.options.get("n_genes")
+        return ((int(genes),), "f4") if genes else None
+
+    @property
+    def features_gb(self) -> float | None:
+        """Return GB of the task's features."""
+        if self.samples is None or self.shapes is None:
+            return None
+        row = sum(
+            math.prod(shape) * np.dtype(kind).itemsize for shape, kind in self.shapes.values()
+        )
+        return sum(self.samples) * row / GB
+
+    @property
+    def network_gb(self) -> float | None:
+        """Return GB of one network: its encoders, which are nearly all of it."""
+        import torch
+
+        from ibma.network import encoders
+
+        if self.shapes is None:
+            return None
+        size, width = 0, self.params.training.width
+        for name, (shape, _) in self.shapes.items():
+            # without sizes encoders are those of the base model, which pretrained weights are
+            config = self.entry.encoders[name].as_dict()
+            config.pop("pretrained", None)
+            with torch.device("meta"):
+                network = encoders.build(config, kind=self.kind(name), shape=shape, width=width)
+            size += sum(weight.numel() for weight in network.parameters())
+        return size * WEIGHT_BYTES / GB
 
 
 @dataclass(frozen=True)
 class Rates:
-    """Seconds per training row and epoch of each method, and who says so.
-
-    A method that was not measured takes the median. seconds is empty where nothing was measured.
-    """
+    """Measured seconds per row and epoch of each method; empty where nothing was measured."""
 
     seconds: Mapping[str, float]
-    source: str
+    measured: str
 
-    def of(self, method: str) -> float | None:
-        """Seconds of a row and epoch; None where nothing was measured."""
-        if not self.seconds:
+    def hours(self, rows: int | None, epochs: Mapping[str, float]) -> float | None:
+        """Return the hours of so many epochs of each method.
+
+        A method that was not measured takes the median of the others.
+        """
+        if rows is None or not self.seconds:
             return None
-        return self.seconds.get(method, statistics.median(self.seconds.values()))
+        median = statistics.median(self.seconds.values())
+        return rows * sum(n * self.seconds.get(m, median) for m, n in epochs.items()) / 3600
 
 
-def rates(profile: Params, root: Path) -> Rates:
-    """What an epoch costs: measured here on this profile's task, else the paper's own word."""
-    task = profile.timing.task
-    timed = read_json(root / runs.TIMING, {})
-    source = profile.datasets[profile.task(task)["dataset"]]["source"]
-    rows = training_rows(profile, root, task)
-    if rows and timed.get("task") == task and timed.get("source") == source:
-        found = {name: entry["median"] / rows for name, entry in timed["methods"].items()}
-        return Rates(found, f"measured on {timed['device']}, {rows:,} rows of {task}")
-    if source == "real" and (minutes := _published_minutes(task)) and rows:
-        found = {name: 60 * value / rows for name, value in minutes.items()}
-        return Rates(found, "not measured here: the paper's Tables 6 and 9, an A100")
+def rates(params: Params, root: Path) -> Rates:
+    """Return what a row costs, as stage `timing` or a GPU benchmark measured on its task."""
+    asked = Asked(params, root, params.timing.task)
+    timed, rows = read_json(root / paths.TIMING, {}), asked.rows
+    if rows and (timed.get("task"), timed.get("source")) == (asked.task, asked.source):
+        seconds = {method: one["median"] / rows for method, one in timed["methods"].items()}
+        return Rates(seconds, f"measured on {timed['device']}, {rows:,} rows of {asked.task}")
+    if epochs := _gpu_epochs(root, asked):
+        seconds = {one["method"]: one["seconds"] / one["rows"] for one in epochs}
+        return Rates(seconds, f"measured on {epochs[0]['device']}, {epochs[0]['rows']:,} rows")
     return Rates({}, "not measured: `dvc repro timing`, then ask again")
 
 
-def _published_minutes(task: str) -> dict[str, float]:
-    """Method -> minutes per epoch as the paper prints them."""
-    found = {}
-    for table in published.load().tables.values():
-        for row in table.rows:
-            for column, cell in row.cells.items():
-                target = table.target(row.key, column)
-                if target.metric == TIMED and target.task == task and target.method:
-                    found[target.method] = cell.value
-    return found
+def _gpu_epochs(root: Path, asked: Asked) -> list[dict[str, Any]]:
+    """Return the lines on epochs of a real task in the latest record of a GPU benchmark.
+
+    Each has `method`, `seconds`, `rows` and `device`.
+    """
+    files = sorted((root / paths.GPU_MEASURES).glob("*.jsonl")) if asked.source == "real" else []
+    lines = files[-1].read_text(encoding="utf-8").splitlines() if files else []
+    measures = [json.loads(line) for line in lines]
+    return [m for m in measures if (m.get("measure"), m.get("task")) == ("epoch", asked.task)]
 
 
-# --- work ----------------------------------------------------------------------------------------
-
-
-def hours(profile: Params, root: Path) -> Callable[[str], float]:
-    """A function from a unit (`grid.units`) to its hours; in arbitrary units where unmeasured."""
-    found = rates(profile, root)
-    rows = {task: training_rows(profile, root, task) or 1 for task in profile.tasks}
-
-    def of(unit: str) -> float:
-        _, task, method, _ = runs.parts(profile, unit)
-        seconds = found.of(method) if found.seconds else 1.0
-        return row_epochs(profile, unit, rows[task]) * float(seconds or 0.0) / 3600
-
-    return of
-
-
-def row_epochs(profile: Params, unit: str, rows: float) -> float:
-    """Rows that a unit trains on, counted once an epoch."""
-    stage, task, method, _ = runs.parts(profile, unit)
-    if stage != "tune":
-        return rows * profile.seeds * profile.training.epochs
-    share = 1 - 1 / profile.tuning.folds  # of the training rows that a fold learns from
-    return rows * trials(profile, task, method) * share * profile.tuning.epochs
-
-
-def trials(profile: Params, task: str, method: str) -> int:
-    """Networks that the tuning stage trains: grid points x folds x test folds."""
-    card = _card(profile, task)
-    if card.kind == "one_class":  # train holds no anomaly to select by: `tune.tune`
-        return 0
-    from ibma.experiments import tune
-
-    points = tune.grid(profile.tuning, reads_eta=method in profile.variants)
-    return len(points) * profile.tuning.folds * max(card.folds, 1)
-
-
-def training_rows(profile: Params, root: Path, task: str) -> int | None:
-    """Rows one run learns from; before extraction what is stated of the real set, else None."""
-    card = _card(profile, task)
-    counts = samples(profile, root, task)
-    if counts is None:
-        return None
-    train, test = counts
-    return round((train + test) * (1 - 1 / card.folds)) if card.folds else train
-
-
-def samples(profile: Params, root: Path, task: str) -> tuple[int, int] | None:
-    """(train, test) rows, counted in the features, or as published for real data."""
-    entry = profile.task(task)
-    meta = read_json(root / runs.FEATURES / task / "meta.json", {})
-    same = meta.get("source") == profile.datasets[entry["dataset"]]["source"]
-    if same and meta.get("dataset") == entry["dataset"]:
-        counts: Mapping[str, int] = meta["counts"]
-        test = counts.get("test", 0) + counts.get("valid", 0)
-        return sum(counts.values()) - test, test
-    if profile.datasets[entry["dataset"]]["source"] != "real":
-        return None
-    card = _card(profile, task)
-    for stated in (card.official, card.paper):
-        if stated is not None and stated.train is not None:
-            return stated.train, stated.test or 0
-    return None
-
-
-def _card(profile: Params, task: str) -> Card:
-    entry = profile.task(task)
-    return datasets.card(datasets.load(entry["dataset"]), entry.get("options", {}))
-
-
-# --- disk ----------------------------------------------------------------------------------------
-
-
-def raw_gb(root: Path, name: str, source: str) -> float | None:
-    """GB of a data set's raw files: as placed, else as published; None where nobody says."""
-    manifest = read_json(root / runs.MANIFESTS / f"{name}.json", {})
-    if manifest.get("source") == source and manifest["files"]:
+def raw_gb(params: Params, root: Path, dataset: str) -> float | None:
+    """Return GB of raw files: as they lie there, else as the card states; None for unknown."""
+    wanted = params.datasets[dataset].source
+    manifest = read_json(root / paths.manifest(dataset), {})
+    if manifest.get("source") == wanted and manifest["files"]:
         return float(sum(size for _, size, _ in manifest["files"]) / GB)
-    return RAW_GB.get(name) if source == "real" else 0.0
+    return datasets.load(dataset).CARD.raw_gb if wanted == "real" else 0.0
 
 
-def feature_gb(profile: Params, root: Path, task: str) -> float | None:
-    """GB of a task's features: rows x bytes of a row; None where either is not known yet."""
-    counts, shapes = samples(profile, root, task), feature_shapes(profile, root, task)
-    if counts is None or shapes is None:
-        return None
-    row = sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in shapes.values())
-    return sum(counts) * row / GB
-
-
-def feature_shapes(
-    profile: Params, root: Path, task: str
-) -> dict[str, tuple[tuple[int, ...], str]] | None:
-    """Modality -> shape and dtype of a row: as stored, else as the parameters say."""
-    entry = profile.task(task)
-    meta = read_json(root / runs.FEATURES / task / "meta.json", {})
-    if "modalities" in meta and meta["dataset"] == entry["dataset"]:
-        stored = meta["modalities"].items()
-        return {name: (tuple(m["shape"]), m["dtype"]) for name, m in stored}
-    found = {}
-    for name, kind in _kinds(profile, task).items():
-        shape = _shape(kind, entry["features"].get(name) or {}, entry.get("options", {}))
-        if shape is None:
-            return None
-        found[name] = shape
-    return found
-
-
-def _kinds(profile: Params, task: str) -> dict[str, str]:
-    """Modality -> kind of its features."""
-    features, found = profile.task(task)["features"], _card(profile, task).modalities
-    return {n: media.stored_kind(kind, features.get(n) or {}) for n, kind in found.items()}
-
-
-def _shape(
-    kind: str, features: Mapping[str, Any], options: Mapping[str, Any]
-) -> tuple[tuple[int, ...], str] | None:
-    """See `media.compute`. None for vectors, whose length only the files tell."""
-    size = features.get("size", 224)
-    if kind == "audio":
-        steps = 1 + media.SAMPLE_RATE * media.SECONDS // features.get("hop", media.HOP)
-        mels = features.get("n_mels", 128)
-        return (media.N_FFT // 2 + 1 if features.get("spectrogram") == "ogm" else mels, steps), "f4"
-    if kind == "frames":
-        return (features.get("frames", 3), 3, size, size), "u1"
-    if kind == "image":
-        return (3, size, size), "u1"
-    if kind == "text":
-        return (features["max_length"],), "i4"
-    return ((options["n_genes"],), "f4") if "n_genes" in options else None
-
-
-def network_gb(profile: Params, root: Path, task: str) -> float | None:
-    """GB of one network's weights: its encoders', which is nearly all; heads come on top."""
+def missing(params: Params, root: Path, needed_gb: float) -> list[str]:
+    """Return one line for each thing that this machine lacks."""
     import torch
 
-    from ibma.network import encoders
-
-    shapes = feature_shapes(profile, root, task)
-    if shapes is None:
-        return None
-    kinds, entry = _kinds(profile, task), profile.task(task)
-    numbers = 0
-    for name, (shape, _) in shapes.items():
-        # sizes of pretrained networks are the base model's, which are the defaults
-        config = {k: v for k, v in entry["encoders"][name].items() if k != "pretrained"}
-        with torch.device("meta"):
-            network = encoders.build(
-                config, kind=kinds[name], shape=shape, width=profile.training.width
-            )
-        numbers += sum(weight.numel() for weight in network.parameters())
-    return float(numbers * WEIGHT_BYTES / GB)
-
-
-# --- what is missing -----------------------------------------------------------------------------
-
-
-def missing(profile: Params, root: Path, needed_gb: float) -> list[str]:
-    """One line for each thing that this machine lacks."""
-    import torch
-
-    found = []
-    for name, entry in profile.datasets.items():
-        raw = root / runs.RAW / name
-        if entry["source"] == "real" and fetch.missing(name, datasets.load(name), raw):
-            found.append(f"data set {name}: not placed, docs/datasets.md says how to get it")
-    found += [f"weights {name}: {why}" for name, why in _absent_weights(profile)]
+    ready = {e.dataset for task, e in params.tasks.items() if Asked(params, root, task).meta}
+    lacking = [
+        f"data set {name}: not placed, docs/datasets.md says how to get it"
+        for name, entry in params.datasets.items()
+        if entry.source == "real" and name not in ready
+        if fetch.missing(name, datasets.load(name), root / paths.RAW / name)
+    ]
+    lacking += [f"weights {name}: {why}" for name, why in _absent_weights(params)]
     if not torch.cuda.is_available():
-        found.append("GPU: none found, training would run on the CPU")
+        lacking.append("GPU: none found, training would run on the CPU")
     free = shutil.disk_usage(root).free / GB
     if free < needed_gb:
-        found.append(f"disk: {needed_gb:,.0f} GB to write, {free:,.0f} GB free")
-    return found
+        lacking.append(f"disk: {needed_gb:,.0f} GB to write, {free:,.0f} GB free")
+    return lacking
 
 
-# where params.yaml names pretrained weights
-_NAMES = (("encoders", "pretrained"), ("features", "tokenizer"), ("features", "embedding"))
-
-
-def _absent_weights(profile: Params) -> Iterable[tuple[str, str]]:
-    """Pretrained networks and tokenizers that lie neither in a package nor in the hub's cache."""
+def _absent_weights(params: Params) -> Iterator[tuple[str, str]]:
+    """Yield pretrained networks and tokenizers that this machine does not have, and why."""
     from huggingface_hub import try_to_load_from_cache
 
-    named = {
-        str(config[key])
-        for task in profile.tasks.values()
-        for part, key in _NAMES
-        for config in task[part].values()
-        if config and config.get(key)
-    }
-    for name in sorted(named):
+    parts = [p for e in params.tasks.values() for p in (*e.encoders.values(), *e.features.values())]
+    keys = ("pretrained", "tokenizer", "embedding")
+    for name in sorted({n for part in parts for key in keys if (n := getattr(part, key, None))}):
         try:
             place = pretrained.locate(name)
         except IbmaError as error:
@@ -287,113 +230,82 @@ def _absent_weights(profile: Params) -> Iterable[tuple[str, str]]:
             yield name, "not in the cache of the Hugging Face hub, fetched at first use"
 
 
-# --- the table -----------------------------------------------------------------------------------
+def table(params: Params, root: Path) -> list[Row]:
+    """Return the plan: a row for each task, one for the runs at fixed etas, and sums."""
+    rate, at = rates(params, root), params.sensitivity
+    rows = [_row(Asked(params, root, task), rate) for task in params.tasks]
+    runs, asked = len(at.methods) * len(at.etas), Asked(params, root, at.task)
+    epochs = dict.fromkeys(at.methods, len(at.etas) * params.seeds * params.training.epochs)
+    fixed = next(row for row in rows if row["task"] == at.task) | {
+        "task": f"{at.task} at fixed etas",
+        "methods": runs,
+        "networks": runs * params.seeds,
+        "train h": rate.hours(asked.rows, epochs),
+    }
+    for heading in ("trials", "tune h", "features GB", "weights GB"):  # nothing is added to these
+        fixed[heading] = fixed[heading] and 0
+    rows.append(fixed)
+    total: Row = {"task": "sum of what is known", "data": "", "rows": ""}
+    for heading in rows[0].keys() - total.keys():
+        known = [row[heading] for row in rows if row[heading] is not None]
+        total[heading] = sum(known) if known else None
+    return [*rows, total]
 
 
-@dataclass(frozen=True)
-class Line:
-    """One task's share of the plan; None: not known, or not measured."""
-
-    task: str
-    data: str
-    rows: int | None
-    cells: int
-    networks: int
-    trials: int
-    train_hours: float | None
-    tune_hours: float | None
-    features_gb: float | None
-    models_gb: float | None
-
-
-def lines(profile: Params, root: Path) -> list[Line]:
-    """The plan, a line per task, and one for the runs at fixed etas."""
-    measured, of = bool(rates(profile, root).seconds), hours(profile, root)
-    methods = [*profile.methods, *profile.variants]
-
-    def spent(task: str, units: Iterable[str]) -> float | None:
-        known = measured and training_rows(profile, root, task) is not None
-        return sum(map(of, units)) if known else None
-
-    found = []
-    for task, entry in profile.tasks.items():
-        weight, networks = network_gb(profile, root, task), len(methods) * profile.seeds
-        found.append(
-            Line(
-                task,
-                profile.datasets[entry["dataset"]]["source"],
-                training_rows(profile, root, task),
-                len(methods),
-                networks,
-                sum(trials(profile, task, method) for method in methods),
-                spent(task, [f"train@{task}-{method}" for method in methods]),
-                spent(task, [f"tune@{task}-{method}" for method in methods]),
-                feature_gb(profile, root, task),
-                None if weight is None else weight * networks,
-            )
-        )
-    at = profile.sensitivity
-    there = next(line for line in found if line.task == at.task)
-    units = [f"sensitivity@{v}-{eta:g}" for v, eta in at.names().values()]
-    networks = len(units) * profile.seeds
-    models = None if there.models_gb is None else there.models_gb * networks / there.networks
-    return [
-        *found,
-        replace(
-            there,
-            task=f"{at.task} at fixed etas",
-            cells=len(units),
-            networks=networks,
-            trials=0,
-            train_hours=spent(at.task, units),
-            tune_hours=0.0,
-            features_gb=0.0,
-            models_gb=models,
-        ),
-    ]
+def _row(asked: Asked, rate: Rates) -> Row:
+    params, methods, network = asked.params, asked.params.methods, asked.network_gb
+    trials = {method: asked.trials(method) for method in methods}
+    share = 1 - 1 / params.tune.folds  # of the training rows that a fold learns from
+    tuned = {method: number * share * params.tune.epochs for method, number in trials.items()}
+    trained = dict.fromkeys(methods, params.seeds * params.training.epochs)
+    kept = params.seeds * len(params.keep_weights)
+    return {
+        "task": asked.task,
+        "data": asked.source,
+        "rows": asked.rows,
+        "methods": len(methods),
+        "networks": len(methods) * params.seeds,
+        "trials": sum(trials.values()),
+        "train h": rate.hours(asked.rows, trained),
+        "tune h": rate.hours(asked.rows, tuned),
+        "features GB": asked.features_gb,
+        "weights GB": None if network is None else network * kept,
+    }
 
 
-HEADER = (
-    *("task", "data", "rows", "cells", "networks", "trials"),
-    *("train h", "tune h", "features GB", "models GB"),
-)
+def text(params: Params, root: Path) -> str:
+    """Return the plan as people read it."""
+    from tabulate import tabulate
+
+    rows = table(params, root)
+    shown = [{heading: _shown(value) for heading, value in row.items()} for row in rows]
+    kept = sum(rows[-1][heading] or 0 for heading in ("features GB", "weights GB"))
+    raws = {name: raw_gb(params, root, name) for name in params.datasets}
+    disk = sum(gb or 0 for gb in raws.values()) + 2 * kept
+    lacking = missing(params, root, disk)
+    align = ["left"] * 2 + ["right"] * (len(rows[0]) - 2)
+    return "\n".join(
+        [
+            f"Profile {params.profile}: {params.seeds} seeds of {params.training.epochs} epochs",
+            "",
+            tabulate(shown, "keys", disable_numparse=True, colalign=align),
+            "",
+            f"Hours: {rates(params, root).measured}.",
+            "Assumed: a row costs the same on every task, and a network has its device to itself.",
+            "Left out: start-up, evaluation, features, probes, reports.",
+            "",
+            f"Raw data, GB: {', '.join(f'{name} {_shown(gb)}' for name, gb in raws.items())}",
+            f"Disk for all of it: {_shown(disk)} GB, features and weights twice: DVC keeps a copy.",
+            "",
+            "Missing:" if lacking else "Missing: nothing.",
+            *(f"- {line}" for line in lacking),
+        ]
+    )
 
 
 def _shown(value: object) -> str:
     if value is None:
         return "?"
     if isinstance(value, float):
-        return f"{value:,.1f}"
+        return f"{value:,.1f}" if value >= 1 else f"{value:.2g}"
     return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def text(profile: Params, root: Path) -> str:
-    """The plan to read: a table, what it assumes, disk, what is missing here."""
-    from tabulate import tabulate
-
-    found = lines(profile, root)
-    columns = list(zip(*map(astuple, found), strict=True))[3:]
-    sums = [sum(value for value in column if value is not None) for column in columns]
-    rows = [*map(astuple, found), ("sum of what is known", "", "", *sums)]
-    table = [[_shown(value) for value in row] for row in rows]
-    raws = {n: raw_gb(root, n, entry["source"]) for n, entry in profile.datasets.items()}
-    disk = sum(size or 0.0 for size in raws.values()) + 2 * (sums[-2] + sums[-1])
-    lacking = missing(profile, root, disk)
-    return "\n".join(
-        [
-            f"Profile {profile.profile}: {profile.seeds} seeds of {profile.training.epochs} epochs",
-            "",
-            tabulate(table, HEADER, disable_numparse=True, colalign=["left"] * 2 + ["right"] * 8),
-            "",
-            f"Hours: {rates(profile, root).source}.",
-            "Assumed: a row costs the same on every task, and a cell has its device to itself.",
-            "Left out: start-up, evaluation, features, probes, reports.",
-            "",
-            "Raw data, GB: "
-            + ", ".join(f"{n} {'?' if s is None else f'{s:,.1f}'}" for n, s in raws.items()),
-            f"Disk for all of it: {disk:,.1f} GB, features and models twice: DVC keeps a copy.",
-            "",
-            "Missing here:" if lacking else "Missing here: nothing.",
-            *(f"- {line}" for line in lacking),
-        ]
-    )
