@@ -45,11 +45,16 @@ VARIABLES = ("PYTHONPATH", *PORTABLE)  # what workers elsewhere need of a stage'
 def prepare() -> Params:
     """Load params.yaml and hold this process to its instructions; call it before torch loads."""
     loaded = params.load()
-    if loaded.instructions == "portable" and platform.machine() in ("x86_64", "AMD64"):
+    hold_to(loaded.instructions)
+    return loaded
+
+
+def hold_to(instructions: str) -> None:
+    """Hold the libraries that this process loads from now on to portable or native instructions."""
+    if instructions == "portable" and platform.machine() in ("x86_64", "AMD64"):
         # some machines set this one: other kernels of OpenBLAS fail there
         kept = {"OPENBLAS_CORETYPE": os.environ.get("OPENBLAS_CORETYPE", "Haswell")}
         os.environ.update(PORTABLE | kept)
-    return loaded
 
 
 def executor(engine: Engine, device: str, calls: int, threads: int = 1) -> Executor:

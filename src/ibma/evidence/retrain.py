@@ -13,19 +13,18 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
+from ibma import engine
 from ibma.errors import IbmaError
 from ibma.evidence import verify
-from ibma.experiments import runs
 from ibma.params import Params
 from ibma.results import records, stats
-from ibma.results.records import Cells
-from ibma.training import loop
-from ibma.training.loop import Setting
+from ibma.results.records import Results
+from ibma.training.cell import Cell, Setting
 from ibma.training.record import Record
 
-SAME = 1e-6  # there records are equal; this is the last digit of float32 sums
+SAME = 1e-6  # where records are equal; this is the last digit of float32 sums
+MACHINE = ("device", "cpu_capability")  # what else decides rounding where keys are equal
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Gap:
 
     @property
     def agrees(self) -> bool:
-        """Whether both are undefined, or no further apart than allowed."""
+        """Return whether both are undefined, or no further apart than allowed."""
         if self.committed is None or self.retrained is None:
             return self.committed is self.retrained
         return abs(self.committed - self.retrained) <= self.allowed
@@ -58,67 +57,91 @@ class Again:
 def run(profile: str, root: Path, wanted: str) -> Iterator[Again]:
     """Train committed runs of a profile again, one after the other.
 
-    wanted: a number of cells per task, each with one of its seeds, drawn at random; or
-    TASK/METHOD[/SEED], where a missing SEED is drawn. Raises IbmaError when there is no such run.
+    Args:
+        root: the project, with the features and centroids of these tasks.
+        wanted: a number of cells per task, each with one of its seeds, drawn at random; or
+            TASK/METHOD[/SEED], where a missing SEED is drawn.
+
+    Raises:
+        IbmaError: there is no such run, or its task's features or centroids are not there.
     """
-    with TemporaryDirectory() as scratch:
-        params = verify.lay_out(profile, root, Path(scratch))
-        here = records.cells(params, Path(scratch))
-    for one in _choose(params, here, wanted):
-        yield _again(params, one, here[one.task, one.method])
+    results = verify.read(profile, root)[0].results
+    engine.hold_to(results.params.instructions)
+    for committed in _choose(results, wanted):
+        peers = results.runs[committed.stage, committed.task, committed.method]
+        yield _again(results.params, root, committed, peers)
 
 
-def _choose(params: Params, here: Cells, wanted: str) -> list[Record]:
+def _choose(results: Results, wanted: str) -> list[Record]:
     if wanted.isdigit() and int(wanted):
         return [
-            random.choice(here[cell])
-            for task in params.tasks
-            if (known := [cell for cell in here if cell[0] == task and here[cell]])
+            random.choice(results.runs[cell])
+            for task in results.params.tasks
+            if (known := [cell for cell, runs in results.runs.items() if runs and cell[1] == task])
             for cell in random.sample(known, min(int(wanted), len(known)))
         ]
-    found = re.fullmatch(r"(?P<task>[^/]+)/(?P<method>[^/]+)(/(?P<seed>\d+))?", wanted)
-    if not found:
+    named = re.fullmatch(r"(?P<task>[^/]+)/(?P<method>[^/]+)(/(?P<seed>\d+))?", wanted)
+    if not named:
         raise IbmaError(f"--retrain {wanted}: expected a number >= 1 or TASK/METHOD[/SEED]")
-    runs = here.get((found["task"], found["method"]), ())
-    runs = [one for one in runs if found["seed"] in (None, str(one.seed))]
-    if not runs:
-        raise IbmaError(f"--retrain {wanted}: profile {params.profile} has no such run")
-    return [random.choice(runs)]
+    chosen = [
+        run
+        for (_, task, method), runs in results.runs.items()
+        if (task, method) == (named["task"], named["method"])
+        for run in runs
+        if named["seed"] in (None, str(run.seed))
+    ]
+    if not chosen:
+        raise IbmaError(f"--retrain {wanted}: profile {results.params.profile} has no such run")
+    return [random.choice(chosen)]
 
 
-def _again(params: Params, held: Record, peers: Sequence[Record]) -> Again:
-    """Train the run of a record in a folder that is deleted afterwards; peers: its cell's runs."""
-    _check_inputs(params, held.task)
-    cell = runs.cell(params, held.task, held.method)
-    setting = Setting(held.params["lr"], held.params["weight_decay"], held.params["eta"])
-    with TemporaryDirectory() as scratch:
-        folders = (Path(scratch) / name for name in ("runs", "models", "scratch"))
-        found = loop.run_seed(cell, held.seed, setting, *folders)
-    assert found is not None, "nothing is finished in an empty folder"
-    device = str(found.volatile["device"])
-    same_key = found.key == held.key
-    exactly = same_key and device == held.volatile["device"]
-    return Again(held, device, same_key, tuple(_gaps(held, found, peers, exactly)))
+def _again(params: Params, root: Path, committed: Record, peers: Sequence[Record]) -> Again:
+    """Train a committed run anew, without a trace, and compare it; peers: its cell's runs."""
+    from ibma.training.run import environment, forget, train_run
+
+    base, eta = params.trained_as(committed.stage, committed.method)
+    cell = Cell.of(params, committed.task, base, root)
+    if committed.stage == "sensitivity" and eta is not None:
+        cell = cell.at(eta)
+    _check_inputs(params, cell, committed.source)
+    setting = Setting(*(committed.params[name] for name in Setting._fields))
+    key = cell.key(committed.seed, setting, environment(cell))
+    forget(key)  # an interrupted run would go on from its checkpoint
+    try:
+        retrained = train_run(cell, committed.seed, setting).record
+    finally:
+        forget(key)
+    machines = [[run.provenance.get(name) for name in MACHINE] for run in (committed, retrained)]
+    same_key = committed.key == retrained.key
+    gaps = _gaps(committed, retrained, peers, exactly=same_key and machines[0] == machines[1])
+    return Again(committed, str(retrained.provenance["device"]), same_key, tuple(gaps))
 
 
-def _check_inputs(params: Params, task: str) -> None:
-    needed = (runs.FEATURES / task / "meta.json", runs.CENTROIDS / task)
-    for path in needed:
+def _check_inputs(params: Params, cell: Cell, source: str) -> None:
+    """Refuse to train on what another profile left there."""
+    remedy = (
+        f"`ibma profile {params.profile}`, then `dvc repro centroids@{cell.task}` fetches the data "
+        "and makes it"
+    )
+    for path in (cell.features / "meta.json", cell.centroids):
         if not path.exists():
-            raise IbmaError(
-                f"{path}: missing: `ibma profile {params.profile}`, then "
-                f"`dvc repro centroids@{task}` fetches the data and makes it"
-            )
+            raise IbmaError(f"{path}: missing: {remedy}")
+    if cell.meta["source"] != source:
+        raise IbmaError(
+            f"{cell.features}: {cell.meta['source']} data, the run's is {source}: {remedy}"
+        )
 
 
-def _gaps(held: Record, found: Record, peers: Sequence[Record], exactly: bool) -> Iterator[Gap]:
-    names = [*held.metrics, *(f"ib/{name}" for name in held.ib)]
-    for name in names:
+def _gaps(
+    committed: Record, retrained: Record, peers: Sequence[Record], exactly: bool
+) -> Iterator[Gap]:
+    for name in (*committed.metrics, *(f"ib/{place}" for place in committed.ib)):
         allowed = SAME if exactly else max(SAME, _spread(records.values(peers, name, "")))
-        yield Gap(name, records.value(held, name), records.value(found, name), allowed)
+        pair = (records.value(run, name) for run in (committed, retrained))
+        yield Gap(name, *pair, allowed)
 
 
 def _spread(values: Sequence[float]) -> float:
-    """Three standard deviations of the difference of two runs of a cell; no limit for one run."""
+    """Return 3 standard deviations of the difference of two runs of a cell; inf for one run."""
     sd = stats.summary(values).sd if values else None
     return math.inf if sd is None else 3 * math.sqrt(2) * sd
