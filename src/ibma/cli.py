@@ -125,7 +125,7 @@ def _train_again(profile: str, wanted: str) -> None:
         held = one.run
         name = f"{held.task}/{held.method}/{held.seed}"
         made = "same key" if one.same_key else "another key: other code, data or parameters"
-        typer.echo(f"{name}: {made}; {one.device}, committed: {held.volatile['device']}")
+        typer.echo(f"{name}: {made}; {one.device}, committed: {held.provenance['device']}")
         for gap in one.gaps:
             mark = "" if gap.agrees else "  DIFFERS"
             typer.echo(f"  {gap.name}: {gap.committed} {gap.retrained} (+-{gap.allowed:.2g}){mark}")

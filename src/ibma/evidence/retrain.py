@@ -137,8 +137,8 @@ def _gaps(
 ) -> Iterator[Gap]:
     for name in (*committed.metrics, *(f"ib/{place}" for place in committed.ib)):
         allowed = SAME if exactly else max(SAME, _spread(records.values(peers, name, "")))
-        pair = (records.value(run, name) for run in (committed, retrained))
-        yield Gap(name, *pair, allowed)
+        ours, again = (records.value(run, name) for run in (committed, retrained))
+        yield Gap(name, ours, again, allowed)
 
 
 def _spread(values: Sequence[float]) -> float:
