@@ -185,7 +185,7 @@ def test_examples_are_the_first_of_each_class_and_the_figure_is_drawn(tmp_path):
     for one in shown:
         one["text"] = "some words"
     explained = gradcam.summary(cell.open(), looked) | {"examples": shown}
-    figures.attention("fake", explained, tmp_path / "cam")
+    figures.attention("fake", explained, {}, tmp_path / "cam")
     text = (tmp_path / "cam.svg").read_text()
     assert "(TWIN)" in text and "some words" in text and "s64" in text
 
