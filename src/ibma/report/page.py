@@ -29,6 +29,11 @@ OUTPUTS = ("tables", "figures", "metrics", "plots")  # folders that are written 
 
 
 def write(params: Params, root: Path) -> Path:
+    """Write the report of a profile from what the stages wrote below `root`; return its page."""
+    return render(report_inputs.load(params, root), root)
+
+
+def render(inputs: Inputs, root: Path) -> Path:
     """Write `reports/<profile>/` below `root` and return the page's path.
 
     tables/*.{md,csv,tex}, figures/*.{svg,png}, metrics/<task>.json (method -> percent, for `dvc
@@ -36,8 +41,7 @@ def write(params: Params, root: Path) -> Path:
     Folders are written anew, so that no file of a task that left the profile stays. The same
     records at the same commit give the same files.
     """
-    out = root / paths.REPORTS / params.profile
-    inputs = report_inputs.load(params, root)
+    out = root / paths.REPORTS / inputs.params.profile
     for name in OUTPUTS:
         shutil.rmtree(out / name, ignore_errors=True)
     made = numbers.build(inputs)
