@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from ibma import datasets
+from ibma import datasets, paths
 from ibma.datasets import Card
 from ibma.paper import audit, published
 from ibma.paper.published import Target
@@ -261,9 +261,9 @@ def _line(
 ) -> Line:
     """Compare one number; rows of ours have no published one."""
     if target.metric == TIMED:
-        ours, source = _timed(inputs, target), "data/timing.json"
+        ours, source = _timed(inputs, target), paths.TIMING.as_posix()
     elif str(target.metric).startswith(PROBED):
-        ours, source = _probed(inputs, target), "data/probe.json"
+        ours, source = _probed(inputs, target), paths.PROBE.as_posix()
     else:
         ours, source = _measured(inputs, target, column.unit)
     if ours is None:

@@ -1,0 +1,187 @@
+"""A stage trains what the store of finished runs lacks, and lays its folders out anew."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ibma import params, paths
+from ibma.errors import IbmaError
+from ibma.experiments import runs, tune
+from ibma.features import media
+from ibma.features.extract import absent, extract
+from ibma.network.centroids import write_all
+from ibma.results import records
+from ibma.training import record
+from ibma.training.cell import Cell
+
+ROOT = Path(__file__).parent.parent
+
+
+def load(**changes: object) -> params.Params:
+    """Profile `twin` cut down to the digits, three methods, two seeds, two epochs."""
+    values = yaml.safe_load((ROOT / "profiles/twin.yaml").read_text())
+    for name in ("datasets", "tasks"):
+        values[name] = {"split_digits": values[name]["split_digits"]}
+    values |= {"train": {"concat": {}}, "bounds": {}, "seeds": 2, "keep_weights": ["ibma"]}
+    values["ablation"] = {"ce3": {}}
+    values["training"] |= {"epochs": 2, "batch_size": 256}
+    values["tune"] |= {"folds": 2, "epochs": 1, "budget": 1}
+    values["timing"] = {"task": "split_digits", "rounds": 2}
+    values["sensitivity"] = {"task": "split_digits", "methods": ["ibma"], "etas": [0.5]}
+    values["probe"] = {"task": "split_digits", "methods": ["ibma"]}
+    values["gradcam"] |= {"tasks": {}, "methods": ["ibma"]}
+    return params.parse(values | changes, Path("params.yaml"))
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> Path:
+    """A folder with features, centroids and choices of the digits."""
+    from ibma import datasets
+
+    root = tmp_path_factory.mktemp("digits")
+    before = Path.cwd()
+    os.chdir(root)
+    try:
+        profile, task = load(), "split_digits"
+        entry = profile.task(task).as_dict()
+        module, out = datasets.load(task), paths.FEATURES / task
+        extract(task, entry, module, paths.RAW / task, out, media.compute)
+        cell = Cell.of(profile, task, "ibma")
+        folder = paths.CENTROIDS / task
+        write_all(cell.open(), cell.problem(), cell.encoders, cell.assignment(), 8, folder)
+        tune.tune_task(profile, task)
+    finally:
+        os.chdir(before)
+    return root
+
+
+@pytest.fixture
+def project(prepared, tmp_path, monkeypatch) -> Path:
+    """A copy of it to work in."""
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def train(capsys, profile: params.Params, stage: str, only: str | None = None) -> str:
+    """Run a stage and return its last line."""
+    runs.train_stage(profile, stage, "split_digits", only)
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_run_is_trained_once_and_another_eta_is_another_run(project, capsys):
+    assert train(capsys, load(), "train_ibma") == "train_ibma split_digits: 0 kept, 2 trained"
+    first = record.read(record.RunId("train_ibma", "split_digits", "ibma", 0).record)
+    assert train(capsys, load(eta=0.3), "train_ibma").endswith("0 kept, 2 trained")
+    again = record.read(first.id.record)
+    assert again.params["eta"] == 0.3 and again.key != first.key
+    assert train(capsys, load(), "train_ibma").endswith("2 kept, 0 trained")
+    assert record.read(first.id.record) == first
+    assert train(capsys, load(seeds=3), "train_ibma").endswith("2 kept, 1 trained")
+    assert not list(paths.SCRATCH.glob("*")), "finished runs need no checkpoint"
+
+
+def test_weights_are_kept_where_params_say_so_and_once_on_disk(project, capsys):
+    for stage in ("train", "train_ibma"):
+        train(capsys, load(), stage)
+    assert not list((paths.MODELS / "train").rglob("*.safetensors"))
+    kept = sorted((paths.MODELS / "train_ibma").rglob("*.safetensors"))
+    assert len(kept) == 2 and all(path.stat().st_nlink == 2 for path in kept)
+    one = record.read(record.RunId("train_ibma", "split_digits", "ibma", 0).record)
+    assert runs.digest(one.id.weights) == one.weights
+
+
+def test_a_damaged_store_is_trained_again_and_a_changed_record_refused(project, capsys):
+    train(capsys, load(), "train_ibma")
+    stored = sorted(paths.store().rglob("*.safetensors"))[0]
+    os.chmod(stored, 0o644)
+    content = bytearray(stored.read_bytes())
+    content[-1] ^= 1
+    stored.write_bytes(content)
+    for path in sorted(paths.store().rglob("*.json")):
+        if json.loads(path.read_text()).get("method") == "ibma" and path.stem != stored.stem:
+            path.write_text(path.read_text()[:-40])
+    assert train(capsys, load(), "train_ibma").endswith("0 kept, 2 trained")
+    path = record.RunId("train_ibma", "split_digits", "ibma", 0).record
+    one = json.loads(path.read_text())
+    for name, value in (("seed", 1), ("task", "x"), ("metrics", {"accuracy": 0.9999})):
+        path.write_text(json.dumps(one | {name: value}))
+        with pytest.raises(IbmaError, match=r"seed_0.json: changed since it was written"):
+            records.load(load())
+
+
+TRAIN_RUN = runs.run.train_run
+
+
+def fail_with_seed_0(cell, seed, *rest):
+    """Stand in for `train_run` in worker processes."""
+    if seed == 0:
+        raise IbmaError("loss term 'task' is nan")
+    return TRAIN_RUN(cell, seed, *rest)
+
+
+def test_a_failed_run_stops_no_other_and_is_named(project, capsys, monkeypatch):
+    monkeypatch.setattr(runs.run, "train_run", fail_with_seed_0)
+    with pytest.raises(IbmaError, match=r"1 of 2 runs failed.*concat seed 0: loss term"):
+        runs.train_stage(load(), "train", "split_digits")
+    monkeypatch.setattr(runs.run, "train_run", TRAIN_RUN)
+    assert train(capsys, load(), "train").endswith("1 kept, 1 trained")
+
+
+def test_one_method_of_a_stage_leaves_the_others_as_they_are(project, capsys):
+    profile = load(train={"concat": {}, "omib": {}})
+    tune.tune_task(profile, "split_digits")
+    train(capsys, profile, "train")
+    before = (paths.RUNS / "train/split_digits/omib/seed_0.json").stat().st_mtime_ns
+    assert train(capsys, profile, "train", "concat").endswith("2 kept, 0 trained")
+    assert (paths.RUNS / "train/split_digits/omib/seed_0.json").stat().st_mtime_ns == before
+    with pytest.raises(IbmaError, match="train has no 'ibma': expected concat, omib"):
+        runs.train_stage(profile, "train", "split_digits", "ibma")
+
+
+def test_what_is_not_run_keeps_no_old_record(project, capsys):
+    train(capsys, load(), "train")
+    entry = load().task("split_digits").as_dict()
+    absent(
+        "split_digits",
+        entry,
+        "data/raw/split_digits is empty: ask",
+        paths.FEATURES / "split_digits",
+    )
+    shutil.rmtree(paths.FEATURES / "split_digits" / "nothing", ignore_errors=True)
+    runs.train_stage(load(), "train", "split_digits")
+    assert "split_digits: not run: data/raw/split_digits is empty: ask" in capsys.readouterr().err
+    assert not list((paths.RUNS / "train").rglob("*.json"))
+
+
+def test_readers_take_no_record_of_other_parameters_data_or_code(project, capsys, monkeypatch):
+    train(capsys, load(), "train_ibma")
+    cell = ("train_ibma", "split_digits", "ibma")
+    assert len(records.load(load()).runs[cell]) == 2
+    stale = "stale: made under other parameters, data or code"
+    for other in (load(eta=0.3), load(threads=2), load(instructions="native")):
+        found = records.load(other)
+        assert not found.runs[cell] and found.gaps[cell] == stale
+    monkeypatch.setattr(record, "code_digest", lambda _: "another")
+    assert records.load(load()).gaps[cell] == stale
+
+
+def test_a_fixed_eta_is_a_run_of_its_own(project, capsys):
+    runs.train_at_etas(load())
+    one = record.read(record.RunId("sensitivity", "split_digits", "ibma_eta_0.5", 1).record)
+    assert one.params["eta"] == 0.5
+    assert len(records.load(load()).at_eta("ibma", 0.5)) == 2
+
+
+def test_trials_are_kept_and_choices_follow_the_grid(project, capsys):
+    tune.tune_task(load(), "split_digits")
+    assert capsys.readouterr().err.splitlines()[-1] == "tune: 6 kept, 0 tried"
+    wide = load().tune.model_copy(update={"budget": 2})
+    tune.tune_task(load().model_copy(update={"tune": wide}), "split_digits", "ibma")
+    content = json.loads(paths.choice("split_digits", "ibma").read_text())
+    assert len(content["scores"]) == 4 and len(content["choices"]) == 1
+    assert {row["fold"] for row in content["scores"]} == {0, 1}
