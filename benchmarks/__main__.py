@@ -16,7 +16,6 @@ import sys
 import time
 import warnings
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -40,10 +39,13 @@ START, END = "<!-- written by python -m benchmarks --write -->", "<!-- end -->"
 
 def machine(taken: float) -> str:
     """What the numbers were taken on, as Markdown."""
+    import faiss
+    import numpy
+
     names = [line.split(":")[1] for line in _cpuinfo() if line.startswith("model name")]
     cpu = names[0].strip() if names else platform.processor()
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "faiss-gpu"))
+    packages = ", ".join(f"{one.__name__} {one.__version__}" for one in (torch, numpy, faiss))
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     return (
         f"{datetime.now(UTC):%Y-%m-%d}, {cpu}, {os.cpu_count()} cores, GPU: {gpu}. "

@@ -1,136 +1,113 @@
 """The command line: profiles are written, edits are not lost, errors are one line."""
 
-import errno
+import json
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
-from ibma import cli, doors, launch, params
-from ibma.errors import IbmaError
+from ibma import __version__, cli, params, paths
+
+ROOT = Path(__file__).parent.parent
+COMMANDS = {"profile", "plan", "verify", "archive", "track", "docs"}
 
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
+    """A folder with two profiles, of which `twin` was chosen."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "profiles").mkdir()
+    head = "# yaml-language-server: $schema="
     for name in ("twin", "open"):
-        (tmp_path / "profiles" / f"{name}.yaml").write_text(f"profile: {name}  # kept\n")
-    (tmp_path / "params.yaml").write_text("profile: twin  # kept\n")
+        text = f"{head}../params.schema.json\nprofile: {name}  # kept\n"
+        (tmp_path / "profiles" / f"{name}.yaml").write_text(text)
+    (tmp_path / "params.yaml").write_text(f"{head}params.schema.json\nprofile: twin  # kept\n")
     return tmp_path
 
 
-def ibma(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["ibma", *arguments])
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    return stopped.value.code
+@pytest.fixture
+def ibma(monkeypatch, capsys):
+    """Run the command; return its exit code, and what it wrote to stdout and stderr."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["ibma", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        return (stopped.value.code, *capsys.readouterr())
+
+    return run
 
 
-def test_profile_is_copied_with_its_comments(here, monkeypatch):
-    assert ibma(monkeypatch, "profile", "open") == 0
-    assert (here / "params.yaml").read_text() == "profile: open  # kept\n"
+def test_profile_is_copied_with_its_comments_and_finds_its_schema(here, ibma):
+    assert ibma("profile", "open")[0] == 0
+    first, second = (here / "params.yaml").read_text().splitlines()
+    assert first.endswith("$schema=params.schema.json") and second == "profile: open  # kept"
+    assert ibma("profile", "twin")[0] == 0, "a profile as shipped is no edit"
 
 
-def test_profile_keeps_local_edits_unless_forced(here, monkeypatch, capsys):
+def test_profile_keeps_local_edits_unless_forced(here, ibma):
     (here / "params.yaml").write_text("profile: twin\neta: 0.3\n")
-    assert ibma(monkeypatch, "profile", "open") == 1
-    error = capsys.readouterr().err
-    assert "--force" in error and error.count("\n") == 1
+    code, _, error = ibma("profile", "open")
+    assert code == 1 and "--force" in error and error.count("\n") == 1
     assert "eta: 0.3" in (here / "params.yaml").read_text()
-    assert ibma(monkeypatch, "profile", "open", "--force") == 0
+    assert ibma("profile", "open", "--force")[0] == 0
     assert "eta" not in (here / "params.yaml").read_text()
 
 
-def test_unknown_profile_names_the_known_ones(here, monkeypatch, capsys):
-    assert ibma(monkeypatch, "profile", "opne") == 1
-    assert "known: open, twin" in capsys.readouterr().err
+def test_bad_input_is_one_line(here, ibma, tmp_path):
+    wrong = {
+        ("profile", "opne"): "profile 'opne' not found in profiles/ (known: open, twin)",
+        ("profile", "../params"): "profile '../params' not found",
+        ("plan", "--profile", "opne"): "profile 'opne' not found",
+        ("plan",): "params.yaml: missing key 'eta'",
+        ("track",): "params.yaml: missing key 'eta'",
+        ("archive",): "params.yaml: missing key 'eta'",
+        ("verify", "paper"): "params.yaml: missing key 'eta'",
+    }
+    for arguments, line in wrong.items():
+        code, _, error = ibma(*arguments)
+        assert (code, error.count("\n")) == (1, 1), arguments
+        assert error.startswith(f"error: {line}"), error
+    (here / "params.yaml").unlink()
+    for command in ("plan", "track", "archive", "verify"):
+        code, _, error = ibma(command)
+        assert (code, error.count("\n")) == (1, 1) and error.startswith("error: "), command
 
 
-def test_track_outside_the_repository_is_one_line(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    assert ibma(monkeypatch, "track") == 1
-    assert capsys.readouterr().err.startswith("error: params.yaml")
+def test_there_are_these_commands_and_a_version(ibma):
+    assert {
+        command.name or command.callback.__name__ for command in cli.app.registered_commands
+    } == (COMMANDS)
+    assert ibma("--version")[:2] == (0, f"ibma {__version__}\n")
+    assert ibma("repro")[0] == 2, "dvc repro is the only way to run the pipeline"
 
 
-def test_repro_uses_every_core_unless_told(monkeypatch):
-    asked = []
-    monkeypatch.setattr(cli.grid, "repro", lambda root, jobs: asked.append(jobs))
-    assert ibma(monkeypatch, "repro") == 0
-    assert ibma(monkeypatch, "repro", "--jobs", "3") == 0
-    assert asked == [params.cores(), 3] and asked[0] >= 1
-
-
-def test_plan_reads_the_profile_that_is_named(here, monkeypatch):
+def test_plan_reads_the_profile_that_is_named(here, ibma, monkeypatch):
     seen = []
     monkeypatch.setattr(cli.params, "load", lambda path: seen.append(path) or path)
     monkeypatch.setattr(cli.plan, "text", lambda profile, root: f"the plan of {profile}")
-    assert ibma(monkeypatch, "plan") == 0
-    assert ibma(monkeypatch, "plan", "--profile", "open") == 0
-    assert seen == [cli.PARAMS, cli.PROFILES / "open.yaml"]
+    assert ibma("plan")[0] == 0
+    assert ibma("plan", "--profile", "open")[1] == "the plan of profiles/open.yaml\n"
+    assert seen == [paths.PARAMS, paths.PROFILES / "open.yaml"]
 
 
-@pytest.fixture
-def launched(monkeypatch):
-    """What `ibma launch` would do, in this repository."""
-    calls = []
-    monkeypatch.chdir(Path(__file__).parent.parent)
-    monkeypatch.setattr(launch, "cache", lambda root: "/cache")
-    monkeypatch.setattr(launch, "launch", lambda *arguments: calls.append(arguments))
-    monkeypatch.setattr(launch, "forecast", lambda root, profile, names: f"for {names}")
-    return calls
+def test_archive_writes_the_evidence_and_says_what_is_missing(tmp_path, ibma, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    raw = yaml.safe_load((ROOT / "profiles/twin.yaml").read_text())
+    Path("params.yaml").write_text(yaml.safe_dump(raw))
+    code, out, error = ibma("archive")
+    assert code == 0 and out.startswith("reports/twin/evidence: 0.0 MB")
+    lines = error.splitlines()
+    assert len(lines) == len(list(params.load().cells()))
+    assert "missing: train/crema_d/concat: not run: no record" in lines
+    held = tmp_path / "reports/twin/evidence"
+    assert {path.name for path in held.iterdir()} == {"SHA256SUMS", "params.yaml"}
 
 
-def test_launch_local_shares_the_cache(launched, monkeypatch):
-    assert ibma(monkeypatch, "launch", "--executor", "local", "-w", "3") == 0
-    ((root, crew, hours, retries, jobs),) = launched
-    assert list(crew.executor.workers) == ["0", "1", "2"] and retries == 2 and jobs >= 1
-    assert (crew.cache, crew.remote) == ("/cache", None)
-    assert crew.clones == Path.cwd() / "workers" and crew.source == str(Path.cwd())
-    assert hours("train@split_digits-concat") > 0
-
-
-def test_launch_hosts_through_a_remote(launched, monkeypatch, capsys):
-    assert ibma(monkeypatch, "launch", "--executor", "hosts") == 1
-    assert "name the machines" in capsys.readouterr().err
-    hosts = ("--host", "a", "--host", "b", "--remote", "store", "--source", "git@x:y.git")
-    assert ibma(monkeypatch, "launch", "--executor", "hosts", *hosts) == 0
-    crew = launched[0][1]
-    assert crew.executor.workers == ["a", "b"]
-    assert (crew.cache, crew.remote, crew.source) == (None, "store", "git@x:y.git")
-
-
-def test_a_dry_launch_launches_nothing(launched, monkeypatch, capsys):
-    assert ibma(monkeypatch, "launch", "--executor", "slurm", "-w", "2", "--dry-run") == 0
-    assert "for ['0', '1']" in capsys.readouterr().out and not launched
-
-
-@pytest.mark.parametrize(
-    ("raised", "code", "line"),
-    [
-        (IbmaError("a.csv row 3: expected a label"), 1, "a.csv row 3: expected a label"),
-        (
-            OSError(errno.ENOSPC, "No space left", "models/x.pt"),
-            1,
-            "disk full while writing models/x.pt",
-        ),
-        (KeyboardInterrupt(), 130, "interrupted"),
-    ],
-)
-def test_door_tells_what_a_user_can_mend(raised, code, line, capsys):
-    def main():
-        raise raised
-
-    with pytest.raises(SystemExit) as stopped:
-        doors.door(main)
-    error = capsys.readouterr().err
-    assert stopped.value.code == code
-    assert error.startswith(f"error: {line}") and error.count("\n") == 1
-
-
-def test_door_lets_defects_show():
-    def main():
-        raise PermissionError(errno.EACCES, "denied")
-
-    with pytest.raises(PermissionError):
-        doors.door(main)
+def test_docs_writes_what_is_made_from_the_code(tmp_path, ibma, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = ibma("docs")
+    assert code == 0
+    assert out.split() == ["docs/methods.md", "docs/datasets.md", "params.schema.json"]
+    assert json.loads(Path("params.schema.json").read_text()) == params.schema()

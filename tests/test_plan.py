@@ -60,7 +60,7 @@ def test_hours_are_rows_times_epochs_times_what_was_measured(measured):
     assert row["train h"] == pytest.approx(24 * (6 + 12 + 20 * 9) / 3600)
     # 2 points on 5 folds, 2 epochs each, of four fifths of the rows
     assert row["tune h"] == pytest.approx(2 * 5 * 2 * 0.8 * (6 + 12 + 20 * 9) / 3600)
-    fixed = row_of(profile, measured, "crema_d at fixed etas")
+    fixed = row_of(profile, measured, "crema_d, fixed etas")
     assert fixed["train h"] == pytest.approx(9 * 24 * 12 / 3600) and fixed["networks"] == 27
     assert fixed["tune h"] == fixed["trials"] == fixed["weights GB"] == 0
     total = plan.table(profile, measured)[-1]

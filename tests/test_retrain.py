@@ -1,6 +1,7 @@
 """`ibma verify --retrain`: runs trained again from nothing, and what may differ."""
 
 import math
+import runpy
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -8,39 +9,49 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ibma import cli, params
+from ibma import cli, params, paths
 from ibma.errors import IbmaError
-from ibma.evidence import retrain
+from ibma.evidence import archive, retrain
 from ibma.experiments import runs
 from ibma.files import write_json
 from ibma.training import record
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
+TASK = "split_digits"
+
+
+def small() -> dict:
+    """Profile `twin` cut down to the digits, two methods, two seeds of one epoch."""
+    raw = yaml.safe_load((ROOT / "profiles/twin.yaml").read_text())
+    raw |= {name: {TASK: raw[name][TASK]} for name in ("datasets", "tasks")}
+    raw |= {"train": {"concat": {}}, "train_ibma": {"ibma": {}}, "ablation": {}, "bounds": {}}
+    raw |= {"seeds": 2, "keep_weights": ["ibma"]}
+    raw["engine"]["workers"] = raw["training"]["epochs"] = 1
+    raw["sensitivity"] = {"task": TASK, "methods": ["ibma"], "etas": [0.3]}
+    raw["probe"] = {"task": TASK, "methods": ["ibma"]}
+    raw["timing"]["task"] = TASK
+    raw["gradcam"] |= {"tasks": {}, "methods": ["ibma"]}
+    return raw
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """Two methods, two seeds, one epoch each on the digits that come with a package."""
     here = tmp_path_factory.mktemp("trained")
-    raw = yaml.safe_load((ROOT / "profiles/twin.yaml").read_text())
-    raw["tasks"] = {"split_digits": raw["tasks"]["split_digits"]}
-    raw |= {"seeds": 2, "workers": 1, "methods": {"concat": {}}, "variants": {"ibma": {}}}
-    raw["training"]["epochs"] = 1
-    for stage in ("timing", "sensitivity", "probe"):
-        raw[stage]["task"] = "split_digits"
-    raw["probe"]["methods"] = raw["gradcam"]["methods"] = ["ibma"]
-    raw["gradcam"]["tasks"] = {}
-    (here / "params.yaml").write_text(yaml.safe_dump(raw))
+    (here / "params.yaml").write_text(yaml.safe_dump(small()))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here)
+        patch.syspath_prepend(ROOT / "stages")
         profile = params.load()
-        runs.download(profile, "split_digits")
-        runs.extract(profile, "split_digits")
-        runs.centroids(profile, "split_digits")
+        for stage in ("download", "extract", "centroids"):
+            runpy.run_path(str(ROOT / f"stages/{stage}.py"))[stage](profile, TASK)
         for method, eta in (("concat", None), ("ibma", 0.5)):
             choice = {"run_fold": None, "lr": 0.001, "weight_decay": 1e-6, "eta": eta}
-            write_json(runs.TUNING / f"split_digits/{method}.json", {"choices": [choice]})
-            runs.train_cell(profile, "split_digits", method)
+            write_json(paths.choice(TASK, method), {"choices": [choice]})
+        for stage in ("train", "train_ibma"):
+            runs.train_stage(profile, stage, TASK)
+        runs.train_at_etas(profile)
     return here
 
 
@@ -54,32 +65,40 @@ def again(wanted: str) -> list[retrain.Again]:
     return list(retrain.run("twin", Path(), wanted))
 
 
-def test_a_run_trained_again_is_the_committed_one(here):
-    before = sorted(Path("runs").rglob("*"))
-    (one,) = again("1")
-    assert one.same_key and one.run.task == "split_digits"
-    names = {gap.name for gap in one.gaps}
-    assert {"accuracy", "ib/fused", "ib/left"} <= names
-    assert all(gap.agrees and gap.allowed == retrain.SAME for gap in one.gaps)
-    assert sorted(Path("runs").rglob("*")) == before, "nothing is written here"
+def files() -> set[Path]:
+    return {path for path in Path().rglob("*") if path.is_file()}
 
 
-def test_a_record_that_training_does_not_give_is_named(here):
-    path = Path("runs/split_digits/concat/seed_1.json")
-    held = record.read(path)
-    metrics = {"accuracy": held.metrics["accuracy"] - 0.01}
-    replace(held, metrics=metrics).write(path.parent)
-    (one,) = again("split_digits/concat/1")
+def test_a_run_trained_again_is_the_committed_one_and_leaves_no_trace(here):
+    before = files()
+    first, fixed = again("1")[0], again(f"{TASK}/ibma_eta_0.3/1")[0]
+    assert fixed.run.params["eta"] == 0.3 and fixed.run.stage == "sensitivity"
+    for one in (first, fixed):
+        assert one.same_key and one.run.task == TASK
+        assert {"accuracy", "ib/fused", "ib/u/left"} <= {gap.name for gap in one.gaps}
+        assert all(gap.committed == gap.retrained and gap.agrees for gap in one.gaps)
+        assert all(gap.allowed == retrain.SAME for gap in one.gaps)
+    assert files() == before
+
+
+def test_another_number_is_found(here, monkeypatch):
+    monkeypatch.setattr(archive.records, "is_current", lambda *_: True)
+    path = paths.record("train", TASK, "concat", 1)
+    committed = record.read(path)
+    metrics = {"accuracy": committed.metrics["accuracy"] - 0.01}
+    replace(committed, metrics=metrics, digest="").write(path)
+    (one,) = again(f"{TASK}/concat/1")
     assert [gap.name for gap in one.gaps if not gap.agrees] == ["accuracy"]
 
 
-@pytest.mark.parametrize("moved", [{"volatile": {"device": "another"}}, {"key": "other"}])
-def test_by_other_code_or_elsewhere_a_run_may_differ_as_seeds_do(here, moved):
-    folder = Path("runs/split_digits/concat")
-    held = [record.read(path) for path in sorted(folder.iterdir())]
-    for one, accuracy in zip(held, (0.90, 0.92), strict=True):
-        replace(one, metrics={"accuracy": accuracy}, **moved).write(folder)
-    (one,) = again("split_digits/concat")
+@pytest.mark.parametrize("moved", [{"provenance": {"device": "another"}}, {"key": "other"}])
+def test_by_other_code_or_elsewhere_a_run_may_differ_as_seeds_do(here, monkeypatch, moved):
+    monkeypatch.setattr(archive.records, "is_current", lambda *_: True)
+    for seed, accuracy in enumerate((0.90, 0.92)):
+        path = paths.record("train", TASK, "concat", seed)
+        changed = {"metrics": {"accuracy": accuracy}, "digest": "", **moved}
+        replace(record.read(path), **changed).write(path)
+    (one,) = again(f"{TASK}/concat")
     assert one.same_key == ("key" not in moved)
     accuracy = next(gap for gap in one.gaps if gap.name == "accuracy")
     assert accuracy.allowed == pytest.approx(3 * math.sqrt(2) * 0.02 / math.sqrt(2))
@@ -90,23 +109,61 @@ def test_undefined_agrees_with_undefined_only():
     assert not retrain.Gap("auc", None, 0.5, math.inf).agrees
 
 
-@pytest.mark.parametrize("wanted", ["0", "some", "split_digits/omib", "split_digits/ibma/7"])
-def test_a_run_that_is_not_there_is_refused(here, wanted):
-    with pytest.raises(IbmaError, match=f"--retrain {wanted}: "):
-        again(wanted)
+def test_a_run_that_is_not_there_is_refused(here):
+    for wanted in ("0", "some", f"{TASK}/omib", f"{TASK}/ibma/7", "../x/y/0"):
+        with pytest.raises(IbmaError, match=f"--retrain {wanted}: "):
+            again(wanted)
 
 
-def test_missing_features_say_which_stages_to_run(here):
+def test_a_run_that_an_interruption_left_does_not_go_on(here):
+    key = record.read(paths.record("train", TASK, "concat", 0)).key
+    paths.SCRATCH.mkdir(parents=True, exist_ok=True)
+    (paths.SCRATCH / f"{key}.pt").write_bytes(b"not a checkpoint")
+    (one,) = again(f"{TASK}/concat/0")
+    assert all(gap.agrees for gap in one.gaps)
+
+
+def test_evidence_needs_the_features_that_its_runs_read(here):
+    archive.pack(params.load(), Path(), archive.folder(Path(), "twin"))
+    meta = Path("data/features") / TASK / "meta.json"
+    meta.write_text(meta.read_text().replace('"real"', '"twin"', 1))
+    with pytest.raises(IbmaError, match="twin data, the run's is real: `ibma profile twin`"):
+        again("1")
     shutil.rmtree("data/centroids")
     with pytest.raises(IbmaError, match=r"`dvc repro centroids@split_digits` fetches"):
         again("1")
 
 
+def test_evidence_is_what_the_records_are_and_stale_ones_stay_out(here, tmp_path):
+    profile, out = params.load(), archive.folder(Path(), "twin")
+    assert archive.pack(profile, Path(), out) == []
+    archive.unpack(out, tmp_path / "laid")
+    for cell in profile.cells():
+        for seed in range(profile.seeds):
+            place = paths.record(*cell, seed)
+            assert record.read(tmp_path / "laid" / place) == record.read(place)
+    assert again("1")[0].same_key, "evidence serves as well as records"
+
+    raw = small() | {"eta": 0.7}
+    Path("params.yaml").write_text(yaml.safe_dump(raw))
+    why = archive.pack(params.load(), Path(), out)
+    assert len(why) == 1 and why[0].startswith("train_ibma/split_digits/ibma: stale: ")
+    assert not (out / "runs/train_ibma").exists() and (out / "runs/train").exists()
+    paths.record("train", TASK, "concat", 0).unlink()
+    assert "train/split_digits/concat: 1 of 2 runs" in archive.pack(params.load(), Path(), out)[0]
+    meta = Path("data/features") / TASK / "meta.json"
+    write_json(meta, {"task": TASK, "dataset": TASK, "missing": "data/raw is empty"})
+    assert archive.pack(params.load(), Path(), out) == [], "a task that was not run lacks nothing"
+
+
 def test_the_command_tells_every_gap_and_fails_in_one_line(here, monkeypatch, capsys):
-    held = record.read(Path("runs/split_digits/concat/seed_0.json"))
+    committed = record.read(paths.record("train", TASK, "concat", 0))
     gaps = (retrain.Gap("accuracy", 0.9, 0.9, 1e-6), retrain.Gap("ib/fused", -0.1, -0.2, 1e-6))
-    found = [retrain.Again(held, "cpu", True, gaps[:1]), retrain.Again(held, "cpu", False, gaps)]
-    monkeypatch.setattr(retrain, "run", lambda *_: iter(found))
+    told = [
+        retrain.Again(committed, "cpu", True, gaps[:1]),
+        retrain.Again(committed, "cpu", False, gaps),
+    ]
+    monkeypatch.setattr(retrain, "run", lambda *_: iter(told))
     with pytest.raises(IbmaError, match=r"^split_digits/concat/0: trained again, and not"):
         cli._train_again("twin", "1")
     said = capsys.readouterr().out

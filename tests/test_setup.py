@@ -3,10 +3,13 @@
 import os
 import subprocess
 import tomllib
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+
+from ibma.report import page
 
 ROOT = Path(__file__).parent.parent
 GPU, CPU = ROOT / "requirements.txt", ROOT / "requirements-cpu.txt"
@@ -64,3 +67,14 @@ def test_a_machine_without_a_driver_is_spared_cuda(
     tmp_path, driver, installed, arguments, expected
 ):
     assert installs(tmp_path, driver, installed, *arguments) == expected
+
+
+@pytest.mark.parametrize("build", ["faiss-gpu", "faiss-cpu"])
+def test_a_report_names_the_build_of_faiss_that_is_installed(monkeypatch, build):
+    def version(name: str) -> str:
+        if name.startswith("faiss") and name != build:
+            raise PackageNotFoundError(name)
+        return "1"
+
+    monkeypatch.setattr(page, "version", version)
+    assert [name for name in page._versions() if "faiss" in name] == [f"{build} 1"]

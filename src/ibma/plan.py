@@ -237,7 +237,7 @@ def table(params: Params, root: Path) -> list[Row]:
     runs, asked = len(at.methods) * len(at.etas), Asked(params, root, at.task)
     epochs = dict.fromkeys(at.methods, len(at.etas) * params.seeds * params.training.epochs)
     fixed = next(row for row in rows if row["task"] == at.task) | {
-        "task": f"{at.task} at fixed etas",
+        "task": f"{at.task}, fixed etas",
         "methods": runs,
         "networks": runs * params.seeds,
         "train h": rate.hours(asked.rows, epochs),
@@ -245,7 +245,7 @@ def table(params: Params, root: Path) -> list[Row]:
     for heading in ("trials", "tune h", "features GB", "weights GB"):  # nothing is added to these
         fixed[heading] = fixed[heading] and 0
     rows.append(fixed)
-    total: Row = {"task": "sum of what is known", "data": "", "rows": ""}
+    total: Row = {"task": "sum of the known", "source": "", "rows": ""}
     for heading in rows[0].keys() - total.keys():
         known = [row[heading] for row in rows if row[heading] is not None]
         total[heading] = sum(known) if known else None
@@ -261,7 +261,7 @@ def _row(asked: Asked, rate: Rates) -> Row:
     kept = params.seeds * len(params.keep_weights)
     return {
         "task": asked.task,
-        "data": asked.source,
+        "source": asked.source,
         "rows": asked.rows,
         "methods": len(methods),
         "networks": len(methods) * params.seeds,

@@ -161,17 +161,3 @@ def _seed(line: bytes, cell: tuple[str, str, str], seeds: int, where: str) -> in
         shown = json.dumps(seed)[:40]
         raise IbmaError(f"{where}: seed {shown}: expected 0 to {seeds - 1}: {AGAIN}")
     return seed
-
-
-def missing(params: Params, root: Path) -> list[str]:
-    """Return `<stage>/<task>/<method>: seed <k>` of every record that a folder lacks.
-
-    A task that was not run has no records to lack.
-    """
-    return [
-        f"{'/'.join(cell)}: seed {seed}"
-        for cell in params.cells()
-        if why_not_run(cell[1], root) is None
-        for seed in range(params.seeds)
-        if not (root / paths.record(*cell, seed)).exists()
-    ]

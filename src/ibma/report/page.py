@@ -8,8 +8,9 @@ import math
 import shutil
 import subprocess
 from collections import Counter
-from collections.abc import Sequence
-from importlib.metadata import version
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from ibma import paths
@@ -24,7 +25,8 @@ from ibma.report.templates import environment
 from ibma.results import claims
 from ibma.results.claims import CONTROL, OURS
 
-PACKAGES = ("torch", "transformers", "faiss-gpu", "dvc", "mlflow", "scikit-learn", "scipy")
+PACKAGES = ("torch", "transformers", "dvc", "mlflow", "scikit-learn", "scipy")
+FAISS = ("faiss-gpu", "faiss-cpu")  # two builds, of which one is installed
 OUTPUTS = ("tables", "figures", "metrics", "plots")  # folders that are written anew
 
 
@@ -195,8 +197,15 @@ def _provenance(inputs: Inputs, root: Path) -> list[tuple[str, str]]:
         ("dvc.lock before this report", f"sha256 {digest}"),
         ("Devices", ", ".join(sorted({str(run.provenance.get("device")) for run in runs}))),
         ("Sources", ", ".join(sorted({f"{run.task}: {run.source}" for run in runs}))),
-        ("Packages", ", ".join(f"{name} {version(name)}" for name in PACKAGES)),
+        ("Packages", ", ".join(_versions())),
     ]
+
+
+def _versions() -> Iterator[str]:
+    yield from (f"{name} {version(name)}" for name in PACKAGES)
+    for name in FAISS:
+        with suppress(PackageNotFoundError):
+            yield f"{name} {version(name)}"
 
 
 def _commit(root: Path) -> str:
