@@ -30,7 +30,7 @@ from ibma.network.method import Method, Output
 from ibma.network.tasks import Task
 from ibma.params import Params
 from ibma.training.cell import Cell, why_not_run
-from ibma.training.loop import EVALUATION_BATCH, configure_torch, select_device
+from ibma.training.loop import EVALUATION_BATCH, configure_torch, run_network, select_device
 
 STEPS = 10  # of the deletion curve
 # picture [3, S, S] and class -> where the class shows, [S, S]; None where that is not known
@@ -261,8 +261,8 @@ def _deletion(
     for step in range(STEPS + 1):
         gone = (ranks < flat.shape[1] * step / STEPS).reshape(order.shape)
         gone = gone.reshape(*pictures.shape[:-3], 1, *pictures.shape[-2:])
-        logits = model({**batch.x, modality: torch.where(gone, grey, pictures)}).logits
-        p = per_class(problem.log_probabilities(logits.float()).exp())
+        logits = run_network(model, {**batch.x, modality: torch.where(gone, grey, pictures)}).logits
+        p = per_class(problem.log_probabilities(logits).exp())
         curve.append(float(p.gather(1, classes.to(p.device)[:, None]).mean()))
     return curve
 

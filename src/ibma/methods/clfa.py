@@ -67,6 +67,6 @@ class Model(Method):
 
     def losses(self, out: Output, batch: Batch) -> dict[str, Tensor]:
         """Return `task` and `contrastive`."""
-        views = [value.float() for value in out.extra.values()]
-        pairs = [dependence.contrastive(a, b, self.temperature) for a, b in combinations(views, 2)]
+        views = combinations(out.extra.values(), 2)
+        pairs = [dependence.contrastive(a, b, self.temperature) for a, b in views]
         return super().losses(out, batch) | {"contrastive": self.alpha * torch.stack(pairs).mean()}

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from ibma.features.store import Batch
 from ibma.network import dependence
-from ibma.network.method import Batches, Fusion, Method, Output, Spec
+from ibma.network.method import Fusion, Method, Output, Outputs, Spec
 
 PROJECTION, TEMPERATURE = 128, 0.1
 CONFUSER = 2.0  # weight of a negative whose previous utterance had the same label
@@ -75,6 +75,8 @@ class Model(Method):
         side_weight: weight of the modalities' task losses.
     """
 
+    leaves_parameters_unused = True
+
     def __init__(self, spec: Spec, *, level_weight: float = 0.1, side_weight: float = 0.5) -> None:
         super().__init__(spec)
         self.level_weight, self.side_weight = level_weight, side_weight
@@ -86,7 +88,7 @@ class Model(Method):
         places = (*self.names, "fused")
         self.projections = nn.ModuleDict({n: nn.Linear(spec.width, PROJECTION) for n in places})
 
-    def before_epoch(self, epoch: int, batches: Batches) -> None:
+    def before_epoch(self, epoch: int, outputs: Outputs) -> None:
         """Start the modality level in the second epoch: an untrained head's labels say nothing."""
         self.modality_level = epoch > 0
 
@@ -119,13 +121,13 @@ class Model(Method):
         return terms | {name: self.level_weight * value for name, value in levels.items()}
 
     def _views(self, out: Output) -> Tensor:
-        views = [out.extra[f"projected/{n}"].float() for n in self.names]
+        views = [out.extra[f"projected/{n}"] for n in self.names]
         pairs = [dependence.contrastive(a, b, TEMPERATURE) for a, b in combinations(views, 2)]
         return torch.stack(pairs).mean()
 
     def _levels(self, out: Output, batch: Batch) -> dict[str, Tensor]:
         same = self._same(batch.y)
-        fused = out.extra["projected/fused"].float()
+        fused = out.extra["projected/fused"]
         zero = fused.new_zeros(())
         levels = {"utterance": supcon(fused, same, TEMPERATURE), "context": zero, "modality": zero}
         if batch.previous is not None and batch.y.ndim == 1:
@@ -154,7 +156,7 @@ class Model(Method):
         both = helps[:, None] & helps
         neither = ~helps[:, None] & ~helps & (own[:, None] == own)
         weights = same.repeat(len(self.names), len(self.names)) * both + neither
-        features = torch.cat([out.extra[f"projected/{n}"].float() for n in self.names])
+        features = torch.cat([out.extra[f"projected/{n}"] for n in self.names])
         return supcon(features, weights, TEMPERATURE)
 
     @torch.no_grad()

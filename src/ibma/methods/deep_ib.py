@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 from ibma.features.store import Batch
 from ibma.network import bounds
-from ibma.network.method import FUSED, Method, Output, Spec
+from ibma.network.method import FUSED, Method, Output, Spec, standard_normal
 
 SAMPLES = 10
 
@@ -73,7 +73,7 @@ class Model(Method):
             sampled.append(mean + std * self._draw(name, std).mean(0))
         mean, std = split(self.fusion(torch.cat(sampled, dim=1)))
         if self.training:
-            logits = self.head(mean + std * torch.randn_like(std))
+            logits = self.head(mean + std * standard_normal(std))
         else:
             logits = self.spec.task.average(self.head(mean + std * self._draw(FUSED, std)))
         return Output(z, mean, logits, extra)
@@ -81,15 +81,13 @@ class Model(Method):
     def _draw(self, name: str, like: Tensor) -> Tensor:
         """Draw standard normal numbers [S, B, k]; in evaluation return stored ones [S, 1, k]."""
         if self.training:
-            return torch.randn(SAMPLES, *like.shape, device=like.device, dtype=like.dtype)
-        return self.get_buffer(f"noise_{name}").to(like)
+            return torch.randn(SAMPLES, *like.shape, device=like.device)
+        return self.get_buffer(f"noise_{name}")
 
     def losses(self, out: Output, batch: Batch) -> dict[str, Tensor]:
         """Return `task` and `kl/<modality>` (nats, summed over units)."""
         terms = {}
         for name in self.names:
-            kl = bounds.gaussian_kl(
-                out.extra[f"mean/{name}"].float(), out.extra[f"std/{name}"].float()
-            )
+            kl = bounds.gaussian_kl(out.extra[f"mean/{name}"], out.extra[f"std/{name}"])
             terms[f"kl/{name}"] = self.beta * kl.sum(1).mean()
         return super().losses(out, batch) | terms

@@ -139,9 +139,7 @@ class Model(Method):
         """Return `task`, `kl/<modality>` and `condition/<modality>`."""
         terms = super().losses(out, batch)
         for name in self.names:
-            mean, log_variance = (
-                out.extra[f"{k}/{name}"].float() for k in ("mean", "log_variance")
-            )
+            mean, log_variance = (out.extra[f"{k}/{name}"] for k in ("mean", "log_variance"))
             kl = bounds.gaussian_kl(mean, (0.5 * log_variance).exp()).mean()
             terms[f"kl/{name}"] = self.weight * kl
             if self.labelled:
@@ -149,7 +147,7 @@ class Model(Method):
         return terms
 
     def _condition(self, name: str, out: Output, batch: Batch) -> Tensor:
-        inputs = torch.cat([out.extra[f"b/{name}"], out.z[self.auxiliary[name]]], dim=1).float()
+        inputs = torch.cat([out.extra[f"b/{name}"], out.z[self.auxiliary[name]]], dim=1)
         prediction, log_variance = self.conditionals[name](inputs)
         if log_variance is None:
             return self.spec.task.loss(prediction, batch.y)

@@ -133,7 +133,7 @@ class Model(Method):
         }
 
     def _each(self, extra: Mapping[str, Tensor], kind: str) -> list[Tensor]:
-        return [extra[f"{kind}/{name}"].float() for name in self.names]
+        return [extra[f"{kind}/{name}"] for name in self.names]
 
 
 def _sigmoid_layer(width: int) -> nn.Sequential:

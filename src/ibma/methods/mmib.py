@@ -85,7 +85,7 @@ class Model(Method):
 
     def losses(self, out: Output, batch: Batch) -> dict[str, Tensor]:
         """Return `task`, `between` (minus the weighted information) and `inside`."""
-        values = {name: value.float() for name, value in out.extra.items()}
+        values = out.extra
         between = [
             jensen_shannon(score, values[f"sample/{a}"], values[f"sample/{b}"])
             for score, (a, b) in zip(self.critics, self.pairs, strict=True)

@@ -114,7 +114,7 @@ class Model(Method):
 
     def losses(self, out: Output, batch: Batch) -> dict[str, Tensor]:
         """Return `task`, `align` and `kl/<modality>`."""
-        values = {name: value.float() for name, value in out.extra.items()}
+        values = out.extra
         aligned = [
             alignment(score, values[f"sample/{a}"], values[f"sample/{b}"])
             for score, (a, b) in zip(self.scores, self.pairs, strict=True)

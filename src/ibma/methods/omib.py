@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 from ibma.features.store import Batch
 from ibma.network import bounds
-from ibma.network.method import Batches, Fusion, Gaussian, Method, Output, Spec
+from ibma.network.method import Fusion, Gaussian, Method, Output, Outputs, Spec
 
 WARM_UP_SHARE, WARM_UP_LEAST = 0.1, 5
 RATIO_FLOOR = 1e-8
@@ -78,6 +78,8 @@ class Model(Method):
         beta: weight of the compression terms.
     """
 
+    leaves_parameters_unused = True  # in the warm-up
+
     def __init__(self, spec: Spec, *, beta: float = 1e-3) -> None:
         super().__init__(spec)
         width = spec.width
@@ -93,7 +95,7 @@ class Model(Method):
             }
         )
 
-    def before_epoch(self, epoch: int, batches: Batches) -> None:
+    def before_epoch(self, epoch: int, outputs: Outputs) -> None:
         """Choose the phase: warm-up, or the main one."""
         self.warming = epoch < warm_up_length(self.spec.epochs)
 

@@ -90,8 +90,15 @@ class Output:
     logits: Tensor
     extra: dict[str, Tensor]
 
+    def float(self) -> Output:
+        """Return the same in float32, which is what losses get."""
+        z, extra = (
+            {name: value.float() for name, value in named.items()} for named in (self.z, self.extra)
+        )
+        return Output(z, self.fused.float(), self.logits.float(), extra)
 
-Batches = Callable[[], Iterable[Batch]]
+
+Outputs = Callable[[], Iterable[tuple[Output, Batch]]]
 
 
 class Fusion(nn.Module):
@@ -153,14 +160,19 @@ class Method(nn.Module):
     Subclasses take their own hyper-parameters as keyword arguments after `spec`; an unknown one is
     refused by `ibma.methods.build` in one line.
 
+    A network may run under autocast; losses and hooks get its `Output` in float32.
+
     Attributes:
         reads_eta: whether the method reads `Spec.eta`; nothing else says so.
+        leaves_parameters_unused: whether some parameters get no gradient in some steps. Several
+            processes then search for them in every step.
         clip_value: gradients are clipped to [-clip_value, clip_value]; None for no clipping.
         sample_in_evaluation: whether `noise` is drawn in evaluation too.
         inner: the optimiser of an inner update, if the method has one; every checkpoint holds it.
     """
 
     reads_eta = False
+    leaves_parameters_unused = False
     clip_value: float | None = None
     sample_in_evaluation = False
     inner: torch.optim.Optimizer | None = None
@@ -188,14 +200,14 @@ class Method(nn.Module):
         """Return named, already weighted loss terms; the loop sums and logs them."""
         return {"task": self.spec.task.loss(out.logits, batch.y)}
 
-    def before_epoch(self, epoch: int, batches: Batches) -> None:
+    def before_epoch(self, epoch: int, outputs: Outputs) -> None:
         """Hook: prepare an epoch, in evaluation mode and without gradients.
 
         It is called before each epoch (0-based) and once after the last.
 
         Args:
-            batches: each call walks this process's share of train once. What is summed over it
-                goes through `distributed.add_up`.
+            outputs: each call runs the network on this process's share of train once. What is
+                summed over it goes through `distributed.add_up`.
         """
 
     def inner_step(self, out: Output, batch: Batch) -> None:
@@ -208,7 +220,7 @@ class Method(nn.Module):
     def noise(self, like: Tensor) -> Tensor:
         """Draw standard normal numbers of the same shape while training; return 0 in evaluation."""
         drawn = self.training or self.sample_in_evaluation
-        return torch.randn_like(like) if drawn else torch.zeros_like(like)
+        return standard_normal(like) if drawn else torch.zeros_like(like)
 
 
 class Fused(Method):
@@ -299,7 +311,12 @@ class MIBForm(Method):
 
     def rate(self, mean: Tensor, std: Tensor) -> Tensor:
         """Return beta times the KL to a standard normal, averaged over batch and dimensions."""
-        return self.beta * bounds.gaussian_kl(mean.float(), std.float()).mean()
+        return self.beta * bounds.gaussian_kl(mean, std).mean()
+
+
+def standard_normal(like: Tensor) -> Tensor:
+    """Draw standard normal numbers of the same shape, the same ones whatever the precision."""
+    return torch.randn_like(like, dtype=torch.float32)
 
 
 def one_of(parameter: str, value: str, allowed: Sequence[str]) -> str:

@@ -47,7 +47,7 @@ class Task(Protocol):
 
     def head(self, width: int) -> nn.Linear:
         """Build a fresh last layer, [B, width] -> [B, C]."""
-        return nn.Linear(width, self.outputs)
+        return Head(width, self.outputs)
 
     def loss(self, logits: Tensor, y: Tensor) -> Tensor:
         """Return the loss of logits [B, C] and labels, averaged over the batch: a scalar."""
@@ -78,7 +78,19 @@ class Task(Protocol):
         ...
 
 
-class Sphere(nn.Linear):
+class Head(nn.Linear):
+    """A linear layer in float32, under autocast too: its output is what losses read."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return logits, [..., width] -> [..., outputs]."""
+        kind = features.device.type
+        if not torch.is_autocast_enabled(kind):
+            return super().forward(features)
+        with torch.autocast(kind, enabled=False):
+            return super().forward(features.float())
+
+
+class Sphere(Head):
     """A head without bias whose output is the offset o - c from a fixed centre.
 
     Source: lukasruff/Deep-SVDD-PyTorch@1901612, src/optim/deepSVDD_trainer.py. Without a bias the

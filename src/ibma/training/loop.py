@@ -1,8 +1,11 @@
-"""One loop for everything: seed, epoch, checkpoint, resume, time.
+"""Train a network: the one loop of all methods, with its precision, checkpoints and evaluation.
 
 Order of samples and noise are pure functions of (seed, epoch), so that a run killed at any moment
 and resumed from its last checkpoint leaves the same record as an undisturbed one. Several processes
 (`ibma.network.distributed`) train one network with the same loop.
+
+Networks compute in bfloat16 on a GPU. What leaves them is float32 (`run_network`), and so are all
+losses, their sums over an epoch, centroids and Q.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,25 +26,36 @@ from tqdm import tqdm
 from ibma.errors import IbmaError
 from ibma.features.store import Batch, Rows, TrainingSet
 from ibma.network import distributed, tasks
-from ibma.network.method import Method, Output
+from ibma.network.method import FUSED, Method, Output
 from ibma.training.cell import Setting
+from ibma.training.checkpoint import Checkpoint
 
 CHECKPOINT_SECONDS = 30.0  # no run loses more than this (or one epoch) to a kill
 EVALUATION_BATCH = 256
 
 
-def configure_torch(threads: int | None, compiled: bool) -> None:
-    """Set what every training and every measurement shares: threads and deterministic kernels.
+def configure_torch(threads: int | None, compiled: bool, deterministic: bool = True) -> None:
+    """Set what every training and every measurement shares: threads, kernels, precision.
 
     Of several processes that `torchrun` started, this one joins the others.
+
+    Args:
+        threads: on the CPU; None for torch's choice.
+        compiled: whether networks run through `torch.compile`.
+        deterministic: choose kernels that give the same bytes twice; False is for measuring what
+            that costs.
     """
     distributed.begin()
     if threads is not None:
         torch.set_num_threads(threads)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic with it
+    torch.backends.fp32_precision = "ieee"  # float32 is float32, not TF32
+    torch.backends.cudnn.benchmark = not deterministic
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if compiled:
-        torch.use_deterministic_algorithms(True, warn_only=True)
-    else:  # the same, without importing the compiler to tell it
-        torch.set_deterministic_debug_mode("warn")
+        torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    else:  # the same, without importing the compiler
+        torch.set_deterministic_debug_mode("warn" if deterministic else "default")
 
 
 def select_device(name: str) -> torch.device:
@@ -58,33 +72,56 @@ def select_device(name: str) -> torch.device:
     return torch.device(name, torch.cuda.current_device()) if name == "cuda" else torch.device(name)
 
 
-def autocast(on: torch.device) -> AbstractContextManager[None]:
-    """bfloat16 on CUDA, full precision on the CPU."""
-    return torch.autocast(on.type, dtype=torch.bfloat16, enabled=on.type == "cuda")
+def autocast(
+    device: torch.device, precision: torch.dtype | None = None
+) -> AbstractContextManager[None]:
+    """Let torch choose the type of each operation.
+
+    Args:
+        precision: torch.bfloat16 or torch.float32; None for bfloat16 on CUDA, float32 elsewhere.
+    """
+    wanted = precision or (torch.bfloat16 if device.type == "cuda" else torch.float32)
+    enabled = wanted != torch.float32
+    return torch.autocast(device.type, dtype=wanted if enabled else None, enabled=enabled)
+
+
+Network = Callable[[Mapping[str, Tensor]], Output]
+
+
+def run_network(
+    network: Network, x: Mapping[str, Tensor], precision: torch.dtype | None = None
+) -> Output:
+    """Run a network on stored features; what comes back is float32.
+
+    Args:
+        x: modality -> [B, ...].
+        precision: see `autocast`.
+    """
+    with autocast(next(iter(x.values())).device, precision):
+        return network(x).float()
 
 
 class Objective(nn.Module):
     """A method's loss terms on a batch, as the one module that several processes train."""
 
-    def __init__(self, model: Method, device: torch.device, compiled: bool) -> None:
+    def __init__(self, model: Method, compiled: bool, precision: torch.dtype | None) -> None:
         super().__init__()
-        self.model, self.device = model, device
-        forward = torch.compile(model) if compiled else model
-        self.forward_model = cast(Callable[[Mapping[str, Tensor]], Output], forward)
+        self.model, self.precision = model, precision
+        self.network = cast(Network, torch.compile(model) if compiled else model)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Term -> scalar."""
-        with autocast(self.device):
-            out = self.forward_model(batch.x)
+        """Return term -> scalar, after the method's inner step."""
+        out = run_network(self.network, batch.x, self.precision)
         self.model.inner_step(out, batch)
         return self.model.losses(out, batch)
 
 
 def distribute(objective: Objective, device: torch.device) -> nn.Module:
-    """The objective as all processes train it; itself in a single one.
+    """Wrap the objective so that all processes train it; in a single process return it as it is.
 
-    Raises IbmaError for what several processes cannot do exactly: batch statistics on the CPU (on
-    GPUs they are synchronised), and an inner optimiser.
+    Raises:
+        IbmaError: several processes cannot do exactly what it needs: batch statistics on the CPU
+            (on GPUs they are synchronised), or an inner optimiser.
     """
     if distributed.world() == 1:
         return objective
@@ -105,14 +142,21 @@ def distribute(objective: Objective, device: torch.device) -> nn.Module:
         objective,
         device_ids=[device.index] if device.type == "cuda" else None,
         broadcast_buffers=False,  # every process computes the same ones
-        find_unused_parameters=True,  # some methods have phases
+        find_unused_parameters=objective.model.leaves_parameters_unused,
     )
 
 
 class Fit:
-    """Training of one network, epoch by epoch, with an optional checkpoint file.
+    """Train one network, epoch by epoch.
 
-    compiled: run the network through `torch.compile`. quiet: show no progress bar.
+    Args:
+        rows: what to learn from; its batches carry what the method reads (`Cell.training`).
+        seed, epochs, batch_size: with the network's own start they decide the result.
+        checkpoint: file that the training can go on from; None for none.
+        key: the run's; a checkpoint under another key is not read.
+        compiled: run the network through `torch.compile`.
+        precision: of the network's arithmetic, see `autocast`.
+        quiet: show no progress bar.
     """
 
     def __init__(
@@ -128,12 +172,14 @@ class Fit:
         checkpoint: Path | None = None,
         key: str = "",
         compiled: bool = False,
+        precision: torch.dtype | None = None,
         quiet: bool = False,
     ) -> None:
         self.model, self.rows, self.seed, self.epochs = model, rows, seed, epochs
         self.batch_size, self.device = batch_size, device
-        self.checkpoint, self.key, self.quiet = checkpoint, key, quiet
-        self.objective = distribute(Objective(model, device, compiled), device)
+        self.precision, self.quiet = precision, quiet
+        self.checkpoint = Checkpoint(checkpoint, key) if checkpoint else None
+        self.objective = distribute(Objective(model, compiled, precision), device)
         self.optimiser = torch.optim.Adam(
             model.parameter_groups(),
             lr=setting.lr,
@@ -145,8 +191,19 @@ class Fit:
         self.epoch = 0
 
     def run(self, label: str) -> None:
-        """Train to the last epoch, from the checkpoint if it belongs to this key."""
+        """Train to the last epoch, from the checkpoint if there is one.
+
+        Raises:
+            IbmaError: a loss is not finite, or a checkpoint cannot be written.
+        """
         self._resume()
+        try:
+            self._train(label)
+        finally:
+            if self.checkpoint is not None:
+                self.checkpoint.close()
+
+    def _train(self, label: str) -> None:
         saved = time.monotonic()
         with tqdm(total=self.epochs, initial=self.epoch, desc=label, disable=self.quiet) as bar:
             while self.epoch < self.epochs:
@@ -163,38 +220,44 @@ class Fit:
 
     def _one_epoch(self) -> dict[str, float]:
         torch.manual_seed(self.seed * 1_000_003 + self.epoch + 1 + distributed.rank() * 999_983)
-        self.model.eval()
-        with torch.no_grad():
-            if self.epoch == 0:
-                centre_spheres(self.model, self.evaluation_batches())
-            self.model.before_epoch(self.epoch, self.evaluation_batches)
+        if self.epoch == 0:
+            self.model.eval()
+            centre_spheres(self.model, self.outputs())
+        self.refresh()
         self.model.train()
-        totals: dict[str, Tensor] = {}
         batches = self.rows.shuffled(self.batch_size, self.seed, self.epoch)
         shares = map(distributed.share, batches)
+        names: Iterable[str] = ()
+        totals = torch.zeros((), device=self.device)
         for rows, batch in zip(batches, self.rows.load(shares, self.device), strict=True):
-            for name, value in self._step(batch).items():
-                counted = value * (batch.weight * len(rows) / distributed.world())
-                totals[name] = totals[name] + counted if name in totals else counted
-        # one read per epoch: the device is not waited for inside it
-        values = torch.stack(list(totals.values()))
-        distributed.add_up([values])
+            names, values = self.step(batch)
+            totals = totals + values * (batch.weight * len(rows) / distributed.world())
+        distributed.add_up([totals])
         seen = sum(map(len, batches))
-        return dict(zip(totals, (value / seen for value in values.tolist()), strict=True))
+        # one read per epoch: the device is not waited for inside it
+        return dict(zip(names, (value / seen for value in totals.tolist()), strict=True))
 
-    def _step(self, batch: Batch) -> dict[str, Tensor]:
+    def step(self, batch: Batch) -> tuple[list[str], Tensor]:
+        """Make one step of the optimiser; return the names and values of the loss terms."""
         self.optimiser.zero_grad(set_to_none=True)
         terms: dict[str, Tensor] = self.objective(batch)
-        loss = torch.stack(list(terms.values())).sum() * batch.weight
-        loss.backward()  # type: ignore[no-untyped-call]
+        values = torch.stack(list(terms.values()))
+        (values.sum() * batch.weight).backward()  # type: ignore[no-untyped-call]
         if self.model.clip_value is not None:
             torch.nn.utils.clip_grad_value_(self.model.parameters(), self.model.clip_value)
         self.optimiser.step()
-        return {name: value.detach() for name, value in terms.items()}
+        return list(terms), values.detach()
 
-    def evaluation_batches(self) -> Iterator[Batch]:
-        """This process's training rows in store order, for passes that do not train."""
-        return mine(self.rows).batches(EVALUATION_BATCH, self.device)
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Let the method renew what it keeps of train: before each epoch and after the last."""
+        self.model.eval()
+        self.model.before_epoch(self.epoch, self.outputs)
+
+    def outputs(self) -> Iterator[tuple[Output, Batch]]:
+        """Yield what the network makes of this process's training rows, in store order."""
+        for batch in own_share(self.rows).batches(EVALUATION_BATCH, self.device):
+            yield run_network(self.model, batch.x, self.precision), batch
 
     def _log(self, terms: Mapping[str, float], label: str) -> None:
         for name, value in terms.items():
@@ -206,25 +269,21 @@ class Fit:
             self.history.setdefault(name, []).append(value)
 
     def _resume(self) -> None:
-        if self.checkpoint is None or not self.checkpoint.exists():
-            return
-        try:
-            state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
-        except Exception:  # a damaged checkpoint costs time, never the run
-            return
-        if state["key"] != self.key:
-            return
-        self.model.load_state_dict(state["model"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        if self.model.inner is not None:
-            self.model.inner.load_state_dict(state["inner"])
-        self.history, self.seconds, self.epoch = state["history"], state["seconds"], state["epoch"]
+        state = self.checkpoint.read() if self.checkpoint is not None else None
+        if state is not None:
+            self.model.load_state_dict(state["model"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            if self.model.inner is not None:
+                self.model.inner.load_state_dict(state["inner"])
+            self.history, self.seconds = state["history"], state["seconds"]
+            self.epoch = state["epoch"]
 
     def _save(self) -> None:
-        if self.checkpoint is None or distributed.rank():
-            return
-        state = {
-            "key": self.key,
+        if self.checkpoint is not None and distributed.rank() == 0:
+            self.checkpoint.write(self._state())
+
+    def _state(self) -> dict[str, Any]:
+        return {
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "inner": self.model.inner.state_dict() if self.model.inner is not None else None,
@@ -232,12 +291,16 @@ class Fit:
             "seconds": self.seconds,
             "epoch": self.epoch,
         }
-        save_atomically(state, self.checkpoint)
 
 
 @torch.no_grad()
-def centre_spheres(model: Method, batches: Iterable[Batch]) -> None:
-    """Fix the centre of every one-class head at its mean output over train, in eval mode."""
+def centre_spheres(model: Method, outputs: Iterable[tuple[Output, Batch]]) -> None:
+    """Fix the centre of every one-class head at its mean output over train.
+
+    Args:
+        model: in evaluation mode.
+        outputs: runs the network on this process's share of train, once.
+    """
     spheres = [module for module in model.modules() if isinstance(module, tasks.Sphere)]
     if not spheres:
         return
@@ -245,13 +308,13 @@ def centre_spheres(model: Method, batches: Iterable[Batch]) -> None:
     counts = {sphere: torch.zeros((), device=total.device) for sphere, total in sums.items()}
 
     def add(sphere: nn.Module, _: object, out: Tensor) -> None:
-        rows = out.float().flatten(0, -2)
+        rows = out.flatten(0, -2)
         sums[cast(tasks.Sphere, sphere)] += rows.sum(0)
         counts[cast(tasks.Sphere, sphere)] += len(rows)
 
     hooks = [sphere.register_forward_hook(add) for sphere in spheres]
-    for batch in batches:
-        model(batch.x)
+    for _ in outputs:
+        pass
     for hook in hooks:
         hook.remove()
     distributed.add_up([*sums.values(), *counts.values()])
@@ -259,37 +322,36 @@ def centre_spheres(model: Method, batches: Iterable[Batch]) -> None:
         sphere.centre_on(sums[sphere] / counts[sphere])
 
 
-def save_atomically(state: object, path: Path) -> None:
-    """torch.save that leaves the old file in place when the disk is full (IbmaError)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".part")
-    try:
-        torch.save(state, temporary)
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
-        raise IbmaError(
-            f"{path}: cannot be written ({error}): free disk space and run again, "
-            "what was finished is kept"
-        ) from None
-
-
-def mine(rows: Rows) -> Rows:
+def own_share(rows: Rows) -> Rows:
     """Return this process's share of some rows."""
     return rows.taking(distributed.mine(rows.index))
 
 
 @torch.no_grad()
-def predict(model: Method, rows: Rows, on: torch.device) -> tuple[Tensor, dict[str, Tensor]]:
-    """Logits [n, C] and representations (modalities and `fused`) [n, D], on the CPU, eval mode."""
+def represent(
+    model: Method, rows: Rows, device: torch.device, precision: torch.dtype | None = None
+) -> dict[str, Tensor]:
+    """Return logits [n, C] and representations [n, D] of some rows, in evaluation mode.
+
+    Args:
+        precision: see `autocast`.
+
+    Returns:
+        `logits`, and a modality or `fused` -> its representation, on the CPU.
+    """
     model.eval()
-    logits, features = [], []
-    for batch in mine(rows).batches(EVALUATION_BATCH, on):
-        with autocast(on):
-            out = model(batch.x)
-        logits.append(out.logits.float().cpu())
-        named = {**out.z, "fused": out.fused}
-        features.append({name: value.float().cpu() for name, value in named.items()})
-    stacked = {name: torch.cat([part[name] for part in features]) for name in features[0]}
-    gathered = {name: distributed.gather(value) for name, value in stacked.items()}
-    return distributed.gather(torch.cat(logits)), gathered
+    parts: list[dict[str, Tensor]] = []
+    for batch in rows.batches(EVALUATION_BATCH, device):
+        out = run_network(model, batch.x, precision)
+        named = {"logits": out.logits, **out.z, FUSED: out.fused}
+        parts.append({name: value.cpu() for name, value in named.items()})
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def predict(
+    model: Method, rows: Rows, device: torch.device, precision: torch.dtype | None = None
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return logits and representations as `represent` does, from the rows of all processes."""
+    own = represent(model, own_share(rows), device, precision)
+    whole = {name: distributed.gather(value) for name, value in own.items()}
+    return whole.pop("logits"), whole

@@ -21,12 +21,15 @@ from ibma.network import bounds, distributed
 from ibma.network.centroids import ClassSums, class_systems
 from ibma.network.method import Method
 from ibma.training.cell import Cell, Setting
+from ibma.training.checkpoint import Checkpoint
 from ibma.training.loop import (
     EVALUATION_BATCH,
     Fit,
-    autocast,
     configure_torch,
+    own_share,
     predict,
+    represent,
+    run_network,
     select_device,
 )
 from ibma.training.record import Environment, Record
@@ -78,9 +81,7 @@ def train_run(cell: Cell, run: int, setting: Setting, quiet: bool = False) -> Fi
         quiet=quiet,
     )
     fit.run(f"{cell.task} {cell.method} seed {run}")
-    with torch.no_grad():  # centroids and Q of the final network, as after every epoch
-        model.eval()
-        model.before_epoch(cell.epochs, fit.evaluation_batches)
+    fit.refresh()  # centroids and Q of the final network, as after every epoch
     logits, embeddings = predict(model, test, device)
     weights = weights_of(model)
     result = Record(
@@ -124,7 +125,7 @@ def checkpoint(key: str) -> Path:
 
 def forget(key: str) -> None:
     """Delete the checkpoint of a run whose results are stored."""
-    checkpoint(key).unlink(missing_ok=True)
+    Checkpoint(checkpoint(key), key).forget()
 
 
 def weights_of(model: Method) -> bytes:
@@ -147,21 +148,22 @@ def ib_losses(
     features = cell.open()
     train, test = features.training(run), features.test(run)
     inputs, assignment = cell.inputs(run), cell.assignment()
+    share = own_share(train)
     systems, truth = (
         class_systems(
             cell.problem(),
             rows.labels(),
             None if inputs.pseudo is None else inputs.pseudo[rows.index],
         )
-        for rows in (train, test)
+        for rows in (share, test)
     )
-    _, learnt = predict(model, train, device)
+    learnt = represent(model, share, device)
     phi = {}
-    for name, value in learnt.items():
+    for name, value in embeddings.items():
         sums = ClassSums.zeros((systems.shape[1], systems.shape[2]), value.shape[1], value)
-        sums.add(value, systems)
-        centroids = assignment.centroids(sums.sums, sums.counts)
-        phi[name] = assignment.phi(embeddings[name], centroids)
+        sums.add(learnt[name], systems)
+        distributed.add_up([sums.sums, sums.counts])  # of all processes' shares of train
+        phi[name] = assignment.phi(value, assignment.centroids(sums.sums, sums.counts))
     phi_x = {name: value[test.index] for name, value in inputs.phi.items()}
     result = {
         name: float(
@@ -180,8 +182,7 @@ def ib_untrained(cell: Cell, run: int, setting: Setting, device: torch.device) -
     model = cell.build(run, setting, cell.epochs, seed=run, on=device).train()
     for batch in features.training(run).batches(EVALUATION_BATCH, device):
         if len(batch.y) > 1:
-            with autocast(device):
-                model(batch.x)
+            run_network(model, batch.x)
     _, embeddings = predict(model, features.test(run), device)
     return ib_losses(cell, run, model, embeddings, device)
 

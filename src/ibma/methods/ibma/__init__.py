@@ -42,7 +42,6 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterable, Iterator, Mapping
 from itertools import permutations
 from typing import cast
 
@@ -51,10 +50,8 @@ from torch import Tensor, nn
 
 from ibma.errors import IbmaError
 from ibma.features.store import Batch
-from ibma.network.method import FUSED, Batches, Headed, Output, Spec, one_of
+from ibma.network.method import FUSED, Headed, Output, Outputs, Spec, one_of
 from ibma.params import check_arguments
-
-Passed = tuple[Mapping[str, Tensor], Tensor]  # representations [B, D] by place, systems [B, G, K]
 
 
 class Frame(nn.Module):
@@ -68,10 +65,12 @@ class Frame(nn.Module):
         align: False drops the terms of single modalities (Table 5).
 
     Attributes:
+        leaves_parameters_unused: see `Method`.
         undecayed: parameters without weight decay.
         optimiser: of what a bound learns apart from the network, if it does.
     """
 
+    leaves_parameters_unused = False
     optimiser: torch.optim.Optimizer | None = None
 
     def __init__(self, spec: Spec, align: bool) -> None:
@@ -109,20 +108,16 @@ class Frame(nn.Module):
         """Hook: replace an embedding, see `network.method.Fused.transform`."""
         return value
 
-    def refresh(self, epoch: int, passes: Iterable[Passed]) -> None:
-        """Hook: renew what the bound keeps of the training split, before an epoch.
-
-        Args:
-            passes: walks this process's share of train once, in evaluation mode.
-        """
+    def refresh(self, epoch: int, outputs: Outputs) -> None:
+        """Hook: renew what the bound keeps of the training split, see `Method.before_epoch`."""
 
     def inner_step(self, out: Output, batch: Batch) -> None:
         """Hook: learn or sum up, between `forward` and `losses` of a training step."""
 
 
 def representation(place: str, out: Output) -> Tensor:
-    """Return Z of a modality or of `FUSED`, [B, D], in full precision."""
-    return (out.fused if place == FUSED else out.z[place]).float()
+    """Return Z of a modality or of `FUSED`, [B, D]."""
+    return out.fused if place == FUSED else out.z[place]
 
 
 def bound_names() -> list[str]:
@@ -163,6 +158,7 @@ class Model(Headed):
         check_arguments(kind.__init__, options, f"bound {bound}")
         self.bound = kind(spec, align, **options)
         self.inner = self.bound.optimiser
+        self.leaves_parameters_unused = self.bound.leaves_parameters_unused
 
     def transform(self, place: str, value: Tensor, extra: dict[str, Tensor]) -> Tensor:
         """Replace an embedding by what the bound makes of it."""
@@ -173,14 +169,9 @@ class Model(Headed):
         terms = self.bound.terms(out, batch)
         return super().losses(out, batch) | {name: self.eta * v for name, v in terms.items()}
 
-    def before_epoch(self, epoch: int, batches: Batches) -> None:
+    def before_epoch(self, epoch: int, outputs: Outputs) -> None:
         """Let the bound renew what it keeps of the training split."""
-        self.bound.refresh(epoch, self._passes(batches))
-
-    def _passes(self, batches: Batches) -> Iterator[Passed]:
-        for batch in batches():
-            out = self(batch.x)
-            yield {**out.z, FUSED: out.fused}, self.spec.systems_of(batch)
+        self.bound.refresh(epoch, outputs)
 
     def inner_step(self, out: Output, batch: Batch) -> None:
         """Let the bound learn what it learns apart from the network."""

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-
 import torch
 from torch import Tensor
 
 from ibma.features.store import Batch
-from ibma.methods.ibma import Frame, Passed, representation
+from ibma.methods.ibma import Frame, representation
 from ibma.network import bounds, distributed
-from ibma.network.method import FUSED, Output, Spec
+from ibma.network.method import FUSED, Output, Outputs, Spec
 
 
 class Assigned(Frame):
@@ -33,7 +31,7 @@ class Assigned(Frame):
 
     def phi(self, place: str, feature: Tensor) -> Tensor:
         """Assign features [B, D] to the centroids in force: [B, G, K]."""
-        return self.spec.assignment.phi(feature.float(), self.get_buffer(f"centroids_{place}"))
+        return self.spec.assignment.phi(feature, self.get_buffer(f"centroids_{place}"))
 
     def phi_of(self, place: str, out: Output) -> Tensor:
         """Return phi of a step's representation, [B, G, K]; it is computed once."""
@@ -45,34 +43,25 @@ class Assigned(Frame):
     def inner_step(self, out: Output, batch: Batch) -> None:
         """Add the step's representations to the sums, if the next centroids are made of those."""
         if self.spec.refresh == "epoch" and batch.weight:
-            phi = {place: self.phi_of(place, out) for place in self.assigned}
-            features = {place: representation(place, out) for place in self.assigned}
-            self.add_to_sums(features, phi, self.spec.systems_of(batch))
+            self.add_to_sums(out, batch)
 
-    @torch.no_grad()
-    def add_to_sums(
-        self, features: Mapping[str, Tensor], phi: Mapping[str, Tensor], systems: Tensor
-    ) -> None:
-        """Add a batch to the sums.
+    def add_to_sums(self, out: Output, batch: Batch) -> None:
+        """Add a batch to the sums, with phi under the centroids in force."""
+        phi = {place: self.phi_of(place, out) for place in self.assigned}  # losses need its graph
+        systems = self.spec.systems_of(batch)
+        with torch.no_grad():
+            self.get_buffer("counts").add_(systems.sum(0))
+            for place in self.assigned:
+                sums, _ = bounds.conditional_sums(phi[place], systems)
+                self.get_buffer(f"joint_{place}").add_(sums)
+                sums = torch.einsum("ngk,nd->gkd", systems, representation(place, out))
+                self.get_buffer(f"sums_{place}").add_(sums)
 
-        Args:
-            features: place -> [B, D].
-            phi: place -> [B, G, K], under the centroids in force.
-            systems: one-hot [B, G, K].
-        """
-        self.get_buffer("counts").add_(systems.sum(0))
-        for place in self.assigned:
-            sums, _ = bounds.conditional_sums(phi[place], systems)
-            self.get_buffer(f"joint_{place}").add_(sums)
-            sums = torch.einsum("ngk,nd->gkd", systems, features[place].float())
-            self.get_buffer(f"sums_{place}").add_(sums)
-
-    def refresh(self, epoch: int, passes: Iterable[Passed]) -> None:
+    def refresh(self, epoch: int, outputs: Outputs) -> None:
         """Replace the centroids by class means of the training split, and empty the sums."""
         if epoch == 0 or self.spec.refresh == "pass":
-            for features, systems in passes:
-                phi = {place: self.phi(place, features[place]) for place in self.assigned}
-                self.add_to_sums(features, phi, systems)
+            for out, batch in outputs():
+                self.add_to_sums(out, batch)
         kinds = ("sums", "joint")
         sums = [self.get_buffer(f"{kind}_{place}") for kind in kinds for place in self.assigned]
         counts = self.get_buffer("counts")

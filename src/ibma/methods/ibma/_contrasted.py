@@ -16,9 +16,10 @@ class Contrasted(Frame):
 
     def __init__(self, spec: Spec, align: bool) -> None:
         super().__init__(spec, align)
+        self.leaves_parameters_unused = not align  # then nothing reads the critics
         self.critics = nn.ModuleDict({n: nn.Linear(spec.width, CRITIC_WIDTH) for n in self.names})
 
     def relate(self, j: str, other: str, out: Output) -> Tensor:
         """Return InfoNCE in nats."""
-        a, b = (self.critics[name](out.z[name].float()) for name in (j, other))
+        a, b = (self.critics[name](out.z[name]) for name in (j, other))
         return dependence.infonce(dependence.cosine_scores(a, b, CRITIC_TEMPERATURE))

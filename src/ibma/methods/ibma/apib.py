@@ -23,11 +23,11 @@ class Bound(Frame):
 
     def relate(self, j: str, other: str, out: Output) -> Tensor:
         """Return HSIC of Z_j and Z_other."""
-        return self.hsic(out.z[j].float(), out.z[other].float())
+        return self.hsic(out.z[j], out.z[other])
 
     def predict(self, out: Output, batch: Batch) -> Tensor:
         """Return HSIC of Z and the labels."""
-        kernel = dependence.laplace_kernel(out.fused.float())
+        kernel = dependence.laplace_kernel(out.fused)
         return dependence.hsic(kernel, dependence.label_kernel(self.spec.systems_of(batch)))
 
     def hsic(self, a: Tensor, b: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ class Bound(Frame):
         labels = dependence.centre(dependence.label_kernel(self.spec.systems_of(batch)))
         terms = {}
         for place in self.places if self.align else (FUSED,):
-            features = out.extra[f"feature/{place}"].float()
+            features = out.extra[f"feature/{place}"]
             kernels = dependence.centre(dependence.laplace_kernel(features.T.unsqueeze(-1)))
             weights = self.weights[place]
             rest = labels - torch.einsum("d,dij->ij", weights, kernels)

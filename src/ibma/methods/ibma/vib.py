@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ibma.features.store import Batch
 from ibma.methods.ibma._contrasted import Contrasted
 from ibma.network import bounds
-from ibma.network.method import Output, Spec
+from ibma.network.method import Output, Spec, standard_normal
 
 
 class Bound(Contrasted):
@@ -34,7 +34,7 @@ class Bound(Contrasted):
         mean, log_variance = self.mean[place], self.log_variance[place]
         gate: Tensor = mean * (bounds.gate_log_alpha(mean, log_variance) < 0)
         if self.training:
-            gate = mean + (0.5 * log_variance).exp() * torch.randn_like(value)
+            gate = mean + (0.5 * log_variance).exp() * standard_normal(value)
         return value * gate
 
     def compress(self, place: str, modality: str, out: Output, batch: Batch) -> Tensor:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ibma.features.store import Batch
 from ibma.methods.ibma._contrasted import Contrasted
 from ibma.network import bounds
-from ibma.network.method import Output, Spec
+from ibma.network.method import Output, Spec, standard_normal
 
 
 class Bound(Contrasted):
@@ -29,10 +28,9 @@ class Bound(Contrasted):
         mean, rho = self.posterior[place](value).chunk(2, dim=1)
         std = F.softplus(rho - 5.0)
         extra |= {f"mean/{place}": mean, f"std/{place}": std}
-        sample: Tensor = mean + std * torch.randn_like(std) if self.training else mean
+        sample: Tensor = mean + std * standard_normal(std) if self.training else mean
         return sample
 
     def compress(self, place: str, modality: str, out: Output, batch: Batch) -> Tensor:
         """Return the mean KL of the place's posterior."""
-        mean, std = out.extra[f"mean/{place}"].float(), out.extra[f"std/{place}"].float()
-        return bounds.gaussian_kl(mean, std).mean()
+        return bounds.gaussian_kl(out.extra[f"mean/{place}"], out.extra[f"std/{place}"]).mean()
