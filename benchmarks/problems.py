@@ -19,7 +19,8 @@ from ibma.features.store import Features
 from ibma.network import tasks
 from ibma.network.centroids import Assignment
 from ibma.network.method import Method, Modality, Spec
-from ibma.training.loop import Fit, Setting
+from ibma.training.cell import Setting
+from ibma.training.loop import Fit
 
 SETTING = Setting(lr=1e-4, weight_decay=1e-5, eta=0.5)
 BLOCK = 64  # rows that are drawn; a store repeats them

@@ -27,8 +27,7 @@ GOAL_SECONDS = 4.0  # per epoch of CREMA-D on an H100
 def forward_backward(model: Method, batch: Batch) -> None:
     """Forward and backward of the losses, gradients thrown away."""
     model.zero_grad(set_to_none=True)
-    with loop.autocast(batch.y.device):
-        out = model(batch.x)
+    out = loop.run_network(model, batch.x)
     torch.stack(list(model.losses(out, batch).values())).sum().backward()
 
 
@@ -79,8 +78,8 @@ def epoch_rows(
 
 def terms_alone(model: Method, batch: Batch) -> Callable[[], None]:
     """What IBB adds to a step, on given representations: sums for Q, terms, their gradient."""
-    with torch.no_grad(), loop.autocast(batch.y.device):
-        out = model(batch.x)
+    with torch.no_grad():
+        out = loop.run_network(model, batch.x)
     z = {name: value.detach().requires_grad_() for name, value in out.z.items()}
     fused = out.fused.detach().requires_grad_()
 
@@ -99,8 +98,7 @@ def step_of(model: Method, batch: Batch) -> Callable[[], None]:
     def run() -> None:
         model.train()
         optimiser.zero_grad(set_to_none=True)
-        with loop.autocast(batch.y.device):
-            out = model(batch.x)
+        out = loop.run_network(model, batch.x)
         model.inner_step(out, batch)
         torch.stack(list(model.losses(out, batch).values())).sum().backward()
         optimiser.step()
@@ -145,20 +143,20 @@ def refresh_rows(label: str, problem: Problem, device: torch.device, rounds: int
         in_steps = problem.fit("ibma", features, device, refresh="epoch")
         by_pass = problem.fit("ibma", features, device, refresh="pass")
         batch, steps = resident(in_steps), problem.n // problem.batch
-        with torch.no_grad(), loop.autocast(device):
-            out = in_steps.model(batch.x)
+        with torch.no_grad():
+            out = loop.run_network(in_steps.model, batch.x)
 
         @torch.no_grad()
         def sums() -> None:
             """Everything that the refresh does in an epoch of steps, phi included."""
             for _ in range(steps):
                 in_steps.model.inner_step(Output(out.z, out.fused, out.logits, {}), batch)
-            in_steps.model.before_epoch(1, in_steps.evaluation_batches)
+            in_steps.model.before_epoch(1, in_steps.outputs)
 
         @torch.no_grad()
         def a_pass() -> None:
             by_pass.model.eval()
-            by_pass.model.before_epoch(1, by_pass.evaluation_batches)
+            by_pass.model.before_epoch(1, by_pass.outputs)
 
         times = interleaved(
             {"epoch": lambda: one_more_epoch(in_steps), "sums": sums, "pass": a_pass}, rounds

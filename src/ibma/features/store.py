@@ -26,6 +26,8 @@ from ibma.errors import IbmaError
 
 RESIDENT_SHARE = 0.5  # of a GPU's free memory that features may take, the rest is the network's
 AHEAD = 2  # batches that are read while the GPU works
+WIDTHS = 8  # texts are cut to a multiple of this: few shapes, and aligned ones
+POOL = 50  # batches among whose rows texts of like length are put together
 
 
 class Table(Protocol):
@@ -154,16 +156,30 @@ class Features:
         self._placed: dict[torch.device, Placed] = {}
 
     def on(self, device: torch.device) -> Placed:
-        """Return the features as a device reads them; they are placed there once."""
+        """Return the features as a device reads them; they are placed there once.
+
+        A GPU gets texts cut to the longest of a batch. The CPU gets them as they are stored: the
+        masks of dropout depend on shapes, and records of the CPU are to keep their bytes.
+        """
         if device not in self._placed:
             mapped = {name: torch.from_numpy(array) for name, array in self.arrays.items()}
             y = label_tensor(self.meta["kind"], self.labels).to(device)
+            lengths = self.lengths if device.type == "cuda" else {}
             if device.type == "cuda" and not _fit(mapped, device):
-                self._placed[device] = Streamed(mapped, y)
+                self._placed[device] = Streamed(mapped, y, lengths)
             else:  # on the CPU the memory map itself
                 x = {name: value.to(device) for name, value in mapped.items()}
-                self._placed[device] = Placed(x, y)
+                self._placed[device] = Placed(x, y, lengths)
         return self._placed[device]
+
+    @functools.cached_property
+    def lengths(self) -> dict[str, NDArray[np.int64]]:
+        """Return text modality -> number of ids before the padding at the end of each row, [n]."""
+        return {
+            name: np.concatenate([_lengths(rows) for rows in _slices(self.arrays[name])])
+            for name, modality in self.modalities.items()
+            if modality.kind == "text"
+        }
 
     def training(self, run: int) -> TrainingSet:
         """Return the rows that a run may learn from: all but its test split or test fold."""
@@ -197,6 +213,16 @@ def _opened(folder: Path, _: int) -> Features:
     return Features(folder)
 
 
+def _slices(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    return (array[start : start + 4096] for start in range(0, len(array), 4096))
+
+
+def _lengths(ids: NDArray[Any]) -> NDArray[np.int64]:
+    """Return one more than the place of the last id that is not 0, for each row of [n, L]."""
+    places = np.arange(1, ids.shape[1] + 1)
+    return np.asarray(((ids != 0) * places).max(1), dtype=np.int64)
+
+
 def _fit(x: Mapping[str, Tensor], device: torch.device) -> bool:
     """Tell whether features may stay in the memory of a GPU."""
     free, _ = torch.cuda.mem_get_info(device)
@@ -210,17 +236,34 @@ class Placed:
     Args:
         x: modality -> [n, ...] as stored (uint8 stays uint8).
         y: labels, [n, ...].
+        lengths: modality -> ids of each row, [n], of texts that batches cut to their longest. They
+            are the host's, which never waits for a GPU to read them.
     """
 
     x: Mapping[str, Tensor]
     y: Tensor
+    lengths: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
 
     def load(self, parts: Iterable[tuple[NDArray[np.int64], float]]) -> Iterator[Batch]:
         """Yield one batch per pair of store rows and weight, on the device of `y`."""
         for rows, weight in parts:
             index = torch.from_numpy(rows).to(self.y.device, non_blocking=True)
-            x = {name: value.index_select(0, index) for name, value in self.x.items()}
-            yield Batch(x, self.y[index], index, weight)
+            yield Batch(self.select(rows, index), self.y[index], index, weight)
+
+    def select(self, rows: NDArray[np.int64], index: Tensor) -> dict[str, Tensor]:
+        """Return some rows of every modality.
+
+        Args:
+            index: the same as `rows`, on the device of `x`.
+        """
+        x = dict(self.x)
+        for name, lengths in self.lengths.items():
+            longest = max(int(lengths[rows].max()), 1)
+            x[name] = x[name][:, : -(-longest // WIDTHS) * WIDTHS]
+        return {name: value.index_select(0, index) for name, value in x.items()}
+
+
+Arriving = tuple[Batch, torch.cuda.Event | None]  # a batch, and what says that it was copied
 
 
 @dataclass(frozen=True)
@@ -237,32 +280,33 @@ class Streamed(Placed):
         copies = None
         if self.y.is_cuda:
             copies = torch.cuda.Stream(self.y.device)  # type: ignore[no-untyped-call]
-        waiting: deque[Future[Batch]] = deque()
+        waiting: deque[Future[Arriving]] = deque()
         with ThreadPoolExecutor(1) as reader:
             for rows, weight in parts:
                 waiting.append(reader.submit(self._read, rows, weight, copies))
                 if len(waiting) > AHEAD:
-                    yield self._arrived(waiting.popleft().result(), copies)
+                    yield self._arrived(*waiting.popleft().result())
             while waiting:
-                yield self._arrived(waiting.popleft().result(), copies)
+                yield self._arrived(*waiting.popleft().result())
 
     def _read(
         self, rows: NDArray[np.int64], weight: float, copies: torch.cuda.Stream | None
-    ) -> Batch:
+    ) -> Arriving:
         index = torch.from_numpy(rows)
-        x = {name: value.index_select(0, index) for name, value in self.x.items()}
+        x = self.select(rows, index)
         if copies is None:
-            return Batch(x, self.y[index], index, weight)
+            return Batch(x, self.y[index], index, weight), None
         with torch.cuda.stream(copies):
             there = index.pin_memory().to(self.y.device, non_blocking=True)
             x = {n: v.pin_memory().to(self.y.device, non_blocking=True) for n, v in x.items()}
-            return Batch(x, self.y[there], there, weight)
+            batch = Batch(x, self.y[there], there, weight)
+            return batch, copies.record_event()
 
-    def _arrived(self, batch: Batch, copies: torch.cuda.Stream | None) -> Batch:
+    def _arrived(self, batch: Batch, copied: torch.cuda.Event | None) -> Batch:
         """Make the compute stream wait for the copies; keep copied tensors alive until used."""
-        if copies is not None:
+        if copied is not None:
             work = torch.cuda.current_stream(self.y.device)
-            work.wait_stream(copies)
+            work.wait_event(copied)
             for value in (*batch.x.values(), batch.y, batch.index):
                 value.record_stream(work)
         return batch
@@ -321,15 +365,28 @@ class TestSet(Rows):
 class TrainingSet(Rows):
     """Rows that may be learnt from. It cannot reach a test row: it holds its own index only."""
 
-    def shuffled(self, size: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
+    def shuffled(
+        self, size: int, seed: int, epoch: int, by_length: bool = False
+    ) -> list[NDArray[np.int64]]:
         """Return the store rows of each batch of an epoch, a pure function of (seed, epoch).
 
         A last batch of one sample is left out: batch statistics do not exist for it, and another
         sample is left out in the next epoch.
+
+        Args:
+            by_length: put texts of like length together, so that less of a batch is padding: the
+                rows of `POOL` batches are sorted by length, and all batches are shuffled again.
+                Data without texts keeps its order.
         """
-        order = np.random.default_rng((seed, epoch)).permutation(self.index)
-        batches = [order[start : start + size] for start in range(0, len(order), size)]
-        return [rows for rows in batches if len(rows) > 1]
+        random = np.random.default_rng((seed, epoch))
+        order = random.permutation(self.index)
+        if not by_length or not self.features.lengths:
+            return _batches(order, size)
+        length = np.sum(list(self.features.lengths.values()), axis=0)
+        pools = [order[start : start + POOL * size] for start in range(0, len(order), POOL * size)]
+        sorted_pools = [pool[np.argsort(length[pool], kind="stable")] for pool in pools]
+        batches = [rows for pool in sorted_pools for rows in _batches(pool, size)]
+        return [batches[place] for place in random.permutation(len(batches))]
 
     def previous_labels(self) -> Tensor | None:
         """Return the label of the utterance before each row of the store, [n].
@@ -362,6 +419,11 @@ class TrainingSet(Rows):
         splitter = StratifiedGroupKFold(splits, shuffle=True, random_state=seed)
         for learn, judge in splitter.split(labels, strata, groups):
             yield self.taking(self.index[learn]), HoldOut(self.features, self.index[judge])
+
+
+def _batches(order: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
+    batches = [order[start : start + size] for start in range(0, len(order), size)]
+    return [rows for rows in batches if len(rows) > 1]
 
 
 class HoldOut(Rows):

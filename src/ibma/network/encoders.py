@@ -74,9 +74,20 @@ class Standardise(nn.Module):
     def __init__(self, inputs: int) -> None:
         super().__init__()
         self.norm = nn.BatchNorm1d(inputs, affine=False, momentum=None)
+        self.batches = 0  # seen in training, as the host knows it
+        self.register_load_state_dict_post_hook(lambda module, _: module.count())
+
+    def count(self) -> None:
+        """Read from the buffers how many batches were seen."""
+        self.batches = int(self.norm.get_buffer("num_batches_tracked"))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return standardised vectors [B, d]; in training mode B >= 2."""
+        # without a momentum torch reads the count of batches from the GPU and waits for it; a
+        # compiled network does, since it would be compiled anew for every number
+        if self.training and not torch.compiler.is_compiling():
+            self.batches += 1
+            self.norm.momentum = 1.0 / self.batches
         return cast(Tensor, self.norm(x.float())).clamp(-10.0, 10.0)
 
 
@@ -177,6 +188,7 @@ class Bert(nn.Module):
             **_block(config),
         }
         self.network = _network(BertModel, BertConfig, sizes, config, add_pooling_layer=False)
+        self.network.set_attn_implementation("sdpa")  # other ones read a mask of booleans otherwise
         longest = int(self.network.config.max_position_embeddings)
         _require(
             length <= longest, "bert", f"max_length {longest}: the stored texts have {length} ids"
@@ -187,7 +199,9 @@ class Bert(nn.Module):
         """Encode token ids: [B, L] -> [B, width]; an empty text counts as one padding token."""
         mask = (x != 0).long()
         mask[:, 0] |= (mask.sum(1) == 0).long()
-        states = self.network(input_ids=x.long(), attention_mask=mask).last_hidden_state
+        # with four dimensions transformers takes it as it is; two it reads on the host, which waits
+        seen = mask[:, None, None, :].bool()
+        states = self.network(input_ids=x.long(), attention_mask=seen).last_hidden_state
         return cast(Tensor, (states * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True))
 
 

@@ -225,7 +225,9 @@ class Fit:
             centre_spheres(self.model, self.outputs())
         self.refresh()
         self.model.train()
-        batches = self.rows.shuffled(self.batch_size, self.seed, self.epoch)
+        # on the CPU records keep the order, and with it the bytes, that they have always had
+        by_length = self.device.type == "cuda"
+        batches = self.rows.shuffled(self.batch_size, self.seed, self.epoch, by_length)
         shares = map(distributed.share, batches)
         names: Iterable[str] = ()
         totals = torch.zeros((), device=self.device)
