@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 import sys
 import time
@@ -16,9 +17,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 from tqdm import tqdm
 
 from ibma import paths
@@ -30,7 +31,7 @@ from ibma.training.record import Record, RunId, read
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run, RunInfo
+    from mlflow.entities import Metric, Run, RunInfo
 
     from ibma.params import Params
 
@@ -95,9 +96,10 @@ def collect(params: Params, root: Path = Path()) -> Collected:
         IbmaError: a file under `runs/` is not a record; all others were mirrored before.
     """
     records, broken = [], []
-    for run in _runs(params):
+    for cell, seed in itertools.product(params.cells(), range(params.seeds)):
+        path = root / RunId(*cell, seed).record
         try:
-            records += [read(root / run.record)] if (root / run.record).exists() else []
+            records += [read(path)] if path.exists() else []
         except IbmaError as error:
             broken.append(error)
     mirror = Mirror(params, root)
@@ -106,15 +108,6 @@ def collect(params: Params, root: Path = Path()) -> Collected:
     if broken:
         raise broken[0]
     return mirror.done
-
-
-def _runs(params: Params) -> Iterator[RunId]:
-    """List the runs that the profile asks for."""
-    seeds, fixed = range(params.seeds), params.sensitivity
-    for stage, methods in params.stages_of_methods().items():
-        yield from (RunId(stage, t, m, k) for t in params.tasks for m in methods for k in seeds)
-    names = [f"{method}_eta_{eta:g}" for method in fixed.methods for eta in fixed.etas]
-    yield from (RunId("sensitivity", fixed.task, name, k) for name in names for k in seeds)
 
 
 class Mirror:
@@ -166,7 +159,7 @@ class Mirror:
         try:
             with store.locked(self.root):
                 yield
-        except store.failures() as error:
+        except Exception as error:  # whatever MLflow fails with, training goes on
             self.done.down = store.reason(error)
 
     def _warn(self, remedy: str) -> None:
@@ -199,51 +192,65 @@ class Mirror:
         return groups
 
     def _write(self, group: Group, records: list[Record]) -> None:
-        """Write the runs of one method on one task that changed, then their mean."""
-        if group.parent is None:
-            run_id = self._start(records[0], parent=None).run_id
-            group.parent = Copy(run_id, digest="", parent="", end=0, values={})
+        """Write the runs of one method on one task that changed; a refused one fails alone."""
         for one in records:
             copy, path = group.seeds.get(one.seed), one.id.record.as_posix()
-            if copy and (copy.digest, copy.parent) == (one.digest, group.parent.run_id):
-                self.done.kept += 1
-            else:
-                try:
-                    group.seeds[one.seed] = self._replace(copy, one, group.parent.run_id)
-                except store.failures() as error:
-                    if store.stops(error):
-                        raise
-                    self.done.failed[path] = store.reason(error)
-                    continue
-                self.done.replaced += copy is not None
-                self.done.new += copy is None
+            try:
+                parent = self._parent(group, one)
+                if copy is None or (copy.digest, copy.parent) != (one.digest, parent):
+                    group.seeds[one.seed] = self._replace(copy, one, parent)
+            except Exception as error:
+                if store.stops(error):
+                    raise
+                self.done.failed[path] = store.reason(error)
+                group.seeds.pop(one.seed, None)
+                continue
             self.done.runs[path] = group.seeds[one.seed].run_id
+            self.done.new += copy is None
+            self.done.kept += copy is group.seeds[one.seed]
+            self.done.replaced += copy not in (None, group.seeds[one.seed])
+
+    def _parent(self, group: Group, record: Record) -> str:
+        """Return the id of a group's parent run, which is made where there is none."""
+        if group.parent is None:
+            run_id = self._start(record, parent=None).run_id
+            self._client.log_inputs(run_id, [entities.dataset(record, self.root)])
+            group.parent = Copy(run_id, digest="", parent="", end=0, values={})
+        return group.parent.run_id
 
     def _start(self, record: Record, parent: str | None) -> RunInfo:
         """Create the run of a record; without a parent, the one of its task and method."""
-        names = entities.printed_names(self.params, record)
         return self._client.create_run(
             self._experiment,
             start_time=entities.span(record)[0],
             tags=entities.tags(record, parent),
-            run_name=" · ".join(names if parent is None else [*names, f"seed {record.seed}"]),
+            run_name=entities.run_name(record, parent=parent is None),
         ).info
 
     def _replace(self, copy: Copy | None, record: Record, parent: str) -> Copy:
         """Write one run; its end comes last, so that one cut off is known as such."""
-        client = self._client
         if copy is not None:
-            client.delete_run(copy.run_id)
+            self._client.delete_run(copy.run_id)
         info, (_, end) = self._start(record, parent), entities.span(record)
-        run_id, metrics = info.run_id, entities.metrics(record)
+        try:
+            metrics = entities.metrics(record)
+            self._fill(info, record, metrics)
+        except Exception as error:
+            if not store.stops(error):
+                self._client.set_terminated(info.run_id, status="FAILED")
+            raise
+        self._client.set_terminated(info.run_id, end_time=end)
+        last = {metric.key: metric.value for metric in metrics}
+        return Copy(info.run_id, record.digest, parent, end, last)
+
+    def _fill(self, info: RunInfo, record: Record, metrics: list[Metric]) -> None:
+        """Write what a run holds."""
+        client, run_id = self._client, info.run_id
         client.log_batch(run_id, metrics=metrics[:MOST], params=entities.params(record))
         for first in range(MOST, len(metrics), MOST):
             client.log_batch(run_id, metrics=metrics[first : first + MOST])
-        client.log_inputs(run_id, [entities.dataset(self.params, record, self.root)])
+        client.log_inputs(run_id, [entities.dataset(record, self.root)])
         store.attach(info.artifact_uri, "record.json", json.dumps(vars(record), indent=1))
-        client.set_terminated(run_id, end_time=end)
-        last = {metric.key: metric.value for metric in metrics}
-        return Copy(run_id, record.digest, parent, end, last)
 
     def _summarise(self, group: Group) -> None:
         """Write mean and standard deviation over seeds into the parent run, if they changed."""
@@ -256,9 +263,9 @@ class Mirror:
         now, metrics = int(time.time() * 1000), {"seeds": float(len(runs))}
         for name in dict.fromkeys(name for run in runs for name in run.values):
             values = [run.values[name] for run in runs if name in run.values]
-            metrics[name] = fmean(values)
+            metrics[name] = float(np.mean(values))
             if len(values) > 1:
-                metrics[f"sd/{name}"] = stdev(values)
+                metrics[f"sd/{name}"] = float(np.std(values, ddof=1))
         points = [Metric(name, value, now, 0) for name, value in metrics.items()][:MOST]
         self._client.log_batch(parent.run_id, metrics=points, tags=[RunTag(DIGEST, digest)])
         self._client.set_terminated(parent.run_id, end_time=max(run.end for run in runs))

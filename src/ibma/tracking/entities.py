@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import getpass
 import hashlib
 import json
@@ -12,14 +11,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ibma import datasets, paths
-from ibma.errors import IbmaError
+from ibma import paths
 from ibma.files import read_json
+from ibma.results import claims
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput, Metric, Param
 
-    from ibma.params import Params
     from ibma.training.record import Record
 
 FOLDER, DIGEST = "records", "record.sha256"  # tags by which a later call knows a run again
@@ -27,33 +25,12 @@ SHARED = ("profile", "source", "stage", "task", "method")  # fields of a record 
 LONGEST_NAME, LONGEST_DIGEST = 200, 36  # MLflow takes 250 and 36 characters
 
 
-def printed_names(params: Params, record: Record) -> list[str]:
-    """Return how people call the method and the task: `IBMA (no align)`, `CREMA-D`.
-
-    Whatever has no title keeps its name in params.yaml.
-    """
-    method, task = record.method, record.task
-    try:
-        file = params.methods[method.split("_eta_")[0]].file
-        method = _printed(_title(file), method, file)
-        data = params.tasks[task].dataset
-        task = _printed(datasets.load(data).CARD.title, task, data)
-    except (KeyError, OSError, IbmaError):
-        return [method, task]
-    return [method, task]
-
-
-def _printed(title: str, name: str, base: str) -> str:
-    added = name.removeprefix(base).strip("_").replace("_", " ")
-    return f"{title} ({added})" if added else title
-
-
-@functools.cache
-def _title(method_file: str) -> str:
-    """Read a method's title, the first words of its file."""
-    own = Path(__file__).parents[1] / "methods" / method_file
-    path = own / "__init__.py" if own.is_dir() else own.with_suffix(".py")
-    return path.read_text(encoding="utf-8").lstrip('"').partition(":")[0]
+def run_name(record: Record, *, parent: bool = False) -> str:
+    """Return what people call a run: `IBMA · CREMA-D · seed 2`, its parent `IBMA · CREMA-D`."""
+    method, _, eta = record.method.partition("_eta_")
+    names = [claims.method_name(method), f"eta {eta}", claims.task_name(record.task)]
+    shown = [name for name in names if name != "eta "]
+    return " · ".join(shown if parent else [*shown, f"seed {record.seed}"])
 
 
 def tags(record: Record, parent: str | None) -> dict[str, str]:
@@ -72,7 +49,7 @@ def tags(record: Record, parent: str | None) -> dict[str, str]:
         DIGEST: record.digest,
         "mlflow.parentRunId": parent,
         "mlflow.source.git.commit": commit,
-        "mlflow.source.git.dirty": bool(dirty),
+        "mlflow.source.git.dirty": "true" if dirty else "false",
     }
     return {
         key: _text(value) for key, value in (shared if parent is None else shared | own).items()
@@ -117,19 +94,18 @@ def metrics(record: Record) -> list[Metric]:
     return [Metric(named[key], float(v), when, step) for key, v, step in points if v is not None]
 
 
-def dataset(params: Params, record: Record, root: Path) -> DatasetInput:
+def dataset(record: Record, root: Path) -> DatasetInput:
     """Describe the features that a run was trained and tested on."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     place = paths.FEATURES / record.task
     digest = read_json(root / place / "meta.json", {}).get("digest", "unknown")
-    counts = {"train": record.n_train, "test": record.n_test, "fold": record.fold}
     data = Dataset(
-        name=printed_names(params, record)[1],
+        name=claims.task_name(record.task),
         digest=str(digest)[:LONGEST_DIGEST],
         source_type=record.source,
         source=json.dumps({"uri": place.as_posix()}),
-        profile=json.dumps(counts),
+        profile=json.dumps({"num_rows": record.n_train + record.n_test}),
     )
     return DatasetInput(data, [InputTag("mlflow.data.context", "training and test")])
 

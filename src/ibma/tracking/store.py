@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import logging
 import os
 import sqlite3
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ibma.errors import redact
+from ibma.results import claims
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 DATABASE, ARTIFACTS = Path("mlflow.db"), Path("mlartifacts")
 PAGE = 1000  # runs that MLflow lists at once
+VIEW = "ibma"  # name of the saved view of an experiment's runs
+WAIT = 10  # seconds for a server's answer, and for a database that another program has locked
 NOTE = """Reproduction of the IBMA paper, profile `{profile}`. These runs are copies of the records
 under `runs/`; `ibma track` makes them again. All tables: `reports/{profile}/index.html`.
 
@@ -35,8 +39,9 @@ def silence() -> None:
     """Keep MLflow from telemetry, log lines and minutes of retries."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(WAIT))
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     for name in ("alembic", "mlflow", "urllib3"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module="mlflow")
@@ -74,7 +79,8 @@ def shown(root: Path) -> str:
 
 def address(experiment: str) -> str:
     """Say where a browser finds an experiment."""
-    page = f"/#/experiments/{experiment}/runs"
+    view = f"workflowType=machine_learning&viewStateShareKey={VIEW}"
+    page = f"/#/experiments/{experiment}/runs?{view}"
     if _named().startswith("http"):
         return redact(_named()).rstrip("/") + page
     return f"`make ui`, then http://127.0.0.1:{os.environ.get('PORT', '5000')}{page}"
@@ -89,7 +95,8 @@ def experiment(client: MlflowClient, profile: str, root: Path) -> str:
     name = f"ibma-{profile}"
     tags = {
         "mlflow.note.content": NOTE.format(profile=profile),
-        "mlflow.experimentKind": "custom_model_development",  # its page opens on training runs
+        "mlflow.experimentKind": "custom_model_development",
+        f"mlflow.sharedViewState.{VIEW}": json.dumps({"selectedColumns": _columns()}),
     }
     # A server decides where artifacts go; a local database keeps them beside itself.
     local = _named().startswith("sqlite:") or not _named()
@@ -118,7 +125,14 @@ def attach(artifacts: str, name: str, text: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
         path.write_text(text, encoding="utf-8")
-        get_artifact_repository(artifacts, _named() or None).log_artifact(str(path))
+        repository = get_artifact_repository(artifacts, _named() or None)
+        repository.log_artifact(str(path))  # type: ignore[no-untyped-call]
+
+
+def _columns() -> list[str]:
+    """List the columns of the table of runs, in the terms of MLflow's page."""
+    means = [f"metrics.`{kind}{name}`" for name in claims.JUDGED_BY for kind in ("", "sd/")]
+    return [*means, *(f"tags.`{name}`" for name in ("task", "method", "source"))]
 
 
 def listed(client: MlflowClient, experiment: str, which: str) -> Iterator[Run]:
@@ -155,14 +169,19 @@ def _prepare(database: Path) -> None:
 
 
 def _damage(database: Path) -> str | None:
-    """Return what is wrong with an SQLite file, None for a whole, a locked or no file."""
+    """Return what is wrong with an SQLite file, None for a whole one or none.
+
+    Raises:
+        sqlite3.OperationalError: another program has locked it for longer than `WAIT`.
+    """
     if not database.exists():
         return None
+    place = f"{database.resolve().as_uri()}?mode=rw"
     try:
-        with closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=rw", uri=True)) as opened:
+        with closing(sqlite3.connect(place, timeout=WAIT, uri=True)) as opened:
             found = str(opened.execute("pragma quick_check(1)").fetchone()[0])
     except sqlite3.OperationalError:
-        return None
+        raise
     except sqlite3.DatabaseError as error:
         return str(error)
     return None if found == "ok" else found
@@ -186,15 +205,6 @@ def url(database: Path) -> str:
 # --- failures ------------------------------------------------------------------------------------
 
 
-def failures() -> tuple[type[Exception], ...]:
-    """List what MLflow raises when a store fails."""
-    from alembic.util.exc import CommandError
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    return MlflowException, SQLAlchemyError, CommandError, OSError, ValueError, TypeError
-
-
 def stops(error: BaseException) -> bool:
     """Tell a store that cannot go on (silent, closed to us, full, broken) from one refused run."""
     from sqlalchemy.exc import SQLAlchemyError
@@ -206,13 +216,13 @@ def stops(error: BaseException) -> bool:
 
 def reason(error: BaseException) -> str:
     """Say in one line what the store said, or why it said nothing."""
-    from requests import RequestException
+    from requests import ConnectionError, Timeout
 
     causes = list(_causes(error))
-    if any(isinstance(one, RequestException) for one in causes):
+    if any(isinstance(one, ConnectionError | Timeout) for one in causes):
         return f"does not answer ({_line(causes[-1])})"
-    said = next((one.orig for one in causes if getattr(one, "orig", None)), error)
-    return f"fails ({_line(said)})"
+    driver = (getattr(one, "orig", None) for one in causes)  # SQLAlchemy adds the whole statement
+    return f"fails ({_line(next(filter(None, driver), error))})"
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -222,5 +232,6 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _line(error: BaseException) -> str:
+    kind = f"{type(error).__name__}: " if isinstance(error, LookupError | ImportError) else ""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return redact(lines[0])[:200]
+    return redact(kind + lines[0])[:200]
