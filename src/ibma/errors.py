@@ -6,6 +6,7 @@ import ctypes
 import errno
 import inspect
 import os
+import re
 import signal
 import sys
 import threading
@@ -26,6 +27,23 @@ REMEDIES = {
     errno.EMFILE: "too many open files: raise `ulimit -n` or lower engine.workers in params.yaml",
 }
 
+TOKEN = 20  # a user name of this length or more in an address is taken for a token
+_LOGIN = re.compile(r"(?<=://)([^\s/@:?#]*)(:(?!\d{1,5}(?:[/?#]|\s|$))\S*)?@")
+_SECRET = re.compile(
+    r"([?&;#][\w.-]*(?:token|key|secret|passw|pwd|auth|credential|sig)[\w.-]*=)[^\s&;#'\"]+",
+    re.IGNORECASE,
+)
+
+
+def redact(text: str) -> str:
+    """Hide passwords and tokens in the addresses of a text: `http://bob:***@host/?token=***`."""
+
+    def hide(login: re.Match[str]) -> str:
+        user = "***" if len(login[1]) >= TOKEN else login[1]
+        return f"{user}:***@" if login[2] else f"{user}@"
+
+    return _SECRET.sub(r"\1***", _LOGIN.sub(hide, text))
+
 
 class IbmaError(Exception):
     """Bad input or a broken environment, told in one line.
@@ -33,6 +51,10 @@ class IbmaError(Exception):
     The message names the file, row or key, says what was expected and what to do.
     Stages and the command line print it and exit with status 1; no traceback is shown.
     """
+
+    def __init__(self, message: str) -> None:
+        """Keep the message without the secrets of addresses in it."""
+        super().__init__(redact(message))
 
 
 class Stopped(BaseException):

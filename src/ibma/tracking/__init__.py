@@ -1,0 +1,271 @@
+"""Copy records into MLflow: one run each, below a parent run for every task and method.
+
+The record on disk is the truth. A training stage mirrors its runs as they finish; `ibma track`
+adds what is missing, replaces what changed, and rebuilds a lost or damaged database. A store that
+fails costs one line on stderr and never an error, because the records are safe.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import itertools
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from ibma import paths
+from ibma.errors import IbmaError
+from ibma.files import write_json
+from ibma.tracking import entities, store
+from ibma.tracking.entities import DIGEST, FOLDER
+from ibma.training.record import Record, RunId, read
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Run, RunInfo
+
+    from ibma.params import Params
+
+MOST = 1000  # metrics that MLflow takes at once, and runs that it lists at once
+
+
+@dataclass
+class Collected:
+    """Count what became of the runs.
+
+    failed: record -> why MLflow does not hold it. down: why the work stopped early. runs: record ->
+    MLflow run id. address: the page that shows them.
+    """
+
+    new: int = 0
+    replaced: int = 0
+    kept: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    down: str | None = None
+    runs: dict[str, str] = field(default_factory=dict)
+    address: str = ""
+
+    def __str__(self) -> str:
+        """Return one line for the console."""
+        line = f"mlflow: {self.new} new, {self.replaced} replaced, {self.kept} kept"
+        line += f", {len(self.failed)} failed" if self.failed else ""
+        return f"{line}; {self.address}" if self.address else line
+
+
+class Copy(NamedTuple):
+    """One run in MLflow: the digest of what it copies ("" if cut off), and its last metrics."""
+
+    run_id: str
+    digest: str
+    parent: str
+    end: int
+    values: Mapping[str, float]
+
+    @classmethod
+    def of(cls, run: Run) -> Copy:
+        """Read what MLflow says of a run."""
+        tags, info = run.data.tags, run.info
+        digest = tags.get(DIGEST, "") if info.status == "FINISHED" else ""
+        parent = tags.get("mlflow.parentRunId", "")
+        return cls(info.run_id, digest, parent, info.end_time or 0, run.data.metrics)
+
+
+@dataclass
+class Group:
+    """What MLflow holds of one method on one task: a parent run, and a run for every seed."""
+
+    parent: Copy | None = None
+    seeds: dict[int, Copy] = field(default_factory=dict)
+
+
+def collect(params: Params, root: Path = Path()) -> Collected:
+    """Make MLflow hold what the profile's records below `root` hold; write `data/track.json`.
+
+    A run whose record is unchanged is kept, so that a second call writes nothing.
+
+    Raises:
+        IbmaError: a file under `runs/` is not a record; all others were mirrored before.
+    """
+    records, broken = [], []
+    for cell, seed in itertools.product(params.cells(), range(params.seeds)):
+        path = root / RunId(*cell, seed).record
+        try:
+            records += [read(path)] if path.exists() else []
+        except IbmaError as error:
+            broken.append(error)
+    mirror = Mirror(params, root)
+    mirror.level([one for one in records if one.profile == params.profile])
+    write_json(root / paths.TRACK, dict(sorted(mirror.done.runs.items())))
+    if broken:
+        raise broken[0]
+    return mirror.done
+
+
+class Mirror:
+    """Write the records of a profile into its experiment in MLflow.
+
+    Nothing of MLflow is loaded before the first record comes.
+    """
+
+    def __init__(self, params: Params, root: Path = Path()) -> None:
+        """Remember whose records these are, and in which folder the project lies."""
+        self.params, self.root, self.done = params, root, Collected()
+        self._groups: dict[str, Group] = {}
+
+    def log(self, record: Record) -> None:
+        """Mirror one run that has just finished; its method's mean follows with the last seed."""
+        told, folder = self.done.down or self.done.failed, record.id.record.parent.as_posix()
+        if self.done.down:
+            return
+        with self._session():
+            if folder not in self._groups:
+                self._groups[folder] = self._find(folder).get(folder, Group())
+            group = self._groups[folder]
+            self._write(group, [record])
+            if len(group.seeds) == self.params.seeds:
+                self._summarise(group)
+        if not told:
+            self._warn("`ibma track` makes up for it")
+
+    def level(self, records: list[Record]) -> None:
+        """Mirror what MLflow does not hold as it is, and every mean."""
+        folders: dict[str, list[Record]] = {}
+        for one in records:
+            folders.setdefault(one.id.record.parent.as_posix(), []).append(one)
+        with self._session():
+            groups = self._find("%")
+            for folder, own in tqdm(folders.items(), desc="mlflow", unit="method", disable=None):
+                group, seeds = groups.get(folder, Group()), {one.seed for one in own}
+                group.seeds = {k: copy for k, copy in group.seeds.items() if k in seeds}
+                self._write(group, own)
+                self._summarise(group)
+            self.done.address = store.address(self._experiment)
+        left = len(records) - len(self.done.runs)
+        self._warn(f"{left} of {len(records)} runs are missing there: run `ibma track` again")
+
+    @contextmanager
+    def _session(self) -> Iterator[None]:
+        """Hold the lock; what the store fails with is kept as the reason for being down."""
+        store.silence()
+        try:
+            with store.locked(self.root):
+                yield
+        except Exception as error:  # whatever MLflow fails with, training goes on
+            self.done.down = store.reason(error)
+
+    def _warn(self, remedy: str) -> None:
+        """Say in one line why runs are not in MLflow, if any are not."""
+        refused = [f"refuses {path} ({why})" for path, why in self.done.failed.items()]
+        for problem in [self.done.down] if self.done.down else refused[:1]:
+            line = f"MLflow at {store.shown(self.root)} {problem}: the records are safe, {remedy}"
+            print(f"warning: {line}", file=sys.stderr)
+
+    @functools.cached_property
+    def _client(self) -> MlflowClient:
+        return store.client(self.root)
+
+    @functools.cached_property
+    def _experiment(self) -> str:
+        return store.experiment(self._client, self.params.profile, self.root)
+
+    def _find(self, folders: str) -> dict[str, Group]:
+        """Return folder of records -> what MLflow holds of it; a second run of one is deleted."""
+        groups: dict[str, Group] = {}
+        for run in store.listed(self._client, self._experiment, f"tags.{FOLDER} LIKE '{folders}'"):
+            tags, copy = run.data.tags, Copy.of(run)
+            group, seed = groups.setdefault(tags[FOLDER], Group()), tags.get("seed")
+            if (group.parent if seed is None else group.seeds.get(int(seed))) is not None:
+                self._client.delete_run(copy.run_id)
+            elif seed is None:
+                group.parent = copy
+            else:
+                group.seeds[int(seed)] = copy
+        return groups
+
+    def _write(self, group: Group, records: list[Record]) -> None:
+        """Write the runs of one method on one task that changed; a refused one fails alone."""
+        for one in records:
+            copy, path = group.seeds.get(one.seed), one.id.record.as_posix()
+            try:
+                parent = self._parent(group, one)
+                if copy is None or (copy.digest, copy.parent) != (one.digest, parent):
+                    group.seeds[one.seed] = self._replace(copy, one, parent)
+            except Exception as error:
+                if store.stops(error):
+                    raise
+                self.done.failed[path] = store.reason(error)
+                group.seeds.pop(one.seed, None)
+                continue
+            self.done.runs[path] = group.seeds[one.seed].run_id
+            self.done.new += copy is None
+            self.done.kept += copy is group.seeds[one.seed]
+            self.done.replaced += copy not in (None, group.seeds[one.seed])
+
+    def _parent(self, group: Group, record: Record) -> str:
+        """Return the id of a group's parent run, which is made where there is none."""
+        if group.parent is None:
+            run_id = self._start(record, parent=None).run_id
+            self._client.log_inputs(run_id, [entities.dataset(record, self.root)])
+            group.parent = Copy(run_id, digest="", parent="", end=0, values={})
+        return group.parent.run_id
+
+    def _start(self, record: Record, parent: str | None) -> RunInfo:
+        """Create the run of a record; without a parent, the one of its task and method."""
+        return self._client.create_run(
+            self._experiment,
+            start_time=entities.span(record)[0],
+            tags=entities.tags(record, parent),
+            run_name=entities.run_name(record, parent=parent is None),
+        ).info
+
+    def _replace(self, copy: Copy | None, record: Record, parent: str) -> Copy:
+        """Write one run; its end comes last, so that one cut off is known as such."""
+        if copy is not None:
+            self._client.delete_run(copy.run_id)
+        info, (_, end) = self._start(record, parent), entities.span(record)
+        try:
+            metrics = entities.metrics(record)
+            self._fill(info, record, metrics)
+        except Exception as error:
+            if not store.stops(error):
+                self._client.set_terminated(info.run_id, status="FAILED")
+            raise
+        self._client.set_terminated(info.run_id, end_time=end)
+        last = {metric.key: metric.value for metric in metrics}
+        return Copy(info.run_id, record.digest, parent, end, last)
+
+    def _fill(self, info: RunInfo, record: Record, metrics: list[Metric]) -> None:
+        """Write what a run holds."""
+        client, run_id = self._client, info.run_id
+        client.log_batch(run_id, metrics=metrics[:MOST], params=entities.params(record))
+        for first in range(MOST, len(metrics), MOST):
+            client.log_batch(run_id, metrics=metrics[first : first + MOST])
+        client.log_inputs(run_id, [entities.dataset(record, self.root)])
+        store.attach(info.artifact_uri, "record.json", json.dumps(vars(record), indent=1))
+
+    def _summarise(self, group: Group) -> None:
+        """Write mean and standard deviation over seeds into the parent run, if they changed."""
+        from mlflow.entities import Metric, RunTag
+
+        runs, parent = [group.seeds[seed] for seed in sorted(group.seeds)], group.parent
+        digest = hashlib.sha256(" ".join(run.digest for run in runs).encode()).hexdigest()
+        if parent is None or not runs or parent.digest == digest:
+            return
+        now, metrics = int(time.time() * 1000), {"seeds": float(len(runs))}
+        for name in dict.fromkeys(name for run in runs for name in run.values):
+            values = [run.values[name] for run in runs if name in run.values]
+            metrics[name] = float(np.mean(values))
+            if len(values) > 1:
+                metrics[f"sd/{name}"] = float(np.std(values, ddof=1))
+        points = [Metric(name, value, now, 0) for name, value in metrics.items()][:MOST]
+        self._client.log_batch(parent.run_id, metrics=points, tags=[RunTag(DIGEST, digest)])
+        self._client.set_terminated(parent.run_id, end_time=max(run.end for run in runs))
