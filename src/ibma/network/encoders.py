@@ -75,7 +75,9 @@ class Standardise(nn.Module):
         super().__init__()
         self.norm = nn.BatchNorm1d(inputs, affine=False, momentum=None)
         self.batches = 0  # seen in training, as the host knows it
-        self.register_load_state_dict_post_hook(lambda module, _: module.count())
+        self.register_load_state_dict_post_hook(  # type: ignore[no-untyped-call]
+            lambda module, _: module.count()
+        )
 
     def count(self) -> None:
         """Read from the buffers how many batches were seen."""

@@ -49,7 +49,8 @@ def configure_torch(threads: int | None, compiled: bool, deterministic: bool = T
     if threads is not None:
         torch.set_num_threads(threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic with it
-    torch.backends.fp32_precision = "ieee"  # float32 is float32, not TF32
+    # float32 is float32, not TF32
+    torch.backends.fp32_precision = "ieee"  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = not deterministic
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if compiled:
