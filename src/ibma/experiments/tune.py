@@ -89,7 +89,7 @@ def tune_task(params: Params, task: str, only: str | None = None) -> None:
             print(f"{task}: not run: {why}", file=sys.stderr)
             chosen: dict[str, dict[str, Any]] = {}
         else:
-            chosen = _choices(params, [Cell.of(params, task, name) for name in names])
+            chosen = choose(params, [Cell.of(params, task, name) for name in names])
         if only is None:
             shutil.rmtree(paths.TUNING / task, ignore_errors=True)
         (paths.TUNING / task).mkdir(parents=True, exist_ok=True)
@@ -97,8 +97,8 @@ def tune_task(params: Params, task: str, only: str | None = None) -> None:
             write_json(paths.choice(task, name), content)
 
 
-def _choices(params: Params, cells: Sequence[Cell]) -> dict[str, dict[str, Any]]:
-    """Return method -> what its choice was made of, and the choice."""
+def choose(params: Params, cells: Sequence[Cell]) -> dict[str, dict[str, Any]]:
+    """Try what the store lacks; return method -> its choice, with all scores behind it."""
     wanted = {cell.method: _trials(params.tune, cell) for cell in cells}
     every = [trials for of_method in wanted.values() for trials in of_method]
     missing = {one: (try_settings, one) for one in every if _kept(one) is None}
