@@ -147,7 +147,7 @@ def test_an_rgba_picture_becomes_rgb(tmp_path):
 @pytest.mark.parametrize("value", ["2.0", "yes"])
 def test_a_label_outside_the_vocabulary_names_file_and_line(copy, value):
     rewrite(copy, "valid.csv", lambda rows: rows[3].update({"Edema": value}))
-    with pytest.raises(IbmaError, match=rf"valid.csv: line 5: label value '{value}'"):
+    with pytest.raises(IbmaError, match=rf"valid.csv: line 5: Edema '{value}': expected one of"):
         samples(copy)
 
 

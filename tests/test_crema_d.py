@@ -16,6 +16,7 @@ from ibma.datasets import Dropped, Sample, crema_d
 from ibma.errors import IbmaError
 from ibma.features import media, store
 from ibma.features.extract import extract
+from ibma.formats import raw as raw_files
 from ibma.twins import crema_d as twin
 
 ROOT = Path(__file__).parent.parent
@@ -105,9 +106,10 @@ def test_bytes_of_the_list_do_not_matter(raw: Path, content: bytes) -> None:
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("1001_DFA_JOY_XX,JOY", "label 'JOY' is not one of NEU, HAP"),
-        ("1001_DFA_ANG_XX,SAD", "label 'SAD' contradicts name '1001_DFA_ANG_XX'"),
-        ("1001_DFA_ANG_XX", "expected 'AAAA_SSS_EEE_LL,EEE'"),
+        ("1001_DFA_JOY_XX,JOY", "label 'JOY': expected one of 'NEU', 'HAP'"),
+        ("1002_DFA_ANG_XX,SAD", "label 'SAD' contradicts name '1002_DFA_ANG_XX'"),
+        ("1002_DFA_ANG_XX", "1 cells, expected 2"),
+        ("1001_DFA_ANG_XX,ANG", "'1001_DFA_ANG_XX' is already in line 1"),
         ("clip,ANG", "expected 'AAAA_SSS_EEE_LL,EEE'"),
     ],
 )
@@ -201,7 +203,7 @@ def test_the_twin_has_the_traps(written: Path) -> None:
     assert pictures(twin.LONG) == (360, 480, 360)
     assert pictures(20) == (12, 96, 72)
     stub = written / "AudioWAV" / f"{clips[twin.STUB]}.wav"
-    assert stub.read_bytes().startswith(media.LFS_STUB)
+    assert stub.read_bytes().startswith(raw_files.LFS_STUB)
     assert not (written / "AudioWAV" / f"{clips[twin.ABSENT]}.wav").exists()
 
 
@@ -223,7 +225,7 @@ def test_extraction_stops_at_the_stub(written: Path, tmp_path: Path) -> None:
     (raw / "OGM").mkdir(parents=True)
     lines = (written / "OGM" / "train.csv").read_bytes().splitlines(keepends=True)
     (raw / "OGM" / "train.csv").write_bytes(lines[20] + lines[twin.STUB])
-    (raw / "OGM" / "test.csv").write_bytes(b"")
+    (raw / "OGM" / "test.csv").write_bytes(lines[21])
     for folder in ("AudioWAV", "VideoFlash"):
         (raw / folder).symlink_to(written / folder)
     entry = {"dataset": "crema_d", "features": FEATURES}

@@ -86,7 +86,9 @@ def test_a_label_outside_the_vocabulary_names_its_sample(tmp_path, label):
     def samples(raw, *, on_bad="stop"):
         yield Sample("s0", "train", "g", label, {"view0": (0.0,), "view1": (0.0,)})
 
-    with pytest.raises(IbmaError, match=f"sample s0: label {label} is outside 0..2"):
+    with pytest.raises(
+        IbmaError, match=f"sample s0: label {label}: expected a whole number from 0 to 2"
+    ):
         extract(tmp_path, SimpleNamespace(CARD=base.CARD, FILES=(), samples=samples))
 
 
@@ -141,8 +143,8 @@ def test_an_error_keeps_complete_parts_and_the_next_run_goes_on(tmp_path, capfd,
 
     resumed = extract(tmp_path, fake_dataset(), counting)
     assert "going on, " in capfd.readouterr().err
-    done = 32 if workers == 1 else 32 + 8  # the second process had finished the third block
-    assert len(computed) == 2 * (72 - done)
+    # the second process may have finished the third block, or was stopped
+    assert 72 - len(computed) / 2 in ((32,), (32, 40))[workers - 1]
     assert bytes_of(resumed) == bytes_of(extract(tmp_path / "whole", fake_dataset()))
     assert not (tmp_path / ".features.parts").exists()
 
@@ -196,7 +198,7 @@ def test_a_killed_extraction_goes_on_and_leaves_no_process(tmp_path, capfd, work
 
 def test_of_two_extractions_of_a_folder_the_second_leaves_in_one_line(tmp_path):
     whole = bytes_of(slow_extraction.run(tmp_path / "whole"))
-    for delay in (0.0, 0.1, 0.4, 0.8):
+    for delay in (0.0, 0.2, 0.8):
         root = tmp_path / str(delay)
         both = [start(root, 1), start(root, 1, delay)]
         for process in both:
@@ -240,7 +242,8 @@ def test_memory_does_not_grow_with_the_number_of_samples(tmp_path):
     def peak(times: int) -> int:
         def samples(raw, *, on_bad):
             for i in range(200 * times):
-                yield Sample(f"s{i}", "train", "g", 0, {"view0": (float(i),)})
+                split, group = ("train", "test")[i % 2], f"g{i % 4}"
+                yield Sample(f"s{i}", split, group, i // 2 % 2, {"view0": (float(i),)})
 
         many = SimpleNamespace(CARD=card, FILES=(), samples=samples)
         tracemalloc.start()

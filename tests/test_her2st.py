@@ -72,7 +72,7 @@ def test_a_spot_without_label_is_dropped_by_name_or_stops(raw, module):
 @pytest.mark.parametrize("module", [her2st, her2st_one_class])
 def test_a_missing_section_stops(raw, module):
     (raw / "her2st/data/ST-cnts/F1.tsv.gz").unlink()
-    with pytest.raises(IbmaError, match=r"F1.tsv.gz: missing: run `dvc repro download`"):
+    with pytest.raises(IbmaError, match=r"F1.tsv.gz: missing: run `dvc repro -f download`"):
         list(module.samples(raw, on_bad="drop", n_genes=2))
 
 

@@ -133,7 +133,7 @@ def test_normalise():
         ("Emotion", "Feeling", "column 'Emotion' is missing"),
         (",neutral,neutral,", ",bored,neutral,", "emotion 'bored': expected one of neutral"),
         (",neutral,neutral,", ",neutral,mixed,", "sentiment 'mixed': expected negative"),
-        (",0,0,1,1,", ",x,0,1,1,", "Dialogue_ID 'x': expected a number"),
+        (",0,0,1,1,", ",x,0,1,1,", "Dialogue_ID 'x': expected a whole number"),
     ],
 )
 def test_a_bad_table_stops_with_its_line(whole, old, new, said):

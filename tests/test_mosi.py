@@ -204,7 +204,7 @@ def test_an_entry_whose_words_no_clip_has_stops_or_is_dropped(whole: Path) -> No
         ({"label": "3.2"}, r"line 4: label '3\.2': expected a number from -3 to 3"),
         ({"label": ""}, r"line 4: label '': expected a number"),
         ({"label": "nan"}, r"line 4: label 'nan': expected a number"),
-        ({"mode": "dev"}, r"line 4: mode 'dev': expected train, valid or test"),
+        ({"mode": "dev"}, r"line 4: mode 'dev': expected one of 'train', 'valid', 'test'"),
     ],
 )
 @pytest.mark.parametrize("on_bad", ["stop", "drop"])
@@ -288,10 +288,10 @@ def test_an_older_numpys_names_load(copy: Path) -> None:
     ("content", "told"),
     [
         (b"", "not loaded"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "not loaded"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a git-lfs pointer"),
         (pickle.dumps([1, 2]), "is not MIB's mosi.pkl"),
         (pickle.dumps({"train": {"text": [1]}, "valid": {}, "test": {}}), "is not MIB's mosi.pkl"),
-        (pickle.dumps({"train": [((["a"], 0, 0), [[7.0]], "v[0]")]}), r"v\[0\]: label '7.0'"),
+        (pickle.dumps({"train": [((["a"], 0, 0), [[7.0]], "v[0]")]}), r"label '7.0' of v\[0\]"),
     ],
 )
 def test_another_pickle_is_named(copy: Path, content: bytes, told: str) -> None:

@@ -24,8 +24,9 @@ def raw(tmp_path):
         folder = tmp_path / f"Actor_{clip[-2:]}"
         folder.mkdir()
         (folder / f"{clip}.wav").write_bytes(b"RIFF")
-    lines = ["AU01_r;AU45_c;speech;name"]
-    lines += [f"0.5;{i};0.1;01{clip[2:]}" for i, clip in enumerate(CLIPS)]
+    lines = [";".join([*ravdess.UNITS, "speech", "name"])]
+    others = "0.25;" * (len(ravdess.UNITS) - 2)
+    lines += [f"0.5;{others}{i};0.1;01{clip[2:]}" for i, clip in enumerate(CLIPS)]
     (tmp_path / ravdess.ACTION_UNITS).write_text("\n".join(lines) + "\n")
     return tmp_path
 
@@ -37,7 +38,7 @@ def test_names_become_labels_folds_and_groups(raw, monkeypatch):
     assert [s.label for s in found] == [0, 4, 7]
     assert [s.split for s in found] == ["fold4", "fold0", "fold3"]
     assert [s.group for s in found] == ["actor01", "actor02", "actor24"]
-    assert [s.parts["face"] for s in found] == [(0.5, 0.0), (0.5, 1.0), (0.5, 2.0)]
+    assert [s.parts["face"] for s in found] == [(0.5, *[0.25] * 33, i) for i in range(3)]
 
 
 def test_every_actor_is_in_one_fold():

@@ -16,7 +16,7 @@ from ibma.datasets import Dropped, Sample, tissue
 from ibma.errors import IbmaError
 from ibma.features import media, store
 from ibma.features.extract import extract
-from ibma.formats import her2st
+from ibma.formats import her2st, raw
 from ibma.twins import tissue as twin
 
 MIRROR = Path(os.environ.get("IBMA_MIRROR", Path(__file__).parent.parent.parent / "shared/mirror"))
@@ -154,9 +154,10 @@ def test_a_picture_above_pillows_limit_is_read_without_a_warning(copy, monkeypat
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 399 * 399)
     list(tissue.samples(copy, **OPTIONS))
     assert not [w for w in recwarn if issubclass(w.category, Image.DecompressionBombWarning)]
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200 * 200)
-    with pytest.raises(IbmaError, match=r"HE.*\.jpg: cannot be decoded .*exceeds limit"):
-        list(tissue.samples(copy, **OPTIONS))
+    for pixels in (399 * 399, 100 * 100):
+        monkeypatch.setattr(raw, "PICTURE_PIXELS", pixels)
+        with pytest.raises(IbmaError, match=r"HE.*\.jpg: more than .* pixels: reduce it"):
+            list(tissue.samples(copy, **OPTIONS))
 
 
 # --- files that are missing, broken or not what they should be -----------------------------------
@@ -166,9 +167,9 @@ def test_a_picture_above_pillows_limit_is_read_without_a_warning(copy, monkeypat
     ("name", "told"),
     [
         ("hNB/V06.h5ad", "missing: open https://cellxgene.cziscience.com/collections/"),
-        (COUNTS, "missing: run `dvc repro download`"),
-        (LABELS, "missing: run `dvc repro download`"),
-        (SELECTION, "missing: run `dvc repro download`"),
+        (COUNTS, "missing: run `dvc repro -f download`"),
+        (LABELS, "missing: run `dvc repro -f download`"),
+        (SELECTION, "missing: run `dvc repro -f download`"),
         (PICTURE, "missing: unset IBMA_MIRROR, which lacks it"),
     ],
 )
@@ -246,13 +247,18 @@ def test_an_h5ad_of_another_kind_is_named(copy, change, told):
 @pytest.mark.parametrize(
     ("name", "old", "new", "told"),
     [
-        (LABELS, "invasive cancer", "tumour", r"line \d+: label 'tumour' is not one of invasive"),
+        (
+            LABELS,
+            "invasive cancer",
+            "tumour",
+            r"line \d+: label 'tumour': expected one of 'invasive",
+        ),
         (LABELS, "label", "annotation", "column 'label' is missing"),
         (LABELS, "3.010\t3.020", "9.010\t10.020", "line 18: a second label for spot 9x10"),
         (LABELS, "3.010\t", "three\t", "line 18: x 'three': expected a number"),
         (SELECTION, "9\t10\t", "19\t10\t", "no row for spot 9x10, which has counts"),
         (SELECTION, "new_x", "newx", "column 'new_x' is missing"),
-        (SELECTION, "\t9.000\t9.000\t1", "", "line 18: too few cells"),
+        (SELECTION, "\t9.000\t9.000\t1", "", "line 18: 4 cells, expected 7"),
     ],
 )
 def test_a_table_that_lies_is_named_with_its_line(copy, name, old, new, told):
@@ -284,7 +290,10 @@ def test_labels_of_another_section_are_refused(copy):
     path = copy / LABELS
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[0], lines[-2]]) + "\n")
-    with pytest.raises(IbmaError, match="B1.tsv.gz: none of its spots is labelled"):
+    with pytest.raises(
+        IbmaError,
+        match="B1_labeled.*: nothing in it matches .*there the first is '9x10', here '3x3'",
+    ):
         list(tissue.samples(copy, **OPTIONS))
 
 

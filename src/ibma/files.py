@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from ibma.errors import IbmaError
@@ -105,3 +105,18 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         raise
+
+
+def inside(root: Path, name: str) -> Path:
+    """Join a path that comes from data to a folder, and refuse to leave the folder.
+
+    Links that lie in the folder are followed: only the user can have put them there, since no
+    archive is unpacked that holds one.
+
+    Raises:
+        IbmaError: The path is absolute, leads upwards, or is none.
+    """
+    path = PurePosixPath(name.replace("\\", "/"))
+    if not name or "\0" in name or path.is_absolute() or ".." in path.parts:
+        raise IbmaError(f"{root}: the path {name[:200]!r} leads out of this folder: refused")
+    return root / path

@@ -1,4 +1,4 @@
-"""CheXpert v1.0 (or -small) radiographs with the reports of CheXpert Plus; five labels.
+"""Read CheXpert v1.0 (or -small) with the reports of CheXpert Plus: radiographs, five labels.
 
 Layouts: `CheXpert-v1.0-small/{train,valid}.csv` with the images below it; the full release's
 `CheXpert-v1.0 batch N (...)` folders; `df_chexpert_plus_240401.csv` beside them. The test split is
@@ -12,9 +12,10 @@ from pathlib import Path
 
 from ibma.datasets import Card, Counts, Dropped, Remote, Sample
 from ibma.errors import IbmaError
+from ibma.files import inside
 from ibma.formats import radiology, tabular
+from ibma.formats.tabular import Column, Table
 
-COLUMNS = ("Path", "Frontal/Lateral", *radiology.LABELS)
 REPORTS = "df_chexpert_plus_240401.csv"
 ROOTS = (  # where train.csv may lie; the last is the full release as its four zips unpack
     "CheXpert-v1.0-small",
@@ -48,6 +49,19 @@ CARD = Card(
     ),
 )
 FILES: tuple[Remote, ...] = ()
+LISTED = Table(
+    {
+        "Path": tabular.NAME,
+        "Frontal/Lateral": Column(values=("Frontal", "Lateral")),
+        **radiology.COLUMNS,
+    },
+    CARD.how_to_get,
+    unique=("Path",),
+)
+TOLD = Table(
+    dict.fromkeys(("path_to_image", "section_findings", "section_impression"), tabular.TEXT),
+    CARD.how_to_get,
+)
 
 
 def samples(
@@ -55,36 +69,37 @@ def samples(
 ) -> Iterator[Sample | Dropped]:
     """Walk train.csv, then valid.csv; group = patient; text = findings and impression.
 
-    uncertain: what -1 becomes: `mixed` (1 for Edema and Atelectasis, else 0; medical_mae's rule),
-    `ones` or `zeros`. frontal_only: leave lateral views out (Table 1 counts both).
+    Args:
+        raw: The raw folder.
+        on_bad: Whether a listed image that is not there stops, or is dropped.
+        uncertain: What -1 becomes: `mixed` (1 for Edema and Atelectasis, else 0; medical_mae's
+            rule), `ones` or `zeros`.
+        frontal_only: Leave lateral views out (Table 1 counts both).
 
-    Raises IbmaError naming the file: no csv, a missing column, a path or label value of another
-    form, and (on_bad="stop") a listed image that is not there.
+    Raises:
+        IbmaError: A table is missing or malformed, a path or label has another form, no report is
+            of any listed image, or (on_bad="stop") a listed image is not there.
     """
     root = _root(raw)
     batches = sorted(raw.glob("CheXpert-v1.0 batch *"))
     reports = _reports(raw / REPORTS)
-    for split, name in (("train", "train"), ("test", "valid")):
-        table = root / f"{name}.csv"
-        for line, row in tabular.rows(table, COLUMNS, CARD.how_to_get):
+    tables = {"train": root / "train.csv", "test": root / "valid.csv"}
+    listed = (key for table in tables.values() for _, key, _ in _listed(table))
+    tabular.refuse_no_match(listed, reports, (root, raw / REPORTS), CARD.how_to_get)
+    for split, table in tables.items():
+        for line, key, row in _listed(table):
             if frontal_only and row["Frontal/Lateral"] != "Frontal":
                 continue
-            if len(row["Path"].split("/")) != 5:
-                raise IbmaError(
-                    f"{table}: line {line}: path '{row['Path']}': expected "
-                    "<release>/<split>/<patient>/<study>/<view>.jpg: use the original file"
-                )
-            key = row["Path"].split("/", 1)[1]  # without `CheXpert-v1.0-small/`
             image = _image(root, batches, key)
             if image is None:
                 if on_bad == "stop":
                     raise IbmaError(
-                        f"{root / key}: missing, but listed in {name}.csv line {line}: "
+                        f"{root / key}: missing, but listed in {table.name} line {line}: "
                         "unpack the release again or set on_bad: drop"
                     )
                 yield Dropped(key, "image listed but missing")
                 continue
-            label = radiology.positives(row, uncertain, f"{table}: line {line}")
+            label = radiology.positives(row, uncertain)
             parts: dict[str, Path | str] = {"image": image, "text": reports.get(key, "")}
             yield Sample(key.removesuffix(".jpg"), split, _patient(key), label, parts)
 
@@ -92,13 +107,26 @@ def samples(
 def verify(raw: Path) -> None:
     """Count the rows of train.csv and valid.csv: the publisher lists no checksum.
 
-    Raises IbmaError when they are not 223,414 and 234.
+    Raises:
+        IbmaError: They are not 223,414 and 234.
     """
     for name, expected in (("train", CARD.official.train), ("valid", CARD.official.test)):
         table = _root(raw) / f"{name}.csv"
-        count = sum(1 for _ in tabular.rows(table, COLUMNS, CARD.how_to_get))
+        count = sum(1 for _ in tabular.rows(table, LISTED))
         if count != expected:
             raise IbmaError(f"{table}: {count} rows: expected {expected}: use the original file")
+
+
+def _listed(table: Path) -> Iterator[tuple[int, str, dict[str, str]]]:
+    """Yield (line, `train/patientN/studyM/view.jpg`, row)."""
+    for line, row in tabular.rows(table, LISTED):
+        if len(row["Path"].split("/")) != 5:
+            raise IbmaError(
+                f"{table}: line {line}: path '{row['Path']}': expected "
+                "<release>/<split>/<patient>/<study>/<view>.jpg: use the original file"
+            )
+        inside(table.parent, row["Path"])
+        yield line, row["Path"].split("/", 1)[1], row
 
 
 def _root(raw: Path) -> Path:
@@ -109,9 +137,8 @@ def _root(raw: Path) -> Path:
 
 
 def _image(root: Path, batches: list[Path], key: str) -> Path | None:
-    """The image below the csv's folder, or below one of the full release's batch folders."""
-    inside = key.split("/", 1)[1]
-    places = [root / key, *(batch / inside for batch in batches)]
+    """Return the image below the csv's folder, or below a batch folder of the full release."""
+    places = [root / key, *(batch / key.split("/", 1)[1] for batch in batches)]
     return next((path for path in places if path.exists()), None)
 
 
@@ -120,9 +147,11 @@ def _patient(key: str) -> str:
 
 
 def _reports(path: Path) -> dict[str, str]:
-    """`train/patientN/studyM/view.jpg` -> "findings: ..., impression: ..."."""
-    columns = ("path_to_image", "section_findings", "section_impression")
-    return {
-        row[columns[0]]: radiology.wording(row[columns[1]], row[columns[2]])
-        for _, row in tabular.rows(path, columns, CARD.how_to_get)
-    }
+    """Return `train/patientN/studyM/view.jpg` -> "findings: ..., impression: ..."."""
+    reports: dict[str, str] = {}
+    for line, row in tabular.rows(path, TOLD):
+        key, *sections = (row[name] for name in TOLD.columns)
+        text = radiology.wording(*sections)
+        if reports.setdefault(key, text) != text:
+            raise IbmaError(f"{path}: line {line}: a second report of '{key}': use the original")
+    return reports

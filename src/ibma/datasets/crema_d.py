@@ -1,4 +1,4 @@
-"""CREMA-D: acted audio-visual emotions, 91 actors, 12 sentences, 6 emotions.
+"""Read CREMA-D: acted audio-visual emotions, 91 actors, 12 sentences, 6 emotions.
 
 Layout: CheyneyComputerScience/CREMA-D@1658cd3 (`AudioWAV/`, `VideoFlash/`) and the clip lists of
 GeWu-Lab/OGM-GE_CVPR2022@343dc1d (`OGM/{train,test}.csv`, no header, CRLF). A clip's label is the
@@ -7,14 +7,15 @@ acted emotion in its name, not the crowd's vote.
 
 from __future__ import annotations
 
-import csv
 import lzma
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from ibma.datasets import Card, Counts, Dropped, Remote, Sample
 from ibma.errors import IbmaError
-from ibma.formats import checksums
+from ibma.formats import checksums, tabular
+from ibma.formats.tabular import Column, Table
 
 LISTS = (
     "https://raw.githubusercontent.com/GeWu-Lab/OGM-GE_CVPR2022/"
@@ -49,6 +50,13 @@ CARD = Card(
     ),
 )
 CHECKSUMS = Path(__file__).with_name("crema_d.sha256.xz")  # as `sha256sum` prints them
+CLIP = re.compile(r"\d{4}_[A-Z]{3}_([A-Z]{3})_[A-Z]{2}")  # actor, sentence, emotion, level
+LISTED = Table(
+    {"clip": tabular.NAME, "label": Column(values=CARD.classes)},
+    "run `dvc repro -f download@crema_d`",
+    unique=("clip",),
+    header=False,
+)
 PLACED = ("AudioWAV", "CREMA-D/AudioWAV")
 FILES = (
     Remote(
@@ -67,7 +75,8 @@ FILES = (
 def verify(raw: Path) -> None:
     """Check all 14,884 media files against the release's git-lfs pointers (at 1658cd3).
 
-    Raises IbmaError that counts those which are missing or differ, pointers included.
+    Raises:
+        IbmaError: Files are missing or differ, pointers included; it counts them.
     """
     listed = lzma.decompress(CHECKSUMS.read_bytes()).decode().splitlines()
     pairs = (line.split(maxsplit=1) for line in listed)
@@ -75,7 +84,7 @@ def verify(raw: Path) -> None:
 
 
 def _media(raw: Path) -> Path:
-    """The clone's folder, or the raw folder itself."""
+    """Return the clone's folder, or the raw folder itself."""
     return raw / "CREMA-D" if (raw / "CREMA-D").is_dir() else raw
 
 
@@ -84,8 +93,9 @@ def samples(raw: Path, *, on_bad: str = "stop") -> Iterator[Sample | Dropped]:
 
     Media lie in `AudioWAV/` and `VideoFlash/` below `raw` or below `raw/CREMA-D`.
 
-    Raises IbmaError, naming list and line: a name that is no CREMA-D clip, a label outside the
-    vocabulary or against the name, and (on_bad="stop") a clip without media.
+    Raises:
+        IbmaError: A list is missing or malformed, a name is no CREMA-D clip, a label contradicts
+            it, or (on_bad="stop") a clip has no media.
     """
     media = _media(raw)
     for split in ("train", "test"):
@@ -107,20 +117,12 @@ def samples(raw: Path, *, on_bad: str = "stop") -> Iterator[Sample | Dropped]:
 
 
 def _listed(path: Path) -> Iterator[tuple[int, str, str]]:
-    """Yield (line number, clip, label); a byte-order mark, CRLF and blank lines are harmless."""
-    if not path.exists():
-        raise IbmaError(f"{path}: missing: run `dvc repro download@crema_d`")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        for line, row in enumerate(csv.reader(file), 1):
-            if not row:
-                continue
-            if len(row) != 2 or len(row[0].split("_")) != 4:
-                raise IbmaError(f"{path}: line {line}: expected 'AAAA_SSS_EEE_LL,EEE', found {row}")
-            clip, label = (cell.strip() for cell in row)
-            if label not in CARD.classes:
-                raise IbmaError(
-                    f"{path}: line {line}: label '{label}' is not one of {', '.join(CARD.classes)}"
-                )
-            if clip.split("_")[2] != label:
-                raise IbmaError(f"{path}: line {line}: label '{label}' contradicts name '{clip}'")
-            yield line, clip, label
+    """Yield (line number, clip, label)."""
+    for line, row in tabular.rows(path, LISTED):
+        name = CLIP.fullmatch(row["clip"])
+        if name is None or name[1] != row["label"]:
+            raise IbmaError(
+                f"{path}: line {line}: label '{row['label']}' contradicts name '{row['clip']}': "
+                "expected 'AAAA_SSS_EEE_LL,EEE'"
+            )
+        yield line, row["clip"], row["label"]

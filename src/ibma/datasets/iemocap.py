@@ -1,4 +1,4 @@
-"""IEMOCAP: turns of acted dialogues with an emotion; sound, pictures of the speaker, transcript.
+"""Read IEMOCAP: turns of acted dialogues with an emotion; sound, pictures, transcript.
 
 Layout: `IEMOCAP_full_release/Session<1..5>/` as the archive unpacks. A turn is named
 `Ses01F_impro01_M003`: session, the actor who wears markers, dialogue, speaker, number.
@@ -15,6 +15,7 @@ import numpy as np
 
 from ibma.datasets import Card, Counts, Dropped, Excerpt, Part, Remote, Sample
 from ibma.errors import IbmaError
+from ibma.formats.raw import read_lines
 
 RELEASE = "IEMOCAP_full_release"
 ARCHIVES = (f"{RELEASE}.tar.gz",)
@@ -67,7 +68,7 @@ FILES: tuple[Remote, ...] = ()
 
 @dataclass(frozen=True)
 class Turn:
-    """A line of EmoEvaluation: seconds of the dialogue, name and label."""
+    """A line of EmoEvaluation: name, label, and seconds of the dialogue."""
 
     session: Path
     dialogue: str
@@ -82,11 +83,16 @@ def samples(
 ) -> Iterator[Sample | Dropped]:
     """Walk sessions, dialogues and turns in time; id = turn, group = session.
 
-    split: `session` (five labels, session 5 tests) or `random` (see the card). Turns with another
-    label are Dropped whatever `on_bad` says: they are not bad.
+    Turns with another label are Dropped whatever `on_bad` says: they are not bad.
 
-    Raises IbmaError naming the file: no release, a turn whose name is not IEMOCAP's, another
-    `split`, and (on_bad="stop") a turn without sound, video or transcript.
+    Args:
+        raw: The raw folder.
+        on_bad: Whether a turn without sound, video or transcript stops, or is dropped.
+        split: `session` (five labels, session 5 tests) or `random` (see the card).
+
+    Raises:
+        IbmaError: There is no release, a turn's name is not IEMOCAP's, another `split`, or
+            (on_bad="stop") a turn cannot be used.
     """
     if split not in ("session", "random"):
         raise IbmaError(f"params.yaml: split '{split}': expected session or random")
@@ -121,7 +127,8 @@ def samples(
 def verify(raw: Path) -> None:
     """Count sessions, dialogues and turns: the publisher lists no checksum.
 
-    Raises IbmaError when they are not 5, 151 and 10,039.
+    Raises:
+        IbmaError: They are not 5, 151 and 10,039.
     """
     turns = list(_turns(raw))
     counts = (
@@ -137,15 +144,14 @@ def verify(raw: Path) -> None:
 
 
 def _turns(raw: Path) -> Iterator[Turn]:
-    """Every turn, dialogues by name, turns by time; `._` files of macOS do not fit the pattern."""
+    """Walk turns, dialogues by name, turns by time; `._` files of macOS do not fit the pattern."""
     tables = sorted((raw / RELEASE).glob("Session?/dialog/EmoEvaluation/Ses*.txt"))
     if not tables:
         raise IbmaError(
             f"{raw / RELEASE}: no Session1/dialog/EmoEvaluation here: {CARD.how_to_get}"
         )
     for table in tables:
-        lines = table.read_text(encoding="utf-8", errors="replace").splitlines()
-        found = [match.groups() for match in map(_TURN.match, lines) if match]
+        found = [match.groups() for match in map(_TURN.match, read_lines(table)) if match]
         for start, end, name, label in sorted(found, key=lambda turn: float(turn[0])):
             if not _NAME.match(name):
                 raise IbmaError(f"{table}: turn '{name}': expected Ses<NN><F|M>_<part>_<F|M><n>")
@@ -153,18 +159,17 @@ def _turns(raw: Path) -> Iterator[Turn]:
 
 
 def _drawn(raw: Path, kept: dict[str, str]) -> set[str]:
-    """The test turns of the random split: a fifth of all labelled ones, seed 0."""
+    """Draw the test turns of the random split: a fifth of all labelled ones, seed 0."""
     names = [turn.name for turn in _turns(raw) if turn.label in kept]
     order = np.random.default_rng(0).permutation(len(names))
     return {names[i] for i in order[: round(TEST_SHARE * len(names))]}
 
 
 def _transcript(path: Path) -> dict[str, str]:
-    """Turn -> words; lines of the form `M: ...` and ids with XX belong to no turn."""
+    """Return turn -> words; lines of the form `M: ...` and ids with XX belong to no turn."""
     if not path.exists():
         return {}
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    return {match[1]: match[2].strip() for match in map(_SAID.match, lines) if match}
+    return {match[1]: match[2].strip() for match in map(_SAID.match, read_lines(path)) if match}
 
 
 def _sound(turn: Turn) -> Path:
@@ -176,7 +181,7 @@ def _video(turn: Turn) -> Path:
 
 
 def _missing(turn: Turn, said: dict[str, str]) -> str:
-    """What a turn lacks, in words; empty when it is whole."""
+    """Return what a turn lacks, in words; empty when it is whole."""
     for path in (_sound(turn), _video(turn)):
         if not path.exists():
             place = path.relative_to(turn.session.parents[1])
@@ -185,7 +190,7 @@ def _missing(turn: Turn, said: dict[str, str]) -> str:
 
 
 def _parts(turn: Turn, text: str) -> dict[str, Part]:
-    """The turn's sentence, its seconds of the speaker's half of the dialogue's video, its words.
+    """Return a turn's sound, its seconds of the speaker's half of the dialogue's video, its words.
 
     Which half follows from the name (see LEFT). CHOICE: no shift between sound and pictures
     (tae898/multimodal-datasets@57bac10 found 5 video frames to be best for its own purpose).

@@ -1,4 +1,4 @@
-"""MELD: utterances of Friends with an emotion and a sentiment; sound, pictures and text.
+"""Read MELD: utterances of Friends with an emotion and a sentiment; sound, pictures, text.
 
 Layout: `{train,dev,test}_sent_emo.csv` as in git (declare-lab/MELD@2d2011b), `MELD.Raw/` as the
 10.9 GB archive unpacks, its own copies of the tables included. Ids are local to a split.
@@ -14,10 +14,10 @@ from pathlib import Path
 from ibma.datasets import Card, Counts, Dropped, Part, Remote, Sample
 from ibma.errors import IbmaError
 from ibma.formats import tabular
+from ibma.formats.tabular import Table
 
 EMOTIONS = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
 SENTIMENTS = {"negative": -1, "neutral": 0, "positive": 1}
-COLUMNS = ("Utterance", "Emotion", "Sentiment", "Dialogue_ID", "Utterance_ID")
 PLACED = ("MELD.Raw*",)
 ARCHIVES = ("MELD.Raw.tar.gz", "MELD.Raw/*.tar.gz")
 # Windows' punctuation that MELD.Raw's tables carry as C1 control characters
@@ -40,7 +40,13 @@ NEVER_USABLE = {"train_dia125_utt3", "dev_dia110_utt7"}  # no moov atom; not in 
 
 @dataclass(frozen=True)
 class Split:
-    """name: of the tables; split: of our samples; folder: below MELD.Raw/, or MELD.Raw/<name>/."""
+    """One of the three splits.
+
+    Attributes:
+        name: What the tables call it.
+        split: What our samples call it.
+        folder: Where its clips are, below MELD.Raw/ or MELD.Raw/<name>/.
+    """
 
     name: str
     split: str
@@ -103,23 +109,42 @@ FILES = tuple(
 )
 
 
+LISTED = Table(
+    {
+        "Utterance": tabular.TEXT,
+        "Emotion": tabular.NAME,
+        "Sentiment": tabular.NAME,
+        "Dialogue_ID": tabular.INTEGER,
+        "Utterance_ID": tabular.INTEGER,
+    },
+    EMOTION.how_to_get,
+    unique=("Dialogue_ID", "Utterance_ID"),
+)
+
+
 def samples(
     raw: Path, *, on_bad: str = "stop", target: str = "emotion"
 ) -> Iterator[Sample | Dropped]:
     """Walk the three tables; id = `<table>_dia<D>_utt<U>`, group and dialogue = `<table>_<D>`.
 
-    target: `emotion` (label = index in EMOTIONS) or `sentiment` (-1, 0, 1). The dev table is split
-    "valid". An utterance's text keeps its typographic quotes whichever table it came from.
+    The dev table is split "valid". An utterance's text keeps its typographic quotes whichever table
+    it came from.
 
-    Raises IbmaError naming the file: no clips at all, a table that is missing, misses a column or
-    has another emotion, sentiment or id, and (on_bad="stop") an utterance without its clip.
+    Args:
+        raw: The raw folder.
+        on_bad: Whether an utterance without its clip stops, or is dropped.
+        target: `emotion` (label = index in EMOTIONS) or `sentiment` (-1, 0, 1).
+
+    Raises:
+        IbmaError: There are no clips at all, a table is missing or malformed, an emotion or
+            sentiment is unknown, or (on_bad="stop") a clip is missing.
     """
     for split in SPLITS:
         folder = _first(raw, split, split.folder)
         table = _table(raw, split)
-        for line, row in tabular.rows(table, COLUMNS, CARD.how_to_get):
+        for line, row in tabular.rows(table, LISTED):
             where = f"{table}: line {line}"
-            dialogue, utterance = (_number(row, c, where) for c in COLUMNS[3:])
+            dialogue, utterance = int(row["Dialogue_ID"]), int(row["Utterance_ID"])
             name = f"{split.name}_dia{dialogue}_utt{utterance}"
             clip = None if name in NEVER_USABLE else _clip(folder, dialogue, utterance)
             if clip is None and name not in NEVER_USABLE:
@@ -140,18 +165,18 @@ def samples(
 
 
 def normalise(text: str) -> str:
-    """Words as the speaker's subtitles had them: punctuation restored, NFC, no outer blanks."""
+    """Return words as the subtitles had them: punctuation restored, NFC, no outer blanks."""
     return unicodedata.normalize("NFC", text.translate(PUNCTUATION)).strip()
 
 
 def _table(raw: Path, split: Split) -> Path:
-    """Git's table at the root of the raw folder, else one of the archive's."""
+    """Return git's table at the root of the raw folder, else one of the archive's."""
     name = f"{split.name}_sent_emo.csv"
     return raw / name if (raw / name).exists() else _first(raw, split, name)
 
 
 def _first(raw: Path, split: Split, name: str) -> Path:
-    """The archive's file or folder `name`: reports differ on whether a split has its own folder."""
+    """Return the archive's file or folder `name`: a split may or may not have its own folder."""
     places = (raw / "MELD.Raw" / name, raw / "MELD.Raw" / split.name / name)
     found = next((place for place in places if place.exists()), None)
     if found is None:
@@ -159,14 +184,8 @@ def _first(raw: Path, split: Split, name: str) -> Path:
     return found
 
 
-def _number(row: Mapping[str, str], column: str, where: str) -> int:
-    if not row[column].isdecimal():
-        raise IbmaError(f"{where}: {column} '{row[column]}': expected a number: {CARD.how_to_get}")
-    return int(row[column])
-
-
 def _clip(folder: Path, dialogue: int, utterance: int) -> Path | None:
-    """The corrected clip where there is one; `._` files of macOS never fit these names."""
+    """Return the corrected clip if there is one; `._` files of macOS never fit these names."""
     name = f"dia{dialogue}_utt{utterance}.mp4"
     places = (folder / f"{CORRECTED}{name}", folder / name)
     return next((place for place in places if place.exists()), None)

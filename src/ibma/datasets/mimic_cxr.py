@@ -1,4 +1,4 @@
-"""MIMIC-CXR: radiographs of MIMIC-CXR-JPG with the reports of MIMIC-CXR; five labels a study.
+"""Read MIMIC-CXR: radiographs of MIMIC-CXR-JPG, reports of MIMIC-CXR; five labels a study.
 
 Layout, as PhysioNet's wget commands leave it: `mimic-cxr-jpg/2.1.0/` (tables and files/pNN/
 pNNNNNNNN/sNNNNNNNN/<dicom>.jpg) and `mimic-cxr/2.1.0/mimic-cxr-reports.zip`, which stays packed.
@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from ibma.datasets import Card, Counts, Dropped, Remote, Sample
 from ibma.errors import IbmaError
+from ibma.files import inside
 from ibma.formats import checksums, radiology, tabular
+from ibma.formats.archives import DAMAGE
+from ibma.formats.raw import LINE, Unreadable, lines, present
+from ibma.formats.tabular import Column, Table
 
 IMAGES, REPORTS = "mimic-cxr-jpg", "mimic-cxr"
 SPLIT, METADATA, ARCHIVE = "split.csv.gz", "metadata.csv.gz", "mimic-cxr-reports.zip"
@@ -66,6 +70,25 @@ CARD = Card(
     ),
 )
 FILES: tuple[Remote, ...] = ()
+SPLIT_TABLE = Table(
+    {
+        "dicom_id": tabular.NAME,
+        "study_id": tabular.INTEGER,
+        "subject_id": tabular.INTEGER,
+        "split": Column(values=SPLITS),
+    },
+    CARD.how_to_get,
+    unique=("dicom_id",),
+)
+VIEWS = Table(
+    {"dicom_id": tabular.NAME, "study_id": tabular.INTEGER, "ViewPosition": tabular.TEXT},
+    CARD.how_to_get,
+    unique=("dicom_id",),
+)
+LABELS = Table(
+    {"study_id": tabular.INTEGER, **radiology.COLUMNS}, CARD.how_to_get, unique=("study_id",)
+)
+FINDINGS = replace(LABELS, columns={**LABELS.columns, **dict.fromkeys(OTHERS, radiology.LABEL)})
 
 
 @dataclass
@@ -76,43 +99,56 @@ class Study:
     split: str
     views: dict[str, list[str]] = field(default_factory=dict)
 
+    @property
+    def folder(self) -> str:
+        """Return the patient's folder, below which images and reports lie."""
+        return f"files/p{self.subject[:2]}/p{self.subject}"
+
 
 def samples(
     raw: Path, *, on_bad: str = "stop", split: str = "official", uncertain: str = "mixed"
 ) -> Iterator[Sample | Dropped]:
     """Walk the studies in the split table's order; id = `s<study>`, group = patient.
 
-    split: `official`, or `5x200` (see the card). uncertain: see `radiology.positives`. A study
-    without a report keeps an empty text; one without frontal view or labels is Dropped whatever
-    `on_bad` says: it is not bad.
+    A study without a report keeps an empty text; one without frontal view or labels is Dropped
+    whatever `on_bad` says: it is not bad.
 
-    Raises IbmaError naming the file: a table or the zip that is missing or of another form, another
-    `split` or `uncertain`, and (on_bad="stop") a listed image that is not there.
+    Args:
+        raw: The raw folder.
+        on_bad: Whether an image that is not there and a damaged report stop, or drop the study.
+        split: `official`, or `5x200` (see the card).
+        uncertain: What -1 becomes, see `radiology.positives`.
+
+    Raises:
+        IbmaError: A table or the zip is missing, malformed or of other studies; another `split` or
+            `uncertain`; and (on_bad="stop") an image or report that cannot be used.
     """
     if split not in LABELLERS:
         raise IbmaError(f"params.yaml: split '{split}': expected official or 5x200")
     root = _project(raw, IMAGES)
-    labels = _labels(_table(root, f"{LABELLERS[split]}.csv.gz"), uncertain)
     studies = _studies(root)
+    labels = _labels(_table(root, f"{LABELLERS[split]}.csv.gz"), studies, uncertain)
     chosen = _five_by_200(root, studies) if split == "5x200" else None
-    with _reports(_project(raw, REPORTS) / ARCHIVE) as reports:
+    with _reports(_project(raw, REPORTS) / ARCHIVE, studies) as reports:
         for number, study in studies.items():
-            name, folder = f"s{number}", f"files/p{study.subject[:2]}/p{study.subject}"
+            name = f"s{number}"
             dicom = next((study.views[view][0] for view in FRONTAL if view in study.views), None)
             if dicom is None or number not in labels:
                 yield Dropped(name, "no frontal view" if dicom is None else "no row of labels")
                 continue
-            image = root / folder / name / f"{dicom}.jpg"
-            if not image.exists():
+            where = SPLITS[study.split] if chosen is None else _part(number, study, chosen)
+            image = inside(root, f"{study.folder}/{name}/{dicom}.jpg")
+            try:
+                if not image.exists():
+                    raise Unreadable(f"{image.name}: image listed but missing")
+                text = _report(reports, f"{study.folder}/{name}.txt")
+            except Unreadable as error:
                 if on_bad == "stop":
                     raise IbmaError(
-                        f"{image}: missing, but listed in {METADATA}: fetch it again or set "
-                        "on_bad: drop"
-                    )
-                yield Dropped(name, f"{image.name}: image listed but missing")
+                        f"{image.parent}: {error}: fetch it again or set on_bad: drop"
+                    ) from None
+                yield Dropped(name, str(error))
                 continue
-            text = _report(reports, f"{folder}/{name}.txt")
-            where = SPLITS[study.split] if chosen is None else _part(number, study, chosen)
             parts: dict[str, Path | str] = {"image": image, "text": text}
             yield Sample(name, where, study.subject, labels[number], parts)
 
@@ -120,7 +156,8 @@ def samples(
 def verify(raw: Path) -> None:
     """Check tables and reports against PhysioNet's SHA256SUMS.txt; images as they are decoded.
 
-    Raises IbmaError when one is missing or differs.
+    Raises:
+        IbmaError: One is missing or differs.
     """
     tables = (SPLIT, METADATA, *(f"{name}.csv.gz" for name in LABELLERS.values()))
     read = {IMAGES: tables, REPORTS: (ARCHIVE,)}
@@ -133,18 +170,17 @@ def verify(raw: Path) -> None:
 
 
 def _listed(sums: Path, endings: tuple[str, ...]) -> Iterator[tuple[Path, str]]:
-    """The files of one project that end so, with their digests."""
-    if not sums.exists():
-        raise IbmaError(f"{sums}: missing: {CARD.how_to_get}")
-    with sums.open(encoding="utf-8") as lines:
-        for line in lines:
-            digest, name = line.split(maxsplit=1)
+    """Yield the files of one project that end so, with their digests."""
+    present(sums, CARD.how_to_get)
+    with sums.open(encoding="utf-8", errors="replace") as file:
+        for line in lines(file, sums):
+            digest, _, name = line.strip().partition(" ")
             if name.strip().endswith(endings):
-                yield sums.parent / name.strip(), digest
+                yield inside(sums.parent, name.strip()), digest
 
 
 def _project(raw: Path, name: str) -> Path:
-    """The newest version's folder of one of the two PhysioNet projects."""
+    """Return the newest version's folder of one of the two PhysioNet projects."""
     versions = sorted((raw / name).glob("2.*"))
     if not versions:
         raise IbmaError(f"{raw / name}: no 2.1.0/ here: {CARD.how_to_get}")
@@ -152,44 +188,49 @@ def _project(raw: Path, name: str) -> Path:
 
 
 def _table(root: Path, ending: str) -> Path:
-    """`mimic-cxr-2.0.0-<ending>`: the tables kept this number in release 2.1.0."""
+    """Return `mimic-cxr-2.0.0-<ending>`: the tables kept this number in release 2.1.0."""
     return next(iter(sorted(root.glob(f"mimic-cxr-2.*-{ending}"))), root / ending)
 
 
 def _studies(root: Path) -> dict[str, Study]:
-    """Study number -> its patient, split and views."""
+    """Return study number -> its patient, split and views."""
     studies: dict[str, Study] = {}
     table = _table(root, SPLIT)
-    for line, row in tabular.rows(table, ("study_id", "subject_id", "split"), CARD.how_to_get):
-        if row["split"] not in SPLITS:
+    for line, row in tabular.rows(table, SPLIT_TABLE):
+        found = Study(row["subject_id"], row["split"])
+        if studies.setdefault(row["study_id"], found) != found:
             raise IbmaError(
-                f"{table}: line {line}: split '{row['split']}': expected train, validate or test"
+                f"{table}: line {line}: study {row['study_id']} is also of another patient or "
+                f"split: use the original file: {CARD.how_to_get}"
             )
-        studies.setdefault(row["study_id"], Study(row["subject_id"], row["split"]))
-    table = _table(root, METADATA)
-    for _, row in tabular.rows(table, ("dicom_id", "study_id", "ViewPosition"), CARD.how_to_get):
+    viewed = set()
+    for _, row in tabular.rows(_table(root, METADATA), VIEWS):
+        viewed.add(row["study_id"])
         if row["study_id"] in studies and row["ViewPosition"] in FRONTAL:
             views = studies[row["study_id"]].views
             views.setdefault(row["ViewPosition"], []).append(row["dicom_id"])
+    tabular.refuse_no_match(studies, viewed, (table, METADATA), CARD.how_to_get)
     return studies
 
 
-def _labels(table: Path, uncertain: str) -> dict[str, tuple[int, ...]]:
-    columns = ("study_id", *radiology.LABELS)
-    return {
-        row["study_id"]: radiology.positives(row, uncertain, f"{table}: line {line}")
-        for line, row in tabular.rows(table, columns, CARD.how_to_get)
+def _labels(
+    table: Path, studies: Mapping[str, Study], uncertain: str
+) -> dict[str, tuple[int, ...]]:
+    labels = {
+        row["study_id"]: radiology.positives(row, uncertain)
+        for _, row in tabular.rows(table, LABELS)
     }
+    tabular.refuse_no_match(studies, labels, (SPLIT, table), CARD.how_to_get)
+    return labels
 
 
 def _five_by_200(root: Path, studies: Mapping[str, Study]) -> set[str]:
-    """Studies of held-out patients with one of the five labels and no other finding."""
-    table = _table(root, "negbio.csv.gz")
+    """Return studies of held-out patients with one of the five labels and no other finding."""
     columns = (*radiology.LABELS, *OTHERS)
     alone: dict[str, list[str]] = {label: [] for label in radiology.LABELS}
-    for line, row in tabular.rows(table, ("study_id", *columns), CARD.how_to_get):
+    for _, row in tabular.rows(_table(root, "negbio.csv.gz"), FINDINGS):
         study = studies.get(row["study_id"])
-        found = [c for c in columns if radiology.mentioned(row[c], f"{table}: line {line}") == 1]
+        found = [column for column in columns if radiology.mentioned(row[column]) == 1]
         if study and study.split != "train" and study.views and len(found) == 1:
             alone.get(found[0], []).append(row["study_id"])
     rng = np.random.default_rng(SEED)
@@ -206,18 +247,25 @@ def _part(number: str, study: Study, chosen: set[str]) -> str:
     return "train" if study.split == "train" else "valid"
 
 
-def _reports(path: Path) -> zipfile.ZipFile:
+def _reports(path: Path, studies: Mapping[str, Study]) -> zipfile.ZipFile:
+    """Open the archive of reports, which stays packed."""
+    present(path, CARD.how_to_get)
     try:
-        return zipfile.ZipFile(path)
-    except FileNotFoundError:
-        raise IbmaError(f"{path}: missing: {CARD.how_to_get}") from None
-    except zipfile.BadZipFile as error:
+        reports = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, *DAMAGE) as error:
         raise IbmaError(f"{path}: {error}: fetch it again: {CARD.how_to_get}") from None
+    expected = (f"{study.folder}/s{number}.txt" for number, study in studies.items())
+    tabular.refuse_no_match(expected, set(reports.namelist()), (SPLIT, path), CARD.how_to_get)
+    return reports
 
 
 def _report(reports: zipfile.ZipFile, name: str) -> str:
     try:
+        if reports.getinfo(name).file_size > LINE:
+            raise Unreadable(f"{name}: longer than {LINE:,} characters")
         words = reports.read(name)
     except KeyError:
         return ""
+    except (zipfile.BadZipFile, *DAMAGE) as error:
+        raise Unreadable(f"{name}: damaged ({error})") from None
     return radiology.report_text(words.decode("utf-8", errors="replace"))

@@ -1,4 +1,4 @@
-"""CMU-MOSI: opinion clips with a sentiment score in [-3, 3]; sound, pictures and transcript.
+"""Read CMU-MOSI: opinion clips with a sentiment score in [-3, 3]; sound, pictures, transcript.
 
 Three forms of the data go around: (A) CMU's `Raw/`, segmented media and transcripts, no scores;
 (B) MMSA's `MOSI/label.csv` with `MOSI/Raw/<video>/<clip>.mp4` (thuiar/MMSA@a94e65d); (C) `mosi.pkl`
@@ -20,11 +20,13 @@ import numpy as np
 
 from ibma.datasets import Card, Counts, Dropped, Part, Remote, Sample
 from ibma.errors import IbmaError
+from ibma.files import inside
 from ibma.formats import tabular
+from ibma.formats.raw import present, read_lines
+from ibma.formats.tabular import Column, Table
 
 PICKLE, TABLE, TRANSCRIPTS = "mosi.pkl", "MOSI/label.csv", "Raw/Transcript/Segmented"
 PICKLED_SPLITS = {"train": "train", "dev": "valid", "test": "test"}
-COLUMNS = ("video_id", "clip_id", "text", "label", "mode")
 
 CARD = Card(
     title="CMU-MOSI",
@@ -57,11 +59,23 @@ CARD = Card(
     ),
 )
 FILES: tuple[Remote, ...] = ()
+SCORE = Column("number", low=-3, high=3)
+LISTED = Table(
+    {
+        "video_id": tabular.NAME,
+        "clip_id": tabular.NAME,
+        "text": tabular.TEXT,
+        "label": SCORE,
+        "mode": Column(values=tuple(PICKLED_SPLITS.values())),
+    },
+    CARD.how_to_get,
+    unique=("video_id", "clip_id"),
+)
 
 
 @dataclass(frozen=True)
 class Segment:
-    """An entry of mosi.pkl: its name `<video>[<n>]`, its split, its score."""
+    """An entry of mosi.pkl: its name `<video>[<n>]`, its split and its score."""
 
     name: str
     split: str
@@ -76,12 +90,20 @@ def samples(raw: Path, *, on_bad: str = "stop") -> Iterator[Sample | Dropped]:
 
     A clip that mosi.pkl leaves out is Dropped whatever `on_bad` says: it is not bad.
 
-    Raises IbmaError naming the file: no media form or (C) alone, a pickle that is not mosi.pkl or
-    asks for more than arrays, a table with a missing column or another split or score, and
-    (on_bad="stop") a clip without media or an entry of mosi.pkl that no clip's words match.
+    Args:
+        raw: The raw folder.
+        on_bad: Whether a clip without media, and an entry of mosi.pkl that no clip's words match,
+            stop or are dropped.
+
+    Raises:
+        IbmaError: There are no media or (C) alone, the pickle is not mosi.pkl or asks for more than
+            arrays, the table is malformed, no clip is in mosi.pkl, or (on_bad="stop") a clip cannot
+            be used.
     """
     segments = _segments(raw / PICKLE) if (raw / PICKLE).exists() else None
+    matched = False
     for found in _walk(raw, segments):
+        matched = matched or isinstance(found, Sample)
         missing = [path for path in _media(found) if not path.exists()]
         if not missing:
             yield found
@@ -92,7 +114,13 @@ def samples(raw: Path, *, on_bad: str = "stop") -> Iterator[Sample | Dropped]:
                 f"{missing[0]}: missing, but {found.id} is listed: copy it there, or set on_bad: "
                 "drop"
             )
-    for segment in (left for waiting in (segments or {}).values() for left in waiting):
+    left = [segment for waiting in (segments or {}).values() for segment in waiting]
+    if left and not matched:
+        raise IbmaError(
+            f"{raw / PICKLE}: nothing in it matches a clip's words: the first here is "
+            f"'{left[0].name}', the last clip '{found.id}': use the files of one release"
+        )
+    for segment in left:
         if on_bad == "stop":
             raise IbmaError(
                 f"{raw / PICKLE}: no clip has the words of {segment.name}: complete the clips, set "
@@ -102,7 +130,7 @@ def samples(raw: Path, *, on_bad: str = "stop") -> Iterator[Sample | Dropped]:
 
 
 def _walk(raw: Path, segments: Segments | None) -> Iterator[Sample | Dropped]:
-    """The clips of whichever form has media."""
+    """Walk the clips of whichever form has media."""
     if (raw / TABLE).exists():
         return _mmsa(raw / TABLE, segments)
     if not (raw / TRANSCRIPTS).is_dir():
@@ -114,26 +142,21 @@ def _walk(raw: Path, segments: Segments | None) -> Iterator[Sample | Dropped]:
 
 
 def _mmsa(table: Path, segments: Segments | None) -> Iterator[Sample | Dropped]:
-    """Form (B): one mp4 for sound and pictures."""
-    for line, row in tabular.rows(table, COLUMNS, CARD.how_to_get):
-        where = f"{table}: line {line}"
+    """Walk form (B): one mp4 for sound and pictures."""
+    for _, row in tabular.rows(table, LISTED):
         video, name = row["video_id"], f"{row['video_id']}_{row['clip_id']}"
-        if row["mode"] not in PICKLED_SPLITS.values():
-            raise IbmaError(f"{where}: mode '{row['mode']}': expected train, valid or test")
-        score = _score(row["label"], where)
         if segments is not None and _take(segments, video, row["text"]) is None:
             yield _left_out(name)
             continue
-        media = table.parent / "Raw" / video / f"{row['clip_id']}.mp4"
+        media = inside(table.parent / "Raw", f"{video}/{row['clip_id']}.mp4")
         parts: dict[str, Part] = {"audio": media, "visual": media, "text": row["text"]}
-        yield Sample(name, row["mode"], video, score, parts)
+        yield Sample(name, row["mode"], video, float(row["label"]), parts)
 
 
 def _cmu(root: Path, segments: Segments) -> Iterator[Sample | Dropped]:
-    """Form (A): a wav and an mp4 per segment; split and score are those of mosi.pkl."""
+    """Walk form (A): a wav and an mp4 per segment; split and score are those of mosi.pkl."""
     for path in sorted((root / "Transcript" / "Segmented").glob("*.annotprocessed")):
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-        for place, line in enumerate(lines, 1):
+        for place, line in enumerate(read_lines(path), 1):
             number, _, text = line.partition("_")
             if not number.isdecimal():
                 raise IbmaError(f"{path}: line {place}: '{line[:40]}': expected <n>_DELIM_<words>")
@@ -160,30 +183,22 @@ def _left_out(name: str) -> Dropped:
     return Dropped(name, f"not among the paper's clips ({PICKLE})")
 
 
-def _score(text: str, where: str) -> float:
-    try:
-        score = float(text)
-    except ValueError:
-        score = float("nan")
-    if not -3 <= score <= 3:
-        raise IbmaError(f"{where}: label '{text}': expected a number from -3 to 3")
-    return score
-
-
 # --- mosi.pkl ------------------------------------------------------------------------------------
 
 
 def _segments(path: Path) -> Segments:
-    """Entries `((words, visual, acoustic), label, segment)` by what a clip can be found with."""
+    """Return the entries of mosi.pkl by what a clip is found with, its video and words."""
     found: Segments = {}
     content = _load(path)
     try:
         for key, split in PICKLED_SPLITS.items():
             for (words, _, _), label, name in content[key]:
-                score = _score(str(np.ravel(label)[0]), f"{path}: {name}")
+                score = str(np.asarray(label).item())
+                if expected := SCORE.expects(score):
+                    raise ValueError(f"label '{score}' of {name}, expected {expected}")
                 video = name.rpartition("[")[0]
                 found.setdefault((video, _letters(" ".join(words))), []).append(
-                    Segment(name, split, score)
+                    Segment(name, split, float(score))
                 )
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise IbmaError(
@@ -200,12 +215,12 @@ def _take(segments: Segments, video: str, text: str) -> Segment | None:
 
 
 def _letters(text: str) -> str:
-    """Letters and digits in lower case: (A) shouts, (C) is in lower case, quotes come and go."""
+    """Return letters and digits in lower case: (A) shouts, (C) does not, quotes come and go."""
     return "".join(letter for letter in text.lower() if letter.isalnum())
 
 
 class _Arrays(pickle.Unpickler):
-    """Loads arrays in built-in containers; a pickle is a program, any other name is refused."""
+    """Load arrays in built-in containers; a pickle is a program, any other name is refused."""
 
     NAMES = {  # what pickled arrays ask for; the modules' names differ between numpy's releases
         "ndarray": np.ndarray,
@@ -223,6 +238,7 @@ class _Arrays(pickle.Unpickler):
 
 
 def _load(path: Path) -> Any:
+    present(path, CARD.how_to_get)
     try:
         with path.open("rb") as file:
             return _Arrays(file).load()

@@ -1,4 +1,4 @@
-"""RAVDESS speech: 24 actors, 1,440 clips, 8 emotions; sound and clip-mean face action units.
+"""Read RAVDESS speech: 24 actors, 1,440 clips, 8 emotions; sound and mean face action units.
 
 Sound: the publisher's `Audio_Speech_Actors_01-24.zip` (`Actor_NN/*.wav`, 48 kHz), or a folder of
 `.flac`/`.wav` files of the same names. Face: 35 OpenFace action units averaged over the clip, from
@@ -17,6 +17,7 @@ from pathlib import Path
 from ibma.datasets import Card, Counts, Dropped, Remote, Sample
 from ibma.errors import IbmaError
 from ibma.formats import tabular
+from ibma.formats.tabular import Table
 
 FOLDS = (  # test actors
     (2, 5, 14, 15, 16),
@@ -26,6 +27,11 @@ FOLDS = (  # test actors
     (1, 4, 9, 22),
 )
 ACTION_UNITS = "df_average_AUs_total.csv"
+_BOTH = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 25, 26)
+UNITS = (  # intensities, then presences
+    *(f"AU{unit:02d}_r" for unit in (*_BOTH, 45)),
+    *(f"AU{unit:02d}_c" for unit in (*_BOTH, 28, 45)),
+)
 CLIPS = 1440
 # modality 03 (sound), channel 01 (speech), emotion, intensity, statement, repetition, actor
 NAME = re.compile(r"03-01-0([1-8])-0[12]-0[12]-0[12]-(0[1-9]|1\d|2[0-4])")
@@ -68,12 +74,20 @@ FILES = (
     ),
 )
 ARCHIVES = ("Audio_Speech_Actors_01-24.zip",)
+ADVICE = "run `dvc repro -f download@ravdess`"
+FACES = Table(
+    {"name": tabular.NAME} | dict.fromkeys(UNITS, tabular.MEASURE),
+    ADVICE,
+    unique=("name",),
+    delimiter=";",
+)
 
 
 def fetch_mirror(mirror: Path, raw: Path) -> bool:
-    """Copy the mirror's flac files in the zip's place; False when it has none.
+    """Copy the mirror's flac files in the zip's place; return False if it has none.
 
-    Raises IbmaError for a file that is missing there or has a wrong checksum.
+    Raises:
+        IbmaError: A file is missing there or has a wrong checksum.
     """
     folder = mirror / "ravdess" / "flac16k"
     if not folder.is_dir():
@@ -95,10 +109,15 @@ def fetch_mirror(mirror: Path, raw: Path) -> bool:
 def samples(raw: Path, *, on_bad: str = "stop") -> Iterator[Sample | Dropped]:
     """Walk the clips in the order of their names; group = actor.
 
-    Raises IbmaError naming the file: no clips, a number other than 1,440 (on_bad="stop"), a name
-    with an emotion outside 1..8 or an actor outside 1..24, a clip without action units.
+    Raises:
+        IbmaError: There are no clips, or (on_bad="stop") others than 1,440; an emotion is outside
+            1..8 or an actor outside 1..24; the table of action units is malformed, or of no clip;
+            or (on_bad="stop") it lacks a clip.
     """
-    faces = _action_units(raw / ACTION_UNITS)
+    faces = {
+        row["name"]: tuple(tabular.measure(row[unit]) for unit in UNITS)
+        for _, row in tabular.rows(raw / ACTION_UNITS, FACES)
+    }
     clips = sorted(
         (path for path in raw.rglob("03-01-*") if path.suffix in (".wav", ".flac")),
         key=lambda path: path.stem,
@@ -108,6 +127,8 @@ def samples(raw: Path, *, on_bad: str = "stop") -> Iterator[Sample | Dropped]:
             f"{raw}: {len(clips)} clips 03-01-*.wav or .flac, expected {CLIPS}: delete the folder "
             "and run `dvc repro download@ravdess`"
         )
+    shown = (_video(path.stem) for path in clips)
+    tabular.refuse_no_match(shown, faces, (raw, raw / ACTION_UNITS), ADVICE)
     for path in clips:
         name = NAME.fullmatch(path.stem)
         if name is None:
@@ -115,9 +136,9 @@ def samples(raw: Path, *, on_bad: str = "stop") -> Iterator[Sample | Dropped]:
                 f"{path}: emotion is not 01..08 or actor not 01..24: not a RAVDESS clip, remove it"
             )
         emotion, actor = int(name[1]), int(name[2])
-        face = faces.get(f"01-{path.stem[3:]}")
+        face = faces.get(_video(path.stem))
         if face is None and on_bad == "stop":
-            raise IbmaError(f"{raw / ACTION_UNITS}: no row for clip {path.stem}: fetch it again")
+            raise IbmaError(f"{raw / ACTION_UNITS}: no row for clip {path.stem}: {ADVICE}")
         if face is None:
             yield Dropped(path.stem, "no action units")
             continue
@@ -126,9 +147,6 @@ def samples(raw: Path, *, on_bad: str = "stop") -> Iterator[Sample | Dropped]:
         yield Sample(path.stem, f"fold{fold}", f"actor{actor:02d}", emotion - 1, parts)
 
 
-def _action_units(path: Path) -> dict[str, tuple[float, ...]]:
-    advice = "run `dvc repro download@ravdess`"
-    return {
-        row["name"]: tuple(float(row[unit]) for unit in row if unit.startswith("AU"))
-        for _, row in tabular.rows(path, ("name",), advice, delimiter=";")
-    }
+def _video(sound: str) -> str:
+    """Return the name of the video of a sound."""
+    return f"01-{sound[3:]}"

@@ -1,4 +1,4 @@
-"""Cancer as anomaly: Visium slices of healthy breast (train), her2st sections of tumours (test).
+"""Read breast tissue: Visium slices of healthy donors (train), her2st sections of tumours (test).
 
 Layout: `hNB/V03.h5ad` .. `hNB/V10.h5ad` as CELLxGENE publishes them (schema 7.1.0, spatial), and
 `her2st/` as almaan/her2st@85df741. The paper's 10x-hNB-A..H are V03..V10 and 10x-hBC-A..D are A1,
@@ -8,21 +8,16 @@ vary most in the first healthy slice) and a patch of the stained section around 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
-from scipy.spatial import cKDTree
 
 from ibma.datasets import Card, Counts, Dropped, Remote, Sample
 from ibma.errors import IbmaError
-from ibma.formats import expression, her2st
+from ibma.formats import expression, h5ad, her2st, pictures
 from ibma.params import Count
 
 HEALTHY = {f"V{number:02d}": f"10x-hNB-{letter}" for number, letter in enumerate("ABCDEFGH", 3)}
@@ -100,11 +95,15 @@ def samples(
 ) -> Iterator[Sample | Dropped]:
     """Walk V03..V10, then A1..D1; group = the paper's name of the slice.
 
-    n_genes: length of the expression vector; genes are chosen on V03, without labels.
+    Args:
+        raw: The raw folder.
+        on_bad: Whether a test spot without label stops, or is dropped.
+        n_genes: Length of the expression vector; genes are chosen on V03, without labels.
 
-    Raises IbmaError naming the file: a slice or table that is missing or malformed, counts that
-    are not raw, spots outside their picture, fewer than n_genes common genes, and (on_bad="stop")
-    a test spot without label.
+    Raises:
+        IbmaError: A slice or table is missing or malformed, counts are not raw, a spot lies outside
+            its picture, there are fewer than n_genes common genes, or (on_bad="stop") a test spot
+            has no label.
     """
     slices = [_healthy(raw / f"hNB/{name}.h5ad", group) for name, group in HEALTHY.items()]
     found = [her2st.read(raw, name) for name in TUMOURS]
@@ -120,120 +119,32 @@ def samples(
             yield Sample(f"{part.name}/{spot}", part.split, part.group, label, parts)
 
 
-# --- healthy slices ------------------------------------------------------------------------------
-
-
 def _healthy(path: Path, group: str) -> _Slice:
-    if not path.exists():
-        raise IbmaError(f"{path}: missing: {CARD.how_to_get}")
-    try:
-        with h5py.File(path) as file:
-            tissue = np.flatnonzero(_column(file, "obs", "in_tissue").astype(int))
-            names = _column(file, "obs", file["obs"].attrs["_index"])[tissue]
-            return _Slice(
-                path.stem,
-                group,
-                "train",
-                [str(name) for name in names],
-                _raw_counts(path, file, tissue),
-                _hires_patches(path, file, tissue),
-                [0] * len(tissue),
-            )
-    except (OSError, KeyError, IndexError, ValueError) as error:
-        raise IbmaError(
-            f"{path}: not the h5ad of a Visium section ({str(error).splitlines()[0]}): "
-            f"{CARD.how_to_get}"
-        ) from None
-
-
-def _column(file: h5py.File, table: str, name: str) -> NDArray[Any]:
-    """A column of obs or var: plain, or categories and their codes."""
-    column = file[table][name]
-    if isinstance(column, h5py.Group):
-        return np.asarray(_values(column["categories"])[column["codes"][()]])
-    return _values(column)
-
-
-def _values(stored: h5py.Dataset) -> NDArray[Any]:
-    is_text = h5py.check_string_dtype(stored.dtype) is not None
-    return np.asarray(stored.asstr()[()] if is_text else stored[()])
-
-
-def _raw_counts(path: Path, file: h5py.File, rows: NDArray[np.int64]) -> expression.Counts:
-    """Counts are in raw.X where X is normalised; genes go by symbol, the index holds Ensembl's."""
-    root = "raw/" if "raw" in file else ""
-    stored = file[f"{root}X"]
-    genes = _column(file, f"{root}var", "feature_name")
-    if isinstance(stored, h5py.Group):
-        parts = (stored["data"][()], stored["indices"][()], stored["indptr"][()])
-        values = sparse.csr_matrix(parts, shape=stored.attrs["shape"])[rows]
-    else:
-        values = sparse.csr_matrix(stored[()][rows])
-    if (values.data < 0).any() or (values.data % 1 != 0).any():
-        raise IbmaError(f"{path}: {root}X holds other than whole counts: use the file with raw.X")
-    return expression.Counts([str(gene) for gene in genes], values)
-
-
-def _hires_patches(path: Path, file: h5py.File, rows: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
-    """Patches as wide as the spots are apart, cut from the reduced picture.
-
-    `uns/spatial` holds the flag `is_single` beside the one library. Centres are in pixels of the
-    full picture, `tissue_hires_scalef` leads to the reduced one.
-    """
-    entries = file["uns/spatial"].values()
-    libraries = [entry for entry in entries if isinstance(entry, h5py.Group)]
-    if len(libraries) != 1:
-        raise IbmaError(
-            f"{path}: uns/spatial has {len(libraries)} libraries, expected 1: {CARD.how_to_get}"
-        )
-    picture = libraries[0]["images/hires"][()]
-    if picture.ndim != 3 or picture.dtype != np.uint8:
-        raise IbmaError(
-            f"{path}: images/hires is {picture.dtype} {list(picture.shape)}, expected uint8 "
-            "[height, width, 3 or 4]: use the file as CELLxGENE publishes it"
-        )
-    centres = file["obsm/spatial"][()] * libraries[0]["scalefactors/tissue_hires_scalef"][()]
-    apart, _ = cKDTree(centres).query(centres, k=2)
-    return _patches(path, picture[:, :, :3], centres[rows], float(np.median(apart[:, 1])))
-
-
-# --- tumour sections -----------------------------------------------------------------------------
+    """Read a slice; a patch of it is as wide as its spots are apart."""
+    section = h5ad.read(path, CARD.how_to_get)
+    patches = _patches(path, section.picture, section.centres, section.apart)
+    labels = [0] * len(section.spots)
+    return _Slice(path.stem, group, "train", section.spots, section.counts, patches, labels)
 
 
 def _tumour(raw: Path, section: her2st.Section) -> _Slice:
     group, _ = TUMOURS[section.name]
     path = raw / "her2st" / _PICTURES[section.name]
-    centres, unit = her2st.pixels(raw, section)
-    patches = _patches(path, _picture(path), centres, HALF_UNIT * unit)
-    labels = [int(cancer) for cancer in section.cancer]
-    return _Slice(section.name, group, "test", section.spots, section.counts, patches, labels)
-
-
-def _picture(path: Path) -> NDArray[np.uint8]:
-    """RGB as shown: EXIF orientation applied (it is 1, nothing to do, in the six that we saw)."""
-    from PIL import Image, ImageOps
-
     if not path.exists():
         raise IbmaError(
             f"{path}: missing: unset IBMA_MIRROR, which lacks it, and run "
             "`dvc repro download@tissue`"
         )
-    try:
-        with warnings.catch_warnings():
-            # 92 megapixels are just above what Pillow takes for an attack
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as picture:
-                return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
-    except (OSError, Image.DecompressionBombError) as error:
-        raise IbmaError(
-            f"{path}: cannot be decoded ({error}): delete it and run `dvc repro download@tissue`"
-        ) from None
+    centres, unit = her2st.pixels(raw, section)
+    patches = _patches(path, np.asarray(pictures.read(path)), centres, HALF_UNIT * unit)
+    labels = [int(cancer) for cancer in section.cancer]
+    return _Slice(section.name, group, "test", section.spots, section.counts, patches, labels)
 
 
 def _patches(
     path: Path, picture: NDArray[np.uint8], centres: NDArray[np.float64], side: float
 ) -> list[NDArray[np.uint8]]:
-    """Squares [S, S, 3] around the centres (x, y), black beyond the edge of the picture."""
+    """Cut squares [S, S, 3] around centres (x, y), black beyond the edge of the picture."""
     height, width, _ = picture.shape
     outside = ((centres < 0) | (centres >= (width, height))).any(axis=1)
     if outside.any():

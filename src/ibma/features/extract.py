@@ -12,19 +12,15 @@ import hashlib
 import io
 import itertools
 import json
-import os
 import shutil
 import sys
-import threading
 import zipfile
 import zlib
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,15 +28,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ibma import datasets
-from ibma.datasets import TWIN_MARKER, Card, Dataset, Dropped, Part, Sample
+from ibma.datasets import TWIN_MARKER, Card, Dataset, Dropped, Excerpt, Part, Sample
+from ibma.engine import Processes
 from ibma.errors import IbmaError
 from ibma.features import media
+from ibma.features.samples import Entry, Tally, checked
 from ibma.files import atomic_folder, held, write_bytes, write_json
 from ibma.formats import checksums
+from ibma.formats.raw import Unreadable
 from ibma.params import check_arguments, cores
 
 Compute = Callable[[str, Part, Mapping[str, Any]], NDArray[Any]]  # as `media.compute`
-Entry = Sample | Dropped
 Shapes = dict[str, tuple[tuple[int, ...], str]]  # modality -> shape and dtype of one example
 Block = tuple[int, list[Entry]]  # its number, and what is in it
 
@@ -80,19 +78,26 @@ def extract(
     """
     source = "twin" if (raw / TWIN_MARKER).exists() else "real"
     card = datasets.card(dataset, entry.get("options", {}))
+    features = entry.get("features", {})
+    for name in features:
+        if name not in card.modalities:
+            raise IbmaError(
+                f"params.yaml: tasks.{task}.features: no modality '{name}': expected one of "
+                f"{', '.join(card.modalities)}"
+            )
     parts = out.with_name(f".{out.name}.parts")
-    dropping = entry.get("on_bad", "stop") == "drop"
-    work = _Work(parts, compute, card.modalities, entry.get("features", {}), dropping)
+    on_bad = entry.get("on_bad", "stop")
+    work = _Work(parts, compute, card.modalities, features, on_bad == "drop")
     with held(out):
         _keep_parts(parts, _key(entry, key))
-        blocks = _blocks(_checked(samples(dataset, raw, task, entry), card))
+        entries = checked(samples(dataset, raw, task, entry), card, on_bad)
         with _bar(task, card, source) as bar:
-            complete, shapes = _compute_all(blocks, work, workers or cores(), bar)
+            complete, shapes = _compute_all(_blocks(entries), work, workers or cores(), bar)
         with atomic_folder(out) as folder:
-            joined = _join(complete, shapes, folder)
-            _refuse_nothing(joined, shapes, card, raw)
+            tally = _join(complete, shapes, folder)
+            _check(tally, shapes, card, raw)
             meta = {"task": task, "dataset": entry["dataset"], "source": source}
-            meta |= _describe(folder, card, entry.get("features", {}), shapes, joined)
+            meta |= _describe(folder, card, features, shapes, tally)
             write_json(folder / META, meta)
         shutil.rmtree(parts)
 
@@ -139,32 +144,6 @@ def _key(entry: Mapping[str, Any], key: str) -> str:
     return digest.hexdigest()
 
 
-def _checked(entries: Iterable[Entry], card: Card) -> Iterator[Entry]:
-    for entry in entries:
-        if isinstance(entry, Sample):
-            _check_label(entry, card)
-        yield entry
-
-
-def _check_label(sample: Sample, card: Card) -> None:
-    values = sample.label if isinstance(sample.label, tuple) else (sample.label,)
-    low, high = _label_range(card)
-    for value in values:
-        if not low <= value <= high:
-            raise IbmaError(
-                f"sample {sample.id}: label {value} is outside {low}..{high}: "
-                "correct the label file"
-            )
-
-
-def _label_range(card: Card) -> tuple[int, int]:
-    """Return the smallest and the largest label of a data set."""
-    if card.kind == "sentiment":
-        bound = (len(card.classes) - 1) // 2
-        return -bound, bound
-    return 0, 1 if card.kind == "multilabel" else len(card.classes) - 1
-
-
 def _blocks(entries: Iterator[Entry]) -> Iterator[Block]:
     return enumerate(iter(lambda: list(itertools.islice(entries, BLOCK)), []))
 
@@ -209,35 +188,14 @@ def _results(
         yield from ((block, work(*block)) for block in blocks)
         return
     pending: deque[tuple[Block, Future[Shapes | IbmaError]]] = deque()
-    # not forked, so that workers do not hold the lock of the folder too
-    with ProcessPoolExecutor(processes, get_context("forkserver"), _end_with_parent) as pool:
-        try:
-            for block in blocks:
-                pending.append((block, pool.submit(work, *block)))
-                if len(pending) >= AHEAD * processes:
-                    first, future = pending.popleft()
-                    yield first, future.result()
-            for first, future in pending:
+    with Processes(processes) as pool:
+        for block in blocks:
+            pending.append((block, pool.submit(work, *block)))
+            if len(pending) >= AHEAD * processes:
+                first, future = pending.popleft()
                 yield first, future.result()
-        except BrokenProcessPool:
-            raise IbmaError(
-                f"{work.folder}: a process that computes features ended, perhaps for lack of "
-                "memory: run again to go on, with fewer `workers` if it happens again"
-            ) from None
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _end_with_parent() -> None:
-    """Let this process end as soon as the one that started it is gone, however that ended."""
-
-    def watch() -> None:
-        parent = parent_process()
-        assert parent, "runs in a child process only"
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+        for first, future in pending:
+            yield first, future.result()
 
 
 # --- parts ---------------------------------------------------------------------------------------
@@ -289,10 +247,25 @@ class _Work:
     def _features(self, sample: Sample) -> dict[str, NDArray[Any]]:
         """Return modality -> feature, without the modalities that the sample lacks."""
         return {
-            name: self.compute(kind, sample.parts[name], self.features.get(name) or {})
+            name: self._feature(sample, name, kind)
             for name, kind in self.modalities.items()
             if sample.parts[name] is not None
         }
+
+    def _feature(self, sample: Sample, name: str, kind: str) -> NDArray[Any]:
+        part = sample.parts[name]
+        try:
+            value = self.compute(kind, part, self.features.get(name) or {})
+        except Unreadable as error:
+            if isinstance(part, Path | Excerpt):
+                raise  # it names the file
+            raise IbmaError(f"sample {sample.id}: '{name}': {error}") from None
+        if value.dtype.kind == "f" and not np.isfinite(value).all():
+            raise IbmaError(
+                f"sample {sample.id}: '{name}' holds NaN or infinity: correct the data or set "
+                "on_bad: drop"
+            )
+        return value
 
 
 @dataclass
@@ -356,6 +329,15 @@ class _Part:
     def shapes(self) -> Shapes:
         return {name: _look(values[0]) for name, values in self.values.items()}
 
+    def count(self, tally: Tally, modalities: Iterable[str]) -> None:
+        """Add the samples of this part to what was kept and dropped before it."""
+        for _, split, group, label, _ in self.kept:
+            tally.keep(split, group, label)
+        for _, reason in self.dropped:
+            tally.drop(reason)
+        for name in modalities:
+            tally.absent[name] += len(self.kept) - len(self.places.get(name, []))
+
     def filled(self, name: str, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
         """Return a modality of every kept sample: zeros where a sample lacks it."""
         rows = np.zeros((len(self.kept), *shape), dtype)
@@ -385,27 +367,9 @@ def _agree(shapes: Shapes, others: Shapes, where: object) -> None:
 # --- the feature folder --------------------------------------------------------------------------
 
 
-@dataclass
-class _Joined:
-    """What was joined: rows by split, rows that lack a modality, dropped samples."""
-
-    splits: Counter[str] = field(default_factory=Counter)
-    absent: Counter[str] = field(default_factory=Counter)
-    dropped: int = 0
-    first_reason: str = ""
-
-    def count(self, part: _Part, modalities: Iterable[str]) -> None:
-        self.splits.update(row[1] for row in part.kept)
-        for name in modalities:
-            self.absent[name] += len(part.kept) - len(part.places.get(name, []))
-        if part.dropped and not self.dropped:
-            self.first_reason = part.dropped[0][1]
-        self.dropped += len(part.dropped)
-
-
-def _join(parts: Sequence[Path], shapes: Shapes, folder: Path) -> _Joined:
+def _join(parts: Sequence[Path], shapes: Shapes, folder: Path) -> Tally:
     """Append the parts, in order, to the files of a feature folder; one part is held at a time."""
-    joined = _Joined()
+    tally = Tally()
     with ExitStack() as stack:
         writers = {}
         for name, header in HEADERS.items():
@@ -423,11 +387,11 @@ def _join(parts: Sequence[Path], shapes: Shapes, folder: Path) -> _Joined:
             writers[DROPPED].writerows(part.dropped)
             for name, file in arrays.items():
                 file.write(part.filled(name, *shapes[name]).data)
-            joined.count(part, shapes)
+            part.count(tally, shapes)
         for name, file in arrays.items():
             file.seek(0)
-            _write_header(file, joined.splits.total(), *shapes[name])
-    return joined
+            _write_header(file, tally.splits.total(), *shapes[name])
+    return tally
 
 
 def _write_header(file: IO[bytes], rows: int, shape: tuple[int, ...], dtype: str) -> None:
@@ -437,18 +401,24 @@ def _write_header(file: IO[bytes], rows: int, shape: tuple[int, ...], dtype: str
     )
 
 
-def _refuse_nothing(joined: _Joined, shapes: Shapes, card: Card, raw: Path) -> None:
-    if joined.dropped and not joined.splits:
-        raise IbmaError(f"{raw}: every sample was dropped, first reason: {joined.first_reason}")
-    if not joined.splits:
-        raise IbmaError(f"{raw}: no usable sample: check the files")
+def _check(tally: Tally, shapes: Shapes, card: Card, raw: Path) -> None:
+    """Refuse a data set that no method can learn from; report groups that train and test share."""
+    try:
+        tally.check(card)
+    except IbmaError as error:
+        raise IbmaError(f"{raw}: {error}") from None
     for name in card.modalities:
         if name not in shapes:
             raise IbmaError(f"{raw}: no sample has '{name}': check the data set's files")
+    if tally.shared_groups:
+        print(
+            f"{raw}: {tally.shared_groups} groups (speakers, patients) are in train and in test",
+            file=sys.stderr,
+        )
 
 
 def _describe(
-    folder: Path, card: Card, features: Mapping[str, Any], shapes: Shapes, joined: _Joined
+    folder: Path, card: Card, features: Mapping[str, Any], shapes: Shapes, tally: Tally
 ) -> dict[str, Any]:
     """Return what meta.json says of the files beside it.
 
@@ -473,7 +443,8 @@ def _describe(
         "classes": list(card.classes),
         "folds": card.folds,
         "modalities": modalities,
-        "counts": dict(sorted(joined.splits.items())),
-        "dropped": joined.dropped,
-        "absent": {name: joined.absent[name] for name in card.modalities},
+        "counts": dict(sorted(tally.splits.items())),
+        "dropped": tally.dropped,
+        "groups_in_train_and_test": tally.shared_groups,
+        "absent": {name: tally.absent[name] for name in card.modalities},
     }

@@ -1,12 +1,15 @@
-"""From one raw file to one feature: sound, frames, pictures, text, vectors.
+"""Compute the feature of one example: sound, frames, pictures, text, vectors.
 
-Decoding is PyAV's (sound, video) and Pillow's (pictures); spectrograms are transformers'.
+PyAV decodes sound and films, Pillow pictures; spectrograms are those of transformers.
 """
 
 from __future__ import annotations
 
+import itertools
+import reprlib
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,37 +20,47 @@ from numpy.typing import NDArray
 from ibma import pretrained
 from ibma.datasets import Excerpt, Part
 from ibma.errors import IbmaError
+from ibma.formats import pictures, raw
+from ibma.formats.raw import Unreadable
 
 SAMPLE_RATE, SECONDS, N_FFT, HOP = 22_050, 3, 512, 353  # OGM-GE_CVPR2022@343dc1d CramedDataset.py
-LFS_STUB = b"version https://git-lfs"
-
-
-class Unreadable(IbmaError):
-    """A file that is there but cannot be decoded."""
+MICROSECONDS = 1_000_000  # FFmpeg's unit of time
+# Containers that hold their own content: a playlist would make FFmpeg open other files
+FORMATS = (
+    *("aac", "aiff", "amr", "asf", "au", "avi", "caf", "flac", "flv", "gif", "ivf", "m4v"),
+    *("matroska", "mov", "mp3", "mpeg", "mpegts", "mpegvideo", "ogg", "rm", "w64", "wav", "wv"),
+)
 
 
 def stored_kind(kind: str, params: Mapping[str, Any]) -> str:
-    """What kind of modality the feature is: a summary of sound or words is a vector."""
+    """Return what kind of modality a feature is: a summary of sound or words is a vector."""
     return "vector" if params.get("statistics") or params.get("embedding") else kind
 
 
 def compute(kind: str, part: Part, params: Mapping[str, Any]) -> NDArray[Any]:
     """Return the feature of one example.
 
-    part: a path or an excerpt (audio, frames, image), a picture as array (image), words (text) or
-    numbers (vector, expression). Returned: audio float32 [n_mels, T]; frames uint8 [T, 3, S, S];
-    image uint8 [3, S, S]; text int32 [max_length], 0 is padding; vector, expression float32 [d].
-    With `statistics` sound, with `embedding` words become vectors that no label has touched.
-    params: `tasks.<task>.features.<modality>`.
+    Args:
+        kind: Of the modality, see `datasets.ModalityKind`.
+        part: A path or an excerpt (audio, frames, image), a picture as array (image), words (text)
+            or numbers (vector, expression).
+        params: `tasks.<task>.features.<modality>` of params.yaml.
 
-    Raises Unreadable naming the file when it is missing, a git-lfs stub or not decodable, and
-    IbmaError for an unknown parameter.
+    Returns:
+        audio: float32 [n_mels, T]; frames: uint8 [T, 3, S, S]; image: uint8 [3, S, S]; text: int32
+        [max_length], 0 is padding; vector, expression: float32 [d]. With `statistics` sound, with
+        `embedding` words become vectors that no label has touched.
+
+    Raises:
+        Unreadable: The file is missing, a git-lfs stub or not decodable, or the part is not what
+            its kind asks for.
+        IbmaError: An unknown parameter.
     """
     if kind in ("vector", "expression"):
-        return np.asarray(part, dtype=np.float32)
-    if isinstance(part, Path | Excerpt):
-        part = part if isinstance(part, Excerpt) else Excerpt(part)
-        _present(part.path)
+        return vector(part)
+    if isinstance(part, Path):
+        part = Excerpt(part)
+    _check_type(kind, part)
     readers: dict[str, Callable[..., NDArray[Any]]] = {
         "audio": audio,
         "frames": frames,
@@ -62,12 +75,27 @@ def compute(kind: str, part: Part, params: Mapping[str, Any]) -> NDArray[Any]:
         raise IbmaError(f"params.yaml: features: {error}: remove or correct it") from None
 
 
-def _present(path: Path) -> None:
-    if not path.exists():
-        raise Unreadable(f"{path}: missing: fetch it again or take it off the list")
-    with path.open("rb") as file:
-        if file.read(len(LFS_STUB)) == LFS_STUB:
-            raise Unreadable(f"{path}: a git-lfs pointer, not the file: run `git lfs pull` there")
+def _check_type(kind: str, part: Part) -> None:
+    """Raise Unreadable for a part that this kind of modality cannot be made of."""
+    wanted: dict[str, tuple[type, ...]] = {"text": (str,), "image": (Excerpt, np.ndarray)}
+    if not isinstance(part, wanted.get(kind, (Excerpt,))):
+        names = " or ".join(each.__name__ for each in wanted.get(kind, (Path, Excerpt)))
+        raise Unreadable(f"{reprlib.repr(part)} is no {kind}: expected {names}")
+
+
+def vector(numbers: Any) -> NDArray[np.float32]:
+    """Return numbers as a vector [d].
+
+    Raises:
+        Unreadable: They are no numbers, none, or not in one row.
+    """
+    try:
+        found = np.asarray(numbers, dtype=np.float32)
+    except (TypeError, ValueError, OverflowError):
+        found = np.zeros(0, np.float32)
+    if found.ndim != 1 or not found.size or isinstance(numbers, str):
+        raise Unreadable(f"{reprlib.repr(numbers)} is no vector: expected a row of numbers")
+    return found
 
 
 def audio(
@@ -78,14 +106,22 @@ def audio(
     hop: int = HOP,
     statistics: bool = False,
 ) -> NDArray[np.float32]:
-    """Log spectrogram of the first 3 s at 22,050 Hz, shorter ones tiled; [n_mels or 257, T].
-
-    statistics: instead each band's mean and standard deviation over time, and those of its change
-    from one column to the next; [4 n_mels or 1028].
+    """Compute the log spectrogram of the first 3 s at 22,050 Hz; shorter sound is tiled.
 
     `ogm` is OGM-GE's log(|STFT| + 1e-7) with 257 bins. `logmel` is the paper's wording (section
     4.2); CHOICE: it keeps OGM-GE's window of 512 and the given hop, since the paper names none,
     and Slaney's mel scale (librosa's default), where no filter of 128 is empty at this window.
+
+    Args:
+        part: A file with sound, or some seconds of it.
+        spectrogram: `logmel` or `ogm`.
+        n_mels: Number of mel filters of `logmel`.
+        hop: Audio samples from one column to the next.
+        statistics: Return each band's mean and standard deviation over time instead, and those of
+            its change from one column to the next.
+
+    Returns:
+        [n_mels or 257, T]; with `statistics` [4 n_mels or 1028].
     """
     from transformers import audio_utils
 
@@ -127,38 +163,80 @@ def _tile(wave: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _waveform(part: Excerpt) -> NDArray[np.float32]:
-    """Mean of the channels at SAMPLE_RATE; FFmpeg's own float downmix would not keep loudness."""
+    """Return the first 3 s of an excerpt, as the mean of its channels at SAMPLE_RATE.
+
+    FFmpeg's own float downmix would not keep loudness. Only these seconds are decoded.
+    """
+    first = int((part.start or 0.0) * SAMPLE_RATE)
+    last = first + SAMPLE_RATE * SECONDS
+    if part.end is not None:
+        last = min(last, int(part.end * SAMPLE_RATE))
+    kept = [np.zeros(0, np.float32)]
+    for place, samples in _resampled(part.path, part.start or 0.0):
+        kept.append(samples[max(0, first - place) : max(0, last - place)])
+        if place + len(samples) >= last:
+            break
+    wave = np.concatenate(kept).astype(np.float32)
+    if not len(wave) and part.start is None and part.end is None:
+        raise Unreadable(f"{part.path}: holds no sound: fetch it again")
+    if not len(wave):
+        raise Unreadable(
+            f"{part.path}: no sound from {part.start} to {part.end} s, it lasts "
+            f"{_seconds(part.path):.1f} s: correct the times"
+        )
+    if not np.isfinite(wave).all():
+        raise Unreadable(f"{part.path}: holds NaN or infinity in place of sound: fetch it again")
+    return wave
+
+
+def _resampled(path: Path, start: float) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Yield stretches of sound at SAMPLE_RATE from shortly before `start` on, and their places."""
     import av
 
-    path = part.path
+    with _opened(path) as container:
+        if not container.streams.audio:
+            raise Unreadable(f"{path}: has no audio stream: fetch it again")
+        rate, (low, high) = container.streams.audio[0].rate, raw.SOUND_RATES
+        if not low <= rate <= high:
+            raise Unreadable(
+                f"{path}: a sample rate of {rate} Hz: expected {low} to {high}: fetch it again"
+            )
+        if start:
+            container.seek(int(start * MICROSECONDS))
+        resampler = av.AudioResampler(format="fltp", rate=SAMPLE_RATE)
+        place = None
+        for frame in itertools.chain(container.decode(audio=0), [None]):
+            if place is None:
+                place = round((frame.time or 0.0) * SAMPLE_RATE) if start and frame else 0
+            for out in resampler.resample(frame):
+                samples = out.to_ndarray().mean(0)
+                yield place, samples
+                place += len(samples)
+
+
+def _seconds(path: Path) -> float:
+    with _opened(path) as container:
+        return (container.duration or 0) / MICROSECONDS
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Open a recording; whatever goes wrong while it is decoded names the file."""
+    import av
+
+    options = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
+    raw.present(path)
     try:
-        with av.open(str(path)) as container:
-            if not container.streams.audio:
-                raise Unreadable(f"{path}: has no audio stream: fetch it again")
-            resampler = av.AudioResampler(format="fltp", rate=SAMPLE_RATE)
-            parts = [
-                out.to_ndarray().mean(0)
-                for frame in container.decode(audio=0)
-                for out in resampler.resample(frame)
-            ]
-            parts += [out.to_ndarray().mean(0) for out in resampler.resample(None)]
+        with av.open(f"file:{path}", options=options, metadata_errors="ignore") as container:
+            yield container
     except av.FFmpegError as error:
         raise Unreadable(f"{path}: cannot be decoded ({error.strerror}): fetch it again") from None
-    if not parts or not sum(len(part) for part in parts):
-        raise Unreadable(f"{path}: holds no sound: fetch it again")
-    wave = np.concatenate(parts).astype(np.float32)
-    first = int((part.start or 0.0) * SAMPLE_RATE)
-    last = len(wave) if part.end is None else int(part.end * SAMPLE_RATE)
-    if not len(wave[first:last]):
-        raise Unreadable(
-            f"{path}: no sound from {part.start} to {part.end} s, it lasts "
-            f"{len(wave) / SAMPLE_RATE:.1f} s: correct the times"
-        )
-    return wave[first:last]
+    except ValueError as error:  # PyAV's own, for example of a stream that changes its layout
+        raise raw.unreadable(path, error) from None
 
 
 def frames(part: Excerpt, *, frames: int = 3, size: int = 224) -> NDArray[np.uint8]:
-    """`frames` pictures spread evenly over the clip, resized to size x size; [T, 3, S, S].
+    """Return `frames` pictures spread evenly over a clip, resized to size x size; [T, 3, S, S].
 
     CHOICE: even spread (OGM-GE keeps one frame a second, about three a clip, but its loader's
     choice among them is broken); a clip with fewer pictures repeats them. A first pass counts,
@@ -167,13 +245,17 @@ def frames(part: Excerpt, *, frames: int = 3, size: int = 224) -> NDArray[np.uin
     count = sum(1 for _ in _pictures(part))
     if count == 0:
         raise Unreadable(f"{part.path}: holds no picture: fetch it again")
-    wanted = np.linspace(0, count - 1, frames).round().astype(int)
-    pictures = {i: p for i, p in enumerate(_pictures(part)) if i in set(wanted.tolist())}
-    return np.stack([_resize(_cut(pictures[int(i)].to_image(), part), size) for i in wanted])
+    wanted = np.linspace(0, count - 1, frames).round().astype(int).tolist()
+    chosen = {
+        place: _resize(_cut(_upright(frame), part), size)
+        for place, frame in enumerate(_pictures(part))
+        if place in wanted
+    }
+    return np.stack([chosen[place] for place in wanted])
 
 
 def _pictures(part: Excerpt) -> Iterator[Any]:
-    """Decoded video frames between the excerpt's start and end."""
+    """Yield decoded frames between the excerpt's start and end."""
     for frame in _decode(part.path, part.start or 0.0):
         seconds = frame.time or 0.0
         if part.end is not None and seconds >= part.end:
@@ -182,56 +264,74 @@ def _pictures(part: Excerpt) -> Iterator[Any]:
             yield frame
 
 
-def _cut(picture: Any, part: Excerpt) -> Any:
-    return picture if part.box is None else picture.crop(part.box)
-
-
-def _decode(path: Path, start: float) -> Any:
-    """Decoded pictures from the last key frame before `start` on."""
-    import av
-
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise Unreadable(f"{path}: has no video stream: fetch it again")
-            if container.format.name == "flv" and container.duration and _ends_inside_tag(path):
-                raise Unreadable(f"{path}: truncated (it ends inside a tag): fetch it again")
-            if start:
-                container.seek(int(start * av.time_base))
-            yield from container.decode(video=0)
-    except av.FFmpegError as error:
-        raise Unreadable(f"{path}: cannot be decoded ({error.strerror}): fetch it again") from None
+def _decode(path: Path, start: float) -> Iterator[Any]:
+    """Yield decoded frames from the last key frame before `start` on."""
+    with _opened(path) as container:
+        if not container.streams.video:
+            raise Unreadable(f"{path}: has no video stream: fetch it again")
+        if container.format.name == "flv" and container.duration and _ends_inside_tag(path):
+            raise Unreadable(f"{path}: truncated (it ends inside a tag): fetch it again")
+        if start:
+            container.seek(int(start * MICROSECONDS))
+        for count, frame in enumerate(container.decode(video=0)):
+            if frame.width * frame.height > raw.FILM_PIXELS or count >= raw.FILM_PICTURES:
+                raise Unreadable(
+                    f"{path}: larger than {raw.FILM_PIXELS:,} pixels or longer than "
+                    f"{raw.FILM_PICTURES:,} pictures: reduce it or cut it into clips"
+                )
+            yield frame
 
 
 def _ends_inside_tag(path: Path) -> bool:
-    """Whether an flv was cut: a whole one ends in the size of its last tag (Adobe FLV 10.1, E.3).
+    """Return whether an flv was cut: a whole one ends in the size of its last tag.
 
     FFmpeg decodes a cut flv without a word. A clip that announces no duration is not asked: CREMA-D
-    has one (1064_TIE_SAD_XX) that every study keeps.
+    has one (1064_TIE_SAD_XX) that every study keeps. Source: Adobe FLV 10.1, section E.3.
     """
-    content = path.read_bytes()
-    size = int.from_bytes(content[-4:], "big")
-    tag = content[:-4][-size:] if size else b""
-    return int.from_bytes(tag[1:4], "big") + 11 != size
+    length = path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(length - 4)
+        size = int.from_bytes(file.read(4), "big")
+        if size + 4 > length:
+            return True
+        file.seek(length - 4 - size)
+        return int.from_bytes(file.read(4)[1:], "big") + 11 != size
 
 
-def image(part: Excerpt | NDArray[np.uint8], *, size: int = 224) -> NDArray[np.uint8]:
-    """One picture as RGB, resized to size x size; [3, S, S]."""
+def _upright(frame: Any) -> Any:
+    """Return a frame as an image in RGB, turned as its film says, white where it is transparent."""
     from PIL import Image
 
-    if not isinstance(part, Excerpt):
-        return _resize(Image.fromarray(part), size)
+    if any(component.is_alpha for component in frame.format.components):
+        picture = pictures.to_rgb(Image.fromarray(frame.to_ndarray(format="rgba")))
+    else:
+        picture = frame.to_image()
+    return picture.rotate(frame.rotation, expand=True) if frame.rotation else picture
+
+
+def image(part: Excerpt | NDArray[Any], *, size: int = 224) -> NDArray[np.uint8]:
+    """Return one picture as RGB, resized to size x size; [3, S, S]."""
+    from PIL import Image
+
+    if isinstance(part, Excerpt):
+        return _resize(_cut(pictures.read(part.path), part), size)
     try:
-        with Image.open(part.path) as picture:
-            return _resize(_cut(picture, part), size)
-    except OSError as error:
-        raise Unreadable(f"{part.path}: cannot be decoded ({error}): fetch it again") from None
+        return _resize(pictures.to_rgb(Image.fromarray(part)), size)
+    except (TypeError, ValueError) as error:
+        raise Unreadable(
+            f"an array of {part.dtype} {list(part.shape)} is no picture ({error}): expected uint8 "
+            "[height, width, 3]"
+        ) from None
+
+
+def _cut(picture: Any, part: Excerpt) -> Any:
+    return picture if part.box is None else picture.crop(part.box)
 
 
 def _resize(picture: Any, size: int) -> NDArray[np.uint8]:
     from PIL import Image
 
-    small = picture.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+    small = picture.resize((size, size), Image.Resampling.BILINEAR)
     return np.asarray(small, dtype=np.uint8).transpose(2, 0, 1)
 
 
@@ -243,14 +343,18 @@ def text(
     vocab_size: int = 512,
     embedding: str | None = None,
 ) -> NDArray[np.int32] | NDArray[np.float32]:
-    """Token ids [max_length], cut or padded with 0.
+    """Return token ids [max_length], cut or padded with 0, or a sentence embedding [width].
 
-    embedding: instead the mean output of a pretrained BERT over the tokens, float32 [width], by the
-    read-out of `encoders.Bert`; it names the weights and their tokenizer.
-
-    tokenizer: a hub id, folder or package (`pretrained.locate`); None hashes lower-cased words into
-    1..vocab_size-1 (CHOICE, for small random encoders that have no vocabulary of their own).
+    Args:
+        words: A text.
+        max_length: Number of tokens.
+        tokenizer: A hub id, folder or package (`pretrained.locate`). None hashes lower-cased words
+            into 1..vocab_size-1 (CHOICE, for small random encoders without a vocabulary).
+        vocab_size: Number of ids that words are hashed into, 0 included.
+        embedding: Name of a pretrained BERT with its tokenizer. Its mean output over the tokens is
+            returned instead of ids, read as `encoders.Bert` reads it.
     """
+    words = words.encode(errors="replace").decode()  # half a character is none
     if embedding is not None:
         return _embed(words, max_length, embedding)
     if tokenizer is None:

@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import gzip
+import lzma
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from ibma.errors import IbmaError
+from ibma.files import inside
+from ibma.formats import raw
 
 MARKERS = ".*.unpacked"  # files beside archives that say so
+DAMAGE = (gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError)
 
 
-def unpack_all(raw: Path, patterns: Sequence[str]) -> None:
-    """Unpack every archive below `raw` that fits a pattern beside itself, pattern by pattern.
+def unpack_all(folder: Path, patterns: Sequence[str]) -> None:
+    """Unpack every archive below a folder that fits a pattern, each beside itself.
 
-    A later pattern finds what an earlier one unpacked. `.<archive>.unpacked`, which holds the
-    archive's size and time, marks one that is done, so that an interrupted call goes on.
+    A file `.<archive>.unpacked` with the archive's size and time says that one is done, so that an
+    interrupted call goes on.
 
-    Raises IbmaError as `unpack`.
+    Args:
+        folder: Where to look.
+        patterns: In their order; a later one finds what an earlier one unpacked.
+
+    Raises:
+        IbmaError: As `unpack`.
     """
     for pattern in patterns:
-        for archive in sorted(raw.glob(pattern)):
+        for archive in sorted(folder.glob(pattern)):
             done = archive.with_name(f".{archive.name}.unpacked")
             state = f"{archive.stat().st_size} {archive.stat().st_mtime_ns}"
             if not done.exists() or done.read_text() != state:
@@ -32,28 +42,61 @@ def unpack_all(raw: Path, patterns: Sequence[str]) -> None:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a zip or tar below `folder`; refuse members that lead out of it, links and devices.
+    """Unpack a zip or tar below a folder, once the whole of it was read and found right.
 
-    zipfile never makes a link (it writes the link's text as a file), so only a tar can hold one.
-
-    Raises IbmaError naming the archive: a refused member (nothing is unpacked), or a broken file.
+    Raises:
+        IbmaError: The archive is damaged, a member is a link, a device or leads out of the folder,
+            or it would unpack to more than the limits of `raw`. Nothing was unpacked.
     """
+    raw.present(archive)
     try:
         if zipfile.is_zipfile(archive):
-            with zipfile.ZipFile(archive) as package:
-                _refuse(archive, [name for name in package.namelist() if _leads_out(name)])
-                package.extractall(folder)
+            _unpack_zip(archive, folder)
         else:
-            with tarfile.open(archive) as package:
-                members = package.getmembers()
-                _refuse(archive, [m.name for m in members if _leads_out(m.name) or _is_odd(m)])
-                # Python 3.11.4 and later drop owners and odd modes; before it nobody reads this
-                package.extraction_filter = getattr(tarfile, "data_filter", None)
-                package.extractall(folder)
-    except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError) as error:
+            _unpack_tar(archive, folder)
+    except (tarfile.TarError, zipfile.BadZipFile, *DAMAGE) as error:
         # in one line: tarfile, for one, lists every format it tried, a line each
         cause = f"{type(error).__name__}: {error}".splitlines()[0]
         raise IbmaError(f"{archive}: broken archive ({cause}): delete it and run again") from None
+
+
+def _unpack_zip(archive: Path, folder: Path) -> None:
+    with zipfile.ZipFile(archive) as package:
+        # no kind is asked for: zipfile makes no link, it writes a link's text as a file
+        _refuse(archive, ((each.filename, each.file_size, True) for each in package.infolist()))
+        if damaged := package.testzip():
+            raise zipfile.BadZipFile(f"wrong checksum of '{damaged}'")
+        package.extractall(folder)
+
+
+def _unpack_tar(archive: Path, folder: Path) -> None:
+    with _tar(archive) as package:
+        _refuse(
+            archive, ((each.name, each.size, each.isfile() or each.isdir()) for each in package)
+        )
+    with _tar(archive) as package:
+        # Python 3.11.4 and later drop owners and odd modes; before it nobody reads this
+        package.extraction_filter = getattr(tarfile, "data_filter", None)
+        package.extractall(folder)
+
+
+@contextmanager
+def _tar(archive: Path) -> Iterator[tarfile.TarFile]:
+    """Open a tar; at the end read what is left of a gzip, where its checksum is.
+
+    tarfile itself stops at the last member, and takes a flipped byte for content.
+    """
+    with archive.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    if not packed:
+        with tarfile.open(archive) as package:
+            yield package
+        return
+    with gzip.open(archive) as stream:
+        with tarfile.open(fileobj=stream, mode="r:") as package:
+            yield package
+        while stream.read(1 << 20):
+            pass
 
 
 def pack(archive: Path, members: Mapping[str, Path]) -> None:
@@ -76,19 +119,26 @@ def pack(archive: Path, members: Mapping[str, Path]) -> None:
                         package.addfile(entry, content)
 
 
-def _refuse(archive: Path, members: list[str]) -> None:
-    if members:
-        raise IbmaError(
-            f"{archive}: member '{members[0]}' is a link or leads out of the folder: refused, "
-            "nothing was unpacked"
-        )
+def _refuse(archive: Path, members: Iterable[tuple[str, int, bool]]) -> None:
+    """Raise an error for members (name, bytes, whether it is a file or folder) that do harm."""
+    total, limit = 0, raw.unpacked_limit(archive)
+    for count, (name, size, plain) in enumerate(members, 1):
+        if _leads_out(name) or not plain:
+            raise IbmaError(
+                f"{archive}: member '{name}' is a link or leads out of the folder: refused, "
+                "nothing was unpacked"
+            )
+        total += size
+        if count > raw.MEMBERS or total > limit:
+            raise IbmaError(
+                f"{archive}: more than {raw.MEMBERS:,} files or {limit:,} bytes inside: refused, "
+                "nothing was unpacked"
+            )
 
 
 def _leads_out(name: str) -> bool:
-    path = PurePosixPath(name)
-    return path.is_absolute() or ".." in path.parts
-
-
-def _is_odd(member: tarfile.TarInfo) -> bool:
-    """Whether it is a link or a device, not a file or folder."""
-    return not (member.isfile() or member.isdir())
+    try:
+        inside(Path(), name)
+    except IbmaError:
+        return True
+    return False

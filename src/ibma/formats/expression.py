@@ -1,4 +1,4 @@
-"""From gene counts of tissue slices to log-normalised vectors over one panel of genes.
+"""Turn gene counts of tissue slices into log-normalised vectors over one panel of genes.
 
 Order of steps as Catchxu/STANDS@b1abd13, src/stands/_read.py; formulas as scanpy (see each).
 """
@@ -30,13 +30,21 @@ class Counts:
 
 
 def panel(slices: Sequence[Counts], n_genes: int) -> list[list[Row]]:
-    """Log-normalised expression of every spot of every slice, [n_genes] each, the same genes.
+    """Return log-normalised expression of every spot of every slice, [n_genes] each.
 
     Genes are those that all slices have, in the first slice's order, less the controls; of a
     symbol listed twice the first column counts. Kept are the n_genes that vary most in the first
-    slice. A spot without any count is None.
+    slice.
 
-    Raises IbmaError when fewer than n_genes can be chosen.
+    Args:
+        slices: Raw counts.
+        n_genes: How many genes are kept.
+
+    Returns:
+        A list of rows for each slice; None in place of a row for a spot without any count.
+
+    Raises:
+        IbmaError: Fewer than n_genes can be chosen.
     """
     shared = _shared_genes(slices)
     if not shared:
@@ -53,7 +61,7 @@ def _shared_genes(slices: Sequence[Counts]) -> list[str]:
 
 
 def _columns(counts: Counts, genes: Sequence[str]) -> Any:
-    """The columns of `genes`; reversed, so that the first of two equal symbols wins."""
+    """Return the columns of `genes`; reversed, so that the first of two equal symbols wins."""
     place = {gene: column for column, gene in reversed(list(enumerate(counts.genes)))}
     return counts.values[:, [place[gene] for gene in genes]]
 
@@ -72,7 +80,7 @@ def _normalised(values: Any) -> Any:
 
 
 def _highly_variable(values: Any, n_genes: int) -> NDArray[np.int64]:
-    """Columns of the n_genes most dispersed genes of normalised counts, in column order.
+    """Return the columns of the n_genes most dispersed genes, in column order.
 
     ln(variance / mean) is standardised among the genes of one of 20 equal bins of ln(1 + mean); a
     gene alone in its bin scores 1. Source: scanpy's `pp.highly_variable_genes`, flavour 'seurat'.
@@ -105,9 +113,14 @@ def _rows(values: Any, chosen: NDArray[np.int64]) -> list[Row]:
 
 
 def neighbourhood(rows: Sequence[Row], grid: Sequence[tuple[int, int]]) -> list[Row]:
-    """Mean expression of the up to eight spots next to each spot, itself left out.
+    """Return the mean expression of the up to eight spots next to each spot, itself left out.
 
-    grid: column and row of each spot on the array. None for a spot without neighbours.
+    Args:
+        rows: Expression of each spot, None for one without counts.
+        grid: Column and row of each spot on the array.
+
+    Returns:
+        A row for each spot, None for one without neighbours.
     """
     placed = dict(zip(grid, rows, strict=True))
     steps = [(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1) if (x, y) != (0, 0)]

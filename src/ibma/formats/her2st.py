@@ -1,4 +1,4 @@
-"""Sections of the her2st release: gene counts, the pathologist's labels, places of the spots.
+"""Read sections of the her2st release: gene counts, a pathologist's labels, places of the spots.
 
 Layout: almaan/her2st@85df741 below `her2st/`, as `git clone` makes it. Spots are named by their
 place on the array, "10x13" (column, row).
@@ -7,23 +7,27 @@ place on the array, "10x13" (column, row).
 from __future__ import annotations
 
 import gzip
+import math
 import re
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ibma.errors import IbmaError
 from ibma.formats import expression, tabular
+from ibma.formats.archives import DAMAGE
 from ibma.formats.expression import Counts, Row
+from ibma.formats.raw import lines, present
+from ibma.formats.tabular import Column, Table
 
 ADDRESS = (
     "https://raw.githubusercontent.com/almaan/her2st/85df7411b987a7dec3feff9718b869a7a82091ec/"
 )
-AGAIN = "run `dvc repro download`"
+AGAIN = "run `dvc repro -f download`"
 CHECKSUMS = Path(__file__).with_name("her2st.sha256")
 CANCER = ("invasive cancer", "cancer in situ")
 NORMAL = (
@@ -33,13 +37,29 @@ NORMAL = (
     "immune infiltrate",
     "undetermined",
 )
+LABELS = Table(
+    {"x": tabular.MEASURE, "y": tabular.MEASURE, "label": Column(values=CANCER + NORMAL)},
+    AGAIN,
+    delimiter="\t",
+)
+PLACES = Table(
+    dict.fromkeys(("x", "y", "new_x", "pixel_x", "pixel_y"), tabular.NUMBER),
+    AGAIN,
+    unique=("x", "y"),
+    delimiter="\t",
+)
 
 
 @dataclass(frozen=True)
 class Section:
     """The labelled spots of one section, in the order of its count table.
 
-    cancer: invasive or in situ, [n]. unlabelled: spots with counts that no label row names.
+    Attributes:
+        name: Name of the section, such as "A1".
+        spots: Names of the spots.
+        counts: Their gene counts.
+        cancer: Whether each spot is invasive or in situ cancer.
+        unlabelled: Spots with counts that no row of labels names.
     """
 
     name: str
@@ -50,7 +70,7 @@ class Section:
 
     @property
     def grid(self) -> list[tuple[int, int]]:
-        """Column and row of each spot on the array."""
+        """Return column and row of each spot on the array."""
         return [(int(x), int(y)) for x, y in (spot.split("x") for spot in self.spots)]
 
 
@@ -66,7 +86,12 @@ class View:
 
 
 def files(names: Sequence[str], folders: Sequence[str]) -> list[tuple[str, str, str]]:
-    """(address, sha256, path below the raw folder) of these sections' files in these folders."""
+    """Return (address, sha256, path below the raw folder) of some sections' files.
+
+    Args:
+        names: Names of the sections.
+        folders: Folders of the release's `data/`, such as "ST-cnts".
+    """
     listed = [line.split() for line in CHECKSUMS.read_text().splitlines()]
     return [
         (ADDRESS + path, digest, f"her2st/{path}")
@@ -76,20 +101,25 @@ def files(names: Sequence[str], folders: Sequence[str]) -> list[tuple[str, str, 
 
 
 def read(raw: Path, name: str) -> Section:
-    """Join counts and labels of section `name`.
+    """Join counts and labels of one section.
 
     A label's coordinates are rounded to find its spot; its pixels are of another picture (125 a
     unit, upwards) and not read. Label rows without coordinates or without counts are passed over.
 
-    Raises IbmaError naming file and row: missing or broken files, counts that are no numbers of
-    molecules, a label outside the vocabulary, two labels of one spot.
+    Args:
+        raw: The raw folder that holds `her2st/`.
+        name: Name of the section.
+
+    Raises:
+        IbmaError: A file is missing or damaged, a count is no number of molecules, a label is
+            outside the vocabulary, a spot has two labels, or no spot has one.
     """
     path = raw / f"her2st/data/ST-cnts/{name}.tsv.gz"
     spots, counts = _counts(path)
-    labels = _labels(raw / f"her2st/data/ST-pat/lbl/{name}_labeled_coordinates.tsv")
+    listed = raw / f"her2st/data/ST-pat/lbl/{name}_labeled_coordinates.tsv"
+    labels = _labels(listed)
+    tabular.refuse_no_match(spots, labels, (path, listed), AGAIN)
     rows = [row for row, spot in enumerate(spots) if spot in labels]
-    if not rows:
-        raise IbmaError(f"{path}: none of its spots is labelled: fetch the release again")
     return Section(
         name,
         [spots[row] for row in rows],
@@ -100,9 +130,10 @@ def read(raw: Path, name: str) -> Section:
 
 
 def unlabelled(sections: Sequence[Section], on_bad: str) -> Iterator[str]:
-    """Names "A1/10x13" of the spots with counts but no label.
+    """Yield the names, such as "A1/10x13", of spots that have counts but no label.
 
-    Raises IbmaError at the first one when on_bad is "stop".
+    Raises:
+        IbmaError: There is one, and `on_bad` is "stop".
     """
     for section in sections:
         for spot in section.unlabelled:
@@ -115,9 +146,10 @@ def unlabelled(sections: Sequence[Section], on_bad: str) -> Iterator[str]:
 
 
 def views(sections: Sequence[Section], n_genes: int) -> Iterator[View]:
-    """Every labelled spot of the sections; genes are chosen on the first of them.
+    """Yield every labelled spot of the sections; genes are chosen on the first of them.
 
-    Raises IbmaError as `expression.panel`.
+    Raises:
+        IbmaError: As `expression.panel`.
     """
     tables = expression.panel([section.counts for section in sections], n_genes)
     for section, rows in zip(sections, tables, strict=True):
@@ -129,15 +161,22 @@ def views(sections: Sequence[Section], n_genes: int) -> Iterator[View]:
 
 
 def pixels(raw: Path, section: Section) -> tuple[NDArray[np.float64], float]:
-    """Centres (x, y) [n, 2] of a section's spots in its H&E picture, and pixels per array unit.
+    """Return the centres (x, y) of a section's spots in its picture, and pixels per array unit.
 
-    Raises IbmaError naming the file, and the spot that it lacks.
+    Args:
+        raw: The raw folder that holds `her2st/`.
+        section: A section as `read` returns it.
+
+    Returns:
+        Centres [n, 2] and a number.
+
+    Raises:
+        IbmaError: The file is missing or damaged, or it lacks a spot.
     """
     path = raw / f"her2st/data/ST-spotfiles/{section.name}_selection.tsv"
-    measured = ("x", "y", "new_x", "pixel_x", "pixel_y")
     placed = {}
-    for line, row in tabular.rows(path, measured, AGAIN, delimiter="\t"):
-        x, y, *where = (_number(row, name, path, line) for name in measured)
+    for _, row in tabular.rows(path, PLACES):
+        x, y, *where = (float(row[name]) for name in PLACES.columns)
         placed[_spot(x, y)] = where
     lost = [spot for spot in section.spots if spot not in placed]
     if lost:
@@ -147,57 +186,48 @@ def pixels(raw: Path, section: Section) -> tuple[NDArray[np.float64], float]:
 
 
 def _counts(path: Path) -> tuple[list[str], Counts]:
-    """Read `spot<tab>count...` rows under a header of gene symbols whose first cell is empty."""
+    """Read rows `spot<tab>count...` under a header of gene symbols whose first cell is empty."""
     from scipy import sparse
 
-    if not path.exists():
-        raise IbmaError(f"{path}: missing: run `dvc repro download`")
+    present(path, AGAIN)
+    rows: dict[str, Any] = {}
     try:
         with gzip.open(path, "rt", encoding="utf-8") as file:
-            genes = file.readline().rstrip("\n").split("\t")[1:]
-            rows = [line.rstrip("\n").partition("\t") for line in file]
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+            content = lines(file, path)
+            genes = next(content, "").rstrip("\n").split("\t")[1:]
+            for line in content:
+                spot, _, cells = line.rstrip("\n").partition("\t")
+                if re.fullmatch(r"\d{1,4}x\d{1,4}", spot) is None or spot in rows:
+                    raise IbmaError(
+                        f"{path}: row '{spot[:60]}': expected <column>x<row>, each once: {AGAIN}"
+                    )
+                rows[spot] = sparse.csr_matrix(_row(cells, len(genes), f"{path}: row {spot}"))
+    except DAMAGE as error:
+        raise IbmaError(f"{path}: broken ({error}): {AGAIN}") from None
+    if not rows:
+        raise IbmaError(f"{path}: holds no spot: {AGAIN}")
+    return list(rows), Counts(genes, sparse.vstack(list(rows.values()), format="csr"))
+
+
+def _row(cells: str, count: int, where: str) -> NDArray[np.int32]:
+    if not re.fullmatch(r"\d{1,9}(\t\d{1,9})*", cells) or cells.count("\t") + 1 != count:
         raise IbmaError(
-            f"{path}: broken ({error}): delete it and run `dvc repro download`"
-        ) from None
-    values = np.zeros((len(rows), len(genes)), dtype=np.int32)
-    for value, (spot, _, cells) in zip(values, rows, strict=True):
-        if re.fullmatch(r"\d+x\d+", spot) is None:
-            raise IbmaError(f"{path}: row '{spot}': expected <column>x<row>: fetch it again")
-        if re.fullmatch(r"\d+(\t\d+)*", cells) is None or cells.count("\t") + 1 != len(genes):
-            raise IbmaError(
-                f"{path}: row {spot}: expected {len(genes)} whole counts: use the raw counts of "
-                "the release"
-            )
-        value[:] = np.fromstring(cells, dtype=np.int32, sep="\t")
-    return [spot for spot, _, _ in rows], Counts(genes, sparse.csr_matrix(values))
+            f"{where}: expected {count} whole counts: use the raw counts of the release"
+        )
+    return np.fromstring(cells, dtype=np.int32, sep="\t")
 
 
 def _labels(path: Path) -> dict[str, str]:
     labels: dict[str, str] = {}
-    for line, row in tabular.rows(path, ("x", "y", "label"), AGAIN, delimiter="\t"):
-        if row["x"] == "NA" or row["y"] == "NA":
+    for line, row in tabular.rows(path, LABELS):
+        x, y = (tabular.measure(row[name]) for name in ("x", "y"))
+        if math.isnan(x) or math.isnan(y):
             continue
-        spot = _spot(*(_number(row, name, path, line) for name in ("x", "y")))
-        if row["label"] not in CANCER + NORMAL:
-            raise IbmaError(
-                f"{path}: line {line}: label '{row['label']}' is not one of "
-                f"{', '.join(CANCER + NORMAL)}"
-            )
-        if spot in labels:
-            raise IbmaError(f"{path}: line {line}: a second label for spot {spot}: fetch it again")
-        labels[spot] = row["label"]
+        if _spot(x, y) in labels:
+            raise IbmaError(f"{path}: line {line}: a second label for spot {_spot(x, y)}: {AGAIN}")
+        labels[_spot(x, y)] = row["label"]
     return labels
 
 
 def _spot(x: float, y: float) -> str:
     return f"{round(x)}x{round(y)}"
-
-
-def _number(row: Mapping[str, str], column: str, path: Path, line: int) -> float:
-    try:
-        return float(row[column])
-    except ValueError:
-        raise IbmaError(
-            f"{path}: line {line}: {column} '{row[column]}': expected a number: fetch it again"
-        ) from None

@@ -1,4 +1,4 @@
-"""CMU-MOSI's utterances as two public repositories hold them: words, scores, feature vectors.
+"""Read CMU-MOSI's utterances from two public repositories: words, scores, feature vectors.
 
 declare-lab/multimodal-deep-learning@111b401, bc-LSTM/data: `transcripts.csv` (utterance, words,
 video number, score >= 0) and a split of its own into 1,447 and 752 utterances. The first column of
@@ -10,12 +10,13 @@ score). No file has a header.
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ibma.errors import IbmaError
+from ibma.formats import tabular
+from ibma.formats.tabular import Column, Table
 
 LAB = (
     "https://raw.githubusercontent.com/declare-lab/multimodal-deep-learning/"
@@ -69,11 +70,50 @@ VIDEO_FILES = (
 )
 
 
+AGAIN = "run `dvc repro -f download`"
+
+
+def _table(columns: Mapping[str, Column], unique: Sequence[str] = ()) -> Table:
+    return Table(columns, AGAIN, unique, header=False)
+
+
+def _numbers(count: int) -> dict[str, Column]:
+    return {f"number {place}": tabular.NUMBER for place in range(1, count + 1)}
+
+
+SPOKEN = _table(
+    {
+        "utterance": tabular.NAME,
+        "words": tabular.TEXT,
+        "video": tabular.TEXT,
+        "positive": Column(values=("0", "1")),
+    },
+    unique=("utterance",),
+)
+SCORED = _table(
+    {
+        "start": tabular.NUMBER,
+        "end": tabular.NUMBER,
+        "video": tabular.NAME,
+        "number": tabular.INTEGER,
+        "score": Column("number", low=-3, high=3),
+    },
+    unique=("video", "number"),
+)
+ORDER = _table({"row": tabular.INTEGER} | _numbers(100), ("row",))
+
+
 @dataclass(frozen=True)
 class Utterance:
-    """id: `<video>_<number>`. score: in [-3, 3]. split: train (1,447) or test (752).
+    """What was said, how it sounded and looked, and how positive it was.
 
-    vectors: audio [73] (openSMILE), video [100] (a 3D-CNN fitted on the 1,447 labels).
+    Attributes:
+        id: `<video>_<number>`.
+        video: Id of the video.
+        words: In capitals.
+        score: From -3 to 3.
+        split: train (1,447) or test (752).
+        vectors: audio [73] (openSMILE), video [100] (a 3D-CNN fitted on the 1,447 labels).
     """
 
     id: str
@@ -85,21 +125,28 @@ class Utterance:
 
 
 def utterances(raw: Path, kinds: Sequence[str]) -> Iterator[Utterance]:
-    """Walk the 1,447 utterances, then the 752, each with its vectors of the given kinds.
+    """Walk the 1,447 utterances, then the 752.
 
-    Raises IbmaError naming file and row when a file is missing, has a row of another form, or
-    contradicts another: these files were checked by sha256, so nothing in them is left out.
+    Args:
+        raw: The folder that holds the files.
+        kinds: Which vectors each utterance gets: "audio", "video" or both.
+
+    Raises:
+        IbmaError: A file is missing, a row is of another form, or two files contradict each other.
+            They were checked by sha256, so nothing in them is left out.
     """
-    transcripts = _rows(raw / TRANSCRIPTS, 4)
+    transcripts = [row for _, row in tabular.rows(raw / TRANSCRIPTS, SPOKEN)]
     scores = {
-        f"{video}_{number}": _number(score, raw / SCORES, row)
-        for row, (_, _, video, number, score) in enumerate(_rows(raw / SCORES, 5), 1)
+        f"{row['video']}_{row['number']}": float(row["score"])
+        for _, row in tabular.rows(raw / SCORES, SCORED)
     }
+    names = [row["utterance"] for row in transcripts]
+    tabular.refuse_no_match(names, scores, (raw / TRANSCRIPTS, raw / SCORES), AGAIN)
     for split in ("train", "test"):
         order = _order(raw / f"text_{split}.csv", len(transcripts))
-        tables = {kind: _vectors(raw / f"{kind}_{split}0.csv", kind, order) for kind in kinds}
+        tables = {kind: _vectors(raw / f"{kind}_{split}0.csv", kind, len(order)) for kind in kinds}
         for place, row in enumerate(order):
-            name, words, _, positive = transcripts[row]
+            name, positive = names[row], transcripts[row]["positive"]
             score = scores.get(name)
             if score is None or positive != str(int(score >= 0)):
                 raise _broken(
@@ -110,43 +157,27 @@ def utterances(raw: Path, kinds: Sequence[str]) -> Iterator[Utterance]:
                     path = raw / f"{kind}_{split}0.csv"
                     raise _broken(path, place + 1, f"{name} has label {positive} elsewhere")
             vectors = {kind: tuple(table[place][:-1]) for kind, table in tables.items()}
-            yield Utterance(name, name.rpartition("_")[0], words, score, split, vectors)
+            video = name.rpartition("_")[0]
+            yield Utterance(name, video, transcripts[row]["words"], score, split, vectors)
 
 
 def _order(path: Path, count: int) -> list[int]:
-    """Which rows of the transcripts a split's rows are."""
+    """Return which rows of the transcripts a split's rows are."""
     order = []
-    for row, cells in enumerate(_rows(path, 101), 1):
-        if not cells[0].isdecimal() or int(cells[0]) >= count:
-            raise _broken(path, row, f"'{cells[0]}' is no row of {TRANSCRIPTS}")
-        order.append(int(cells[0]))
+    for line, row in tabular.rows(path, ORDER):
+        if int(row["row"]) >= count:
+            raise _broken(path, line, f"'{row['row']}' is no row of {TRANSCRIPTS}")
+        order.append(int(row["row"]))
     return order
 
 
-def _vectors(path: Path, kind: str, order: Sequence[int]) -> list[list[float]]:
-    rows = _rows(path, WIDTHS[kind] + 1)
-    if len(rows) != len(order):
-        raise _broken(path, len(rows), f"the last of {len(rows)}, expected {len(order)}")
-    return [[_number(cell, path, row) for cell in cells] for row, cells in enumerate(rows, 1)]
-
-
-def _rows(path: Path, width: int) -> list[list[str]]:
-    if not path.exists():
-        raise IbmaError(f"{path}: missing: run `dvc repro download@{path.parent.name}`")
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.reader(file))
-    for row, cells in enumerate(rows, 1):
-        if len(cells) != width:
-            raise _broken(path, row, f"{len(cells)} cells, expected {width}")
-    return rows
-
-
-def _number(cell: str, path: Path, row: int) -> float:
-    try:
-        return float(cell)
-    except ValueError:
-        raise _broken(path, row, f"'{cell}' is no number") from None
+def _vectors(path: Path, kind: str, count: int) -> list[list[float]]:
+    table = _table(_numbers(WIDTHS[kind] + 1))
+    found = [[float(cell) for cell in row.values()] for _, row in tabular.rows(path, table)]
+    if len(found) != count:
+        raise _broken(path, len(found), f"the last of {len(found)}, expected {count}")
+    return found
 
 
 def _broken(path: Path, row: int, found: str) -> IbmaError:
-    return IbmaError(f"{path}: row {row}: {found}: delete the file and fetch it again")
+    return IbmaError(f"{path}: line {row}: {found}: {AGAIN}")

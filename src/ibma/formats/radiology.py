@@ -1,4 +1,4 @@
-"""Chest radiology: labels with uncertainty, and what a report says."""
+"""Read what chest radiology writes: labels with uncertainty, and reports."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 
 from ibma.errors import IbmaError
+from ibma.formats.tabular import Column
 
 LABELS = ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusion")
 # lambert-x/medical_mae@953a460 util/dataloader_med.py: uncertain counts as positive for these two
@@ -15,6 +16,8 @@ UNCERTAIN_IS_POSITIVE = {
     "zeros": set(),
 }
 _VALUES = {"": 0, "0.0": 0, "0": 0, "1.0": 1, "1": 1, "-1.0": -1, "-1": -1}  # empty: not mentioned
+LABEL = Column(values=_VALUES)
+COLUMNS = dict.fromkeys(LABELS, LABEL)
 
 # MIT-LCP/mimic-cxr@3190146 txt/section_parser.py: a section begins on a new line, in capitals
 _HEADER = re.compile(r"\n ([A-Z ()/,-]+):\s")
@@ -33,34 +36,33 @@ _SECTIONS = {  # what headers mean, common slips included; CHOICE: one text unde
 _REMOVED = "___"  # stands where de-identification took something out
 
 
-def positives(row: Mapping[str, str], uncertain: str, where: str) -> tuple[int, ...]:
-    """Labels of a table's row as 0 or 1, in the order of LABELS.
+def positives(row: Mapping[str, str], uncertain: str) -> tuple[int, ...]:
+    """Return the labels of a table's row as 0 or 1, in the order of LABELS.
 
-    uncertain: what -1 becomes: `mixed` (1 for Edema and Atelectasis, else 0), `ones` or `zeros`.
+    Args:
+        row: A row whose cells were checked against `COLUMNS`.
+        uncertain: What -1 becomes: `mixed` (1 for Edema and Atelectasis, else 0), `ones` or
+            `zeros`.
 
-    Raises IbmaError naming `where` for another value, and for another `uncertain`.
+    Raises:
+        IbmaError: Another `uncertain`.
     """
     if uncertain not in UNCERTAIN_IS_POSITIVE:
         raise IbmaError(f"params.yaml: uncertain '{uncertain}': expected mixed, ones or zeros")
     found = []
     for label in LABELS:
-        value = mentioned(row[label], where)
+        value = mentioned(row[label])
         found.append(int(label in UNCERTAIN_IS_POSITIVE[uncertain]) if value < 0 else value)
     return tuple(found)
 
 
-def mentioned(value: str, where: str) -> int:
-    """A label's cell as 1, 0 (negative or empty) or -1 (uncertain).
-
-    Raises IbmaError naming `where` for anything else.
-    """
-    if value not in _VALUES:
-        raise IbmaError(f"{where}: label value '{value}': expected 1.0, 0.0, -1.0 or empty")
+def mentioned(value: str) -> int:
+    """Return a label's cell as 1, 0 (negative or empty) or -1 (uncertain)."""
     return _VALUES[value]
 
 
 def wording(findings: str, impression: str) -> str:
-    """The text of a report as the released code words it; an empty section is left out.
+    """Return the text of a report as the released code words it; an empty section is left out.
 
     IBMA@c04b18b: `findings: ..., impression: ...`. A null, blank or literal backslash-n section is
     empty.
@@ -74,7 +76,7 @@ def wording(findings: str, impression: str) -> str:
 
 
 def report_text(report: str) -> str:
-    """Findings and impression of a MIMIC-CXR report, else its last paragraph, else its comparison.
+    """Return findings and impression of a report, else its last paragraph or its comparison.
 
     The last section of a name counts: an addendum stands above the report. MIT's rule also knows
     some sixty reports by number; these are not repeated here.
@@ -91,7 +93,7 @@ def report_text(report: str) -> str:
 
 
 def _last_paragraph(report: str) -> str:
-    """Words after the last blank line, unless they are a section of their own."""
+    """Return the words after the last blank line, unless they are a section of their own."""
     last = re.split(r"\n\s*\n", report.strip())[-1]
     return "" if _HEADER.search("\n " + last.lstrip()) else _plain(last)
 

@@ -1,44 +1,192 @@
-"""One reader for the tables that data sets come with."""
+"""Read the tables that data sets come with, and refuse by name whatever is not as it should be.
+
+Cells stay text: an id such as `0012`, `NA` or `None` is no number and no gap.
+"""
 
 from __future__ import annotations
 
 import csv
 import gzip
-import sys
-import zlib
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ibma.errors import IbmaError
+from ibma.formats import raw
+from ibma.formats.archives import DAMAGE
 
 
-def rows(
-    path: Path, columns: Sequence[str], advice: str, *, delimiter: str = ","
-) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield (line number, row) of a UTF-8 table with a header, plain or gzipped.
+@dataclass(frozen=True)
+class Column:
+    """What the cells of a column may hold.
 
-    columns: names that the header must have. advice: how a user gets the file. A byte-order mark is
-    harmless; line breaks inside quotes are part of a cell.
-
-    Raises IbmaError naming the file, and the column or line: no such file, a column that is
-    missing, a row with too few cells, bytes that are not UTF-8, a damaged gzip.
+    Attributes:
+        kind: `text`; `name`: text that is not empty; `integer`: digits only; `number`: a finite
+            number; `measure`: a number that may be missing, see `measure`.
+        values: All texts that are allowed; None allows any.
+        low: The smallest number that is allowed.
+        high: The largest one.
     """
-    if not path.exists():
-        raise IbmaError(f"{path}: missing: {advice}")
-    remedy = f"use the original file (UTF-8): {advice}"
-    csv.field_size_limit(sys.maxsize)  # a radiology report is longer than csv's default of 128 KiB
+
+    kind: Literal["text", "name", "integer", "number", "measure"] = "text"
+    values: Collection[str] | None = None
+    low: float = -math.inf
+    high: float = math.inf
+
+    def expects(self, cell: str) -> str:
+        """Return what was expected in place of a cell; empty if the cell is right."""
+        if self.values is not None:
+            return "" if cell in self.values else f"one of {', '.join(map(repr, self.values))}"
+        if self.kind == "name":
+            return "" if cell.strip() else "text"
+        if self.kind == "integer":
+            return "" if cell.isascii() and cell.isdecimal() else "a whole number"
+        value = _number(cell)
+        if self.kind == "number" and not (self.low <= value <= self.high and math.isfinite(value)):
+            bounded = math.isfinite(self.low)
+            return f"a number from {self.low:g} to {self.high:g}" if bounded else "a finite number"
+        if self.kind == "measure" and math.isnan(value) and cell.lower() not in MISSING:
+            return "a number, or nothing"
+        return ""
+
+
+MISSING = ("", "nan", "na")
+TEXT, NAME, INTEGER = Column(), Column("name"), Column("integer")
+NUMBER, MEASURE = Column("number"), Column("measure")
+
+
+@dataclass(frozen=True)
+class Table:
+    """How a table of a publisher looks.
+
+    Attributes:
+        columns: The columns that are read. Others may be there, in any order.
+        advice: How a user gets the file.
+        unique: Columns that together name a row; no two rows may agree in them.
+        delimiter: What separates cells.
+        header: Whether the first line names the columns. Without one the columns are these, in
+            this order, and no others.
+    """
+
+    columns: Mapping[str, Column]
+    advice: str
+    unique: Sequence[str] = ()
+    delimiter: str = ","
+    header: bool = True
+
+
+def rows(path: Path, table: Table) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield (line number, column -> cell) of a UTF-8 table, plain or gzipped.
+
+    A byte-order mark and blank lines are harmless; line breaks inside quotes are part of a cell.
+
+    Raises:
+        IbmaError: In one line that names the file, and the line or column: the file is missing,
+            damaged, not UTF-8 or holds a NUL; a column is missing or there twice; a row has too
+            many or too few cells, a quote that is not closed, a cell that is not what its column
+            asks for, or names the same thing as another row; there is no row; there are too many.
+    """
+    raw.present(path, table.advice)
+    csv.field_size_limit(raw.LINE)
     opened = gzip.open if path.suffix == ".gz" else open
-    line = 0
+    seen: dict[tuple[str, ...], int] = {}
+    count, line = 0, 0
     try:
         with opened(path, "rt", newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, delimiter=delimiter)
-            missing = [name for name in columns if name not in (reader.fieldnames or ())]
-            if missing:
-                raise IbmaError(f"{path}: column '{missing[0]}' is missing: {remedy}")
-            for row in reader:
+            reader = csv.reader(raw.lines(file, path), delimiter=table.delimiter, strict=True)
+            header = _header(reader, path, table)
+            for cells in reader:
                 line = reader.line_num
-                if None in row.values():
-                    raise IbmaError(f"{path}: line {line}: too few cells: {remedy}")
-                yield line, {name: cell for name, cell in row.items() if name is not None}
-    except (UnicodeDecodeError, csv.Error, EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise IbmaError(f"{path}: after line {line}: {error}: {remedy}") from None
+                if not cells:
+                    continue
+                count += 1
+                row = _row(header, cells, table)
+                if table.unique:
+                    key = tuple(row[name] for name in table.unique)
+                    if seen.setdefault(key, line) != line:
+                        raise _Wrong(f"'{' '.join(key)}' is already in line {seen[key]}")
+                if count > raw.ROWS:
+                    raise _Wrong(f"more than {raw.ROWS:,} rows")
+                yield line, row
+    except (_Wrong, UnicodeDecodeError, csv.Error, *DAMAGE) as error:
+        where = f"line {line}" if isinstance(error, _Wrong) else f"after line {line}"
+        raise IbmaError(
+            f"{path}: {where}: {error}: use the original file: {table.advice}"
+        ) from None
+    if not count:
+        raise IbmaError(f"{path}: holds no row: use the original file: {table.advice}")
+
+
+class _Wrong(Exception):
+    """What is wrong with a line."""
+
+
+def _header(reader: Iterator[list[str]], path: Path, table: Table) -> list[str]:
+    if not table.header:
+        return list(table.columns)
+    header = next(reader, [])
+    for name in table.columns:
+        if name not in header:
+            found = ", ".join(header[:20])[:200] or "nothing"
+            raise IbmaError(
+                f"{path}: column '{name}' is missing, its columns are {found}: use the original "
+                f"file: {table.advice}"
+            )
+    for name in header:
+        if header.count(name) > 1:
+            raise IbmaError(
+                f"{path}: column '{name}' is there twice: use the original file: {table.advice}"
+            )
+    return header
+
+
+def _row(header: Sequence[str], cells: Sequence[str], table: Table) -> dict[str, str]:
+    if len(cells) != len(header):
+        raise _Wrong(f"{len(cells)} cells, expected {len(header)}")
+    found = dict(zip(header, cells, strict=True))
+    for name, column in table.columns.items():
+        if expected := column.expects(found[name]):
+            raise _Wrong(f"{name} '{found[name][:60]}': expected {expected}")
+    return {name: found[name] for name in table.columns}
+
+
+def measure(cell: str) -> float:
+    """Return a number that may be missing; NaN then, so that extraction names the sample."""
+    return math.nan if cell.lower() in MISSING else float(cell)
+
+
+def _number(cell: str) -> float:
+    """Return a cell as a number, NaN if it is none; Python's own `1_000` is none."""
+    try:
+        return math.nan if "_" in cell else float(cell)
+    except ValueError:
+        return math.nan
+
+
+def refuse_no_match(
+    left: Iterable[str], right: Collection[str], names: tuple[object, object], advice: str
+) -> None:
+    """Raise an error if two sides of a join have nothing in common.
+
+    Args:
+        left: Keys of the one side; read up to the first that matches.
+        right: Keys of the other side.
+        names: What the two sides are called.
+        advice: What to do.
+
+    Raises:
+        IbmaError: Nothing matches; it shows the first key of each side.
+    """
+    first = None
+    for key in left:
+        if key in right:
+            return
+        first = key if first is None else first
+    if first is not None:
+        other = f"'{next(iter(right))}'" if right else "nothing"
+        raise IbmaError(
+            f"{names[1]}: nothing in it matches {names[0]}: there the first is '{first}', here "
+            f"{other}: {advice}"
+        )

@@ -1,0 +1,164 @@
+"""Read Visium sections from h5ad files, and check what a file claims before native code uses it.
+
+Layout: CELLxGENE's schema 7.1.0 for spatial data. An HDF5 file may name other files, by links, by
+external storage or by virtual data sets; such a file is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from ibma.errors import IbmaError
+from ibma.formats import raw
+from ibma.formats.expression import Counts
+
+
+@dataclass(frozen=True)
+class Visium:
+    """The spots on tissue of one section.
+
+    Attributes:
+        spots: Their names.
+        counts: Their gene counts.
+        picture: The reduced picture, uint8 [H, W, 3].
+        centres: Places (x, y) of the spots in the picture, [n, 2].
+        apart: Pixels of the picture from a spot to the next.
+    """
+
+    spots: list[str]
+    counts: Counts
+    picture: NDArray[np.uint8]
+    centres: NDArray[np.float64]
+    apart: float
+
+
+def read(path: Path, advice: str) -> Visium:
+    """Read the spots on tissue of a section.
+
+    Args:
+        path: An h5ad file.
+        advice: How a user gets the file.
+
+    Raises:
+        IbmaError: The file is missing or damaged, names other files, unpacks to too much, holds
+            other than whole counts, or is not the h5ad of a Visium section.
+    """
+    with _opened(path, advice) as file:
+        flags = _column(file, "obs", "in_tissue")
+        names = _column(file, "obs", str(file["obs"].attrs["_index"])).astype(str)
+        centres, picture, apart = _picture(file)
+        counts = _counts(file)
+        if not (len(flags) == len(names) == len(centres) == counts.values.shape[0]):
+            raise ValueError("obs, obsm/spatial and X differ in their number of spots")
+        if not np.isin(flags, (0, 1)).all() or len(set(names)) < len(names):
+            raise ValueError("in_tissue is not 0 or 1, or two spots have one name")
+        rows = np.flatnonzero(flags.astype(int))
+        kept = Counts(counts.genes, counts.values[rows])
+        return Visium(names[rows].tolist(), kept, picture, centres[rows], apart)
+
+
+@contextmanager
+def _opened(path: Path, advice: str) -> Iterator[h5py.File]:
+    raw.present(path, advice)
+    try:
+        with h5py.File(path) as file:
+            limit = raw.unpacked_limit(path)
+            file.visititems_links(_refuse_link)
+            file.visititems(lambda name, item: _refuse_dataset(name, item, limit))
+            yield file
+    except IbmaError as error:
+        raise IbmaError(f"{path}: {error}: {advice}") from None
+    except (OSError, KeyError, IndexError, ValueError, TypeError, RuntimeError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise
+        cause = str(error).splitlines()[0]
+        raise IbmaError(f"{path}: not the h5ad of a Visium section ({cause}): {advice}") from None
+
+
+def _refuse_link(name: str, link: object) -> None:
+    if not isinstance(link, h5py.HardLink):
+        raise IbmaError(f"'{name}' is a link to somewhere else: refused")
+
+
+def _refuse_dataset(name: str, item: h5py.Group | h5py.Dataset, limit: int) -> None:
+    if isinstance(item, h5py.Dataset):
+        if item.external or item.is_virtual:
+            raise IbmaError(f"'{name}' lies in another file: refused")
+        if item.size and item.size * item.dtype.itemsize > limit:
+            raise IbmaError(f"'{name}' unpacks to more than {limit:,} bytes: refused")
+
+
+def _column(file: h5py.File, table: str, name: str) -> NDArray[Any]:
+    """Return a column of obs or var: plain, or categories and their codes."""
+    column = file[table][name]
+    if not isinstance(column, h5py.Group):
+        return _values(column)
+    categories, codes = _values(column["categories"]), column["codes"][()]
+    if codes.dtype.kind not in "iu" or (codes < 0).any() or (codes >= len(categories)).any():
+        raise ValueError(f"{table}/{name} has values outside its categories")
+    return np.asarray(categories[codes])
+
+
+def _values(stored: h5py.Dataset) -> NDArray[Any]:
+    is_text = h5py.check_string_dtype(stored.dtype) is not None
+    return np.asarray(stored.asstr()[()] if is_text else stored[()])
+
+
+def _counts(file: h5py.File) -> Counts:
+    """Read counts, which are in raw.X where X is normalised, and the symbols of their genes."""
+    root = "raw/" if "raw" in file else ""
+    stored = file[f"{root}X"]
+    genes = [str(gene) for gene in _column(file, f"{root}var", "feature_name")]
+    values = _sparse(stored) if isinstance(stored, h5py.Group) else sparse.csr_matrix(stored[()])
+    if values.shape[1] != len(genes):
+        raise ValueError(f"{root}X has {values.shape[1]} columns, {root}var {len(genes)} genes")
+    if (values.data < 0).any() or (values.data % 1 != 0).any():
+        raise IbmaError(f"{root}X holds other than whole counts: use the file with raw.X")
+    return Counts(genes, values)
+
+
+def _sparse(group: h5py.Group) -> Any:
+    """Read a CSR matrix; scipy's routines trust its indices, so these are checked first."""
+    if group.attrs.get("encoding-type", "csr_matrix") != "csr_matrix":
+        raise ValueError(f"{group.name} is a {group.attrs['encoding-type']}, expected a csr_matrix")
+    data, indices, bounds = (group[name][()] for name in ("data", "indices", "indptr"))
+    if indices.dtype.kind not in "iu" or bounds.dtype.kind not in "iu":
+        raise ValueError(f"{group.name} has indices that are no whole numbers")
+    matrix = sparse.csr_matrix((data, indices, bounds), shape=tuple(group.attrs["shape"]))
+    matrix.check_format(full_check=True)
+    return matrix
+
+
+def _picture(file: h5py.File) -> tuple[NDArray[np.float64], NDArray[np.uint8], float]:
+    """Return the spots' centres in the reduced picture, that picture, and how far apart they are.
+
+    `uns/spatial` holds the flag `is_single` beside the one library. Centres are stored in pixels of
+    the full picture; `tissue_hires_scalef` leads to the reduced one.
+    """
+    from scipy.spatial import cKDTree
+
+    entries = file["uns/spatial"].values()
+    libraries = [entry for entry in entries if isinstance(entry, h5py.Group)]
+    if len(libraries) != 1:
+        raise ValueError(f"uns/spatial has {len(libraries)} libraries, expected 1")
+    picture = libraries[0]["images/hires"][()]
+    if picture.ndim != 3 or picture.dtype != np.uint8 or picture.shape[2] not in (3, 4):
+        raise ValueError(
+            f"images/hires is {picture.dtype} {list(picture.shape)}, expected uint8 [height, width,"
+            " 3 or 4]"
+        )
+    scale = float(libraries[0]["scalefactors/tissue_hires_scalef"][()])
+    centres = np.asarray(file["obsm/spatial"][()], np.float64) * scale
+    if centres.ndim != 2 or centres.shape[1] != 2 or not np.isfinite(centres).all():
+        raise ValueError("obsm/spatial holds other than two finite numbers a spot")
+    distances, _ = cKDTree(centres).query(centres, k=2)
+    return centres, picture[:, :, :3], float(np.median(distances[:, 1]))

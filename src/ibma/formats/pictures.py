@@ -1,0 +1,63 @@
+"""Read a picture of any depth, colour space and orientation as the 8-bit RGB that a viewer shows.
+
+Transparent parts show white. Pixels of 16 bits are scaled by the range of their type, not by what
+one picture holds: otherwise two pictures of one scanner would differ. Floats and integers of 32
+bits have no known range; they are refused by name. Of several pages the first one counts.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ibma.formats import raw
+from ibma.formats.raw import Unreadable
+
+BACKGROUND = (255, 255, 255)
+
+
+def read(path: Path) -> Any:
+    """Return a picture file as a Pillow image in mode RGB, upright as its EXIF orientation says.
+
+    Raises:
+        Unreadable: The file is missing, damaged, too large, or of an unknown range of values.
+    """
+    from PIL import Image, ImageOps
+
+    raw.present(path)
+    Image.MAX_IMAGE_PIXELS = raw.PICTURE_PIXELS
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as picture:
+                ImageOps.exif_transpose(picture, in_place=True)
+                return to_rgb(picture)
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise Unreadable(
+            f"{path}: more than {raw.PICTURE_PIXELS:,} pixels: reduce it or take it off the list"
+        ) from None
+    except Exception as error:
+        raise raw.unreadable(path, error) from None
+
+
+def to_rgb(picture: Any) -> Any:
+    """Return a Pillow image in mode RGB as a viewer shows it.
+
+    Raises:
+        ValueError: Its values have no known range.
+    """
+    from PIL import Image
+
+    if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PPM"):
+        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    if picture.mode in ("I", "F"):
+        raise ValueError("its 32-bit values have no known range, save it with 8 or 16 bits")
+    if not picture.has_transparency_data:
+        return picture.convert("RGB")
+    opaque = Image.new("RGB", picture.size, BACKGROUND)
+    shown = picture.convert("RGBA")
+    opaque.paste(shown, mask=shown)
+    return opaque
