@@ -179,6 +179,49 @@ def test_an_experiment_in_a_copy_runs_the_copy_s_code_and_needs_no_raw_data(expe
     assert "train_ibma split_digits: 0 kept, 1 trained" in output
 
 
+METHOD = '''
+"""Throw-away method: the shared network under another name."""
+from ibma.network.method import Fused
+
+
+class Model(Fused):
+    """As `concat`."""
+'''
+
+
+def test_adding_a_method_trains_that_method_only(experiment):
+    root, _ = experiment
+    run(root, "git", "checkout", "--quiet", ".")
+    run(root, "dvc", "checkout")
+    before = {path: path.read_bytes() for path in root.glob("runs/**/*.json")}
+    (root / "src/ibma/methods/added.py").write_text(METHOD)
+    values = yaml.safe_load((root / "params.yaml").read_text())
+    values["train"]["added"] = {}
+    (root / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    output = run(root, "dvc", "repro")
+    assert "train split_digits: 1 kept, 1 trained" in output
+    assert output.count(" 0 trained") == len(READ_ETA) + 1, "and sensitivity"
+    after = {path: path.read_bytes() for path in root.glob("runs/**/*.json")}
+    assert {path for path in after if after[path] != before.get(path)} == {
+        root / "runs/train/split_digits/added/seed_0.json"
+    }
+
+
+def test_a_task_that_leaves_params_leaves_no_trace(experiment):
+    root, _ = experiment
+    values = yaml.safe_load((root / "params.yaml").read_text())
+    values["tasks"]["second"] = values["tasks"]["split_digits"]
+    (root / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    run(root, "dvc", "repro")
+    assert "train@second" in (root / "dvc.lock").read_text()
+    assert (root / "reports/twin/metrics/second.json").exists()
+    del values["tasks"]["second"]
+    (root / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    run(root, "dvc", "repro")
+    assert "second" not in (root / "dvc.lock").read_text()
+    assert not [p for p in root.glob("reports/**/*") if p.is_file() and b"second" in p.read_bytes()]
+
+
 def test_a_fresh_clone_pulls_and_runs_nothing(experiment, tmp_path):
     root, _ = experiment
     run(root, "git", "stash", "--quiet")
