@@ -105,7 +105,7 @@ def bound_terms(n: int, classes: int = 8, modalities: int = 2) -> Callable[[], N
 
     def run() -> None:
         fresh = Output(out.z, out.fused, out.logits, {})
-        torch.stack(list(model.bound.terms(fresh, batch).values())).sum().backward()
+        torch.stack(list(model.bound.terms(model.step(fresh, batch)).values())).sum().backward()
 
     return run
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from ibma.features.store import Batch
 from ibma.methods import dclf, dmib, mcib, misa, mmib, mmrlib
-from ibma.methods.ibma import find_bound
+from ibma.methods.ibma import BoundSpec, find_bound
 from ibma.network import bounds, dependence, tasks
 from ibma.network.method import Method, Output
 
@@ -334,7 +334,7 @@ def test_dmib_bottleneck_with_observation():
 
 def bound_of(name: str, width: int):
     model = build("ce3", ["a", "b"], width, 3)
-    return find_bound(name)(model.spec, align=True).double()
+    return find_bound(name)(BoundSpec.of(model.spec), align=True).double()
 
 
 def test_dai_gate_in_training_and_evaluation(monkeypatch):

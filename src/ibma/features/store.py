@@ -25,6 +25,7 @@ from torch import Tensor
 from ibma.errors import IbmaError
 
 RESIDENT_SHARE = 0.5  # of a GPU's free memory that features may take, the rest is the network's
+PRESENT = "present/"  # followed by a modality: which samples have it
 AHEAD = 2  # batches that are read while the GPU works
 WIDTHS = 8  # texts are cut to a multiple of this: few shapes, and aligned ones
 POOL = 50  # batches among whose rows texts of like length are put together
@@ -65,7 +66,8 @@ class Batch:
     """Some samples and what is known of each; all tensors on one device.
 
     Args:
-        x: modality -> [B, ...].
+        x: modality -> [B, ...]; `present/<modality>` -> whether each sample has it, bool [B], where
+            some lack it (their entries of the modality mean nothing).
         y: labels as the task's loss takes them.
         index: rows of the store, [B].
         weight: of this process's mean loss, see `network.distributed.share`; 0 for rows that only

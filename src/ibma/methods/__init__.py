@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Mapping
 from inspect import Parameter, signature
 from typing import cast
 
 from ibma.errors import IbmaError
 from ibma.network.method import Method, Spec
-from ibma.params import check_arguments
 
-NAMED, REST = Parameter.KEYWORD_ONLY, Parameter.VAR_KEYWORD
+NAMED = Parameter.KEYWORD_ONLY
 
 
 def names() -> list[str]:
@@ -41,16 +40,28 @@ def build(name: str, spec: Spec, **hparams: object) -> Method:
     """Build a freshly initialised network of method `name`.
 
     Raises:
-        IbmaError: an unknown method, a parameter that it does not have, or one of another type.
+        IbmaError: an unknown method, or a hyper-parameter that it does not have.
     """
     model = find(name)
-    check_arguments(_constructor(model), hparams, f"method {name}")
+    for one in model.constructors(hparams):
+        known = [p.name for p in signature(one.function).parameters.values() if p.kind is NAMED]
+        for given in one.arguments:
+            if given not in known:
+                raise IbmaError(
+                    f"method {name}: {one.label} has no parameter '{given}': "
+                    f"expected {', '.join(known) or 'none'}"
+                )
     return model(spec, **hparams)
 
 
-def _constructor(model: type[Method]) -> Callable[..., None]:
-    """Return the constructor that names a method's parameters; others pass them on."""
-    own = [vars(cls)["__init__"] for cls in model.__mro__ if "__init__" in vars(cls)]
-    kinds = [{one.kind for one in signature(made).parameters.values()} for made in own]
-    naming = (made for made, of in zip(own, kinds, strict=True) if NAMED in of or REST not in of)
-    return cast(Callable[..., None], next(naming))
+def check(name: str, hparams: Mapping[str, object]) -> None:
+    """Check the hyper-parameters that params.yaml gives to a method, types included.
+
+    Raises:
+        IbmaError: an unknown method, a parameter that it does not have, or one of another type.
+    """
+    from ibma.params import check_arguments  # which needs pydantic; the estimators do without
+
+    for one in find(name).constructors(hparams):
+        where = " ".join(filter(None, (f"method {name}", one.label)))
+        check_arguments(one.function, one.arguments, where)

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from ibma.features.store import Batch
 from ibma.network import dependence
-from ibma.network.method import Fusion, Method, Output, Spec
+from ibma.network.method import Fusion, Method, Output, Spec, presence
 
 WIDENING = 3  # hidden width of a projection over the embedding width
 
@@ -62,7 +62,7 @@ class Model(Method):
         """Run the network; `extra` holds projected/<modality> [B, D]."""
         z = self.encode(x)
         extra = {f"projected/{name}": self.projections[name](z[name]) for name in self.names}
-        fused = self.fusion(extra.values())
+        fused = self.fusion(extra.values(), presence(x, self.names))
         return Output(z, fused, self.head(fused), extra)
 
     def losses(self, out: Output, batch: Batch) -> dict[str, Tensor]:

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from ibma.features.store import Batch
 from ibma.network import dependence
-from ibma.network.method import Fusion, Method, Output, Outputs, Spec
+from ibma.network.method import Fusion, Method, Output, Outputs, Spec, presence
 
 PROJECTION, TEMPERATURE = 128, 0.1
 CONFUSER = 2.0  # weight of a negative whose previous utterance had the same label
@@ -95,7 +95,7 @@ class Model(Method):
     def forward(self, x: Mapping[str, Tensor]) -> Output:
         """Run the network; `extra` holds logits/<modality> and projected/<modality or fused>."""
         z = self.encode(x)
-        fused = self.fusion(z.values())
+        fused = self.fusion(z.values(), presence(x, self.names))
         logits = self.head(fused)
         extra = {"projected/fused": self.projections["fused"](fused)}
         for name in self.names:

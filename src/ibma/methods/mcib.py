@@ -31,7 +31,7 @@ from torch.nn import functional as F
 
 from ibma.features.store import Batch
 from ibma.network import bounds
-from ibma.network.method import Fusion, Method, Output, Spec, one_of
+from ibma.network.method import Fusion, Method, Output, Spec, one_of, presence
 
 
 def gaussian_condition(mean: Tensor, log_variance: Tensor, y: Tensor, noise: Tensor) -> Tensor:
@@ -132,7 +132,8 @@ class Model(Method):
             mean, log_variance = self.compressors[name](z[name])
             b = mean + (0.5 * log_variance).exp() * self.noise(mean)
             extra |= {f"mean/{name}": mean, f"log_variance/{name}": log_variance, f"b/{name}": b}
-        fused = self.fusion([self.lift[n](extra[f"b/{n}"]) for n in self.names])
+        lifted = [self.lift[name](extra[f"b/{name}"]) for name in self.names]
+        fused = self.fusion(lifted, presence(x, self.names))
         return Output(z, fused, self.head(fused), extra)
 
     def losses(self, out: Output, batch: Batch) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ibma.features.store import Batch
-from ibma.network.method import FUSED, MIBForm, Output, Spec
+from ibma.network.method import FUSED, MIBForm, Output, Spec, presence
 
 
 class Model(MIBForm):
@@ -44,7 +44,8 @@ class Model(MIBForm):
         z = self.encode(x)
         extra: dict[str, Tensor] = {}
         samples = [self._squeeze(name, z[name], extra) for name in self.names]
-        fused = self._squeeze(FUSED, self.fusion(samples), extra)
+        joined = self.fusion(samples, presence(x, self.names))
+        fused = self._squeeze(FUSED, joined, extra)
         return Output(z, fused, extra[f"logits/{FUSED}"], extra)
 
     def _squeeze(self, name: str, value: Tensor, extra: dict[str, Tensor]) -> Tensor:

@@ -23,7 +23,7 @@ from typing import Any
 from torch import Tensor
 
 from ibma.features.store import Batch
-from ibma.network.method import MIBForm, Output, Spec
+from ibma.network.method import MIBForm, Output, Spec, presence
 
 
 class Model(MIBForm):
@@ -38,7 +38,7 @@ class Model(MIBForm):
     def forward(self, x: Mapping[str, Tensor]) -> Output:
         """Run the network; `extra` holds mean and std [B, D] of the fused bottleneck."""
         z = self.encode(x)
-        mean, std = self.gaussian(self.fusion(z.values()))
+        mean, std = self.gaussian(self.fusion(z.values(), presence(x, self.names)))
         sample = mean + std * self.noise(std)
         return Output(z, sample, self.head(sample), {"mean": mean, "std": std})
 

@@ -24,7 +24,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ibma.features.store import Batch
-from ibma.network.method import MIBForm, Output, Spec
+from ibma.network.method import MIBForm, Output, Spec, presence
 
 
 class Model(MIBForm):
@@ -47,7 +47,7 @@ class Model(MIBForm):
             samples.append(mean + std * self.noise(std))
             logits = self.heads[name](samples[-1])
             extra |= {f"mean/{name}": mean, f"std/{name}": std, f"logits/{name}": logits}
-        fused = self.fusion(samples)
+        fused = self.fusion(samples, presence(x, self.names))
         return Output(z, fused, self.head(fused), extra)
 
     def losses(self, out: Output, batch: Batch) -> dict[str, Tensor]:

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 from ibma.features.store import Batch
 from ibma.network import bounds
-from ibma.network.method import Fusion, Method, Output, Spec
+from ibma.network.method import Fusion, Method, Output, Spec, presence
 
 LIMIT = 8.0  # of |ln variance|
 
@@ -80,7 +80,8 @@ class Model(Method):
             std = (0.5 * self.log_variance[name](z[name]).clamp(-LIMIT, LIMIT)).exp()
             sample = mean + std * self.noise(std)
             extra |= {f"mean/{name}": mean, f"std/{name}": std, f"sample/{name}": sample}
-        fused = self.fusion([extra[f"sample/{name}"] for name in self.names])
+        samples = [extra[f"sample/{name}"] for name in self.names]
+        fused = self.fusion(samples, presence(x, self.names))
         return Output(z, fused, self.head(fused), extra)
 
     def losses(self, out: Output, batch: Batch) -> dict[str, Tensor]:

@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 from ibma.features.store import Batch
 from ibma.network import bounds
-from ibma.network.method import Fusion, Gaussian, Method, Output, Outputs, Spec
+from ibma.network.method import Fusion, Gaussian, Method, Output, Outputs, Spec, presence
 
 WARM_UP_SHARE, WARM_UP_LEAST = 0.1, 5
 RATIO_FLOOR = 1e-8
@@ -112,7 +112,7 @@ class Model(Method):
             mean, std = self.gaussians[name](z[name])
             extra |= {f"mean/{name}": mean, f"std/{name}": std}
             zeta.append(mean + std * self.noise(std))
-        xi = self.fusion(zeta)
+        xi = self.fusion(zeta, presence(x, self.names))
         for name in self.names:
             partner = self.noise(z[name]) if self.warming else xi
             extra[f"logits/{name}"] = self.decoders[name](torch.cat([z[name], partner], dim=1))

@@ -6,21 +6,36 @@ task's loss belongs to `ibma.network.tasks`. Methods never import each other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ibma.errors import IbmaError
-from ibma.features.store import Batch
+from ibma.features.store import PRESENT, Batch
 from ibma.network import bounds, encoders
 from ibma.network.centroids import Assignment, class_systems
 from ibma.network.tasks import Task
 
 FUSED = "fused"  # the name of the fused representation; the others are called by their modality
+
+
+def present(x: Mapping[str, Tensor], name: str) -> Tensor | None:
+    """Return which samples of a batch have a modality, [B]; None where all do."""
+    return x.get(f"{PRESENT}{name}")
+
+
+def presence(x: Mapping[str, Tensor], names: Sequence[str]) -> Tensor | None:
+    """Return which samples have which of M modalities, [B, M]; None where all have all."""
+    masks = [present(x, name) for name in names]
+    known = next((mask for mask in masks if mask is not None), None)
+    if known is None:
+        return None
+    return torch.stack([torch.ones_like(known) if m is None else m for m in masks], dim=1)
 
 
 @dataclass(frozen=True)
@@ -101,6 +116,18 @@ class Output:
 Outputs = Callable[[], Iterable[tuple[Output, Batch]]]
 
 
+class Constructor(NamedTuple):
+    """A function that takes hyper-parameters by name.
+
+    Args:
+        label: what it builds, beside the method itself.
+    """
+
+    label: str
+    function: Callable[..., None]
+    arguments: Mapping[str, Any]
+
+
 class Fusion(nn.Module):
     """Fuse modalities by attention (paper B.2): one transformer block over modality tokens.
 
@@ -117,9 +144,19 @@ class Fusion(nn.Module):
         )
         self.project = nn.Linear(modalities * width, width)
 
-    def forward(self, z: Iterable[Tensor]) -> Tensor:
-        """Fuse M representations [B, D] into one [B, D]."""
-        tokens = self.block(torch.stack(list(z), dim=1))
+    def forward(self, z: Iterable[Tensor], known: Tensor | None = None) -> Tensor:
+        """Fuse M representations [B, D] into one [B, D].
+
+        Args:
+            known: which samples have which modality, [B, M]; None where all have all. The token
+                of a missing modality is neither attended to nor projected.
+        """
+        tokens = torch.stack(list(z), dim=1)
+        if known is None:
+            tokens = self.block(tokens)
+        else:
+            tokens = self.block(tokens, src_key_padding_mask=~known)
+            tokens = tokens.masked_fill(~known.unsqueeze(-1), 0.0)
         return cast(Tensor, self.project(tokens.flatten(1)))
 
 
@@ -130,9 +167,12 @@ class ConcatFusion(nn.Module):
         super().__init__()
         self.linear = nn.Linear(modalities * width, width)
 
-    def forward(self, z: Iterable[Tensor]) -> Tensor:
-        """Fuse M representations [B, D] into one [B, D]."""
-        return F.relu(self.linear(torch.cat(list(z), dim=1)))
+    def forward(self, z: Iterable[Tensor], known: Tensor | None = None) -> Tensor:
+        """Fuse M representations [B, D] into one [B, D]; see `Fusion.forward`."""
+        tokens = torch.stack(list(z), dim=1)
+        if known is not None:
+            tokens = tokens.masked_fill(~known.unsqueeze(-1), 0.0)
+        return F.relu(self.linear(tokens.flatten(1)))
 
 
 class Gaussian(nn.Module):
@@ -157,8 +197,7 @@ class Gaussian(nn.Module):
 class Method(nn.Module):
     """The base of every method: one encoder per modality, and hooks that the training loop calls.
 
-    Subclasses take their own hyper-parameters as keyword arguments after `spec`; an unknown one is
-    refused by `ibma.methods.build` in one line.
+    Subclasses take their own hyper-parameters as keyword arguments after `spec`.
 
     A network may run under autocast; losses and hooks get its `Output` in float32.
 
@@ -188,9 +227,34 @@ class Method(nn.Module):
             }
         )
 
+    @classmethod
+    def constructors(cls, hparams: Mapping[str, Any]) -> Iterator[Constructor]:
+        """Yield what takes a method's hyper-parameters, for `ibma.methods.check`."""
+        kinds = {
+            made: {one.kind for one in inspect.signature(made).parameters.values()}
+            for made in (vars(each)["__init__"] for each in cls.__mro__ if "__init__" in vars(each))
+        }
+        named, rest = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD
+        # a constructor that names no parameter passes them all on to its parent's
+        own = next(made for made, of in kinds.items() if named in of or rest not in of)
+        yield Constructor("", own, hparams)
+
     def encode(self, x: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Encode every modality, [B, ...] -> [B, D]."""
-        return {name: self.encoders[name](x[name]) for name in self.names}
+        """Encode every modality, [B, ...] -> [B, D]; zeros where a sample lacks it."""
+        return {name: self._encode(name, x[name], present(x, name)) for name in self.names}
+
+    def _encode(self, name: str, x: Tensor, known: Tensor | None) -> Tensor:
+        encoder = self.encoders[name]
+        if known is None:
+            return cast(Tensor, encoder(x))
+        z = torch.zeros(len(x), self.spec.width, device=x.device)
+        rows = x[known]  # the others must not enter the statistics of any layer
+        if len(rows) == 0:
+            return z
+        encoder.train(self.training and len(rows) > 1)  # one row has no batch statistics
+        some = encoder(rows)
+        encoder.train(self.training)
+        return z.to(some.dtype).index_put((known,), some)
 
     def forward(self, x: Mapping[str, Tensor]) -> Output:
         """Run the network on stored features, modality -> [B, ...]."""
@@ -235,7 +299,8 @@ class Fused(Method):
         """Run the network on stored features, modality -> [B, ...]."""
         extra: dict[str, Tensor] = {}
         z = {name: self.transform(name, value, extra) for name, value in self.encode(x).items()}
-        fused = self.transform(FUSED, self.fusion(z.values()), extra)
+        known = presence(x, self.names)
+        fused = self.transform(FUSED, self.fusion(z.values(), known), extra)
         return Output(z, fused, self.head(fused), extra)
 
     def transform(self, place: str, value: Tensor, extra: dict[str, Tensor]) -> Tensor:
@@ -266,10 +331,18 @@ class Headed(Fused):
         return out
 
     def losses(self, out: Output, batch: Batch) -> dict[str, Tensor]:
-        """Return the task loss of every head (CE of paper Eq. 2): `ce/<modality>`, `ce/fused`."""
-        loss = self.spec.task.loss
-        terms = {f"ce/{n}": loss(out.extra[f"logits/{n}"], batch.y) for n in self.names}
-        return terms | {"ce/fused": loss(out.logits, batch.y)}
+        """Return the task loss of every head (CE of paper Eq. 2): `ce/<modality>`, `ce/fused`.
+
+        A sample that lacks a modality adds nothing to the loss of that modality's head.
+        """
+        terms = {f"ce/{n}": self._loss_of(n, out, batch) for n in self.names}
+        return terms | {"ce/fused": self.spec.task.loss(out.logits, batch.y)}
+
+    def _loss_of(self, name: str, out: Output, batch: Batch) -> Tensor:
+        logits, known = out.extra[f"logits/{name}"], present(batch.x, name)
+        if known is None:
+            return self.spec.task.loss(logits, batch.y)
+        return (self.spec.task.loss_per_sample(logits, batch.y) * known).mean()
 
 
 class MIBForm(Method):

@@ -227,6 +227,7 @@ class Cell:
             input_widths={name: vectors.width for name, vectors in inputs.vectors.items()},
             refresh=self.refresh,
         )
+        methods.check(self.method_file, self.hparams)
         torch.manual_seed(seed)
         return methods.build(self.method_file, spec, **self.hparams).to(on)
 

@@ -42,16 +42,138 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import permutations
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from ibma.errors import IbmaError
-from ibma.features.store import Batch
-from ibma.network.method import FUSED, Headed, Output, Outputs, Spec, one_of
-from ibma.params import check_arguments
+from ibma.features.store import Batch, RowsOf
+from ibma.network.centroids import Assignment, class_systems
+from ibma.network.method import (
+    FUSED,
+    Constructor,
+    Headed,
+    Output,
+    Outputs,
+    Spec,
+    one_of,
+    present,
+)
+from ibma.network.tasks import Task
+
+
+@dataclass(frozen=True)
+class BoundSpec:
+    """What a bound knows of the problem; it knows no network and no data.
+
+    Args:
+        names: the modalities, in order.
+        widths: place (a modality or `FUSED`) -> width D of its representation.
+        task: gives class systems and, for bounds that ask for it, a task loss.
+        systems: (G, K), the label shape of `ibma.network.tasks`.
+        assignment: how phi is computed.
+        u: modality -> the mean of U over train, in nats; 0 where it is not given.
+        input_widths: modality -> width R of its input vectors, for bounds that read them.
+        refresh: as `Spec.refresh`.
+    """
+
+    names: tuple[str, ...]
+    widths: Mapping[str, int]
+    task: Task
+    systems: tuple[int, int]
+    assignment: Assignment
+    u: Mapping[str, float] = field(default_factory=dict)
+    input_widths: Mapping[str, int] = field(default_factory=dict)
+    refresh: str = "epoch"
+
+    @classmethod
+    def of(cls, spec: Spec) -> BoundSpec:
+        """Return what a bound of IBMA's network knows."""
+        return cls(
+            names=tuple(spec.modalities),
+            widths=dict.fromkeys((*spec.modalities, FUSED), spec.width),
+            task=spec.task,
+            systems=spec.systems,
+            assignment=spec.assignment,
+            u=spec.u,
+            input_widths=spec.input_widths,
+            refresh=spec.refresh,
+        )
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a bound reads of a batch; every tensor has one row per sample.
+
+    Args:
+        z: place -> representation [B, D] in float32; without `FUSED` if nothing is fused.
+        systems: one-hot class systems, [B, G, K].
+        y: labels as the task's loss takes them.
+        logits: of the fused head, [B, C]; None where there is none.
+        present: modality -> whether each sample has it, [B]; a missing key means all do.
+        phi_x, inputs: as in `Batch`.
+        extra: what `Frame.transform` left, and phi once it is computed: `phi/<place>`.
+        weight: 0 for rows that only fill a batch, see `network.distributed.share`.
+        share: which part of the batch these rows are.
+    """
+
+    z: Mapping[str, Tensor]
+    systems: Tensor
+    y: Tensor
+    logits: Tensor | None = None
+    present: Mapping[str, Tensor] = field(default_factory=dict)
+    phi_x: Mapping[str, Tensor] = field(default_factory=dict)
+    inputs: Mapping[str, Tensor] = field(default_factory=dict)
+    extra: dict[str, Tensor] = field(default_factory=dict)
+    weight: float = 1.0
+    share: float = 1.0
+
+    @classmethod
+    def of(cls, out: Output, batch: Batch, task: Task) -> Step:
+        """Return what a bound reads of a network's output and its batch."""
+        masks = {name: present(batch.x, name) for name in out.z}
+        return cls(
+            z={**out.z, FUSED: out.fused},
+            systems=class_systems(task, batch.y, batch.pseudo),
+            y=batch.y,
+            logits=out.logits,
+            present={name: mask for name, mask in masks.items() if mask is not None},
+            phi_x=batch.phi_x,
+            inputs=batch.inputs,
+            extra=out.extra,
+            weight=batch.weight,
+        )
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def having(self, *places: str) -> Step:
+        """Return the rows of the samples that have all of some modalities."""
+        masks = [self.present[place] for place in places if place in self.present]
+        if not masks:
+            return self
+        kept = torch.stack(masks).all(0)
+        rows = kept.nonzero().squeeze(1)
+
+        def take(named: Mapping[str, Tensor]) -> Any:
+            return RowsOf(named, rows)
+
+        return replace(
+            self,
+            z=take(self.z),
+            systems=self.systems[rows],
+            y=self.y[rows],
+            logits=None if self.logits is None else self.logits[rows],
+            present={},
+            phi_x=take(self.phi_x),
+            inputs=take(self.inputs),
+            extra=take(self.extra),
+            share=len(rows) / len(self),
+        )
 
 
 class Frame(nn.Module):
@@ -59,7 +181,8 @@ class Frame(nn.Module):
 
     U bounds from above what a representation keeps of an input (`compress`). J bounds from below
     what two modalities share (`relate`, once in each direction) and what the fused representation
-    says about y (`predict`).
+    says about y (`predict`). A term is computed of the samples that have all of its modalities and
+    weighted by their share of the batch.
 
     Args:
         align: False drops the terms of single modalities (Table 5).
@@ -73,51 +196,69 @@ class Frame(nn.Module):
     leaves_parameters_unused = False
     optimiser: torch.optim.Optimizer | None = None
 
-    def __init__(self, spec: Spec, align: bool) -> None:
+    def __init__(self, spec: BoundSpec, align: bool) -> None:
         super().__init__()
         self.spec, self.align = spec, align
-        self.names = tuple(spec.modalities)
+        self.names = spec.names
         self.places = (*self.names, FUSED)
         self.undecayed: list[nn.Parameter] = []
 
-    def terms(self, out: Output, batch: Batch) -> dict[str, Tensor]:
+    def terms(self, step: Step) -> dict[str, Tensor]:
         """Return `compress/<place>`, `relate/<j>|<j'>` and `predict`."""
         terms = {}
         if self.align:
             for name in self.names:
-                terms[f"compress/{name}"] = self.compress(name, name, out, batch)
+                terms[f"compress/{name}"] = self._compress(step, name, name)
             for j, other in permutations(self.names, 2):
-                terms[f"relate/{j}|{other}"] = -self.relate(j, other, out)
-        kept = [self.compress(FUSED, name, out, batch) for name in self.names]
-        terms[f"compress/{FUSED}"] = torch.stack(kept).sum()
-        return terms | {"predict": -self.predict(out, batch)}
+                terms[f"relate/{j}|{other}"] = self.term(step, (j, other), self._relate)
+        if FUSED in step.z:
+            kept = [self._compress(step, FUSED, name) for name in self.names]
+            terms[f"compress/{FUSED}"] = torch.stack(kept).sum()
+        predicted = self.predict(step)
+        return terms if predicted is None else terms | {"predict": -predicted}
 
-    def compress(self, place: str, modality: str, out: Output, batch: Batch) -> Tensor:
+    def term(
+        self, step: Step, places: tuple[str, str], value: Callable[[str, str, Step], Tensor]
+    ) -> Tensor:
+        """Compute a term of two places on the samples that have both, times their share."""
+        part = step.having(*places)
+        return part.share * value(*places, part) if len(part) else part.systems.new_zeros(())
+
+    def _compress(self, step: Step, place: str, modality: str) -> Tensor:
+        return self.term(step, (place, modality), self.compress)
+
+    def _relate(self, j: str, other: str, step: Step) -> Tensor:
+        return -self.relate(j, other, step)
+
+    def compress(self, place: str, modality: str, step: Step) -> Tensor:
         """Return U(Z_place, X_modality), a scalar."""
         raise NotImplementedError
 
-    def relate(self, j: str, other: str, out: Output) -> Tensor:
+    def relate(self, j: str, other: str, step: Step) -> Tensor:
         """Return J(Z_j, Z_other), a scalar."""
         raise NotImplementedError
 
-    def predict(self, out: Output, batch: Batch) -> Tensor:
-        """Return J(Z, Y), by default minus the task loss: the classifier bound without H(Y)."""
-        return -self.spec.task.loss(out.logits, batch.y)
+    def predict(self, step: Step) -> Tensor | None:
+        """Return J(Z, Y), a scalar; None where the step lacks what it is made of.
+
+        By default it is minus the task loss: the classifier bound without H(Y).
+        """
+        return None if step.logits is None else -self.spec.task.loss(step.logits, step.y)
 
     def transform(self, place: str, value: Tensor, extra: dict[str, Tensor]) -> Tensor:
         """Hook: replace an embedding, see `network.method.Fused.transform`."""
         return value
 
-    def refresh(self, epoch: int, outputs: Outputs) -> None:
-        """Hook: renew what the bound keeps of the training split, see `Method.before_epoch`."""
+    def refresh(self, epoch: int, passes: Iterable[Step]) -> None:
+        """Hook: renew what the bound keeps of the training split, before an epoch.
 
-    def inner_step(self, out: Output, batch: Batch) -> None:
+        Args:
+            passes: this process's share of train, in evaluation mode; empty where the sums of the
+                last epoch serve.
+        """
+
+    def inner_step(self, step: Step) -> None:
         """Hook: learn or sum up, between `forward` and `losses` of a training step."""
-
-
-def representation(place: str, out: Output) -> Tensor:
-    """Return Z of a modality or of `FUSED`, [B, D]."""
-    return out.fused if place == FUSED else out.z[place]
 
 
 def bound_names() -> list[str]:
@@ -154,11 +295,18 @@ class Model(Headed):
         if spec.eta is None:
             raise IbmaError("method 'ibma' needs an eta in (0, 1): its setting has none")
         self.eta = spec.eta
-        kind = find_bound(bound)
-        check_arguments(kind.__init__, options, f"bound {bound}")
-        self.bound = kind(spec, align, **options)
+        self.bound = find_bound(bound)(BoundSpec.of(spec), align, **options)
         self.inner = self.bound.optimiser
         self.leaves_parameters_unused = self.bound.leaves_parameters_unused
+
+    @classmethod
+    def constructors(cls, hparams: Mapping[str, Any]) -> Iterator[Constructor]:
+        """Yield this constructor, then the bound's with its options."""
+        own = {name: value for name, value in hparams.items() if name in ("align", "bound")}
+        yield Constructor("", cls.__init__, own)
+        bound = str(hparams.get("bound", "ibb"))
+        options = {name: value for name, value in hparams.items() if name not in own}
+        yield Constructor(f"bound {bound}", find_bound(bound).__init__, options)
 
     def transform(self, place: str, value: Tensor, extra: dict[str, Tensor]) -> Tensor:
         """Replace an embedding by what the bound makes of it."""
@@ -166,16 +314,21 @@ class Model(Headed):
 
     def losses(self, out: Output, batch: Batch) -> dict[str, Tensor]:
         """Return `ce/<modality>`, `ce/fused` and eta times the terms of the bound."""
-        terms = self.bound.terms(out, batch)
+        terms = self.bound.terms(self.step(out, batch))
         return super().losses(out, batch) | {name: self.eta * v for name, v in terms.items()}
 
     def before_epoch(self, epoch: int, outputs: Outputs) -> None:
         """Let the bound renew what it keeps of the training split."""
-        self.bound.refresh(epoch, outputs)
+        again = epoch == 0 or self.spec.refresh == "pass"
+        self.bound.refresh(epoch, (self.step(*one) for one in outputs()) if again else ())
+
+    def step(self, out: Output, batch: Batch) -> Step:
+        """Return what the bound reads of a batch."""
+        return Step.of(out, batch, self.spec.task)
 
     def inner_step(self, out: Output, batch: Batch) -> None:
         """Let the bound learn what it learns apart from the network."""
-        self.bound.inner_step(out, batch)
+        self.bound.inner_step(self.step(out, batch))
 
     def parameter_groups(self) -> list[dict[str, object]]:
         """Leave out what the inner optimiser trains; decay no weights that the bound exempts."""

@@ -2,76 +2,79 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
-from ibma.features.store import Batch
-from ibma.methods.ibma import Frame, representation
+from ibma.methods.ibma import BoundSpec, Frame, Step
 from ibma.network import bounds, distributed
-from ibma.network.method import FUSED, Output, Outputs, Spec
+from ibma.network.method import FUSED
 
 
 class Assigned(Frame):
     """Keep feature centroids, renewed before every epoch, and assign representations to them.
 
-    The next centroids are made of running sums over the training split, in buffers: class sums of
-    the features [G, K, D], class counts [G, K], and the joint sums [G, K, K] of which Q is made
-    (`bounds.conditional_sums`), which hold phi under the centroids still in force.
+    The next centroids are made of running sums over the training split, in buffers of each place:
+    class counts [G, K], class sums of the features [G, K, D], and the joint sums [G, K, K] of which
+    Q is made (`bounds.conditional_sums`), which hold phi under the centroids still in force.
     """
 
-    def __init__(self, spec: Spec, align: bool) -> None:
+    SUMS = ("counts", "sums", "joint")
+
+    def __init__(self, spec: BoundSpec, align: bool) -> None:
         super().__init__(spec, align)
         systems, classes = spec.systems
         self.assigned = self.places if align else (FUSED,)
-        self.register_buffer("counts", torch.zeros(systems, classes))
         for place in self.assigned:
-            self.register_buffer(f"centroids_{place}", torch.zeros(systems, classes, spec.width))
-            self.register_buffer(f"sums_{place}", torch.zeros(systems, classes, spec.width))
+            width = spec.widths[place]
+            self.register_buffer(f"centroids_{place}", torch.zeros(systems, classes, width))
+            self.register_buffer(f"counts_{place}", torch.zeros(systems, classes))
+            self.register_buffer(f"sums_{place}", torch.zeros(systems, classes, width))
             self.register_buffer(f"joint_{place}", torch.zeros(systems, classes, classes))
 
-    def phi(self, place: str, feature: Tensor) -> Tensor:
-        """Assign features [B, D] to the centroids in force: [B, G, K]."""
-        return self.spec.assignment.phi(feature, self.get_buffer(f"centroids_{place}"))
+    def assign(self, step: Step) -> Step:
+        """Compute phi [B, G, K] of a step's places, once: `Step.extra` keeps it."""
+        for place in self.assigned:
+            if place in step.z and f"phi/{place}" not in step.extra:
+                centroids = self.get_buffer(f"centroids_{place}")
+                step.extra[f"phi/{place}"] = self.spec.assignment.phi(step.z[place], centroids)
+        return step
 
-    def phi_of(self, place: str, out: Output) -> Tensor:
-        """Return phi of a step's representation, [B, G, K]; it is computed once."""
-        key = f"phi/{place}"
-        if key not in out.extra:
-            out.extra[key] = self.phi(place, representation(place, out))
-        return out.extra[key]
-
-    def inner_step(self, out: Output, batch: Batch) -> None:
+    def inner_step(self, step: Step) -> None:
         """Add the step's representations to the sums, if the next centroids are made of those."""
-        if self.spec.refresh == "epoch" and batch.weight:
-            self.add_to_sums(out, batch)
+        self.assign(step)
+        if self.spec.refresh == "epoch" and step.weight:
+            self.add_to_sums(step)
 
-    def add_to_sums(self, out: Output, batch: Batch) -> None:
-        """Add a batch to the sums, with phi under the centroids in force."""
-        phi = {place: self.phi_of(place, out) for place in self.assigned}  # losses need its graph
-        systems = self.spec.systems_of(batch)
-        with torch.no_grad():
-            self.get_buffer("counts").add_(systems.sum(0))
-            for place in self.assigned:
-                sums, _ = bounds.conditional_sums(phi[place], systems)
-                self.get_buffer(f"joint_{place}").add_(sums)
-                sums = torch.einsum("ngk,nd->gkd", systems, representation(place, out))
-                self.get_buffer(f"sums_{place}").add_(sums)
+    @torch.no_grad()
+    def add_to_sums(self, step: Step) -> None:
+        """Add a batch that `assign` has seen to the sums of each place, where samples have it."""
+        for place in (place for place in self.assigned if place in step.z):
+            part = step.having(place)
+            joint, counts = bounds.conditional_sums(part.extra[f"phi/{place}"], part.systems)
+            self.get_buffer(f"joint_{place}").add_(joint)
+            self.get_buffer(f"counts_{place}").add_(counts)
+            sums = torch.einsum("ngk,nd->gkd", part.systems, part.z[place])
+            self.get_buffer(f"sums_{place}").add_(sums)
 
-    def refresh(self, epoch: int, outputs: Outputs) -> None:
+    def refresh(self, epoch: int, passes: Iterable[Step]) -> None:
         """Replace the centroids by class means of the training split, and empty the sums."""
-        if epoch == 0 or self.spec.refresh == "pass":
-            for out, batch in outputs():
-                self.add_to_sums(out, batch)
-        kinds = ("sums", "joint")
-        sums = [self.get_buffer(f"{kind}_{place}") for kind in kinds for place in self.assigned]
-        counts = self.get_buffer("counts")
-        distributed.add_up([counts, *sums])
+        for step in passes:
+            self.add_to_sums(self.assign(step))
+        sums = [self.get_buffer(f"{kind}_{place}") for kind in self.SUMS for place in self.assigned]
+        distributed.add_up(sums)
         self.update_from_sums(epoch)
         for place in self.assigned:
+            counts = self.get_buffer(f"counts_{place}")
             new = self.spec.assignment.centroids(self.get_buffer(f"sums_{place}"), counts)
             self.get_buffer(f"centroids_{place}").copy_(new)
-        for spent in (counts, *sums):
+        for spent in sums:
             spent.zero_()
 
     def update_from_sums(self, epoch: int) -> None:
         """Hook: recompute Q before new centroids replace the old."""
+
+    def phi(self, place: str, step: Step) -> Tensor:
+        """Return phi of a place of a step that `assign` has seen, [B, G, K]."""
+        return step.extra[f"phi/{place}"]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ibma.features.store import Batch
-from ibma.methods.ibma import Frame, representation
+from ibma.methods.ibma import Frame, Step
 from ibma.network import dependence
-from ibma.network.method import Output
+from ibma.network.method import FUSED
 
 
 class Bound(Frame):
@@ -17,18 +16,20 @@ class Bound(Frame):
     form is CHOICE: its Laplace kernel and width, a linear kernel on labels, values in [0, 1].
     """
 
-    def compress(self, place: str, modality: str, out: Output, batch: Batch) -> Tensor:
+    def compress(self, place: str, modality: str, step: Step) -> Tensor:
         """Return HSIC of Z and X."""
-        return self.hsic(representation(place, out), batch.inputs[modality])
+        return self.hsic(step.z[place], step.inputs[modality])
 
-    def relate(self, j: str, other: str, out: Output) -> Tensor:
+    def relate(self, j: str, other: str, step: Step) -> Tensor:
         """Return HSIC of Z_j and Z_other."""
-        return self.hsic(out.z[j], out.z[other])
+        return self.hsic(step.z[j], step.z[other])
 
-    def predict(self, out: Output, batch: Batch) -> Tensor:
+    def predict(self, step: Step) -> Tensor | None:
         """Return HSIC of Z and the labels."""
-        kernel = dependence.laplace_kernel(out.fused)
-        return dependence.hsic(kernel, dependence.label_kernel(self.spec.systems_of(batch)))
+        if FUSED not in step.z:
+            return None
+        kernel = dependence.laplace_kernel(step.z[FUSED])
+        return dependence.hsic(kernel, dependence.label_kernel(step.systems))
 
     def hsic(self, a: Tensor, b: Tensor) -> Tensor:
         """Return the normalised HSIC of two batches [B, .] under Laplace kernels."""

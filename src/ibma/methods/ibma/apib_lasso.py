@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ibma.features.store import Batch
-from ibma.methods.ibma import Frame
+from ibma.methods.ibma import BoundSpec, Frame, Step
 from ibma.network import dependence
-from ibma.network.method import FUSED, Output, Spec
+from ibma.network.method import FUSED
 
 
 class Bound(Frame):
@@ -20,10 +19,10 @@ class Bound(Frame):
 
     SPARSITY = 5e-5
 
-    def __init__(self, spec: Spec, align: bool) -> None:
+    def __init__(self, spec: BoundSpec, align: bool) -> None:
         super().__init__(spec, align)
         self.weights = nn.ParameterDict(
-            {p: nn.Parameter(torch.ones(spec.width)) for p in self.places}
+            {place: nn.Parameter(torch.ones(spec.widths[place])) for place in self.places}
         )
         self.undecayed = list(self.weights.values())
 
@@ -33,16 +32,15 @@ class Bound(Frame):
         weights: Tensor = self.weights[place]
         return value * weights
 
-    def terms(self, out: Output, batch: Batch) -> dict[str, Tensor]:
+    def terms(self, step: Step) -> dict[str, Tensor]:
         """Return `lasso/<place>`."""
-        labels = dependence.centre(dependence.label_kernel(self.spec.systems_of(batch)))
-        terms = {}
-        for place in self.places if self.align else (FUSED,):
-            features = out.extra[f"feature/{place}"]
-            kernels = dependence.centre(dependence.laplace_kernel(features.T.unsqueeze(-1)))
-            weights = self.weights[place]
-            rest = labels - torch.einsum("d,dij->ij", weights, kernels)
-            terms[f"lasso/{place}"] = (
-                0.5 * rest.square().mean() + self.SPARSITY * weights.abs().sum()
-            )
-        return terms
+        places = self.places if self.align else (FUSED,)
+        return {f"lasso/{p}": self.term(step, (p, p), self._lasso) for p in places if p in step.z}
+
+    def _lasso(self, place: str, _: str, step: Step) -> Tensor:
+        labels = dependence.centre(dependence.label_kernel(step.systems))
+        features = step.extra[f"feature/{place}"]
+        kernels = dependence.centre(dependence.laplace_kernel(features.T.unsqueeze(-1)))
+        weights: Tensor = self.weights[place]
+        rest = labels - torch.einsum("d,dij->ij", weights, kernels)
+        return 0.5 * rest.square().mean() + self.SPARSITY * weights.abs().sum()

@@ -6,11 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ibma.features.store import Batch
-from ibma.methods.ibma import representation
+from ibma.methods.ibma import BoundSpec, Step
 from ibma.methods.ibma._contrasted import Contrasted
 from ibma.network import bounds
-from ibma.network.method import FUSED, Output, Spec
+from ibma.network.method import FUSED
 
 
 class Estimator(nn.Module):
@@ -39,35 +38,37 @@ class Bound(Contrasted):
 
     optimiser: torch.optim.Adam
 
-    def __init__(self, spec: Spec, align: bool, *, pairwise: bool = False) -> None:
+    def __init__(self, spec: BoundSpec, align: bool, *, pairwise: bool = False) -> None:
         super().__init__(spec, align)
         self.estimate = bounds.club_pairwise if pairwise else bounds.club
         pairs = [(FUSED, name) for name in self.names]
         if align:
             pairs += [(name, name) for name in self.names]
         self.q = nn.ModuleDict(
-            {f"{p}|{m}": Estimator(spec.input_widths[m], spec.width) for p, m in pairs}
+            {f"{p}|{m}": Estimator(spec.input_widths[m], spec.widths[p]) for p, m in pairs}
         )
         self.optimiser = torch.optim.Adam(self.q.parameters(), lr=1e-3)
 
-    def target(self, place: str, out: Output) -> Tensor:
+    def target(self, place: str, step: Step) -> Tensor:
         """Return Z as q sees it."""
-        return F.layer_norm(representation(place, out), (self.spec.width,))
+        return F.layer_norm(step.z[place], (self.spec.widths[place],))
 
-    def inner_step(self, out: Output, batch: Batch) -> None:
-        """Fit every q to this batch."""
-        z = {place: self.target(place, out).detach() for place in self.places}
-        x = {name: batch.inputs[name] for name in self.names}
-        losses = []
-        for pair, q in self.q.items():
-            place, modality = pair.split("|")
-            losses.append(bounds.club_learning_loss(z[place], *q(x[modality])))
-        self.optimiser.zero_grad(set_to_none=True)
+    def inner_step(self, step: Step) -> None:
+        """Fit every q to this batch; it keeps no gradient that another optimiser could apply."""
+        pairs = [(place, modality) for place, _, modality in (k.partition("|") for k in self.q)]
+        pairs = [pair for pair in pairs if pair[0] in step.z]
+        losses = [self.term(step, pair, self._learning_loss) for pair in pairs]
         torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
 
-    def compress(self, place: str, modality: str, out: Output, batch: Batch) -> Tensor:
+    def _learning_loss(self, place: str, modality: str, step: Step) -> Tensor:
+        z, q = self.target(place, step).detach(), self.q[f"{place}|{modality}"]
+        return bounds.club_learning_loss(z, *q(step.inputs[modality]))
+
+    def compress(self, place: str, modality: str, step: Step) -> Tensor:
         """Return the vCLUB estimate per dimension."""
         with torch.no_grad():
-            mean, log_variance = self.q[f"{place}|{modality}"](batch.inputs[modality])
-        return self.estimate(self.target(place, out), mean, log_variance) / self.spec.width
+            mean, log_variance = self.q[f"{place}|{modality}"](step.inputs[modality])
+        total = self.estimate(self.target(place, step), mean, log_variance)
+        return total / self.spec.widths[place]

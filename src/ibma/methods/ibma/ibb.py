@@ -7,18 +7,19 @@ from itertools import permutations
 import torch
 from torch import Tensor
 
-from ibma.features.store import Batch
+from ibma.methods.ibma import BoundSpec, Step
 from ibma.methods.ibma._assigned import Assigned
 from ibma.network import bounds
-from ibma.network.method import FUSED, Output, Spec
+from ibma.network.method import FUSED
 
 
 class Bound(Assigned):
     """The paper's bound: U constant, V against a Q that is recomputed before every epoch."""
 
-    def __init__(self, spec: Spec, align: bool) -> None:
+    def __init__(self, spec: BoundSpec, align: bool) -> None:
         super().__init__(spec, align)
         systems, classes = spec.systems
+        self.register_buffer("u", torch.tensor([spec.u.get(name, 0.0) for name in self.names]))
         for place in self.assigned:
             uniform = torch.full((systems, classes, classes), 1.0 / classes)
             self.register_buffer(f"q_{place}", uniform)
@@ -27,19 +28,25 @@ class Bound(Assigned):
         """Recompute Q, from the second epoch on."""
         if epoch > 0:
             for place in self.assigned:
-                joint, counts = self.get_buffer(f"joint_{place}"), self.get_buffer("counts")
+                joint, counts = (self.get_buffer(f"{kind}_{place}") for kind in ("joint", "counts"))
                 q = bounds.normalise_conditional(joint, counts)
                 self.get_buffer(f"q_{place}").copy_(q)
 
-    def terms(self, out: Output, batch: Batch) -> dict[str, Tensor]:
+    def terms(self, step: Step) -> dict[str, Tensor]:
         """Return `ibb/<j>|<j'>` and `ibb/fused`, in nats."""
-        terms, u = {}, self.spec.u
+        self.assign(step)
+        terms = {}
         if self.align:
             for j, other in permutations(self.names, 2):
-                v = self.v(j, self.phi_of(j, out), self.phi_of(other, out))
-                terms[f"ibb/{j}|{other}"] = u[j] - v
-        v = self.v(FUSED, self.phi_of(FUSED, out), self.spec.systems_of(batch))
-        return terms | {f"ibb/{FUSED}": sum(u.values()) - v}
+                terms[f"ibb/{j}|{other}"] = self.term(step, (j, other), self._aligned)
+        if FUSED in step.z:
+            v = self.v(FUSED, self.phi(FUSED, step), step.systems)
+            terms[f"ibb/{FUSED}"] = self.get_buffer("u").sum() - v
+        return terms
+
+    def _aligned(self, j: str, other: str, step: Step) -> Tensor:
+        v = self.v(j, self.phi(j, step), self.phi(other, step))
+        return self.get_buffer("u")[self.names.index(j)] - v
 
     def v(self, place: str, phi: Tensor, other: Tensor) -> Tensor:
         """Return the batch mean of V."""

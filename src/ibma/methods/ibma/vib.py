@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ibma.features.store import Batch
+from ibma.methods.ibma import BoundSpec, Step
 from ibma.methods.ibma._contrasted import Contrasted
 from ibma.network import bounds
-from ibma.network.method import Output, Spec, standard_normal
+from ibma.network.method import standard_normal
 
 
 class Bound(Contrasted):
@@ -19,13 +19,13 @@ class Bound(Contrasted):
     bounds I(Z, X_m) for every m.
     """
 
-    def __init__(self, spec: Spec, align: bool) -> None:
+    def __init__(self, spec: BoundSpec, align: bool) -> None:
         super().__init__(spec, align)
         self.mean = nn.ParameterDict(
-            {p: nn.Parameter(1.0 + 0.01 * torch.randn(spec.width)) for p in self.places}
+            {p: nn.Parameter(1.0 + 0.01 * torch.randn(spec.widths[p])) for p in self.places}
         )
         self.log_variance = nn.ParameterDict(
-            {p: nn.Parameter(-9.0 + 0.01 * torch.randn(spec.width)) for p in self.places}
+            {p: nn.Parameter(-9.0 + 0.01 * torch.randn(spec.widths[p])) for p in self.places}
         )
         self.undecayed = [*self.mean.values(), *self.log_variance.values()]
 
@@ -37,6 +37,6 @@ class Bound(Contrasted):
             gate = mean + (0.5 * log_variance).exp() * standard_normal(value)
         return value * gate
 
-    def compress(self, place: str, modality: str, out: Output, batch: Batch) -> Tensor:
+    def compress(self, place: str, modality: str, step: Step) -> Tensor:
         """Return the mean KL of the place's gates."""
         return bounds.gate_kl(self.mean[place], self.log_variance[place]).mean()

@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ibma.features.store import Batch
+from ibma.methods.ibma import BoundSpec, Step
 from ibma.methods.ibma._contrasted import Contrasted
 from ibma.network import bounds
-from ibma.network.method import Output, Spec, standard_normal
+from ibma.network.method import standard_normal
 
 
 class Bound(Contrasted):
@@ -18,10 +18,11 @@ class Bound(Contrasted):
     dimension; means in evaluation.
     """
 
-    def __init__(self, spec: Spec, align: bool) -> None:
+    def __init__(self, spec: BoundSpec, align: bool) -> None:
         super().__init__(spec, align)
-        width = spec.width
-        self.posterior = nn.ModuleDict({p: nn.Linear(width, 2 * width) for p in self.places})
+        self.posterior = nn.ModuleDict(
+            {p: nn.Linear(spec.widths[p], 2 * spec.widths[p]) for p in self.places}
+        )
 
     def transform(self, place: str, value: Tensor, extra: dict[str, Tensor]) -> Tensor:
         """Replace by a sample in training, by the mean in evaluation."""
@@ -31,6 +32,7 @@ class Bound(Contrasted):
         sample: Tensor = mean + std * standard_normal(std) if self.training else mean
         return sample
 
-    def compress(self, place: str, modality: str, out: Output, batch: Batch) -> Tensor:
+    def compress(self, place: str, modality: str, step: Step) -> Tensor:
         """Return the mean KL of the place's posterior."""
-        return bounds.gaussian_kl(out.extra[f"mean/{place}"], out.extra[f"std/{place}"]).mean()
+        mean, std = step.extra[f"mean/{place}"], step.extra[f"std/{place}"]
+        return bounds.gaussian_kl(mean, std).mean()
