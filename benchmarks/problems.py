@@ -57,8 +57,8 @@ class Problem:
             block = drawn(view)
             for start in range(0, self.n, BLOCK):
                 out[start : start + BLOCK] = block[: self.n - start]
-        lines = (f"{row},train,g{row},{row % self.classes}," for row in range(self.n))
-        index = "\n".join(["id,split,group,label,dialogue", *lines])
+        lines = (f"{row},train,g{row},{row % self.classes},," for row in range(self.n))
+        index = "\n".join(["id,split,group,label,dialogue,lacks", *lines])
         (folder / "index.csv").write_text(index + "\n", encoding="utf-8")
         meta: dict[str, Any] = {
             "kind": "classify",
@@ -70,7 +70,7 @@ class Problem:
             },
         }
         (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
-        return Features(folder)
+        return Features.read(folder)
 
     def spec(self, refresh: str = "epoch") -> Spec:
         """What a method is told of it; the constants of U are made up."""

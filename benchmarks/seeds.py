@@ -51,10 +51,10 @@ def digits(folder: Path) -> Features:
     train = [one for one in known if one.split == "train"]
     for name in TASK.views:
         np.save(folder / f"{name}.npy", np.array([s.parts[name] for s in train], dtype=np.float32))
-    lines = (f"{one.id},train,{one.group},{one.label}," for one in train)
-    index = "\n".join(["id,split,group,label,dialogue", *lines])
+    lines = (f"{one.id},train,{one.group},{one.label},," for one in train)
+    index = "\n".join(["id,split,group,label,dialogue,lacks", *lines])
     (folder / "index.csv").write_text(index + "\n", encoding="utf-8")
-    return Features(folder)
+    return Features.read(folder)
 
 
 def fresh(features: Features, seed: int, epochs: int) -> Fit:
@@ -116,7 +116,7 @@ def one_thread() -> None:
 
 def share(folder: str, seeds: range) -> list[float]:
     """What one process trains."""
-    return in_turn(Features(Path(folder)), seeds)
+    return in_turn(Features.read(Path(folder)), seeds)
 
 
 def rows(device: torch.device) -> Iterator[Row]:

@@ -63,7 +63,7 @@ def main(folder: Path) -> None:
     """One process of several: three epochs, their median printed."""
     torch.set_num_threads(1)
     distributed.begin()
-    fit = PROBLEM.fit("ibma", Features(folder), torch.device("cpu"))
+    fit = PROBLEM.fit("ibma", Features.read(folder), torch.device("cpu"))
     for _ in range(4):
         one_more_epoch(fit)
     if distributed.rank() == 0:

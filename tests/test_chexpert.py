@@ -171,7 +171,7 @@ def test_extraction_drops_two_and_keeps_the_single_class_label(twin, tmp_path):
         "features": {"image": {"size": 16}, "text": {"max_length": 8}},
     }
     extract("chexpert", entry, chexpert, twin, tmp_path / "out", media.compute)
-    features = store.Features(tmp_path / "out")
+    features = store.Features.read(tmp_path / "out")
     assert features.meta["dropped"] == 2 and features.meta["source"] == "twin"
     assert features.arrays["image"].dtype == np.uint8
     test = features.labels[features.test(0).index]

@@ -42,7 +42,7 @@ def features(written: Path, tmp_path_factory: pytest.TempPathFactory) -> store.F
     out = tmp_path_factory.mktemp("features")
     entry = {"dataset": "crema_d", "on_bad": "drop", "features": FEATURES}
     extract("crema_d", entry, crema_d, written, out, media.compute)
-    return store.Features(out)
+    return store.Features.read(out)
 
 
 @pytest.fixture

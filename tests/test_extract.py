@@ -40,7 +40,7 @@ def unreadable_s3(kind, part, params):
 
 
 def test_round_trip(tmp_path):
-    features = store.Features(extract(tmp_path, fake_dataset()))
+    features = store.Features.read(extract(tmp_path, fake_dataset()))
     assert features.meta["source"] == "real" and features.meta["dropped"] == 1
     assert len(features.ids) == 72 and features.arrays["view0"].shape == (72, 3)
     assert sum(features.meta["counts"].values()) == 72
@@ -50,7 +50,7 @@ def test_round_trip(tmp_path):
 
 def test_twin_is_marked(tmp_path):
     (tmp_path / "TWIN").write_text("")
-    assert store.Features(extract(tmp_path, fake_dataset())).meta["source"] == "twin"
+    assert store.Features.read(extract(tmp_path, fake_dataset())).meta["source"] == "twin"
 
 
 def test_an_unreadable_sample_stops_by_default_and_is_named_when_dropped(tmp_path):
@@ -62,7 +62,7 @@ def test_an_unreadable_sample_stops_by_default_and_is_named_when_dropped(tmp_pat
     with (out / "dropped.csv").open() as file:
         rows = {row["id"]: row["reason"] for row in csv.DictReader(file)}
     assert rows == {"broken": "for the test", "s3": "s3.wav: truncated: fetch it again"}
-    features = store.Features(out)
+    features = store.Features.read(out)
     assert "s3" not in features.ids and len(features.ids) == len(features.arrays["view1"]) == 71
     assert sorted(path.name for path in out.iterdir()) == [
         *("dropped.csv", "index.csv", "meta.json", "view0.npy", "view1.npy")
@@ -71,8 +71,10 @@ def test_an_unreadable_sample_stops_by_default_and_is_named_when_dropped(tmp_pat
 
 def test_rows_stay_aligned_after_a_drop(tmp_path):
     unreadable_s3.calls = 0
-    whole = store.Features(extract(tmp_path / "a", fake_dataset()))
-    holed = store.Features(extract(tmp_path / "b", fake_dataset(), unreadable_s3, on_bad="drop"))
+    whole = store.Features.read(extract(tmp_path / "a", fake_dataset()))
+    holed = store.Features.read(
+        extract(tmp_path / "b", fake_dataset(), unreadable_s3, on_bad="drop")
+    )
     place = whole.ids.index("s40")
     np.testing.assert_array_equal(
         whole.arrays["view1"][place], holed.arrays["view1"][holed.ids.index("s40")]
@@ -261,12 +263,12 @@ def test_absent_data_leaves_the_reason(tmp_path):
     entry = {"dataset": "fake"}
     extraction.absent("fake", entry, "data/raw/fake is empty: ask the owner", tmp_path / "out")
     with pytest.raises(IbmaError, match="data/raw/fake is empty: ask the owner"):
-        store.Features(tmp_path / "out")
+        store.Features.read(tmp_path / "out")
 
 
 def test_missing_features_say_what_to_run(tmp_path):
     with pytest.raises(IbmaError, match="run `dvc repro extract` first"):
-        store.Features(tmp_path)
+        store.Features.read(tmp_path)
 
 
 def test_digest_follows_the_data(tmp_path):
@@ -293,13 +295,13 @@ def test_a_missing_modality_is_zero_and_counted(tmp_path):
             yield sample
 
     dataset.samples = samples
-    features = store.Features(extract(tmp_path, dataset))
+    features = store.Features.read(extract(tmp_path, dataset))
     assert features.meta["absent"] == {"view0": 0, "view1": 1}
     assert not features.arrays["view1"][5].any() and features.arrays["view0"][5].any()
 
 
 def test_previous_label_of_a_dialogue_comes_from_training_rows_only(tmp_path):
-    features = store.Features(extract(tmp_path, fake_dataset()))
+    features = store.Features.read(extract(tmp_path, fake_dataset()))
     train = features.training(0)
     previous = train.previous_labels()
     said = {}

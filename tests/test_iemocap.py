@@ -142,7 +142,7 @@ def features(written, tmp_path_factory):
     out = tmp_path_factory.mktemp("features")
     entry = {"dataset": "iemocap", "on_bad": "drop", "features": FEATURES}
     extract("iemocap", entry, iemocap, written, out, media.compute)
-    return store.Features(out)
+    return store.Features.read(out)
 
 
 def test_folds_inside_training_are_its_sessions(features):

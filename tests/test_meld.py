@@ -166,7 +166,7 @@ def features(written, tmp_path_factory):
     entry = {"dataset": "meld", "on_bad": "drop", "features": FEATURES}
     entry["options"] = {"target": "emotion"}
     extract("meld_emotion", entry, meld, written, out, media.compute)
-    return store.Features(out)
+    return store.Features.read(out)
 
 
 def test_extraction_takes_six_channels_and_a_blink_of_sound(features):

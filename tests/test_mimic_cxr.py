@@ -200,7 +200,7 @@ def test_the_truncated_jpg_is_dropped_by_name_and_both_modalities_know_a_part(wr
 
     entry = {"dataset": "mimic_cxr", "on_bad": "drop", "features": FEATURES}
     extract("mimic_cxr", entry, mimic_cxr, written, tmp_path, media.compute)
-    features = store.Features(tmp_path)
+    features = store.Features.read(tmp_path)
     truncated = f"s{twin.FIRST_STUDY + twin.TRUNCATED},"
     lines = (tmp_path / "dropped.csv").read_text().splitlines()
     assert any(line.startswith(truncated) and "cannot be decoded" in line for line in lines)

@@ -43,7 +43,7 @@ def features(written: Path, tmp_path_factory: pytest.TempPathFactory) -> store.F
     out = tmp_path_factory.mktemp("features")
     entry = {"dataset": "mosi", "on_bad": "drop", "features": FEATURES}
     extract("mosi", entry, mosi, written, out, media.compute)
-    return store.Features(out)
+    return store.Features.read(out)
 
 
 @pytest.fixture

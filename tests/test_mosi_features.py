@@ -246,7 +246,7 @@ def test_a_linear_probe_reaches_the_reference(fetched: Path, tmp_path: Path) -> 
         "features": {"text": {"max_length": 64, "embedding": ENCODER}, "audio": {}},
     }
     extract("mosi_features", entry, mosi_features, fetched, tmp_path, media.compute)
-    features = store.Features(tmp_path)
+    features = store.Features.read(tmp_path)
     assert features.modalities["text"].kind == "vector"
     text = features.arrays["text"]
     text = text / np.linalg.norm(text, axis=1, keepdims=True)

@@ -348,7 +348,7 @@ def test_each_modality_knows_part_and_both_know_more(written, tmp_path):
         "features": {"expression": {}, "image": {"size": 16}},
     }
     extract("tissue", entry, tissue, written, tmp_path / "out", media.compute)
-    features = store.Features(tmp_path / "out")
+    features = store.Features.read(tmp_path / "out")
     assert features.meta["counts"] == {"test": 64, "train": 128}
     assert features.meta["absent"] == {"expression": 1, "image": 0}
     train, test = features.splits == "train", features.splits == "test"

@@ -93,7 +93,7 @@ class Excerpt:
     box: tuple[int, int, int, int] | None = None
 
 
-# What a modality of a sample may be. None: this sample lacks the modality; its features are zeros.
+# What a modality of a sample may be. None: this sample lacks the modality, networks leave it out.
 Part = Path | Excerpt | str | tuple[float, ...] | NDArray[Any] | None
 
 

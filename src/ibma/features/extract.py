@@ -45,7 +45,10 @@ Block = tuple[int, list[Entry]]  # its number, and what is in it
 BLOCK = 32  # entries of one part file
 AHEAD = 2  # blocks in flight per process
 INDEX, DROPPED, META = "index.csv", "dropped.csv", "meta.json"
-HEADERS = {INDEX: ("id", "split", "group", "label", "dialogue"), DROPPED: ("id", "reason")}
+HEADERS = {
+    INDEX: ("id", "split", "group", "label", "dialogue", "lacks"),
+    DROPPED: ("id", "reason"),
+}
 
 
 def extract(
@@ -273,7 +276,7 @@ class _Part:
     """What one part file holds.
 
     Attributes:
-        rows: Lines of index.csv (five cells) and of dropped.csv (two), in the order of the samples.
+        rows: Lines of index.csv (six cells) and of dropped.csv (two), in the order of the samples.
         values: Modality -> an example for each kept sample that has this modality.
         places: Modality -> the places of these samples among the kept ones.
     """
@@ -311,7 +314,8 @@ class _Part:
             self.places.setdefault(name, []).append(len(self.kept))
         label = sample.label if isinstance(sample.label, tuple) else (sample.label,)
         words = " ".join(str(value) for value in label)
-        self.rows.append([sample.id, sample.split, sample.group, words, sample.dialogue])
+        lacks = " ".join(name for name, part in sample.parts.items() if part is None)
+        self.rows.append([sample.id, sample.split, sample.group, words, sample.dialogue, lacks])
 
     @property
     def ids(self) -> list[str]:

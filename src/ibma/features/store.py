@@ -1,7 +1,8 @@
 """Read stored features, memory-mapped, and load the batches that training sees.
 
 A task's folder of features holds one `<modality>.npy` per modality, `index.csv` (id, split, group,
-label, dialogue), `dropped.csv` (id, reason) and `meta.json`. Rows keep the order of `samples()`.
+label, dialogue, and which modalities the sample lacks), `dropped.csv` (id, reason) and `meta.json`.
+Rows keep the order of `samples()`.
 This module knows nothing of networks: what a run adds to its batches, it gets as tables of rows.
 """
 
@@ -11,7 +12,7 @@ import csv
 import functools
 import json
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -125,37 +126,57 @@ class StoredModality:
     dtype: str
 
 
+@dataclass(eq=False)
 class Features:
-    """The opened feature store of one task.
+    """The features of one task: opened from a folder, or made of arrays in memory.
 
-    Raises:
-        IbmaError: the folder was never written, or says why it is empty.
+    Args:
+        meta: kind, classes and folds of the task, as in `meta.json`.
+        modalities: name -> how it is stored.
+        arrays: modality -> examples, [n, ...].
+        labels: [n, C]; one column unless there are several labels.
+        ids, groups, splits, dialogues: of each sample, [n].
+        present: modality -> whether each sample has it, bool [n], where some lack it.
     """
 
-    def __init__(self, folder: Path) -> None:
-        meta_file = folder / "meta.json"
-        if not meta_file.exists():
-            raise IbmaError(f"{meta_file}: no features here: run `dvc repro extract` first")
-        self.meta: dict[str, Any] = json.loads(meta_file.read_text())
-        if "missing" in self.meta:
-            raise IbmaError(f"{folder}: {self.meta['missing']}")
-        self.modalities = {
+    meta: Mapping[str, Any]
+    modalities: Mapping[str, StoredModality]
+    arrays: Mapping[str, NDArray[Any]]
+    labels: NDArray[np.float64]
+    ids: Sequence[str]
+    groups: NDArray[np.str_]
+    splits: NDArray[np.str_]
+    dialogues: NDArray[np.str_]
+    present: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    _placed: dict[torch.device, Placed] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def read(cls, folder: Path) -> Features:
+        """Open the feature store of a task.
+
+        Raises:
+            IbmaError: the folder was never written, or says why it is empty.
+        """
+        meta = read_meta(folder)
+        modalities = {
             name: StoredModality(m["kind"], tuple(m["shape"]), m["dtype"])
-            for name, m in self.meta["modalities"].items()
-        }
-        self.arrays: dict[str, NDArray[Any]] = {
-            # copy-on-write, which torch takes without a copy; nothing ever writes
-            name: np.load(folder / f"{name}.npy", mmap_mode="c")
-            for name in self.modalities
+            for name, m in meta["modalities"].items()
         }
         with (folder / "index.csv").open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        self.ids = [row["id"] for row in rows]
-        self.groups = np.array([row["group"] for row in rows])
-        self.splits = np.array([row["split"] for row in rows])
-        self.labels = np.array([[float(v) for v in row["label"].split()] for row in rows])
-        self.dialogues = np.array([row["dialogue"] for row in rows])
-        self._placed: dict[torch.device, Placed] = {}
+        lacking = {name: [name in row["lacks"].split() for row in rows] for name in modalities}
+        return cls(
+            meta=meta,
+            modalities=modalities,
+            # copy-on-write, which torch takes without a copy; nothing ever writes
+            arrays={name: np.load(folder / f"{name}.npy", mmap_mode="c") for name in modalities},
+            labels=np.array([[float(v) for v in row["label"].split()] for row in rows]),
+            ids=[row["id"] for row in rows],
+            groups=np.array([row["group"] for row in rows]),
+            splits=np.array([row["split"] for row in rows]),
+            dialogues=np.array([row["dialogue"] for row in rows]),
+            present={name: ~np.array(each) for name, each in lacking.items() if any(each)},
+        )
 
     def on(self, device: torch.device) -> Placed:
         """Return the features as a device reads them; they are placed there once.
@@ -165,6 +186,7 @@ class Features:
         """
         if device not in self._placed:
             mapped = {name: torch.from_numpy(array) for name, array in self.arrays.items()}
+            mapped |= {f"{PRESENT}{n}": torch.from_numpy(mask) for n, mask in self.present.items()}
             y = label_tensor(self.meta["kind"], self.labels).to(device)
             lengths = self.lengths if device.type == "cuda" else {}
             if device.type == "cuda" and not _fit(mapped, device):
@@ -195,6 +217,14 @@ class Features:
         """Return every row, for work that reads no label (phi of the inputs)."""
         return Rows(self, np.arange(len(self.ids)))
 
+    def having(self, index: NDArray[np.int64], *names: str) -> NDArray[np.int64]:
+        """Return those of some rows whose samples have all of some modalities."""
+        kept = np.ones(len(index), dtype=bool)
+        for name in names:
+            if name in self.present:
+                kept &= self.present[name][index]
+        return index[kept]
+
     def fold(self, run: int) -> int | None:
         """Return the test fold of a run, None for a data set with a fixed split."""
         return run % self.meta["folds"] if self.meta["folds"] else None
@@ -202,6 +232,21 @@ class Features:
     def _held_out(self, run: int) -> list[str]:
         fold = self.fold(run)
         return ["test", "valid"] if fold is None else [f"fold{fold}"]
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """Read what stage `extract` says of a feature folder.
+
+    Raises:
+        IbmaError: the folder was never written, or says why it is empty.
+    """
+    path = folder / "meta.json"
+    if not path.exists():
+        raise IbmaError(f"{path}: no features here: run `dvc repro extract` first")
+    meta: dict[str, Any] = json.loads(path.read_text())
+    if "missing" in meta:
+        raise IbmaError(f"{folder}: {meta['missing']}")
+    return meta
 
 
 def opened(folder: Path) -> Features:
@@ -212,7 +257,7 @@ def opened(folder: Path) -> Features:
 
 @functools.lru_cache(maxsize=2)
 def _opened(folder: Path, _: int) -> Features:
-    return Features(folder)
+    return Features.read(folder)
 
 
 def _slices(array: NDArray[Any]) -> Iterator[NDArray[Any]]:

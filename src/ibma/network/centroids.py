@@ -5,10 +5,12 @@ Shapes as in `ibma.network.bounds`: systems [n, G, K], centroids [G, K, D], phi 
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -118,16 +120,15 @@ class InputSpace:
     """Compute the centroids C_y of one modality's inputs and distances to them, by FAISS.
 
     Distances are exact and in full (on the GPU when FAISS has one), so that phi(X) is the same
-    softmax as elsewhere.
+    softmax as elsewhere. The estimators run where FAISS is not installed; torch computes them then.
     """
 
     def __init__(self, assignment: Assignment) -> None:
-        import faiss
-
         self.assignment = assignment
         self.centroids: NDArray[np.float32] = np.zeros((0, 0, 0), dtype=np.float32)
-        gpus = faiss.get_num_gpus() if hasattr(faiss, "StandardGpuResources") else 0
-        self._gpu: Any = faiss.StandardGpuResources() if gpus else None
+        self._faiss = _faiss()
+        has_gpu = hasattr(self._faiss, "StandardGpuResources") and self._faiss.get_num_gpus()
+        self._gpu: Any = self._faiss.StandardGpuResources() if has_gpu else None
 
     def _prepare(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         return self.assignment.prepare(torch.from_numpy(vectors)).numpy()
@@ -154,20 +155,25 @@ class InputSpace:
 
     def distances(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return squared distances [m, G, K] of vectors [m, D] to every centroid."""
-        import faiss
-
         pair = self._prepare(vectors), self.centroids.reshape(-1, self.centroids.shape[-1])
-        squared: NDArray[np.float32] = (
-            faiss.pairwise_distances(*pair)
-            if self._gpu is None
-            else faiss.pairwise_distance_gpu(self._gpu, *pair)
-        )
-        return squared.reshape(-1, *self.centroids.shape[:2])
+        if self._faiss is None:
+            a, b = map(torch.from_numpy, pair)
+            squared = torch.cdist(a, b).square().numpy()
+        elif self._gpu is None:
+            squared = self._faiss.pairwise_distances(*pair)
+        else:
+            squared = self._faiss.pairwise_distance_gpu(self._gpu, *pair)
+        return cast(NDArray[np.float32], squared.reshape(-1, *self.centroids.shape[:2]))
 
     def phi(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return soft assignments [m, G, K] of vectors [m, D]."""
         logits = torch.from_numpy(-self.assignment.beta * self.distances(vectors))
         return torch.softmax(logits, dim=-1).numpy()
+
+
+def _faiss() -> Any:
+    """Import FAISS; None where it is not installed."""
+    return importlib.import_module("faiss") if find_spec("faiss") else None
 
 
 CHUNK = 2**21  # floats converted at a time: 8 MB, which caches hold
@@ -199,24 +205,30 @@ def vocabulary_of(encoder: Mapping[str, object], kind: str) -> int:
 INPUT_WIDTH = 512  # wider inputs are projected to this; CHOICE: the paper's embedding size
 
 
-def project(features: Features, name: str, vocabulary: int, path: Path) -> None:
-    """Write the inputs of one modality as vectors of at most `INPUT_WIDTH`, [n, R] at `path`.
+def projected(
+    features: Features, name: str, vocabulary: int
+) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """Yield the inputs of one modality as vectors of at most `INPUT_WIDTH`, with their place.
 
     CHOICE: a fixed Gaussian random projection where the input is wider (raw pixels, spectrograms);
     it keeps distances up to a few percent and needs no second model.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     mixing: NDArray[np.float32] | None = None
-    out: NDArray[np.float32] | None = None
     for place, vectors in stream(features, name, vocabulary, at_least=128):
         width = vectors.shape[1]
-        if width > INPUT_WIDTH:
-            if mixing is None:
-                normal = np.random.default_rng(0).standard_normal(
-                    (width, INPUT_WIDTH), dtype=np.float32
-                )
-                mixing = normal / np.sqrt(INPUT_WIDTH, dtype=np.float32)
-            vectors = vectors @ mixing
+        if width > INPUT_WIDTH and mixing is None:
+            normal = np.random.default_rng(0).standard_normal(
+                (width, INPUT_WIDTH), dtype=np.float32
+            )
+            mixing = normal / np.sqrt(INPUT_WIDTH, dtype=np.float32)
+        yield place, vectors if mixing is None else vectors @ mixing
+
+
+def project(features: Features, name: str, vocabulary: int, path: Path) -> None:
+    """Write what `projected` yields as one array [n, R]."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    out: NDArray[np.float32] | None = None
+    for place, vectors in projected(features, name, vocabulary):
         if out is None:
             shape = (len(features.ids), vectors.shape[1])
             out = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
@@ -312,7 +324,7 @@ class InputAssignments:
         encoders: Mapping[str, Mapping[str, object]],
         assignment: Assignment,
         classes: int,
-        folder: Path,
+        arrays: Mapping[str, NDArray[np.float32]],
     ) -> list[InputAssignments]:
         """Compute, for every test fold, centroids of its training rows and phi(X) of every row.
 
@@ -321,7 +333,7 @@ class InputAssignments:
 
         Args:
             classes: number of pseudo-classes of one-class data.
-            folder: where `project` wrote.
+            arrays: modality -> what `projected` yields, [n, R].
         """
         everything = torch.arange(len(features.ids))
         labels = features.everything().labels()
@@ -329,8 +341,8 @@ class InputAssignments:
         for run in range(max(features.meta["folds"], 1)):
             train = features.training(run).index
             vectors = {
-                name: InputVectors.over(vectors_file(folder, name), train)
-                for name in features.modalities
+                name: InputVectors.over(array, features.having(train, name))
+                for name, array in arrays.items()
             }
             one_class = task.kind == "one_class"
             pseudo = pseudo_classes(vectors, train, classes) if one_class else None
@@ -344,14 +356,18 @@ class InputAssignments:
             vocabulary = vocabulary_of(encoders[name], modality.kind)
             space = InputSpace(assignment)
             chunks = stream(features, name, vocabulary)
-            space.fit((rows, side_by_side[place]) for place, rows in chunks)
+            known = side_by_side
+            if name in features.present:  # what is missing is no data
+                known = known * features.present[name][:, None, None]
+            space.fit((rows, known[place]) for place, rows in chunks)
             phi = np.concatenate(
                 [space.phi(rows) for _, rows in stream(features, name, vocabulary)]
             )
             parts = np.split(phi, len(results), axis=1)
             for one, train, part in zip(results, trains, parts, strict=True):
                 one.phi[name] = torch.from_numpy(part)
-                one.u[name] = float(bounds.u_term(one.phi[name][train], one.prior).mean())
+                kept = features.having(train, name)
+                one.u[name] = float(bounds.u_term(one.phi[name][kept], one.prior).mean())
         return results
 
     def tables(self, device: torch.device, previous: Tensor | None = None) -> Tables:
@@ -450,6 +466,7 @@ def write_all(
     for name, modality in features.modalities.items():
         vocabulary = vocabulary_of(encoders[name], modality.kind)
         project(features, name, vocabulary, vectors_path(folder, name))
-    every_fold = InputAssignments.compute(features, task, encoders, assignment, classes, folder)
+    arrays = {name: vectors_file(folder, name) for name in features.modalities}
+    every_fold = InputAssignments.compute(features, task, encoders, assignment, classes, arrays)
     for run, inputs in enumerate(every_fold):
         inputs.write(folder / file_name(features.fold(run)))

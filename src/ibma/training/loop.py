@@ -21,7 +21,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from tqdm import tqdm
 
 from ibma.errors import IbmaError
 from ibma.features.store import Batch, Rows, TrainingSet
@@ -197,27 +196,36 @@ class Fit:
         Raises:
             IbmaError: a loss is not finite, or a checkpoint cannot be written.
         """
-        self._resume()
-        try:
-            self._train(label)
-        finally:
-            if self.checkpoint is not None:
-                self.checkpoint.close()
+        if self.quiet:
+            for _ in self.walk(label):
+                pass
+            return
+        from tqdm import tqdm
 
-    def _train(self, label: str) -> None:
+        epochs = self.walk(label)
+        with tqdm(total=self.epochs, desc=label) as bar:
+            for terms in epochs:
+                bar.update(self.epoch - bar.n)
+                bar.set_postfix(loss=f"{sum(terms.values()):.3f}", refresh=False)
+
+    def walk(self, label: str) -> Iterator[dict[str, float]]:
+        """Train epoch by epoch; yield the mean of every loss term after each."""
+        self._resume()
         saved = time.monotonic()
-        with tqdm(total=self.epochs, initial=self.epoch, desc=label, disable=self.quiet) as bar:
+        try:
             while self.epoch < self.epochs:
                 start = time.perf_counter()
                 terms = self._one_epoch()
                 self.seconds.append(time.perf_counter() - start)
                 self._log(terms, label)
                 self.epoch += 1
-                bar.update()
-                bar.set_postfix(loss=f"{sum(terms.values()):.3f}", refresh=False)
                 if time.monotonic() - saved > CHECKPOINT_SECONDS:
                     self._save()
                     saved = time.monotonic()
+                yield terms
+        finally:
+            if self.checkpoint is not None:
+                self.checkpoint.close()
 
     def _one_epoch(self) -> dict[str, float]:
         torch.manual_seed(self.seed * 1_000_003 + self.epoch + 1 + distributed.rank() * 999_983)

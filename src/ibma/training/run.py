@@ -12,6 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save
 from torch import Tensor
@@ -140,7 +141,7 @@ def ib_losses(
     """Compute plug-in IB losses on the test split (Table 5), in nats, and U per modality.
 
     Feature centroids come from the network on train, input assignments from stage `centroids`;
-    the joint tables are averaged over test.
+    the joint tables are averaged over test. Samples that lack a modality are left out.
 
     Args:
         embeddings: the network's representations of the test rows, place -> [n, D].
@@ -148,7 +149,9 @@ def ib_losses(
     features = cell.open()
     train, test = features.training(run), features.test(run)
     inputs, assignment = cell.inputs(run), cell.assignment()
-    share = own_share(train)
+    share = own_share(train.taking(features.having(train.index, *features.modalities)))
+    kept = np.isin(test.index, features.having(test.index, *features.modalities))
+    test = test.taking(test.index[kept])
     systems, truth = (
         class_systems(
             cell.problem(),
@@ -163,7 +166,7 @@ def ib_losses(
         sums = ClassSums.zeros((systems.shape[1], systems.shape[2]), value.shape[1], value)
         sums.add(learnt[name], systems)
         distributed.add_up([sums.sums, sums.counts])  # of all processes' shares of train
-        phi[name] = assignment.phi(value, assignment.centroids(sums.sums, sums.counts))
+        phi[name] = assignment.phi(value[kept], assignment.centroids(sums.sums, sums.counts))
     phi_x = {name: value[test.index] for name, value in inputs.phi.items()}
     result = {
         name: float(
