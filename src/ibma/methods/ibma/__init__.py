@@ -257,6 +257,12 @@ class Frame(nn.Module):
                 last epoch serve.
         """
 
+    def forget(self) -> None:
+        """Hook: empty what the next `refresh` would read."""
+
+    def set_u(self, u: Mapping[str, float]) -> None:
+        """Hook: replace the constants U of some modalities, in nats."""
+
     def inner_step(self, step: Step) -> None:
         """Hook: learn or sum up, between `forward` and `losses` of a training step."""
 

@@ -62,15 +62,21 @@ class Assigned(Frame):
         """Replace the centroids by class means of the training split, and empty the sums."""
         for step in passes:
             self.add_to_sums(self.assign(step))
-        sums = [self.get_buffer(f"{kind}_{place}") for kind in self.SUMS for place in self.assigned]
-        distributed.add_up(sums)
+        distributed.add_up(self._sums())
         self.update_from_sums(epoch)
         for place in self.assigned:
             counts = self.get_buffer(f"counts_{place}")
             new = self.spec.assignment.centroids(self.get_buffer(f"sums_{place}"), counts)
             self.get_buffer(f"centroids_{place}").copy_(new)
-        for spent in sums:
+        self.forget()
+
+    def forget(self) -> None:
+        """Empty the sums."""
+        for spent in self._sums():
             spent.zero_()
+
+    def _sums(self) -> list[Tensor]:
+        return [self.get_buffer(f"{kind}_{place}") for kind in self.SUMS for place in self.assigned]
 
     def update_from_sums(self, epoch: int) -> None:
         """Hook: recompute Q before new centroids replace the old."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import permutations
 
 import torch
@@ -23,6 +24,11 @@ class Bound(Assigned):
         for place in self.assigned:
             uniform = torch.full((systems, classes, classes), 1.0 / classes)
             self.register_buffer(f"q_{place}", uniform)
+
+    def set_u(self, u: Mapping[str, float]) -> None:
+        """Replace the constants U of some modalities, in nats."""
+        for name, value in u.items():
+            self.get_buffer("u")[self.names.index(name)] = value
 
     def update_from_sums(self, epoch: int) -> None:
         """Recompute Q, from the second epoch on."""

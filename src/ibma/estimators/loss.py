@@ -1,0 +1,389 @@
+"""Train a network of your own with a bound of IBMA: `from ibma import IBBLoss`.
+
+A loss owns no network. It reads representations and labels, and keeps what its bound knows of the
+training data in buffers. The bounds are those that the pipeline's IBMA runs (`ibma.methods.ibma`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ibma.errors import IbmaError
+from ibma.methods.ibma import BoundSpec, Frame, Step, find_bound
+from ibma.network import bounds, distributed, tasks
+from ibma.network.centroids import Assignment, ClassSums
+from ibma.network.method import FUSED
+
+Named = Mapping[str, Tensor]
+PHI = {"printed": False, "unit": True}  # regime of phi -> whether vectors are normalised first
+
+
+class BadArgument(IbmaError, ValueError):
+    """A value that a loss or an estimator cannot use, explained in one line."""
+
+
+class BoundLoss(nn.Module):
+    """What the losses share; use a subclass.
+
+    Args:
+        modalities: names of the modalities, at least one.
+        num_classes: number of classes; with target="multilabel" of labels.
+        dim: width of every representation, or a name -> its width (`fused` included, if used).
+        target: "classify" for class indices [B]; "multilabel" for 0/1 values [B, C], where any
+            other value (NaN, -1) means that the label is not known.
+        align: False leaves out the terms between modalities.
+        beta: inverse temperature of phi, see `IBBLoss`.
+        phi: "printed" or "unit", see `IBBLoss`.
+        input_widths: modality -> width of its input vectors, for bounds that read them.
+        options: parameters of the bound.
+    """
+
+    bound_name: str
+
+    def __init__(
+        self,
+        modalities: Sequence[str],
+        num_classes: int,
+        dim: int | Mapping[str, int],
+        target: str = "classify",
+        align: bool = True,
+        beta: float = 1.0,
+        phi: str = "printed",
+        *,
+        input_widths: Mapping[str, int] | None = None,
+        **options: object,
+    ) -> None:
+        super().__init__()
+        names = _checked_names(modalities)
+        _one_of("target", target, ("classify", "multilabel"))
+        _one_of("phi", phi, PHI)
+        if num_classes < 1 or beta <= 0:
+            raise BadArgument("num_classes and beta are positive")
+        spec = BoundSpec(
+            names=names,
+            widths=dim if isinstance(dim, Mapping) else dict.fromkeys((*names, FUSED), dim),
+            task=tasks.build(target, [str(label) for label in range(num_classes)]),
+            systems=(1, num_classes) if target == "classify" else (num_classes, 2),
+            assignment=Assignment(beta, PHI[phi]),
+            input_widths=input_widths or {},
+        )
+        missing = [place for place in names if place not in spec.widths]
+        if missing:
+            raise BadArgument(f"dim has no width for {', '.join(missing)}")
+        self.spec = spec
+        self.bound: Frame = find_bound(self.bound_name)(spec, align, **options)
+        self.epoch = 0
+
+    def forward(
+        self,
+        z: Named,
+        y: Tensor,
+        fused: Tensor | None = None,
+        mask: Named | None = None,
+        *,
+        logits: Tensor | None = None,
+        inputs: Named | None = None,
+        phi_x: Named | None = None,
+    ) -> Tensor:
+        """Return the bound of a batch, a scalar in nats, in float32 whatever autocast says.
+
+        Args:
+            z: modality -> representation, [B, D].
+            y: labels, see `target`.
+            fused: the fused representation, [B, D]; None leaves out its terms.
+            mask: modality -> which samples have it, bool [B]; a missing name means that all do.
+                A term is computed of the samples that have both of its modalities, and weighted by
+                their share of the batch.
+            logits: of the head on the fused representation, [B, C]; CLUB and VIB then count the
+                cross-entropy as their bound on I(Z, Y). Without it, your own cross-entropy is that.
+            inputs: modality -> input vectors [B, R], which CLUB reads.
+            phi_x: modality -> rows of `assign_inputs`, which the plug-in bound reads.
+        """
+        terms = self.terms(z, y, fused, mask, logits=logits, inputs=inputs, phi_x=phi_x)
+        return torch.stack(list(terms.values())).sum()
+
+    def terms(
+        self,
+        z: Named,
+        y: Tensor,
+        fused: Tensor | None = None,
+        mask: Named | None = None,
+        *,
+        logits: Tensor | None = None,
+        inputs: Named | None = None,
+        phi_x: Named | None = None,
+    ) -> dict[str, Tensor]:
+        """Return the named terms that `forward` adds up.
+
+        In training mode, with gradients on, the batch is added to what the next epoch's centroids
+        and Q are computed from. Under `torch.no_grad` or after `eval()` it is not.
+        """
+        if self.epoch == 0:
+            raise BadArgument("call start_epoch() before every epoch, the first one included")
+        with torch.autocast(y.device.type, enabled=False):
+            step = self._step(z, y, fused, mask, logits, inputs, phi_x)
+            if self.training and torch.is_grad_enabled():
+                self.bound.inner_step(step)
+            terms = self.bound.terms(step)
+        if not terms:
+            raise BadArgument("no term: give fused=, or two modalities with align=True")
+        return terms
+
+    @torch.no_grad()
+    def start_epoch(self, seen: Iterable[tuple[Any, ...]] | None = None) -> None:
+        """Compute Q, then the centroids, from the sums of the last epoch. Call it in every process.
+
+        Args:
+            seen: batches as positional arguments of the loss, (z, y, fused) or (z, y, fused, mask),
+                of the whole training data. They take the place of the last epoch's sums. Before
+                the first epoch there are no sums: with `seen` the first centroids are class means
+                (as in the pipeline), without it they are zero and the bound acts from the third
+                epoch on (the paper allows both).
+        """
+        if seen is not None:
+            self.bound.forget()
+        self.bound.refresh(self.epoch, (self._step(*batch) for batch in seen or ()))
+        self.epoch += 1
+
+    @torch.no_grad()
+    def assign_inputs(self, x: Named, y: Tensor) -> dict[str, Tensor]:
+        """Assign the inputs of the training data softly to their class means.
+
+        Sets U of the bound, too. U is a constant (Eq. 3 factorises and Z drops out of it): it moves
+        the value of the loss, never a gradient, and is 0 until this is called.
+
+        Args:
+            x: modality -> input vectors of all training samples, [n, R].
+            y: their labels.
+
+        Returns:
+            Modality -> phi(X), [n, G, K].
+        """
+        systems = self.spec.task.systems(self._labels(y))
+        phi = {}
+        for name, vectors in x.items():
+            sums = ClassSums.zeros(self.spec.systems, vectors.shape[1], vectors.float())
+            sums.add(vectors.float(), systems)
+            centroids = self.spec.assignment.centroids(sums.sums, sums.counts)
+            phi[name] = self.spec.assignment.phi(vectors.float(), centroids)
+        prior = bounds.priors(systems)
+        u = {name: float(bounds.u_term(value, prior).mean()) for name, value in phi.items()}
+        self.bound.set_u(u)
+        return phi
+
+    def get_extra_state(self) -> Any:
+        """Return what `state_dict` keeps beside buffers: the number of epochs started."""
+        return torch.tensor(self.epoch)
+
+    def set_extra_state(self, state: Any) -> None:
+        """Take what `get_extra_state` returned."""
+        self.epoch = int(state)
+
+    def _step(
+        self,
+        z: Named,
+        y: Tensor,
+        fused: Tensor | None = None,
+        mask: Named | None = None,
+        logits: Tensor | None = None,
+        inputs: Named | None = None,
+        phi_x: Named | None = None,
+    ) -> Step:
+        """Check a batch and return it as the bound reads it."""
+        if set(z) != set(self.spec.names):
+            given, expected = ", ".join(z), ", ".join(self.spec.names)
+            raise BadArgument(f"representations of {given}: expected one each of {expected}")
+        known = {name: rows.bool() for name, rows in (mask or {}).items()}
+        places = {name: z[name].float() for name in self.spec.names}
+        for name, rows in known.items():  # whatever stands in for a missing part, NaN included
+            places[name] = places[name].masked_fill(~rows.unsqueeze(1), 0.0)
+        if fused is not None:
+            places[FUSED] = fused.float()
+        for place, value in places.items():
+            shape = (len(y), self.spec.widths.get(place))
+            if value.shape != shape:
+                raise BadArgument(f"{place}: shape {tuple(value.shape)}, expected {shape}")
+        y = self._labels(y)
+        return Step(
+            z=places,
+            systems=self.spec.task.systems(y),
+            y=y,
+            logits=None if logits is None else logits.float(),
+            present=known,
+            phi_x=phi_x or {},
+            inputs=inputs or {},
+        )
+
+    def _labels(self, y: Tensor) -> Tensor:
+        if self.spec.task.kind == "multilabel":
+            return y.float()
+        if y.is_floating_point() or y.ndim != 1:
+            raise BadArgument(f"labels: {y.dtype} {tuple(y.shape)}: expected class indices [B]")
+        return y.long()
+
+
+class IBBLoss(BoundLoss):
+    """The information bottleneck bound (IBB) of the paper, Theorem 3.1, as a loss.
+
+    Two hyper-parameters decide whether it acts at all. phi(z)[y] = softmax over the classes y of
+    -beta ||z - c_y||^2, with the class means c_y as centroids:
+
+    - phi="printed" takes section 3.1 as it stands: raw vectors. Squared distances grow with the
+      width and the norm of the embedding, so that phi is soft at first and soon nearly one-hot.
+    - phi="unit" normalises vectors and centroids first, as the released code does. Logits then lie
+      in [-4 beta, 0]: at beta=1 even perfectly separated classes give a phi that is nearly flat and
+      a bound that hardly moves; it acts from about beta=16 on. See docs/loss.md.
+
+    `regime()` says which of these you are in.
+
+    The weight of the loss is eta of the paper, in (0, 1).
+
+    Args:
+        modalities, num_classes, dim, target, align: see `BoundLoss`.
+        beta: inverse temperature of phi.
+        phi: "printed" or "unit".
+    """
+
+    bound_name = "ibb"
+
+    def regime(self) -> dict[str, float]:
+        """Return, for each place, how flat Q is: its mean entropy over ln K.
+
+        At 1.0 Q is uniform and the terms of that place are constant: no gradient. Near 0.0 every
+        class has a column of its own. It is that of the last `start_epoch`.
+        """
+        classes = self.spec.systems[1]
+        found = {}
+        for name, q in self.bound.named_buffers():
+            if name.startswith("q_"):
+                entropy = -(q * q.clamp_min(bounds.FLOOR).log()).sum(1).mean()
+                found[name.removeprefix("q_")] = float(entropy) / math.log(max(classes, 2))
+        return found
+
+
+class PluginIBLoss(BoundLoss):
+    """The plug-in information bottleneck as a loss; unlike IBB, its compression has a gradient.
+
+    It reads phi(X): pass `phi_x=` the batch's rows of what `assign_inputs` returned. Not in the
+    paper, see docs/methods.md.
+
+    Args:
+        modalities, num_classes, dim, target, align, beta, phi: as `IBBLoss`.
+    """
+
+    bound_name = "plugin"
+
+
+class CLUBLoss(BoundLoss):
+    """CLUB (Cheng et al., 2020) as a bound, with InfoNCE between modalities (paper, Algorithm 2).
+
+    It reads the inputs as vectors: pass `inputs=`. Its critics have parameters, so give your
+    optimiser `loss.parameters()`; what CLUB learns of its own, q(z | x), trains inside of the call.
+    Several processes cannot train it together.
+
+    Args:
+        modalities, num_classes, dim, target, align: as `IBBLoss`.
+        input_widths: modality -> width R of its input vectors.
+    """
+
+    bound_name = "club"
+
+    def __init__(
+        self,
+        modalities: Sequence[str],
+        num_classes: int,
+        dim: int | Mapping[str, int],
+        target: str = "classify",
+        align: bool = True,
+        *,
+        input_widths: Mapping[str, int],
+    ) -> None:
+        super().__init__(modalities, num_classes, dim, target, align, input_widths=input_widths)
+
+    def terms(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """Return the named terms, see `BoundLoss.terms`."""
+        if distributed.world() > 1:
+            raise BadArgument("CLUBLoss trains an inner network that processes cannot share")
+        return super().terms(*args, **kwargs)
+
+    def get_extra_state(self) -> Any:
+        """Return the number of epochs started, and the state of q's optimiser."""
+        assert self.bound.optimiser is not None
+        return {"epoch": self.epoch, "optimiser": self.bound.optimiser.state_dict()}
+
+    def set_extra_state(self, state: Any) -> None:
+        """Take what `get_extra_state` returned."""
+        assert self.bound.optimiser is not None
+        self.epoch = state["epoch"]
+        self.bound.optimiser.load_state_dict(state["optimiser"])
+
+
+class VIBLoss(BoundLoss):
+    """The variational information bottleneck as a bound, with InfoNCE between modalities.
+
+    It adds noise to every representation, so the network must use what `transform` returns:
+
+        z = {name: vib.transform(name, value) for name, value in z.items()}
+        h = vib.transform("fused", fuse(z))
+        loss = ce(head(h), y) + 0.5 * vib(z, y, fused=h)
+
+    Give your optimiser `loss.parameters()`.
+
+    Args:
+        modalities, num_classes, dim, target, align: as `IBBLoss`.
+        form: "gates" multiplies features by Gaussian gates (Dai et al., 2018), as the pipeline's
+            default does; "posterior" draws from a Gaussian posterior (Alemi et al., 2017).
+    """
+
+    FORMS = {"gates": "vib", "posterior": "vib_alemi"}
+
+    def __init__(
+        self,
+        modalities: Sequence[str],
+        num_classes: int,
+        dim: int | Mapping[str, int],
+        target: str = "classify",
+        align: bool = True,
+        *,
+        form: str = "gates",
+    ) -> None:
+        self.bound_name = self.FORMS[_one_of("form", form, self.FORMS)]
+        super().__init__(modalities, num_classes, dim, target, align)
+        self._noise: dict[str, Tensor] = {}
+
+    def transform(self, place: str, value: Tensor) -> Tensor:
+        """Return what replaces a representation [B, D] of a modality or of `fused`.
+
+        It is noisy in training mode only.
+        """
+        return self.bound.transform(place, value, self._noise)
+
+    def _step(self, *args: Any, **kwargs: Any) -> Step:
+        step = super()._step(*args, **kwargs)
+        step.extra.update({name: value.float() for name, value in self._noise.items()})
+        self._noise.clear()
+        return step
+
+
+def _checked_names(modalities: Sequence[str]) -> tuple[str, ...]:
+    names = tuple(modalities)
+    if isinstance(modalities, str) or not names or len(set(names)) < len(names):
+        raise BadArgument(f"modalities {modalities!r}: expected a list of different names")
+    for name in names:
+        if name == FUSED or "." in name or "|" in name:
+            raise BadArgument(
+                f"modality '{name}': a name without '.' and '|', other than '{FUSED}'"
+            )
+    return names
+
+
+def _one_of(parameter: str, value: str, allowed: Iterable[str]) -> str:
+    known = list(allowed)
+    if value not in known:
+        raise BadArgument(f"{parameter}={value!r}: expected {' or '.join(known)}")
+    return value
