@@ -355,18 +355,24 @@ class VIBLoss(BoundLoss):
         self.bound_name = self.FORMS[_one_of("form", form, self.FORMS)]
         super().__init__(modalities, num_classes, dim, target, align)
         self._noise: dict[str, Tensor] = {}
+        self._transformed: set[str] = set()
 
     def transform(self, place: str, value: Tensor) -> Tensor:
         """Return what replaces a representation [B, D] of a modality or of `fused`.
 
         It is noisy in training mode only.
         """
+        self._transformed.add(place)
         return self.bound.transform(place, value, self._noise)
 
     def _step(self, *args: Any, **kwargs: Any) -> Step:
         step = super()._step(*args, **kwargs)
+        missed = [place for place in step.z if place not in self._transformed]
+        if missed:
+            raise BadArgument(f"pass {', '.join(missed)} through transform() first, in every step")
         step.extra.update({name: value.float() for name, value in self._noise.items()})
         self._noise.clear()
+        self._transformed.clear()
         return step
 
 
@@ -376,9 +382,7 @@ def _checked_names(modalities: Sequence[str]) -> tuple[str, ...]:
         raise BadArgument(f"modalities {modalities!r}: expected a list of different names")
     for name in names:
         if name == FUSED or "." in name or "|" in name:
-            raise BadArgument(
-                f"modality '{name}': a name without '.' and '|', other than '{FUSED}'"
-            )
+            raise BadArgument(f"modality '{name}': expected a name without . and |, not '{FUSED}'")
     return names
 
 

@@ -1,0 +1,401 @@
+"""The losses of `ibma` in loops of one's own: the pipeline's terms, masks, state, precision.
+
+Two processes run this file as a script.
+"""
+
+import itertools
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ibma import CLUBLoss, IBBLoss, PluginIBLoss, VIBLoss, methods
+from ibma.errors import IbmaError
+from ibma.features.store import Batch
+from ibma.network import distributed, tasks
+from ibma.network.centroids import Assignment
+from ibma.network.method import Method, Modality, Spec
+
+SRC = Path(distributed.__file__).parents[2]
+HEAVY = ["dvc", "mlflow", "transformers", "faiss", "sklearn", "pydantic", "scipy", "pandas"]
+LOSSES = {"ibb": IBBLoss, "plugin": PluginIBLoss, "club": CLUBLoss, "vib": VIBLoss}
+
+
+def views(names: list[str], n: int = 24) -> tuple[dict[str, Tensor], Tensor]:
+    """Noisy views [n, 3] of three classes [n]."""
+    random, y = torch.Generator().manual_seed(0), torch.arange(n) % 3
+    return {v: F.one_hot(y, 3) + 0.4 * torch.randn(n, 3, generator=random) for v in names}, y
+
+
+class Net(nn.Module):
+    """What a user brings: an encoder a modality, a fusion, a head."""
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.encoders = nn.ModuleDict({name: nn.Linear(3, 8) for name in names})
+        self.fuse, self.head = nn.Linear(8 * len(names), 8), nn.Linear(8, 3)
+
+    def forward(self, x: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
+        z = {name: encoder(x[name]) for name, encoder in self.encoders.items()}
+        return z, self.fuse(torch.cat(list(z.values()), dim=1)).relu()
+
+
+def in_the_pipeline(names: list[str], kind: str, bound: str) -> Method:
+    torch.manual_seed(0)
+    spec = Spec(
+        modalities=dict.fromkeys(names, Modality("vector", (3,), {"name": "mlp", "hidden": [8]})),
+        task=tasks.build(kind, ["0", "1", "2"]),
+        width=8,
+        heads=2,
+        epochs=5,
+        systems=(1, 3) if kind == "classify" else (3, 2),
+        assignment=Assignment(4.0, normalise=True),
+        eta=0.5,
+        input_widths=dict.fromkeys(names, 3),
+    )
+    return methods.build("ibma", spec, bound=bound)
+
+
+@pytest.mark.parametrize("bound", LOSSES)
+def test_a_loop_of_ones_own_gives_the_pipelines_terms(bound):
+    """Same network, same batches: with or without a pass first, with or without missing parts."""
+    cases = itertools.product(("classify", "multilabel"), (2, 3), (True, False), (True, False))
+    for kind, modalities, with_pass, with_mask in cases:
+        where = f"{kind}, {modalities} modalities, pass: {with_pass}, mask: {with_mask}"
+        names = ["a", "b", "c"][:modalities]
+        x, y = views(names)
+        mask = {"a": torch.arange(len(y)) % 4 != 0} if with_mask else {}
+        labels = y if kind == "classify" else F.one_hot(y, 3).float()
+        model = in_the_pipeline(names, kind, bound)
+        more = {"input_widths": dict.fromkeys(names, 3)} if bound == "club" else {}
+        more |= {"beta": 4.0, "phi": "unit"} if bound in ("ibb", "plugin") else {}
+        ours = LOSSES[bound](names, 3, 8, kind, **more)
+        phi_x = ours.assign_inputs(x, labels)
+        ours.bound.load_state_dict(model.bound.state_dict())  # learnt parts start alike
+        masks = {f"present/{name}": rows for name, rows in mask.items()}
+        data = Batch(x | masks, labels, torch.arange(len(y)), phi_x=phi_x, inputs=x)
+        optimiser = torch.optim.Adam(model.parameter_groups(), lr=0.03)
+        for epoch in range(5):
+            with torch.no_grad():
+                seen = [(model.eval()(data.x), data)] if with_pass or epoch else []
+                model.before_epoch(epoch, lambda seen=seen: seen)
+            model.train()
+            first = [(out.z, labels, out.fused, mask) for out, _ in seen]
+            if bound != "vib":  # which keeps nothing of the training data
+                ours.start_epoch(first if epoch == 0 and with_pass else None)
+            ours.epoch = epoch + 1
+            for _ in range(3):
+                out = model(data.x)
+                if bound == "vib":
+                    ours.bound.load_state_dict(model.bound.state_dict())
+                    ours._transformed = {*names, "fused"}
+                model.inner_step(out, data)
+                terms = model.losses(out, data)
+                found = ours.terms(
+                    out.z, labels, out.fused, mask, logits=out.logits, inputs=x, phi_x=phi_x
+                )
+                for name, value in found.items():
+                    at = f"{where}: {name} in epoch {epoch}"
+                    torch.testing.assert_close(0.5 * value, terms[name], rtol=0, atol=1e-6, msg=at)
+                assert len(found) == len([t for t in terms if not t.startswith("ce/")]), where
+                optimiser.zero_grad()
+                torch.stack(list(terms.values())).sum().backward()
+                optimiser.step()
+                if bound == "club":  # its critics learn with the network
+                    ours.bound.critics.load_state_dict(model.bound.critics.state_dict())
+        if bound == "ibb":
+            assert ours.regime()["fused"] < 0.99, "compared where the bound is constant"
+
+
+def train(net: Net, loss: nn.Module, x: dict[str, Tensor], y: Tensor, epochs: int, **more) -> list:
+    """The ten lines of the README; what the loss gave in each step."""
+    optimiser = torch.optim.Adam([*net.parameters(), *loss.parameters()], lr=0.02)
+    values = []
+    for _ in range(epochs):
+        loss.start_epoch()
+        for rows in torch.arange(len(y)).split(12):
+            z, h = net({name: value[rows] for name, value in x.items()})
+            given = {k: {n: v[rows] for n, v in named.items()} for k, named in more.items()}
+            bound = loss(z, y[rows], fused=h, **given)
+            total = F.cross_entropy(net.head(h), y[rows]) + 0.5 * bound
+            optimiser.zero_grad()
+            total.backward()
+            optimiser.step()
+            values.append(float(bound.detach()))
+    return values
+
+
+def test_ten_lines_learn_and_the_bound_leaves_its_constant():
+    x, y = views(["image", "text"], 60)
+    net, ibb = Net(["image", "text"]), IBBLoss(["image", "text"], num_classes=3, dim=8)
+    values = train(net, ibb, x, y, 8)
+    steps = len(values) // 8
+    assert values[: 2 * steps] == pytest.approx([3 * math.log(3)] * 2 * steps, abs=1e-5)
+    assert values[-1] < 0.7 * values[0]
+    assert all(flat < 0.9 for flat in ibb.regime().values())
+    z, h = net(x)
+    assert float((net.head(h).argmax(1) == y).float().mean()) > 0.9
+
+
+def test_modalities_one_to_four_with_and_without_a_fusion():
+    for names, fused in itertools.product((["a"], ["a", "b"], ["a", "b", "c", "d"]), (True, False)):
+        x, y = views(names)
+        z, h = Net(names)(x)
+        ibb = IBBLoss(names, 3, 8)
+        ibb.start_epoch()
+        if len(names) == 1 and not fused:
+            with pytest.raises(IbmaError, match="no term"):
+                ibb(z, y)
+            continue
+        terms = ibb.terms(z, y, h if fused else None)
+        assert len(terms) == len(names) * (len(names) - 1) + fused
+
+
+def test_what_is_missing_counts_for_nothing():
+    """Of samples given twice, once without `a`: its terms are halved, the others stay."""
+    x, y = views(["a", "b"])
+    net, n = Net(["a", "b"]), len(y)
+    there = torch.arange(2 * n) < n
+    twice = {name: value.repeat(2, 1) for name, value in x.items()}
+    twice["a"] = twice["a"].masked_fill(~there[:, None], float("nan"))
+    for bound in ("ibb", "plugin"):
+        once, holed = (LOSSES[bound](["a", "b"], 3, 8) for _ in range(2))
+        phi_x, _ = (one.assign_inputs(x, y) for one in (once, holed))
+        phi_twice = {name: value.repeat(2, 1, 1) for name, value in phi_x.items()}
+        for epoch in range(4):
+            z, h = net({name: (1 + epoch) * value for name, value in x.items()})
+            both = net({name: (1 + epoch) * value for name, value in twice.items()})[0]
+            once.start_epoch()
+            holed.start_epoch()
+            whole = once.terms(z, y, h, phi_x=phi_x)
+            given = (both, y.repeat(2), h.repeat(2, 1), {"a": there})
+            found = holed.terms(*given, phi_x=phi_twice)
+            for name, value in found.items():
+                if name != "compress/fused":  # a sum over the modalities
+                    share = 0.5 if "a" in name.partition("/")[2].split("|") else 1.0
+                    expected = (share * whole[name]).detach()
+                    torch.testing.assert_close(value.detach(), expected)
+        net.zero_grad()
+        torch.stack(list(found.values())).sum().backward()
+        assert all(p.grad.isfinite().all() for p in net.parameters() if p.grad is not None)
+        given = (both, y.repeat(2), h.repeat(2, 1).detach(), {"a": torch.zeros_like(there)})
+        nobody = holed.terms(*given, phi_x=phi_twice)
+        assert all(value.isfinite() for value in nobody.values())
+
+
+def test_training_goes_on_from_a_state_as_if_nothing_had_happened():
+    names = ["a", "b"]
+    x, y = views(names)
+    for bound in LOSSES:
+        torch.manual_seed(1)
+        whole, cut, again = (new(bound) for _ in range(3))
+        cut.load_state_dict(whole.state_dict())
+        given = {"inputs": x} if bound == "club" else {}
+        if bound == "plugin":
+            given = {"phi_x": whole.assign_inputs(x, y)}
+        run = transformed if bound == "vib" else values_of
+        expected = run(whole, x, y, 6, given)
+        first = run(cut, x, y, 3, given)
+        state = cut.state_dict()
+        if bound in ("ibb", "plugin", "vib"):  # tensors only
+            state = load(save(state))
+        again.load_state_dict(state)
+        assert first + run(again, x, y, 3, given, 3) == pytest.approx(expected, abs=1e-6), bound
+
+
+def new(bound: str) -> nn.Module:
+    more = {"input_widths": {"a": 3, "b": 3}} if bound == "club" else {}
+    return LOSSES[bound](["a", "b"], 3, 8, **more)
+
+
+def values_of(loss, x, y, epochs, given, start=0) -> list[float]:
+    """The loss on representations that drift from epoch to epoch."""
+    net, found = Net(["a", "b"]), []
+    for epoch in range(start, start + epochs):
+        loss.start_epoch()
+        z, h = net({name: (1.0 + 0.2 * epoch) * value for name, value in x.items()})
+        found.append(float(loss(z, y, fused=h, **given).detach()))
+    return found
+
+
+def transformed(loss, x, y, epochs, given, start=0) -> list[float]:
+    net, found = Net(["a", "b"]), []
+    for epoch in range(start, start + epochs):
+        loss.start_epoch()
+        torch.manual_seed(epoch)
+        z, h = net(x)
+        z = {name: loss.transform(name, value) for name, value in z.items()}
+        found.append(float(loss(z, y, fused=loss.transform("fused", h)).detach()))
+    return found
+
+
+def test_both_forms_of_vib_and_club_train_a_network():
+    names = ["a", "b"]
+    x, y = views(names)
+    for loss in (VIBLoss(names, 3, 8), VIBLoss(names, 3, 8, form="posterior")):
+        net, start = Net(names), transformed(loss, x, y, 1, {})[0]
+        optimiser = torch.optim.Adam([*net.parameters(), *loss.parameters()], lr=0.02)
+        for _ in range(30):
+            z, h = net(x)
+            z = {name: loss.transform(name, value) for name, value in z.items()}
+            optimiser.zero_grad()
+            loss(z, y, fused=loss.transform("fused", h)).backward()
+            optimiser.step()
+        assert transformed(loss, x, y, 1, {})[0] < start
+        with pytest.raises(IbmaError, match=r"transform\(\)"):
+            loss(z, y, fused=h)
+    club = CLUBLoss(names, 3, 8, input_widths={"a": 3, "b": 3})
+    before = {name: value.clone() for name, value in club.bound.q.state_dict().items()}
+    values = train(Net(names), club, x, y, 20, inputs=x)
+    assert all(map(math.isfinite, values))
+    after = club.bound.q.state_dict()
+    assert all((after[name] != value).any() for name, value in before.items())
+    assert all(p.grad is None for p in club.bound.q.parameters())
+
+
+def test_autocast_does_not_reach_the_bound():
+    x, y = views(["a", "b"])
+    net, ibb, same = Net(["a", "b"]), IBBLoss(["a", "b"], 3, 8), IBBLoss(["a", "b"], 3, 8)
+    for _ in range(4):
+        ibb.start_epoch()
+        same.start_epoch()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            z, h = net(x)
+            assert z["a"].dtype == torch.bfloat16
+            value = ibb(z, y, fused=h)
+        full = same({name: each.float() for name, each in z.items()}, y, fused=h.float())
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value, full, rtol=0, atol=0)
+    value.backward()
+
+
+def test_evaluation_leaves_the_sums_alone():
+    x, y = views(["a", "b"])
+    net, ibb = Net(["a", "b"]), IBBLoss(["a", "b"], 3, 8)
+    ibb.start_epoch()
+    state = {k: v.clone() for k, v in ibb.state_dict().items()}
+    z, h = net(x)
+    with torch.no_grad():
+        ibb(z, y, fused=h)
+    ibb.eval()(z, y, fused=h)
+    for name, value in ibb.state_dict().items():
+        torch.testing.assert_close(value, state[name], rtol=0, atol=0)
+    ibb.train()(z, y, fused=h)
+    assert float(ibb.bound.counts_fused.sum()) == len(y)
+
+
+def test_the_bound_is_hardly_active_on_unit_vectors_at_beta_one():
+    """What perfectly separated, balanced classes give: docs/loss.md prints these numbers."""
+    for phi, beta, expected in (("unit", 1.0, 1.807), ("unit", 4.0, 0.010), ("unit", 16.0, 0.0)):
+        y = torch.arange(7).repeat_interleave(4)
+        corners = torch.eye(7) - 1 / 7
+        z = {name: F.normalize(corners)[y] for name in ("a", "b")}
+        ibb = IBBLoss(["a", "b"], 7, 7, beta=beta, phi=phi)
+        ibb.start_epoch([(z, y)])
+        for _ in range(3):
+            value = ibb.terms(z, y)["ibb/a|b"]
+            ibb.start_epoch()
+        assert float(value) == pytest.approx(expected, abs=2e-3), (phi, beta)
+
+
+def test_wrong_use_ends_in_one_line():
+    x, y = views(["a", "b"])
+    z, h = Net(["a", "b"])(x)
+    ibb = IBBLoss(["a", "b"], 3, 8)
+    with pytest.raises(IbmaError, match="call start_epoch"):
+        ibb(z, y, fused=h)
+    ibb.start_epoch()
+    for said, use in (
+        ("expected one each of a, b", lambda: ibb({"a": z["a"]}, y)),
+        (r"a: shape \(24, 5\)", lambda: ibb(z | {"a": z["a"][:, :5]}, y)),
+        ("expected class indices", lambda: ibb(z, y.float())),
+        ("target='clasify'", lambda: IBBLoss(["a"], 3, 8, "clasify")),
+        ("phi='raw'", lambda: IBBLoss(["a"], 3, 8, phi="raw")),
+        ("different names", lambda: IBBLoss(["a", "a"], 3, 8)),
+        ("different names", lambda: IBBLoss("ab", 3, 8)),
+        ("not 'fused'", lambda: IBBLoss(["fused"], 3, 8)),
+        ("no width for b", lambda: IBBLoss(["a", "b"], 3, {"a": 4})),
+        ("positive", lambda: IBBLoss(["a"], 0, 8)),
+    ):
+        with pytest.raises(ValueError, match=said) as caught:
+            use()
+        assert isinstance(caught.value, IbmaError) and "\n" not in str(caught.value)
+
+
+def in_parts(rank: int, world: int) -> dict[str, float]:
+    """Loss and gradient of each step, from every `world`-th sample of each batch."""
+    names = ["a", "b"]
+    x, y = views(names, 48)
+    mask = torch.arange(48) % 5 != 0
+    found = {}
+    losses = {"ibb": IBBLoss(names, 3, 8), "plugin": PluginIBLoss(names, 3, 8)}
+    for bound, loss in losses.items():
+        net = Net(names)
+        phi_x = loss.assign_inputs(x, y)
+        for epoch in range(4):
+            loss.start_epoch()
+            for step, rows in enumerate(torch.arange(48).split(24)):
+                own = rows[rank::world]
+                z, h = net({name: value[own] for name, value in x.items()})
+                given = {name: value[own] for name, value in phi_x.items()}
+                value = loss(z, y[own], fused=h, mask={"a": mask[own]}, phi_x=given)
+                net.zero_grad()
+                value.backward()
+                if bound == "plugin":  # its value is no mean over samples: marginals alone agree
+                    value = loss.bound.marginal_fused.square().sum()
+                totals = [value.detach().clone(), *(p.grad for p in net.encoders.parameters())]
+                distributed.add_up(totals)
+                numbers = [float(total.sum()) / world for total in totals]
+                found[f"{bound}/{epoch}/{step}/loss"] = numbers[0]
+                if bound == "ibb":
+                    found[f"{bound}/{epoch}/{step}/gradient"] = sum(numbers[1:])
+    return found
+
+
+def test_two_processes_give_the_numbers_of_one(tmp_path):
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone")
+    command = (*launcher, "--nproc-per-node", "2", __file__, str(tmp_path / "two.json"))
+    environment = os.environ | {"PYTHONPATH": str(SRC)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr
+    two = json.loads((tmp_path / "two.json").read_text())
+    assert two == pytest.approx(in_parts(0, 1), abs=1e-5)
+
+
+def test_importing_a_loss_loads_nothing_heavy():
+    """Not even where it is installed; and it works where it is not."""
+    script = (
+        "import sys\n"
+        "class Blocked:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name.split('.')[0] in {HEAVY}: raise ImportError(name)\n"
+        "sys.meta_path.insert(0, Blocked())\n"
+        "from ibma import IBBLoss\n"
+        "import torch\n"
+        "ibb = IBBLoss(['a', 'b'], 3, 4)\n"
+        "ibb.start_epoch()\n"
+        "z = {'a': torch.randn(6, 4), 'b': torch.randn(6, 4)}\n"
+        "print(float(ibb(z, torch.arange(6) % 3)))\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(SRC)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) == pytest.approx(2 * math.log(3), abs=1e-5)
+
+
+if __name__ == "__main__":
+    distributed.begin()
+    result = in_parts(distributed.rank(), distributed.world())
+    if distributed.rank() == 0:
+        Path(sys.argv[1]).write_text(json.dumps(result))
