@@ -16,7 +16,7 @@ def extract(params: Params, task: str) -> None:
     from ibma.files import read_json
     from ibma.formats import checksums
 
-    entry = params.task(task).as_dict()
+    entry = params.task(task).extraction()
     name, out = entry["dataset"], paths.FEATURES / task
     listed = paths.manifest(name)
     manifest = read_json(listed, {})

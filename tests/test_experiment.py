@@ -22,7 +22,7 @@ def small() -> dict:
         values[name] = {"split_digits": values[name]["split_digits"]}
     values |= {"train": {"concat": {}}, "seeds": 1, "keep_weights": ["ibma"]}
     values["bounds"] = {"ibma_vib": values["bounds"]["ibma_vib"]}
-    values["training"] |= {"epochs": 3, "batch_size": 64}
+    values["training"]["epochs"] = 3
     values["tune"] |= {"folds": 2, "epochs": 1, "budget": 1}
     values["tune"]["grid"]["eta"] = [0.9]  # far from .3, so that the metrics move
     values["timing"] = {"task": "split_digits", "rounds": 2}

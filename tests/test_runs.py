@@ -28,7 +28,8 @@ def load(**changes: object) -> params.Params:
         values[name] = {"split_digits": values[name]["split_digits"]}
     values |= {"train": {"concat": {}}, "bounds": {}, "seeds": 2, "keep_weights": ["ibma"]}
     values["ablation"] = {"ce3": {}}
-    values["training"] |= {"epochs": 2, "batch_size": 256}
+    values["training"]["epochs"] = 2
+    values["tasks"]["split_digits"]["batch_size"] = 256
     values["tune"] |= {"folds": 2, "epochs": 1, "budget": 1}
     values["timing"] = {"task": "split_digits", "rounds": 2}
     values["sensitivity"] = {"task": "split_digits", "methods": ["ibma"], "etas": [0.5]}
@@ -47,7 +48,7 @@ def prepared(tmp_path_factory) -> Path:
     os.chdir(root)
     try:
         profile, task = load(), "split_digits"
-        entry = profile.task(task).as_dict()
+        entry = profile.task(task).extraction()
         module, out = datasets.load(task), paths.FEATURES / task
         extract(task, entry, module, paths.RAW / task, out, media.compute)
         cell = Cell.of(profile, task, "ibma")
@@ -145,7 +146,7 @@ def test_one_method_of_a_stage_leaves_the_others_as_they_are(project, capsys):
 
 def test_what_is_not_run_keeps_no_old_record(project, capsys):
     train(capsys, load(), "train")
-    entry = load().task("split_digits").as_dict()
+    entry = load().task("split_digits").extraction()
     absent(
         "split_digits",
         entry,

@@ -97,9 +97,6 @@ def _each_once(values: list[Any]) -> list[Any]:
 MOST = 1_000_000
 Count = Annotated[int, Field(ge=1, le=MOST), _expect(f"an integer from 1 to {MOST}")]
 Several = Annotated[int, Field(ge=2, le=MOST), _expect(f"an integer from 2 to {MOST}")]
-MaybeSeveral = Annotated[
-    Annotated[int, Field(ge=2, le=MOST)] | None, _expect(f"an integer from 2 to {MOST}, or null")
-]
 Workers = Annotated[int, Field(ge=1, le=1024), _expect("an integer from 1 to 1024")]
 MaybeWorkers = Annotated[
     Annotated[int, Field(ge=1, le=1024)] | None, _expect("an integer from 1 to 1024, or null")
@@ -456,8 +453,8 @@ class TaskParams(Block):
     """Modality -> how its raw files become arrays."""
     encoders: dict[Name, AnyEncoder] = Field(min_length=1)
     """Modality -> its network."""
-    batch_size: MaybeSeveral = None
-    """Samples per step on this task; null: training.batch_size."""
+    batch_size: Several
+    """Samples per step of the optimiser."""
 
     def extraction(self) -> dict[str, Any]:
         """Return what stage `extract` reads, as plain JSON values."""
@@ -487,8 +484,6 @@ class Training(Block):
     """How every network is trained."""
 
     epochs: Count
-    batch_size: Several
-    """Samples per step; batch statistics need two."""
     width: Count
     """Width D of every embedding."""
     heads: Count

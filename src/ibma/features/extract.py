@@ -335,7 +335,7 @@ class _Part:
 
     def count(self, tally: Tally, modalities: Iterable[str]) -> None:
         """Add the samples of this part to what was kept and dropped before it."""
-        for _, split, group, label, _ in self.kept:
+        for _, split, group, label, *_ in self.kept:
             tally.keep(split, group, label)
         for _, reason in self.dropped:
             tally.drop(reason)

@@ -90,7 +90,7 @@ class Cell:
             hparams=entry.hparams,
             encoders={name: one.as_dict() for name, one in chosen.encoders.items()},
             epochs=training.epochs,
-            batch_size=chosen.batch_size or training.batch_size,
+            batch_size=chosen.batch_size,
             width=training.width,
             heads=training.heads,
             beta=training.beta,
