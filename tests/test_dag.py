@@ -46,7 +46,8 @@ def test_what_trains_depends_on_its_data_its_choice_and_its_parameters():
         stage = inner(name)
         data = {f"data/{kind}/${{key}}" for kind in ("features", "centroids", "tune")}
         assert {dep for dep in stage["deps"] if dep.startswith("data/")} == data
-        assert shared | {"keep_weights", "tasks.${key}.batch_size", "tasks.${key}.encoders", name} == set(stage["params"]) - {"eta"}
+        own = {"keep_weights", "tasks.${key}.batch_size", "tasks.${key}.encoders", name}
+        assert shared | own == set(stage["params"]) - {"eta"}
         assert stage["outs"] == [f"runs/{name}/${{key}}", f"models/{name}/${{key}}"]
 
 
