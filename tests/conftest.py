@@ -1,5 +1,6 @@
 """A tiny two-view problem, stored as the extract stage stores it."""
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -93,9 +94,30 @@ def cell_over(folder: Path, method: str, encoders: dict[str, dict[str, object]],
     return Cell(**(fields | more))
 
 
+@pytest.fixture(scope="session")
+def fake_store(tmp_path_factory: pytest.TempPathFactory):
+    """Write the store of a fake data set once: fake_store(kind, modalities, folds)."""
+    root = tmp_path_factory.mktemp("fake")
+
+    @functools.cache
+    def write(kind: str, modalities: int, folds: int) -> Path:
+        folder = root / f"{kind}{modalities}{folds}"
+        entry = {"dataset": "fake", "options": {}, "features": {}}
+        extract("fake", entry, fake_dataset(kind, modalities, folds), root, folder, vector)
+        encoders = {f"view{m}": ENCODER for m in range(modalities)}
+        cell = cell_over(folder, "ibma", encoders)
+        write_all(cell.open(), cell.problem(), encoders, Assignment(), 3, cell.centroids)
+        return folder
+
+    return write
+
+
 @pytest.fixture
-def make_cell(tmp_path: Path):
-    """Build a Cell over a fresh fake store: make_cell(kind=..., modalities=..., method=...)."""
+def make_cell(fake_store):
+    """Build a Cell over a fake store: make_cell(kind=..., modalities=..., method=...).
+
+    All tests read the same stores: none may write into them.
+    """
 
     def make(
         kind: str = "classify",
@@ -106,15 +128,8 @@ def make_cell(tmp_path: Path):
         **hparams: object,
     ) -> Cell:
         configure_torch(1, compiled=False)
-        out = tmp_path / f"{kind}{modalities}{folds}"
-        dataset = fake_dataset(kind, modalities, folds)
-        if not out.exists():
-            entry = {"dataset": "fake", "options": {}, "features": {}}
-            extract("fake", entry, dataset, tmp_path, out, vector)
         encoders = {f"view{m}": ENCODER for m in range(modalities)}
-        cell = cell_over(out, method, encoders, hparams=hparams, epochs=epochs)
-        if not cell.centroids.exists():
-            write_all(cell.open(), cell.problem(), encoders, Assignment(), 3, cell.centroids)
-        return cell
+        folder = fake_store(kind, modalities, folds)
+        return cell_over(folder, method, encoders, hparams=hparams, epochs=epochs)
 
     return make

@@ -75,15 +75,13 @@ def test_an_example_does_not_depend_on_its_batch_at_evaluation(case):
         torch.testing.assert_close(encoder(x[:1]), encoder(x)[:1], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("train", "backbone", "projection"),
-    [("all", True, True), ("last", False, True), ("none", False, False)],
-)
-def test_train_says_what_learns(case, train, backbone, projection):
+def test_train_says_what_learns(case):
     config, kind, x = case
-    encoder = build(config, kind, x, train=train)
-    assert all(p.requires_grad is backbone for p in encoder.backbone.parameters())
-    assert all(p.requires_grad is projection for p in encoder.projection.parameters())
+    learns = {"all": (True, True), "last": (False, True), "none": (False, False)}
+    for train, (backbone, projection) in learns.items():
+        encoder = build(config, kind, x, train=train)
+        assert all(p.requires_grad is backbone for p in encoder.backbone.parameters()), train
+        assert all(p.requires_grad is projection for p in encoder.projection.parameters()), train
 
 
 def test_a_frozen_backbone_keeps_its_state_and_its_answer():
@@ -145,6 +143,35 @@ def test_vectors_are_standardised_by_the_mean_over_all_batches():
     torch.testing.assert_close(moved(100.0 * x + 1000.0), plain(x), rtol=1e-3, atol=1e-3)
     train_mode = plain(x)
     torch.testing.assert_close(plain.eval()(x), train_mode, rtol=0.05, atol=0.05)
+
+
+def test_the_running_mean_over_batches_goes_on_from_a_saved_state():
+    batches = torch.randn(6, 16, 7)
+    whole, first = (build(MLP, "vector", batches[0]) for _ in range(2))
+    for x in batches:
+        whole(x)
+    for x in batches[:3]:
+        first(x)
+    second = build(MLP, "vector", batches[0])
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    for x in batches[3:]:
+        second(x)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(second.state_dict()[name], value), name
+    expected = batches.mean((0, 1))
+    torch.testing.assert_close(whole.prepare.norm.running_mean, expected, atol=1e-6, rtol=1e-5)
+
+
+def test_padding_is_as_good_as_texts_of_their_own_length():
+    text = torch.zeros(3, 12, dtype=torch.int32)
+    for row, length in enumerate((3, 7, 8)):
+        text[row, :length] = torch.arange(1, length + 1)
+    encoder = build(BERT, "text", text).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(text[:, :8]), encoder(text))
+        for row, length in enumerate((3, 7, 8)):
+            alone = encoder(text[row : row + 1, :length])
+            torch.testing.assert_close(alone, encoder(text)[row : row + 1])
 
 
 def test_a_column_that_is_constant_in_train_cannot_explode():
@@ -238,7 +265,7 @@ def test_pretrained_weights_of_another_network_are_refused(tmp_path):
 
 def test_a_vector_encoder_never_loads_transformers():
     script = (
-        "import sys; from ibma import encoders; "
+        "import sys; from ibma.network import encoders; "
         "encoders.build({'name': 'mlp'}, kind='vector', shape=(3,), width=4); "
         "assert 'transformers' not in sys.modules"
     )

@@ -15,7 +15,7 @@ from ibma.methods.ibma import bound_names
 from ibma.network import tasks
 from ibma.network.centroids import Assignment
 from ibma.network.method import Method, Modality, Spec
-from ibma.training.loop import centre_spheres
+from ibma.training.loop import centre_spheres, run_network
 
 WIDTH, INPUTS, CLASSES = 8, 5, ("a", "b", "c")
 METHODS = [*methods.names(), *(f"ibma_{bound}" for bound in bound_names() if bound != "ibb")]
@@ -89,10 +89,13 @@ def make(method: str, kind: str = "classify", modalities: int = 2, **hparams: ob
 
 @torch.no_grad()
 def start_epoch(model: Method, epoch: int, data: Batch) -> None:
+    def outputs():
+        yield run_network(model, data.x), data
+
     model.eval()
     if epoch == 0:
-        centre_spheres(model, [data])
-    model.before_epoch(epoch, lambda: [data])
+        centre_spheres(model, outputs())
+    model.before_epoch(epoch, outputs)
     model.train()
 
 
@@ -150,17 +153,35 @@ def test_evaluation_takes_a_batch_of_one_and_is_the_same_twice(method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_mixed_precision_forward_full_precision_losses(method):
-    """The loop runs `forward` under autocast and `losses` outside it."""
-    model, data = make(method), batch()
-    for epoch in (0, EPOCHS - 1):
-        start_epoch(model, epoch, data)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            out = model(data.x)
-        model.inner_step(out, data)
-        loss = total(model.losses(out, data))
-        loss.backward()
-        assert loss.isfinite()
+def test_a_network_in_bfloat16_has_losses_in_float32(method):
+    for kind in KINDS:
+        model, data = make(method, kind), batch(kind)
+        for epoch in (0, EPOCHS - 1):
+            start_epoch(model, epoch, data)
+            out = run_network(model, data.x, torch.bfloat16)
+            assert {v.dtype for v in (out.fused, out.logits, *out.z.values())} == {torch.float32}
+            assert all(value.dtype == torch.float32 for value in out.extra.values())
+            model.inner_step(out, data)
+            terms = model.losses(out, data)
+            assert all(v.dtype == torch.float32 and v.isfinite() for v in terms.values()), kind
+            total(terms).backward()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_methods_that_use_all_their_parameters_say_so(method):
+    """Several processes look for unused parameters only where a method says that it has some."""
+    for kind, modalities, align in product(KINDS, (2, 3), (True, False)):
+        if not align and (not method.startswith("ibma") or method == "ibma_released"):
+            continue
+        options = {} if align else {"align": False}
+        model, data = make(method, kind, modalities, **options), batch(kind, modalities)
+        learnt = [p for group in model.parameter_groups() for p in group["params"]]
+        for epoch in (0, 1, EPOCHS - 1):
+            start_epoch(model, epoch, data)
+            model.zero_grad(set_to_none=True)
+            total(step(model, data)).backward()
+            if any(parameter.grad is None for parameter in learnt):
+                assert model.leaves_parameters_unused, f"{kind}, {modalities} modalities, {align}"
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -179,6 +200,11 @@ def test_unknown_parameter_is_refused_in_one_line(method):
     with pytest.raises(IbmaError, match="betaa") as caught:
         make(method, betaa=1.0)
     assert "\n" not in str(caught.value)
+
+
+def test_the_released_bound_without_alignment_is_refused():
+    with pytest.raises(IbmaError, match="nothing is left of it with align: false"):
+        make("ibma_released", align=False)
 
 
 def test_concat_has_no_interaction_between_modalities():

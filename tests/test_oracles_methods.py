@@ -120,7 +120,7 @@ def mib(method: str, monkeypatch: pytest.MonkeyPatch) -> Method:
 def draws(monkeypatch: pytest.MonkeyPatch, values: dict[str, Tensor], prefix: str) -> None:
     """Hand out the official code's noise in call order."""
     stored = iter(v for k, v in sorted(values.items()) if k.startswith(prefix) and k[-1].isdigit())
-    monkeypatch.setattr(torch, "randn_like", lambda like: next(stored))
+    monkeypatch.setattr(torch, "randn_like", lambda like, dtype: next(stored))
 
 
 def run_mib(model: Method, values: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch):
@@ -348,7 +348,7 @@ def test_dai_gate_in_training_and_evaluation(monkeypatch):
     same(mean.grad, values["grad_mu"])
     same(log_variance.grad, values["grad_logD"])
     same(bounds.gate_log_alpha(mean, log_variance).detach(), values["logalpha"])
-    monkeypatch.setattr(torch, "randn_like", lambda like: values["eps"])
+    monkeypatch.setattr(torch, "randn_like", lambda like, dtype: values["eps"])
     same(bound.train().transform("a", values["x"], {}).detach(), values["train_out"])
     same(bound.eval().transform("a", values["x"], {}).detach(), values["eval_out"])
 

@@ -135,9 +135,7 @@ def test_without_learning_both_refreshes_agree(tmp_path):
         settings = {"seed": 0, "epochs": 3, "batch_size": 15, "device": CPU, "quiet": True}
         fit = loop.Fit(model, cell.training(0, CPU), setting, **settings)
         fit.run("x")
-        model.eval()
-        with torch.no_grad():
-            model.before_epoch(3, fit.evaluation_batches)
+        fit.refresh()
         states.append((model.state_dict(), fit.history))
     (one, history), (other, same) = states
     kept = [name for name in one if name.startswith(("bound.centroids", "bound.q"))]
@@ -193,14 +191,14 @@ def refusals(root: Path) -> None:
     cell = cell_of(root, "ibma", hparams={"bound": "club"})
     model = cell.build(0, Setting(1e-3, 1e-5, 0.5), 1, seed=0, on=CPU)
     try:
-        loop.distribute(loop.Objective(model, CPU, False), CPU)
+        loop.distribute(loop.Objective(model, False, None), CPU)
     except IbmaError as error:
         assert "inner network" in str(error)
         print("refused: inner network")
     model.inner = None
     model.batch_statistics = torch.nn.BatchNorm1d(2)
     try:
-        loop.distribute(loop.Objective(model, CPU, False), CPU)
+        loop.distribute(loop.Objective(model, False, None), CPU)
     except IbmaError as error:
         assert "batch statistics" in str(error)
     else:

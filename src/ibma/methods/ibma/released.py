@@ -6,13 +6,22 @@ from itertools import permutations
 
 from torch import Tensor
 
-from ibma.methods.ibma import Step
+from ibma.errors import IbmaError
+from ibma.methods.ibma import BoundSpec, Step
 from ibma.methods.ibma._assigned import Assigned
 from ibma.network import bounds
 
 
 class Bound(Assigned):
     """The authors' released bound of the modalities; their code has no fused representation."""
+
+    def __init__(self, spec: BoundSpec, align: bool) -> None:
+        if not align:
+            raise IbmaError(
+                "params.yaml: bound 'released' bounds single modalities only, nothing is left of it "
+                "with align: false: remove one of the two"
+            )
+        super().__init__(spec, align)
 
     def terms(self, step: Step) -> dict[str, Tensor]:
         """Return `ibb/<j>|<j'>`."""
