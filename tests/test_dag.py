@@ -41,14 +41,20 @@ def test_what_trains_depends_on_the_code_that_keys_of_records_digest():
 
 
 def test_what_trains_depends_on_its_data_its_choice_and_its_parameters():
-    shared = {"profile", "seeds", "device", "threads", "instructions", "training"}
     for name in TRAINING:
         stage = inner(name)
         data = {f"data/{kind}/${{key}}" for kind in ("features", "centroids", "tune")}
         assert {dep for dep in stage["deps"] if dep.startswith("data/")} == data
-        own = {"keep_weights", "tasks.${key}.batch_size", "tasks.${key}.encoders", name}
-        assert shared | own == set(stage["params"]) - {"eta"}
+        own = {"profile", "seeds", "keep_weights", name}
+        assert own == set(stage["params"]) - {"eta"}, "tune's choice holds a digest of the others"
         assert stage["outs"] == [f"runs/{name}/${{key}}", f"models/{name}/${{key}}"]
+
+
+def test_what_decides_a_choice_is_what_tune_depends_on():
+    training = {"training", "tasks.${key}.batch_size", "tasks.${key}.encoders"}
+    environment = {"profile", "device", "threads", "instructions"}
+    methods = {"train", "train_ibma", "ablation", "bounds"}
+    assert set(inner("tune")["params"]) == training | environment | methods | {"tune"}
 
 
 def test_only_stages_of_ibma_and_the_report_read_eta():

@@ -178,6 +178,32 @@ def test_a_fixed_eta_is_a_run_of_its_own(project, capsys):
     assert len(records.load(load()).at_eta("ibma", 0.5)) == 2
 
 
+def test_a_choice_tells_of_every_parameter_and_all_code_that_trains_its_method(
+    project, monkeypatch
+):
+    monkeypatch.setattr(tune, "run_all", lambda *_: ())  # what is chosen does not matter here
+    monkeypatch.setattr(tune, "_kept", lambda _: [])
+    monkeypatch.setattr(tune, "_best", lambda *_: {})
+
+    def keys(**changes: object) -> str:
+        tune.tune_task(load(**changes), "split_digits", "ibma")
+        return json.loads(paths.choice("split_digits", "ibma").read_text())["key"]
+
+    training = load().training.as_dict()
+    tasks = {"split_digits": load().task("split_digits").as_dict() | {"batch_size": 128}}
+    seen = [
+        keys(),
+        keys(training=training | {"epochs": 3}),
+        keys(training=training | {"beta": 2.0}),
+        keys(tasks=tasks),
+        keys(threads=2),
+        keys(instructions="native"),
+    ]
+    monkeypatch.setattr(record, "code_digest", lambda _: "another")
+    assert len({*seen, keys()}) == len(seen) + 1
+    assert keys(seeds=3, eta=0.3) == keys()
+
+
 def test_trials_are_kept_and_choices_follow_the_grid(project, capsys):
     tune.tune_task(load(), "split_digits")
     assert capsys.readouterr().err.splitlines()[-1] == "tune: 6 kept, 0 tried"

@@ -173,13 +173,15 @@ def try_settings(one: Trials) -> list[Score]:
 def _choice(tuning: Tune, cell: Cell, trials: Sequence[Trials]) -> dict[str, Any]:
     """Return the best setting per test fold, with every score it was chosen by.
 
-    Without trials it is the middle point of the grid.
+    Without trials it is the middle point of the grid. `key` is a digest of the code and parameters
+    that train this cell: by it DVC sees that stages which read this choice are stale.
     """
     scores = [score for one in trials for score in _kept(one) or ()]
     runs = range(max(cell.meta["folds"], 1)) if trials else ()
     middle = grid(tuning, methods.find(cell.method_file).reads_eta)
     untried = {"run_fold": None, **middle[len(middle) // 2]._asdict(), "score": None}
     return {
+        "key": cell.key(0, Setting(0.0, 0.0, None), run.environment(cell)),
         "task": cell.task,
         "method": cell.method,
         "metric": cell.problem().selection,
