@@ -194,9 +194,7 @@ def _resampled(path: Path, start: float) -> Iterator[tuple[int, NDArray[np.float
     import av
 
     with _opened(path) as container:
-        if not container.streams.audio:
-            raise Unreadable(f"{path}: has no audio stream: fetch it again")
-        rate, (low, high) = container.streams.audio[0].rate, raw.SOUND_RATES
+        rate, (low, high) = _stream(container, "audio", path).rate, raw.SOUND_RATES
         if not low <= rate <= high:
             raise Unreadable(
                 f"{path}: a sample rate of {rate} Hz: expected {low} to {high}: fetch it again"
@@ -235,6 +233,16 @@ def _opened(path: Path) -> Iterator[Any]:
         raise raw.unreadable(path, error) from None
 
 
+def _stream(container: Any, kind: str, path: Path) -> Any:
+    """Return the first stream of a kind that can be decoded."""
+    streams = getattr(container.streams, kind)
+    if not streams:
+        raise Unreadable(f"{path}: has no {kind} stream: fetch it again")
+    if streams[0].codec_context is None:
+        raise Unreadable(f"{path}: its {kind} stream is in no known codec: fetch it again")
+    return streams[0]
+
+
 def frames(part: Excerpt, *, frames: int = 3, size: int = 224) -> NDArray[np.uint8]:
     """Return `frames` pictures spread evenly over a clip, resized to size x size; [T, 3, S, S].
 
@@ -267,8 +275,7 @@ def _pictures(part: Excerpt) -> Iterator[Any]:
 def _decode(path: Path, start: float) -> Iterator[Any]:
     """Yield decoded frames from the last key frame before `start` on."""
     with _opened(path) as container:
-        if not container.streams.video:
-            raise Unreadable(f"{path}: has no video stream: fetch it again")
+        _stream(container, "video", path)
         if container.format.name == "flv" and container.duration and _ends_inside_tag(path):
             raise Unreadable(f"{path}: truncated (it ends inside a tag): fetch it again")
         if start:

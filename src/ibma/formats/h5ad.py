@@ -17,9 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from ibma.errors import IbmaError
+from ibma.errors import REMEDIES, IbmaError
 from ibma.formats import raw
 from ibma.formats.expression import Counts
+
+# what h5py and numpy make of a damaged file; SystemError is h5py's own slip while it visits one
+DAMAGE = (
+    *(OSError, KeyError, IndexError, ValueError, TypeError, AttributeError, RuntimeError),
+    *(SystemError, OverflowError, MemoryError),
+)
 
 
 @dataclass(frozen=True)
@@ -72,29 +78,33 @@ def _opened(path: Path, advice: str) -> Iterator[h5py.File]:
     try:
         with h5py.File(path) as file:
             limit = raw.unpacked_limit(path)
-            file.visititems_links(_refuse_link)
-            file.visititems(lambda name, item: _refuse_dataset(name, item, limit))
+            # what a visitor returns ends the visit; h5py does not let it raise
+            wrong = file.visititems_links(_wrong_link)
+            wrong = wrong or file.visititems(lambda name, item: _wrong_item(name, item, limit))
+            if wrong:
+                raise IbmaError(f"{wrong}: refused")
             yield file
     except IbmaError as error:
         raise IbmaError(f"{path}: {error}: {advice}") from None
-    except (OSError, KeyError, IndexError, ValueError, TypeError, RuntimeError) as error:
-        if isinstance(error, OSError) and error.errno:
+    except DAMAGE as error:
+        if isinstance(error, OSError) and error.errno in REMEDIES:
             raise
-        cause = str(error).splitlines()[0]
+        cause = " ".join(str(error).split())[:200]
         raise IbmaError(f"{path}: not the h5ad of a Visium section ({cause}): {advice}") from None
 
 
-def _refuse_link(name: str, link: object) -> None:
-    if not isinstance(link, h5py.HardLink):
-        raise IbmaError(f"'{name}' is a link to somewhere else: refused")
+def _wrong_link(name: str, link: object) -> str | None:
+    return None if isinstance(link, h5py.HardLink) else f"'{name}' is a link to somewhere else"
 
 
-def _refuse_dataset(name: str, item: h5py.Group | h5py.Dataset, limit: int) -> None:
-    if isinstance(item, h5py.Dataset):
-        if item.external or item.is_virtual:
-            raise IbmaError(f"'{name}' lies in another file: refused")
-        if item.size and item.size * item.dtype.itemsize > limit:
-            raise IbmaError(f"'{name}' unpacks to more than {limit:,} bytes: refused")
+def _wrong_item(name: str, item: h5py.Group | h5py.Dataset, limit: int) -> str | None:
+    if not isinstance(item, h5py.Dataset):
+        return None
+    if item.external or item.is_virtual:
+        return f"'{name}' lies in another file"
+    if item.size and item.size * item.dtype.itemsize > limit:
+        return f"'{name}' unpacks to more than {limit:,} bytes"
+    return None
 
 
 def _column(file: h5py.File, table: str, name: str) -> NDArray[Any]:

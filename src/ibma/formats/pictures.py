@@ -31,6 +31,7 @@ def read(path: Path) -> Any:
     Image.MAX_IMAGE_PIXELS = raw.PICTURE_PIXELS
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what Pillow says of damaged tags
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as picture:
                 ImageOps.exif_transpose(picture, in_place=True)
@@ -58,6 +59,6 @@ def to_rgb(picture: Any) -> Any:
     if not picture.has_transparency_data:
         return picture.convert("RGB")
     opaque = Image.new("RGB", picture.size, BACKGROUND)
-    shown = picture.convert("RGBA")
+    shown = picture if picture.mode in ("LA", "RGBA") else picture.convert("RGBA")
     opaque.paste(shown, mask=shown)
     return opaque

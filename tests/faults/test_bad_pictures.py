@@ -1,0 +1,171 @@
+"""Pictures of other depth, colours or orientation, and what is none: as shown, or refused."""
+
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ibma.features import media
+from ibma.formats import raw
+
+GREY = np.linspace(20_000, 60_000, 256).astype(np.uint16).reshape(16, 16)
+CORNER = np.zeros((16, 16), np.uint8)
+CORNER[:8, :4] = 200  # upper left, taller than wide
+WHITE, RED = [255] * 3, [255, 0, 0]
+
+
+def shown(path: Path, size: int = 16) -> np.ndarray:
+    """The feature as [S, S, 3]."""
+    return media.compute("image", path, {"size": size}).transpose(1, 2, 0)
+
+
+def refused(path: Path, kind: str = "image") -> str:
+    with pytest.raises(media.Unreadable) as caught:
+        media.compute(kind, path, {})
+    line = str(caught.value)
+    assert str(path) in line and "\n" not in line
+    return line
+
+
+def png16(path: Path, colour: int, pixels: np.ndarray) -> None:
+    """A PNG of 16 bits; colour: 2 RGB, 4 grey and alpha, 6 RGBA."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        packed = name + content
+        return struct.pack(">I", len(content)) + packed + struct.pack(">I", zlib.crc32(packed))
+
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    head = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 16, colour, 0, 0, 0)
+    chunks = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
+
+
+def test_sixteen_bits_are_scaled_by_the_range_of_their_type(tmp_path):
+    Image.fromarray(GREY).save(tmp_path / "grey.png")
+    Image.fromarray(GREY).save(tmp_path / "grey.tif")
+    Image.fromarray(GREY.astype(">u2")).save(tmp_path / "big.tif")
+    (tmp_path / "grey.pgm").write_bytes(b"P5 16 16 65535\n" + GREY.astype(">u2").tobytes())
+    png16(tmp_path / "rgb.png", 2, np.repeat(GREY[..., None], 3, 2))
+    opaque = np.full_like(GREY, 65535)
+    png16(tmp_path / "la.png", 4, np.stack([GREY, opaque], 2))
+    png16(tmp_path / "rgba.png", 6, np.stack([GREY, GREY, GREY, opaque], 2))
+    for path in sorted(tmp_path.iterdir()):
+        for channel in shown(path).transpose(2, 0, 1):
+            np.testing.assert_array_equal(channel, GREY >> 8, err_msg=path.name)
+    array = media.compute("image", GREY, {"size": 16})
+    np.testing.assert_array_equal(array[1], GREY >> 8)
+
+
+def test_values_of_no_known_range_are_refused_by_name(tmp_path):
+    Image.fromarray(GREY.astype(np.int32)).save(tmp_path / "int.tif")
+    Image.fromarray(GREY.astype(np.float32)).save(tmp_path / "float.tif")
+    for path in tmp_path.iterdir():
+        assert "32-bit values have no known range" in refused(path)
+    for array in (GREY.astype(np.float64), np.zeros((2, 2, 2, 2), np.uint8), GREY.astype("O")):
+        with pytest.raises(media.Unreadable, match="is no picture"):
+            media.compute("image", array, {})
+
+
+def test_every_colour_space_is_as_shown_and_transparent_parts_are_white(tmp_path):
+    palette = Image.new("P", (16, 16))
+    palette.putpalette([255, 0, 0] * 256)
+    cases = {
+        "one_bit.png": (Image.new("1", (16, 16), 1), {}, WHITE),
+        "grey.png": (Image.new("L", (16, 16), 77), {}, [77] * 3),
+        "palette.png": (palette, {}, RED),
+        "palette.gif": (palette, {}, RED),
+        "cmyk.jpg": (Image.new("CMYK", (16, 16), (0, 255, 255, 0)), {"quality": 100}, RED),
+        "cmyk.tif": (Image.new("CMYK", (16, 16), (0, 255, 255, 0)), {}, RED),
+        "hidden.png": (Image.new("RGBA", (16, 16), (255, 0, 0, 0)), {}, WHITE),
+        "half.png": (Image.new("RGBA", (16, 16), (255, 0, 0, 128)), {}, [255, 127, 127]),
+        "hidden.webp": (Image.new("RGBA", (16, 16), (255, 0, 0, 0)), {"lossless": True}, WHITE),
+        "grey_hidden.png": (Image.new("LA", (16, 16), (9, 0)), {}, WHITE),
+        "one_grey_hidden.png": (Image.new("L", (16, 16), 9), {"transparency": 9}, WHITE),
+        "red_hidden.png": (Image.new("RGB", (16, 16), "red"), {"transparency": (255, 0, 0)}, WHITE),
+        "palette_hidden.png": (palette, {"transparency": 0}, WHITE),
+        "opaque.png": (Image.new("RGBA", (16, 16), (255, 0, 0, 255)), {}, RED),
+    }  # fmt: skip
+    for name, (picture, options, expected) in cases.items():
+        picture.save(tmp_path / name, **options)
+        np.testing.assert_allclose(shown(tmp_path / name)[4, 4], expected, atol=3, err_msg=name)
+
+
+def test_exif_orientation_is_applied(tmp_path):
+    upright = {
+        1: CORNER,
+        2: np.fliplr(CORNER),
+        3: np.rot90(CORNER, 2),
+        4: np.flipud(CORNER),
+        5: CORNER.T,
+        6: np.rot90(CORNER, -1),
+        7: np.rot90(CORNER, 2).T,
+        8: np.rot90(CORNER),
+    }
+    for orientation, expected in upright.items():
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        for name in ("a.png", "a.tif", "a.webp"):
+            options = {"lossless": True} if name == "a.webp" else {}
+            Image.fromarray(CORNER).save(tmp_path / name, exif=exif, **options)
+            found = shown(tmp_path / name)[..., 0]
+            np.testing.assert_array_equal(found, expected, err_msg=f"{name}: {orientation}")
+
+
+def test_a_picture_that_claims_to_be_huge_is_refused_before_it_is_decoded(tmp_path):
+    for side in (10_001, 60_000):
+        path = tmp_path / "bomb.png"
+        Image.new("1", (side, 8)).save(path)
+        content = path.read_bytes()
+        head = content[12:16] + struct.pack(">II", side, side) + content[24:29]
+        patched = content[:12] + head + struct.pack(">I", zlib.crc32(head)) + content[33:]
+        path.write_bytes(patched)
+        assert "more than 100,000,000 pixels" in refused(path)
+
+
+def test_what_is_no_file_is_refused_and_nothing_waits_for_it(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "device.png").symlink_to("/dev/zero")
+    for path in tmp_path.iterdir():
+        for kind in ("image", "audio", "frames"):
+            assert "expected a file" in refused(path, kind)
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    for name in ("loop.png", "a\0b.png", "n" * 300, "absent.png", "pipe.png/x.png"):
+        refused(tmp_path / name)
+
+
+def test_errors_of_this_machine_are_not_taken_for_bad_pictures(tmp_path, monkeypatch):
+    Image.new("L", (4, 4)).save(tmp_path / "a.png")
+
+    def no_more(*_, **__):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(Image, "open", no_more)
+    with pytest.raises(OSError, match="Too many open files"):
+        media.compute("image", tmp_path / "a.png", {})
+
+
+def test_damaged_pictures_are_read_or_refused_in_one_line(tmp_path):
+    """300 pictures with a few wrong bytes each, whatever a decoder makes of them."""
+    rng = np.random.default_rng(0)
+    picture = Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8))
+    count = 0
+    for ending in ("png", "jpg", "gif", "tif", "webp", "bmp", "ppm", "jp2", "ico", "tga"):
+        path = tmp_path / f"a.{ending}"
+        picture.save(path)
+        good = path.read_bytes()
+        for _ in range(30):
+            bad = bytearray(good)
+            for place in rng.integers(0, min(len(bad), 200), 4):
+                bad[place] = rng.integers(256)
+            path.write_bytes(bad[: rng.integers(1, len(bad) + 1)])
+            try:
+                assert shown(path, 8).shape == (8, 8, 3)
+            except raw.Unreadable as error:
+                assert str(path) in str(error) and "\n" not in str(error)
+                count += 1
+    assert count > 100
