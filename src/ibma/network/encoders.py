@@ -75,11 +75,10 @@ class Standardise(nn.Module):
         super().__init__()
         self.norm = nn.BatchNorm1d(inputs, affine=False, momentum=None)
         self.batches = 0  # seen in training, as the host knows it
-        self.register_load_state_dict_post_hook(  # type: ignore[no-untyped-call]
-            lambda module, _: module.count()
-        )
+        # a function with a name, so that a network can be pickled
+        self.register_load_state_dict_post_hook(Standardise.count)  # type: ignore[no-untyped-call]
 
-    def count(self) -> None:
+    def count(self, _: object = None) -> None:
         """Read from the buffers how many batches were seen."""
         self.batches = int(self.norm.get_buffer("num_batches_tracked"))
 

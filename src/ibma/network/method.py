@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ibma.errors import IbmaError
-from ibma.features.store import PRESENT, Batch
+from ibma.features.store import PRESENT, Batch, Features
 from ibma.network import bounds, encoders
-from ibma.network.centroids import Assignment, class_systems
+from ibma.network.centroids import Assignment, InputAssignments
 from ibma.network.tasks import Task
 
 FUSED = "fused"  # the name of the fused representation; the others are called by their modality
@@ -84,9 +84,32 @@ class Spec:
     input_widths: Mapping[str, int] = field(default_factory=dict)
     refresh: str = "epoch"
 
-    def systems_of(self, batch: Batch) -> Tensor:
-        """Return the one-hot class systems of a batch [B, G, K]: its labels, or pseudo-classes."""
-        return class_systems(self.task, batch.y, batch.pseudo)
+    @classmethod
+    def of(
+        cls,
+        features: Features,
+        inputs: InputAssignments,
+        encoder: Callable[[str], Mapping[str, object]],
+        **more: Any,
+    ) -> Spec:
+        """Describe the problem that some features pose.
+
+        Args:
+            inputs: what is known of their inputs.
+            encoder: modality -> parameters of its encoder.
+            more: the other fields.
+        """
+        systems = next(iter(inputs.phi.values())).shape[1:]
+        return cls(
+            modalities={
+                name: Modality(one.kind, one.shape, encoder(name))
+                for name, one in features.modalities.items()
+            },
+            systems=(systems[0], systems[1]),
+            u=inputs.u,
+            input_widths={name: vectors.width for name, vectors in inputs.vectors.items()},
+            **more,
+        )
 
 
 @dataclass

@@ -241,7 +241,7 @@ class OneClass(Task):
 
     y: 0 normal, 1 anomalous; a training split holds 0 only. loss: batch mean of ||o - c||^2, which
     is also the anomaly score. `systems` has one class; methods that need classes take the
-    pseudo-classes of the centroid stage (`Spec.systems_of`). Nothing in a training split
+    pseudo-classes of the centroid stage (`centroids.class_systems`). Nothing in a training split
     tells a good detector from a bad one, so there is no metric to select by.
     """
 

@@ -207,24 +207,18 @@ class Cell:
         import torch
 
         from ibma import methods
-        from ibma.network.method import Modality, Spec
+        from ibma.network.method import Spec
 
-        features, inputs = self.open(), self.inputs(run)
-        systems = next(iter(inputs.phi.values())).shape[1:]
-        spec = Spec(
-            modalities={
-                name: Modality(one.kind, one.shape, self._encoder(name))
-                for name, one in features.modalities.items()
-            },
+        spec = Spec.of(
+            self.open(),
+            self.inputs(run),
+            self._encoder,
             task=self.problem(),
             width=self.width,
             heads=self.heads,
             epochs=epochs,
-            systems=(systems[0], systems[1]),
             assignment=self.assignment(),
             eta=setting.eta,
-            u=inputs.u,
-            input_widths={name: vectors.width for name, vectors in inputs.vectors.items()},
             refresh=self.refresh,
         )
         methods.check(self.method_file, self.hparams)

