@@ -10,7 +10,7 @@ import pytest
 
 from ibma import params
 from ibma.files import write_json
-from ibma.report import inputs, numbers, page, pictures, real_tables
+from ibma.report import inputs, numbers, page, pictures, real_tables, verdict
 from ibma.report.table import Mark, Number, Table
 from ibma.results import claims, records, significance
 from ibma.results.claims import method_name, task_name
@@ -134,7 +134,7 @@ def test_claims_name_every_rival_once_and_every_entry_is_used():
 
 def test_tables_of_real_data_come_before_those_without_a_task(built):
     keys = list(built)
-    assert keys[:4] == ["01", "audit", "real_data", "real_claims"]
+    assert keys[:4] == ["01", "audit", "leaderboard", "real_claims"]
     assert keys[4:] == [
         *(f"real_{task}" for task in PROFILE.tasks),
         *("real_ib", "real_eta", "real_tuned", "real_cost"),
@@ -143,11 +143,12 @@ def test_tables_of_real_data_come_before_those_without_a_task(built):
     assert not any(table.twin for table in built.values())
 
 
-def test_the_overview_ranks_every_method_the_control_and_the_forms_of_ibma_too(built):
-    table = built["real_data"]
-    assert [row.values[0] for row in table.rows] == [method_name(m) for m in METHODS]
+def test_the_leaderboard_ranks_every_method_the_control_and_the_forms_of_ibma_too(built):
+    table = built["leaderboard"]
+    assert {row.values[0] for row in table.rows} == {method_name(m) for m in METHODS}
     assert "MOSI features: Acc-2, zero left out" in rows(table)[0]
     ranks = {row.values[0]: row.values[-1].value for row in table.rows}
+    assert list(ranks.values()) == sorted(ranks.values()), "the best come first"
     assert min(ranks, key=ranks.get) == "DMIB" and ranks["IBMA"] < 3.5
     for column in range(1, 7):
         marks = {row.values[0]: row.values[column].mark for row in table.rows}
@@ -188,13 +189,14 @@ def test_one_family_is_one_opponent_over_all_tasks(read):
 
 def test_claims_are_a_matrix_whose_file_holds_every_test(built):
     table = built["real_claims"]
-    assert len(table.rows) == 10 and len(table.columns) == 2 + len(PROFILE.tasks)
+    assert len(table.rows) == 10 and len(table.columns) == 3 + len(PROFILE.tasks)
     helps, best = (
         next(row for row in rows(table) if row["Claim"] == claim)
         for claim in ("alignment helps", "IBMA beats the best baseline")
     )
     assert helps["RAVDESS"].note.startswith("better, p = ") and helps["RAVDESS"].value > 0
     assert best["HER2 tissue"].note.startswith("worse, p = ")
+    assert (helps["In sum"], best["In sum"]) == ("6 better of 6 tasks", "6 worse of 6 tasks")
     flat = {(row["opponent"], row["task"]): row for row in table.flat()}
     assert len(flat) == 10 * len(PROFILE.tasks)
     assert flat["ibma_no_align", "ravdess"]["verdict"] == "IBMA better"
@@ -202,7 +204,6 @@ def test_claims_are_a_matrix_whose_file_holds_every_test(built):
     assert all(one[name] is not None for name in ("p", "wilcoxon_p", "holm", "effect_low"))
     corrected = {task for (_, task), row in flat.items() if row["p folds corrected"]}
     assert corrected == set(FOLDS) and one["p folds corrected"] > one["p"]
-    assert "alignment helps: 6 better, 0 worse" in " ".join(table.notes)
 
 
 def test_notes_say_what_pairs_show_with_folds_and_with_one_test_set(built):
@@ -221,7 +222,25 @@ def test_a_verdict_follows_the_corrected_p(read):
         (None, 0.0, "no test"),
     ):
         paired = replace(test.paired, difference=difference)
-        assert real_tables.verdict(replace(test, holm=holm, paired=paired)) == said
+        assert real_tables.verdict(read, replace(test, holm=holm, paired=paired)) == said
+
+
+def test_methods_that_nobody_tuned_are_compared_at_equal_settings_or_not_at_all(read):
+    """One-class data: a point of the grid is taken, and methods have different grids."""
+    test = next(t for t in read.tests if t.compared.task == "ravdess" and t.opponent == "ce3")
+    assert real_tables.verdict(read, test) == "IBMA better"
+    cells = [("ravdess", method) for method in ("ibma", "ce3")]
+    untuned = {cell: read.choices[cell] | {"metric": None} for cell in cells}
+    same = replace(read, choices={**read.choices, **untuned})
+    assert real_tables.verdict(same, test) == "IBMA better", "trained alike"
+    other = [replace(r, params=r.params | {"lr": 0.002}) for r in read.results.of("ravdess", "ce3")]
+    runs = {**read.results.runs, ("ablation", "ravdess", "ce3"): other}
+    unequal = replace(same, results=replace(read.results, runs=runs))
+    assert real_tables.verdict(unequal, test) == "no claim: unequal settings"
+    row = next(r for r in rows(real_tables._claims(unequal)) if r["IBMA against"].startswith("CE3"))
+    assert row["RAVDESS"].note == "unequal settings"
+    tuned = replace(read, results=replace(read.results, runs=runs))
+    assert real_tables.verdict(tuned, test) == "IBMA better", "both were tuned alike"
 
 
 def test_ib_losses_are_those_of_the_untrained_and_of_the_trained_network(built):
@@ -290,23 +309,39 @@ def test_a_cell_without_records_is_not_run_and_nothing_else_changes(built, read)
     assert after["real_her2st"] == built["real_her2st"]
 
 
-def test_the_page_sums_up_a_profile_without_a_task_of_the_paper(read):
-    lines = page.summary(read)
-    assert "on 6 tasks (all of real data)" in lines[0] and "TWIN" not in " ".join(lines)
-    assert "highest mean alone on 0 of 6 tasks;" in lines[1] and lines[1].endswith("on 6.")
-    assert "no alignment 6 better, 0 worse of 6" in lines[2]
-    assert "best baseline 0 better, 6 worse of 6" in lines[2]
-    assert lines[3].startswith("No task of the paper is in this profile")
+def test_the_page_answers_for_a_profile_without_a_task_of_the_paper(read):
+    said = verdict.answer(read)
+    assert said.headline == (
+        "No. Of 6 tasks it is better than the best baseline on 0 and worse on 6, alignment helps "
+        "on 6, its bound is better than none on 6."
+    )
+    assert "TWIN" not in said.data and "22 methods, 10 runs each" in said.data
+    assert said.points[0].startswith("Of 6 real tasks IBMA has the highest mean alone on 0, and")
+    assert said.points[0].endswith("on 6.")
+    assert said.points[1].startswith("No published number is judged")
+
+
+def test_captions_state_the_result(read, tmp_path):
+    drawn = {one.name: one.caption for one in pictures._draw_claims(read, tmp_path)}
+    drawn |= {one.name: one.caption for one in pictures._draw_ranks(read, tmp_path)}
+    assert "of 60 comparisons" in drawn["claims"] and "6 worse" in drawn["claims"]
+    assert drawn["ranks"].startswith("DMIB has the best mean rank, 1.0;")
+    assert "lowers the fused IB loss: IBMA 6, CE3 (no bound) 6." in drawn["ib_losses"]
+    assert pictures._highest({"A": [50.0], "B": [50.02], "IBMA": [40.0]}) == (
+        "Highest mean: A and B, 50.0 %; IBMA 40.0 %."
+    )
+    many = {name: [50.0] for name in "ABC"}
+    assert pictures._highest(many) == "Highest mean: 3 methods, 50.0 %."
 
 
 def test_pictures_of_the_claims_are_drawn_and_small(read, tmp_path):
     drawn = [picture.name for picture in pictures._draw_claims(read, tmp_path)]
     assert drawn == ["claims", "ib_losses"]
     (curve,) = pictures._draw_etas(read, tmp_path)
-    assert (curve.name, curve.table) == ("eta", "real_eta")
+    assert curve.name == "eta" and curve.caption.startswith("Range of the means over eta")
     assert (tmp_path / "claims.png").stat().st_size < 200_000
     svg = (tmp_path / "claims.svg").read_text()
-    assert all(name in svg for name in ("RAVDESS", "Accuracy", "no alignment", "full dot"))
+    assert all(name in svg for name in ("RAVDESS", "Accuracy", "no alignment", "black dot"))
 
 
 def test_the_page_of_the_largest_grid_stays_below_a_megabyte(read, tmp_path, monkeypatch):

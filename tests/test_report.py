@@ -1,6 +1,7 @@
 """From records to tables, files and page: the same numbers everywhere, TWIN marked, gaps named."""
 
 import csv
+import importlib.util
 import json
 import re
 import shutil
@@ -15,7 +16,17 @@ import yaml
 from ibma import params
 from ibma.files import write_json
 from ibma.paper import audit, published
-from ibma.report import figures, formatting, inputs, numbers, page, paper_tables, pictures, table
+from ibma.report import (
+    figures,
+    formatting,
+    inputs,
+    numbers,
+    page,
+    paper_tables,
+    pictures,
+    table,
+    verdict,
+)
 from ibma.report.paper_tables import Line, Verdict
 from ibma.report.table import Column, Mark, Number, Row, Table
 from ibma.results import records, significance
@@ -325,30 +336,33 @@ def test_tables_of_tests_name_the_opponent_and_twins_get_no_verdict(made):
     for number in significance.TABLES:
         table_ = built[f"{number:02d}"]
         assert table_.twin and table_.rows
-        assert {row.values[-1] for row in table_.rows} <= {"", None}
+        assert "verdict" not in {column.label for column in table_.columns}
         assert {row.get("verdict") for row in table_.flat()} <= {Verdict.TWIN.value, None}
-    text = (made / "reports/twin/index.html").read_text()
-    assert not re.search(r">direction (holds|fails)<", text.partition("What a verdict means")[0])
+    text = (made / "reports/twin/index.html").read_text().partition("What a verdict means")[0]
+    assert "direction holds" not in text and "direction fails" not in text
 
 
-def test_the_direction_of_a_real_difference_is_judged_only_where_one_is_shown(project):
-    def verdicts(gap: float, wobble: float) -> dict[str, str]:
-        for seed in range(3):
-            for method, value in (("ibma", 0.6 + gap + wobble * seed), ("omib", 0.6)):
-                metrics = {"accuracy": value}
-                write(project, fake("crema_d", method, seed, source="real", metrics=metrics))
-        for other in ("ce3", "concat", "ibma_no_align"):
-            for seed in range(3):
-                metrics = {"accuracy": 0.3}
-                write(project, fake("crema_d", other, seed, source="real", metrics=metrics))
-        derive(project)
-        rows = tables(project)["10"].flat()
-        return {row["method"]: row["verdict"] for row in rows if row["task"] == "crema_d"}
-
-    assert verdicts(0.05, 0.0001)["omib"] == Verdict.SAME
-    assert verdicts(-0.05, 0.0001)["omib"] == Verdict.OPPOSITE
-    assert verdicts(0.0001, 0.05)["omib"] == Verdict.EQUAL
-    assert verdicts(0.0, 0.0) == {"omib": Verdict.NO_TEST, "ce3": Verdict.CONTROL}, "+0.0 is no win"
+def test_the_direction_of_a_real_difference_is_judged_only_where_one_is_shown(made):
+    given = read(made)
+    real = {
+        cell: [replace(run, source="real") for run in runs]
+        for cell, runs in given.results.runs.items()
+        if cell[1] == "crema_d"
+    }
+    given = replace(given, results=replace(given.results, runs=real))
+    row = given.paper.table(10).row("crema_d")
+    main, control = (t for t in given.tests if (t.table, t.compared.task) == ("10", "crema_d"))
+    for holm, difference, expected in (
+        (0.04, 1.0, Verdict.SAME),
+        (0.04, -1.0, Verdict.OPPOSITE),
+        (0.06, 1.0, Verdict.EQUAL),
+        (None, 0.0, Verdict.NO_TEST),
+    ):
+        test = replace(main, holm=holm, paired=replace(main.paired, difference=difference))
+        assert paper_tables._test_verdict(given, row, test) == expected
+    assert paper_tables._test_verdict(given, row, control) == Verdict.CONTROL
+    shown = next(t for t in numbers.build(given).tables if t.key == "10")
+    assert shown.columns[-1].label == "verdict"
 
 
 # --- marks ---------------------------------------------------------------------------------------
@@ -486,13 +500,13 @@ def test_twin_stands_in_the_title_of_every_twin_table(made):
     for name in ("table_01", "table_02", "table_04", "table_05", "table_10", "table_12"):
         for suffix in ("md", "tex"):
             assert "(TWIN)" in (folder / f"{name}.{suffix}").read_text().splitlines()[0]
-    assert "TWIN" not in (folder / "real_data.md").read_text().splitlines()[0]
+    assert "TWIN" not in (folder / "real_claims.md").read_text().splitlines()[0]
 
 
 def test_every_table_from_1_to_16_has_rows(made):
     built = numbers.build(read(made)).tables
     keys = [f"{number:02d}" for number in range(1, 17)]
-    assert [x.key for x in built[:19]] == [*keys, "audit", "real_data", "real_claims"]
+    assert [x.key for x in built[:19]] == [*keys, "audit", "leaderboard", "real_claims"]
     assert all(x.rows for x in built[:19])
 
 
@@ -577,7 +591,7 @@ def test_a_report_with_awkward_classes_is_written(project):
             write(project, fake("split_digits", method, seed, metrics=metrics))
     text = page.write(PROFILE, project).read_text()
     assert "<script>alert" not in text
-    headers = next(t for k, t in Page(text).tables.items() if k.startswith("Split digits"))[0]
+    headers = next(t for k, t in Page(text).tables.items() if "of Split digits" in k)[0]
     assert "AUC b|c (left)" in headers and "AUC $% and $^" in headers
 
 
@@ -588,6 +602,8 @@ LATEX = r"""\documentclass{article}
 %s
 \end{document}
 """
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+AXE = importlib.util.find_spec("axe_playwright_python")  # brings axe.min.js
 COMMITTED = {folder.parent.name: folder for folder in sorted(ROOT.glob("reports/*/tables"))}
 
 
@@ -635,16 +651,67 @@ def test_no_link_of_the_page_is_dead(made):
     assert not [link for link in files if "/runs/" in link], "git holds no runs/"
 
 
-def test_the_summary_counts_no_twin_and_says_ties(project):
-    lines_ = page.summary(read(project))
-    assert "1 of real data, the others TWIN" in lines_[0]
-    assert "highest mean alone on 1 of 1 tasks;" in lines_[1], "split_digits is the real one"
-    assert "no verdict: TWIN" in lines_[-2] and "inside" not in lines_[-2]
+def test_the_answer_counts_no_twin_and_says_ties(project):
+    said = verdict.answer(read(project))
+    assert said.headline.startswith("This profile cannot say. The data of 8 of its 9 tasks is gen")
+    assert "Real data: Split digits." in said.data and "unit vectors at beta 1" in said.data
+    assert said.points[0].startswith("Of 1 real task IBMA has the highest mean alone on 1, and")
+    assert said.points[1].startswith("No published number is judged")
     for seed in range(3):
         write(project, fake("split_digits", "omib", seed, metrics={"accuracy": 0.66}))
         write(project, fake("split_digits", "ibma", seed, metrics={"accuracy": 0.66}))
-    tied = page.summary(read(project))[1]
-    assert "highest mean alone on 0 of 1 tasks and shares it on 1;" in tied
+    tied = verdict.answer(read(project)).points[0]
+    assert "highest mean alone on 0, shares it on 1, and" in tied
+
+
+def test_a_leaderboard_marks_and_ranks_real_data_only(made):
+    board = tables(made)["leaderboard"]
+    headings = [column.heading for column in board.columns]
+    assert headings[0] == "Method" and "Mean rank" not in headings, "one real task is no ranking"
+    for place, heading in enumerate(headings[1:], 1):
+        marks = {row.values[place].mark for row in board.rows if row.values[place] != "not run"}
+        assert (marks == {Mark.NONE}) == ("(TWIN)" in heading), heading
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no chromium here: .ci/run installs it")
+def test_the_page_fits_its_screens_and_axe_finds_nothing(made, tmp_path):
+    """Under 12,000 px at 1600 with folds closed, nothing wider than the screen, 20 pages."""
+    page_ = made / "reports/twin/index.html"
+    for width, most in ((1600, 12_000), (500, 25_000)):
+        sizes = in_browser(page_, tmp_path, width, "[root.scrollHeight, root.scrollWidth, board]")
+        height, wide, leaderboard = json.loads(sizes)
+        assert height < most and wide <= width and leaderboard < 900
+    if AXE:
+        found = in_browser(page_, tmp_path, 1600, "(await axe.run()).violations.map((v) => v.id)")
+        assert json.loads(found) == []
+    pdf = tmp_path / "page.pdf"
+    chromium(tmp_path, f"--print-to-pdf={pdf}", page_.as_uri())
+    assert len(re.findall(rb"/Type\s*/Page\b", pdf.read_bytes())) < 20
+
+
+def chromium(folder: Path, *arguments: str) -> str:
+    quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    quiet += ["--disable-sync", "--no-first-run", f"--user-data-dir={folder / 'browser'}"]
+    command = [str(CHROMIUM), *quiet, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300).stdout
+
+
+def in_browser(page_: Path, folder: Path, width: int, expression: str) -> str:
+    """Return what an expression is worth in a loaded page, as JSON."""
+    axe = Path(AXE.submodule_search_locations[0]) / "axe.min.js" if AXE else None
+    library = axe.read_text().replace("</script>", "<\\/script>") if axe else ""
+    script = f"""addEventListener("load", async () => {{
+      const root = document.documentElement;
+      const board = document.querySelector("#tleaderboard").getBoundingClientRect().top;
+      const shown = document.createElement("pre");
+      shown.textContent = `@${{JSON.stringify({expression})}}@`;
+      document.body.append(shown);
+    }});"""
+    copy = folder / "page.html"
+    tail = f"<script>{library}</script><script>{script}</script></body>"
+    copy.write_text(page_.read_text().replace("</body>", tail))
+    size = (f"--window-size={width},900", "--virtual-time-budget=60000")
+    return chromium(folder, *size, "--dump-dom", copy.as_uri()).rsplit("@", 2)[1]
 
 
 def test_dots_are_named_for_what_they_are(project, tmp_path):

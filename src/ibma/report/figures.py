@@ -10,6 +10,7 @@ import math
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,19 +18,20 @@ import numpy as np
 
 from ibma.report.formatting import one_line
 from ibma.results import stats
-from ibma.results.significance import Test
 from ibma.training.record import Record
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (7, 3)))
-WIDTH, HEIGHT = 6.4, 3.8  # inches
+WIDTH, HEIGHT = 5.0, 3.4  # inches; on a screen of 400 pixels a point is about a pixel
+SMALL, TINY = 9, 7  # points; TINY only in figures that the page does not show
 PANELS = 4  # side by side
-WIDE = 3  # the same, where a panel has whiskers
+WIDE = 2  # the same, where a panel has whiskers
 SETTINGS: dict[Any, Any] = {
     "svg.hashsalt": "ibma",  # the same figure is the same bytes
     "svg.fonttype": "none",  # letters, not their outlines: a third of the bytes
+    "font.size": 10,
     "font.sans-serif": ["DejaVu Sans"],  # every text of an SVG names the whole list
     "text.parse_math": False,  # a name may hold $
 }
@@ -61,14 +63,16 @@ def _axes(height: float, stem: Path) -> Iterator[Axes]:
         yield axes
 
 
-def _panels(figure: Any, names: Sequence[str], wide: int, **shared: bool) -> Iterator[Axes]:
+def _panels(
+    figure: Any, names: Sequence[str], wide: int, size: int, **shared: bool
+) -> Iterator[Axes]:
     """Yield a titled panel for every name; the panels of the last line that are left are hidden."""
     rows = math.ceil(len(names) / wide)
     grid = figure.subplots(rows, wide, squeeze=False, **shared).flat
     for name, axes in zip(names, grid, strict=False):
-        axes.set_title(name, fontsize="small")
+        axes.set_title(name, fontsize=size)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(labelsize="small")
+        axes.tick_params(labelsize=size)
         yield axes
     for axes in grid:
         axes.set_visible(False)
@@ -86,19 +90,19 @@ def training_curves(task: str, methods: Mapping[str, Sequence[Record]], stem: Pa
         stem: path of the files without their endings.
     """
     height = 0.6 + 1.05 * math.ceil(len(methods) / PANELS)
-    with _figure(WIDTH, height, stem, png=False) as figure:
-        panels = _panels(figure, list(methods), PANELS, sharex=True)
+    with _figure(1.3 * WIDTH, height, stem, png=False) as figure:
+        panels = _panels(figure, list(methods), PANELS, TINY, sharex=True)
         for runs, axes in zip(methods.values(), panels, strict=True):
             totals = np.array([np.sum(list(run.history.values()), axis=0) for run in runs])
             epochs = np.arange(1, totals.shape[1] + 1)
             axes.plot(epochs, totals.mean(0), color="black")
             axes.fill_between(epochs, totals.min(0), totals.max(0), color="0.55", alpha=0.4)
             axes.locator_params(axis="x", integer=True)
-        figure.supxlabel("epoch", fontsize="small")
-        figure.supylabel("training loss (nats)", fontsize="small")
+        figure.supxlabel("epoch", fontsize=SMALL)
+        figure.supylabel("training loss (nats)", fontsize=SMALL)
         twin = any(run.source == "twin" for runs in methods.values() for run in runs)
         title = f"{task}: training curves, mean and range over seeds"
-        figure.suptitle(_title(title, twin), fontsize="medium")
+        figure.suptitle(_title(title, twin), fontsize=SMALL)
 
 
 def comparison(
@@ -163,7 +167,7 @@ def eta_curves(
             axes.plot(*points, "s--", color="0.6", label="published")
         axes.set(xlabel="eta", ylabel=f"{metric} on test (%)")
         axes.set_title(_title(title, twin))
-        axes.legend(fontsize="small")
+        axes.legend(fontsize=SMALL)
 
 
 def critical_difference(scores: Mapping[str, Mapping[str, float]], twin: bool, stem: Path) -> None:
@@ -188,7 +192,7 @@ def critical_difference(scores: Mapping[str, Mapping[str, float]], twin: bool, s
             (best + apart, -1.2),
             (4, -3),
             textcoords="offset points",
-            fontsize="small",
+            fontsize=SMALL,
         )
         axes.set_yticks(range(len(ranks)), list(ranks))
         axes.set_ylim(len(ranks) - 0.5, -2)
@@ -218,50 +222,61 @@ def times(task: str, timing: Mapping[str, Any], methods: Mapping[str, str], stem
         axes.set_title(_title(f"{task}: median and quartiles", timing["source"] == "twin"))
 
 
+@dataclass(frozen=True)
+class Difference:
+    """IBMA minus a rival with its interval; face: colour of the dot, see the legend of `forest`."""
+
+    value: float
+    low: float | None
+    high: float | None
+    face: str
+
+
+SHOWN, NOT_SHOWN, NO_CLAIM = "black", "white", "0.7"  # faces of dots
+
+
 def forest(
-    tests: Mapping[str, Mapping[str, Test]], rivals: Sequence[str], twin: bool, stem: Path
+    tests: Mapping[str, Mapping[str, Difference]], rivals: Sequence[str], twin: bool, stem: Path
 ) -> None:
     """Draw IBMA minus each rival, a panel for each task: difference and 95 % interval.
 
-    A full dot is a difference at 5 % after Holm. Each panel has its own scale.
+    Each panel has its own scale.
 
     Args:
-        tests: title of a panel -> rival -> test.
+        tests: title of a panel -> rival -> difference.
         rivals: from above.
         twin: whether generated data made any of them.
         stem: path of the files without their endings.
     """
     wide = min(WIDE, len(tests))
-    height = 0.9 + (0.5 + 0.2 * len(rivals)) * math.ceil(len(tests) / wide)
-    with _figure(1.2 + 2.1 * wide, height, stem) as figure:
-        panels = list(_panels(figure, list(tests), wide, sharey=True))
+    height = 0.9 + (0.55 + 0.2 * len(rivals)) * math.ceil(len(tests) / wide)
+    with _figure(WIDTH, height, stem) as figure:
+        panels = list(_panels(figure, list(tests), wide, SMALL, sharey=True))
         for by_rival, axes in zip(tests.values(), panels, strict=True):
             axes.axvline(0, color="0.6", linewidth=0.8)
             for row, rival in enumerate(rivals):
                 if rival in by_rival:
                     _whisker(axes, row, by_rival[rival])
-            axes.set_yticks(range(len(rivals)), list(rivals), fontsize="small")
+            axes.set_yticks(range(len(rivals)), list(rivals), fontsize=SMALL)
         panels[0].invert_yaxis()  # shared
         legend = (
             "IBMA minus rival in points (right of 0: IBMA is better), mean and 95 % interval; "
-            "full dot: p < .05 after Holm"
+            "black dot: p < .05 after Holm; grey dot: unequal settings, no claim"
         )
-        figure.supxlabel(textwrap.fill(_title(legend, twin), 44 * wide), fontsize="x-small")
+        figure.supxlabel(textwrap.fill(_title(legend, twin), 70), fontsize=SMALL)
 
 
-def _whisker(axes: Axes, row: int, test: Test) -> None:
-    one = test.paired
-    shown = test.holm is not None and test.holm < 1 - stats.LEVEL
+def _whisker(axes: Axes, row: int, one: Difference) -> None:
+    color = "0.6" if one.face == NO_CLAIM else "black"
     if one.low is not None and one.high is not None:
-        axes.plot([one.low, one.high], [row, row], "-", color="black")
-    face = "black" if shown else "white"
-    axes.plot([one.difference], [row], "o", color="black", mfc=face, markersize=5)
+        axes.plot([one.low, one.high], [row, row], "-", color=color)
+    axes.plot([one.value], [row], "o", color=color, mfc=one.face, markersize=5)
 
 
 def ib_moves(
     moves: Mapping[str, Mapping[str, Mapping[str, tuple[float, float]]]], stem: Path
 ) -> None:
-    """Draw IB losses (nats) from the untrained to the trained network, as arrows.
+    """Draw IB losses (nats) of the untrained and of the trained network.
 
     Args:
         moves: task -> term -> method -> (before, after), means over runs. A line of panels for each
@@ -270,31 +285,30 @@ def ib_moves(
     """
     wide = max(len(terms) for terms in moves.values())
     tall = max(len(methods) for terms in moves.values() for methods in terms.values())
-    with _figure(1.9 * wide + 1.4, (0.5 + 0.13 * tall) * len(moves) + 0.5, stem) as figure:
+    with _figure(2.0 * wide + 1.9, (0.55 + 0.17 * tall) * len(moves) + 0.5, stem) as figure:
         grid = figure.subplots(len(moves), wide, squeeze=False)
         for line, (task, terms) in zip(grid, moves.items(), strict=True):
             for axes, (term, methods) in zip(line, terms.items(), strict=False):
-                _arrows(axes, methods)
+                _moves(axes, methods)
                 names = list(methods) if term == next(iter(terms)) else []
                 axes.set_yticks(range(len(methods)), names or [""] * len(methods))
-                axes.set_title(f"{task}: {term}", fontsize="small")
+                axes.set_title(f"{task}: {term}", fontsize=SMALL)
             for axes in line[len(terms) :]:
                 axes.set_visible(False)
-        figure.supxlabel("IB loss (nats): hollow before training, full after", fontsize="small")
+        figure.supxlabel("IB loss (nats): hollow before training, full after", fontsize=SMALL)
 
 
-def _arrows(axes: Axes, methods: Mapping[str, tuple[float, float]]) -> None:
-    for row, (before, after) in enumerate(methods.values()):
-        arrow = {"arrowstyle": "->", "color": "0.4", "shrinkA": 0, "shrinkB": 3}
-        axes.annotate("", (after, row), (before, row), arrowprops=arrow)
+def _moves(axes: Axes, methods: Mapping[str, tuple[float, float]]) -> None:
     rows = range(len(methods))
-    axes.plot([b for b, _ in methods.values()], rows, "o", color="black", mfc="white")
-    axes.plot([a for _, a in methods.values()], rows, "o", color="black")
+    before, after = zip(*methods.values(), strict=True)
+    axes.hlines(rows, before, after, color="0.4", linewidth=1)
+    axes.plot(before, rows, "o", color="black", mfc="white", markersize=4)
+    axes.plot(after, rows, "o", color="black", markersize=4)
     axes.invert_yaxis()
-    axes.tick_params(labelsize="x-small")
+    axes.tick_params(labelsize=SMALL)
     axes.locator_params(axis="x", nbins=3)
     axes.ticklabel_format(axis="x", scilimits=(-2, 2), useOffset=False)
-    axes.xaxis.get_offset_text().set_fontsize("x-small")
+    axes.xaxis.get_offset_text().set_fontsize(SMALL)
     axes.spines[["top", "right"]].set_visible(False)
 
 
@@ -312,7 +326,7 @@ def attention(
         stem: path of the files without their endings.
     """
     examples, maps = explained["examples"], explained["methods"]
-    with _figure(WIDTH, 2.3 * (len(examples) + 1), stem) as figure:
+    with _figure(WIDTH, 2.2 * (len(examples) + 1), stem) as figure:
         grid = figure.add_gridspec(len(examples) + 1, 1 + len(maps))
         for row, example in enumerate(examples):
             picture = np.array(example["picture"], dtype=np.uint8)
@@ -323,16 +337,17 @@ def attention(
                     salience = np.array(example["maps"][name])
                     axes.imshow(salience, cmap="magma", alpha=0.6, vmin=0, vmax=1)
                 axes.set(xticks=[], yticks=[])
-                axes.set_title(methods.get(name, name), fontsize="small")
+                axes.set_title(methods.get(name, name), fontsize=SMALL)
                 if column == 0:
                     words = one_line(f"{example['class']}: {example['text']}")
-                    lines = [one_line(str(example["id"])), textwrap.fill(words, 34)]
-                    axes.set_xlabel("\n".join(lines), fontsize="x-small")
+                    lines = [
+                        textwrap.fill(one_line(str(example["id"])), 24),
+                        textwrap.fill(words, 24),
+                    ]
+                    axes.set_xlabel("\n".join(lines), fontsize=SMALL)
         _deletion(figure.add_subplot(grid[len(examples), :]), maps, methods)
-        title = (
-            f"{task}: Grad-CAM of the image encoder; curves: mean of {explained['n']} test samples"
-        )
-        figure.suptitle(_title(title, explained["source"] == "twin"), fontsize="small")
+        title = f"{task}: Grad-CAM; curves: mean of {explained['n']} test samples"
+        figure.suptitle(_title(title, explained["source"] == "twin"), fontsize=SMALL)
 
 
 def _deletion(axes: Axes, maps: Mapping[str, Any], methods: Mapping[str, str]) -> None:
@@ -343,7 +358,7 @@ def _deletion(axes: Axes, maps: Mapping[str, Any], methods: Mapping[str, str]) -
         axes.plot(percent, one["deletion"], linestyle=style, color="black", label=name + inside)
         axes.plot(percent, one["random"], linestyle=style, color="0.6", label=f"{name}, at random")
     axes.set(xlabel="pixels deleted, most salient first (%)", ylabel="p(class)")
-    axes.legend(fontsize="x-small")
+    axes.legend(fontsize=SMALL)
 
 
 def _styles() -> list[Any]:

@@ -218,6 +218,11 @@ def lines_of(inputs: Inputs, number: int) -> list[Line]:
     return [*_marked(list(_published_lines(inputs, paper))), *_added_lines(inputs, paper)]
 
 
+def targets(inputs: Inputs, number: int) -> list[Target]:
+    """List what the cells of one of the paper's tables measure."""
+    return list(_targets(inputs.paper.table(number)))
+
+
 def _targets(paper: published.Table) -> Iterator[Target]:
     for row in paper.rows:
         yield from (paper.target(row.key, column.key) for column in paper.columns)
@@ -414,7 +419,8 @@ def _pivot(params: Params, paper: published.Table, lines: Sequence[Line]) -> Ite
                 values += [line.published if line else None, _shown(params, line)]
                 if column.metric in OTHER_READING:
                     values.append(_shown(params, cells.get((label, column.key, True))))
-        yield Row(tuple(values))
+        methods = {line.target.method for line in lines if line.row == label}
+        yield Row(tuple(values), ours=methods == {OURS})
 
 
 def _shown(params: Params, line: Line | None) -> Value:
@@ -547,9 +553,9 @@ def _tests(inputs: Inputs, paper: published.Table) -> Table:
         ]
     twin = any(inputs.results.is_twin(row.task) for row in published_rows)
     title = f"Table {paper.number}: {paper.title}"
-    return Table(
-        key, title, paper.caption, twin, TEST_COLUMNS, tuple(rows), tuple(notes), tuple(data)
-    )
+    columns = TEST_COLUMNS[:-1] if twin else TEST_COLUMNS  # generated data gets no verdict
+    cut = tuple(replace(row, values=row.values[: len(columns)]) for row in rows)
+    return Table(key, title, paper.caption, twin, columns, cut, tuple(notes), tuple(data))
 
 
 def _untested(row: published.Row, unit: str) -> Row:
@@ -574,9 +580,8 @@ def _test_row(inputs: Inputs, row: published.Row, test: Test, verdict: Verdict) 
     one = test.paired
     difference = Number(one.difference, unit, n=one.n, low=one.low, high=one.high, signed=True)
     p_values = [_p(p) for p in (one.p, test.holm, one.wilcoxon_p)]
-    shown = "" if verdict == Verdict.TWIN else verdict.value
-    name = claims.method_name(test.rival)
-    return Row((row.label, name, *paper, *means, difference, *p_values, _effect(test), shown))
+    numbers = (*paper, *means, difference, *p_values, _effect(test))
+    return Row((row.label, claims.method_name(test.rival), *numbers, verdict.value))
 
 
 def _test_data(row: published.Row, test: Test, verdict: Verdict) -> dict[str, Scalar]:

@@ -2,52 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ibma.report import figures, real_tables
+from ibma.report import figures, formatting, real_tables
+from ibma.report.figures import Difference
 from ibma.report.inputs import Inputs
-from ibma.results import claims, records
-from ibma.results.claims import metric_name, task_name
+from ibma.report.real_tables import Verdict
+from ibma.results import claims, records, stats
+from ibma.results.claims import CONTROL, OURS, method_name, metric_name, task_name
+from ibma.results.significance import Test
+
+FACES = {Verdict.BETTER: figures.SHOWN, Verdict.WORSE: figures.SHOWN}
+FACES |= {Verdict.UNEQUAL: figures.NO_CLAIM}
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure: its file without the ending, what it shows, and the table that it belongs to."""
+    """A figure of the page.
+
+    Attributes:
+        name: its file without the ending.
+        title: what it is.
+        caption: what it shows, in numbers.
+        wide: whether it has panels side by side, which a narrow screen scrolls.
+        grey: whether it has no colours, so that a dark page may invert it.
+    """
 
     name: str
+    title: str
     caption: str
-    table: str
+    wide: bool = False
+    grey: bool = True
 
 
-def draw(inputs: Inputs, folder: Path) -> list[Picture]:
-    """Draw every figure of a report; return those that the page shows.
+def draw(inputs: Inputs, folder: Path) -> dict[str, Picture]:
+    """Draw every figure of a report; return name -> picture of those that the page shows.
 
     Training curves stay files beside the page: a panel for each method and task is too much for it.
     """
     _draw_curves(inputs, folder)
-    return [
+    drawn = (
         *_draw_claims(inputs, folder),
         *_draw_ranks(inputs, folder),
         *_draw_comparisons(inputs, folder),
         *_draw_etas(inputs, folder),
         *_draw_measured(inputs, folder),
-    ]
-
-
-def _names(inputs: Inputs) -> dict[str, str]:
-    return {method: claims.method_name(method) for method in inputs.params.methods}
-
-
-def _twin(inputs: Inputs) -> bool:
-    return any(inputs.results.is_twin(task) for task in inputs.tasks)
+    )
+    return {picture.name: picture for picture in drawn}
 
 
 def _draw_curves(inputs: Inputs, folder: Path) -> None:
-    names = _names(inputs)
     for task in inputs.tasks:
-        methods = {names[method]: runs for method, runs in inputs.results.of_task(task).items()}
+        methods = {method_name(m): runs for m, runs in inputs.results.of_task(task).items()}
         figures.training_curves(task_name(task), methods, folder / f"history_{task}")
 
 
@@ -57,7 +65,7 @@ def _draw_claims(inputs: Inputs, folder: Path) -> Iterator[Picture]:
     rivals = {claim.opponent: claim.figure for claim in claims.CLAIMS if claim.figure}
     panels = {
         f"{task_name(task)}\n{metric_name(inputs.results.headline(task))}": {
-            rivals[opponent]: by_task[task]
+            rivals[opponent]: _difference(inputs, by_task[task])
             for opponent, by_task in tests.items()
             if opponent in rivals and task in by_task
         }
@@ -66,51 +74,90 @@ def _draw_claims(inputs: Inputs, folder: Path) -> Iterator[Picture]:
     twin = any(inputs.results.is_twin(task) for task in inputs.beyond)
     if any(panels.values()):
         figures.forest(panels, list(rivals.values()), twin, folder / "claims")
-        yield Picture("claims", "IBMA minus each rival on every task, 95 % interval", "real_claims")
+        said = real_tables.counted(inputs, [t for by in tests.values() for t in by.values()])
+        said = said.replace("tasks", "comparisons")
+        title = "IBMA minus each rival on every task, with its 95 % interval"
+        yield Picture("claims", title, f"{said}.")
     if moves := real_tables.ib_moves(inputs):
         figures.ib_moves(moves, folder / "ib_losses")
-        yield Picture("ib_losses", "IB losses before and after training", "real_ib")
+        title = "IB losses before (hollow) and after training (full)"
+        yield Picture("ib_losses", title, _moved(moves), wide=True)
+
+
+def _difference(inputs: Inputs, test: Test) -> Difference:
+    one, said = test.paired, real_tables.verdict(inputs, test)
+    face = FACES.get(said, figures.NOT_SHOWN)
+    return Difference(one.difference, one.low, one.high, face)
+
+
+def _moved(moves: Mapping[str, Mapping[str, Mapping[str, tuple[float, float]]]]) -> str:
+    """Say on how many tasks training lowers the fused IB loss of IBMA, and that of its control."""
+    fused = [terms.get("fused", {}) for terms in moves.values()]
+    counts = [
+        f"{method_name(method)} {sum(one[name][1] < one[name][0] for one in fused if name in one)}"
+        for method in (OURS, CONTROL)
+        if (name := method_name(method)) and any(name in one for one in fused)
+    ]
+    return f"Tasks of {len(moves)} where training lowers the fused IB loss: {', '.join(counts)}."
 
 
 def _draw_ranks(inputs: Inputs, folder: Path) -> Iterator[Picture]:
-    names = _names(inputs)
+    real = [task for task in inputs.tasks if not inputs.results.is_twin(task)]
     scores = {
-        task_name(task): {names[method]: mean for method, mean in by_method.items()}
-        for task, by_method in real_tables.scores(inputs, inputs.tasks).items()
+        task_name(task): {method_name(method): mean for method, mean in by_method.items()}
+        for task, by_method in real_tables.scores(inputs, real).items()
     }
     if len(scores) > 1:
-        figures.critical_difference(scores, _twin(inputs), folder / "ranks")
-        yield Picture(
-            "ranks", "Mean rank of every method over tasks, critical difference", "real_data"
+        figures.critical_difference(scores, False, folder / "ranks")
+        ranks = stats.mean_ranks(scores)
+        apart = stats.critical_difference(len(ranks), len(scores))
+        first, best = next(iter(ranks.items()))
+        near = sum(rank < best + apart for rank in ranks.values())
+        caption = (
+            f"{first} has the best mean rank, {best:.1f}; {near} of {len(ranks)} methods lie "
+            f"within the critical difference of {apart:.1f} from it."
         )
+        yield Picture("ranks", "Mean rank of every method over real tasks", caption)
 
 
 def _draw_comparisons(inputs: Inputs, folder: Path) -> Iterator[Picture]:
-    names = _names(inputs)
     for task in inputs.tasks:
         metric = inputs.results.headline(task)
         by_method = inputs.results.of_task(task)
         percents = {
-            names[method]: values
+            method_name(method): values
             for method, runs in by_method.items()
             if (values := records.values(runs, metric, "percent"))
         }
         folds = any(run.fold is not None for runs in by_method.values() for run in runs)
         dots = "dots are runs, each on its own test fold" if folds else "dots are seeds"
-        title, twin = f"{task_name(task)}: {dots}, bars are means", inputs.results.is_twin(task)
-        name = f"comparison_{task}"
+        twin, name = inputs.results.is_twin(task), f"comparison_{task}"
+        title = f"{task_name(task)}: {dots}, bars are means"
         figures.comparison(title, metric_name(metric), percents, twin, folder / name)
-        yield Picture(
-            name, f"{task_name(task)}: {metric_name(metric)} of every run", f"real_{task}"
-        )
+        words = f"{task_name(task)}: {metric_name(metric)} of every run; {dots}, bars are means"
+        yield Picture(name, words, _highest(percents))
+
+
+def _highest(percents: Mapping[str, list[float]]) -> str:
+    """Say which methods have the highest mean, and where IBMA is."""
+    means = {
+        name: formatting.rounded(sum(values) / len(values), "percent")
+        for name, values in percents.items()
+    }
+    best = max(means.values(), default=0.0)
+    first = [name for name, mean in means.items() if mean == best]
+    shown = " and ".join(first) if len(first) < 3 else f"{len(first)} methods"
+    ours = means.get(method_name(OURS))
+    said = f"Highest mean: {shown}, {best:.1f} %"
+    return f"{said}." if ours is None else f"{said}; IBMA {ours:.1f} %."
 
 
 def _draw_etas(inputs: Inputs, folder: Path) -> Iterator[Picture]:
-    """Draw the eta curve: beside the paper's where the task is its own."""
+    """Draw the eta curve, with the paper's where the task is its own."""
     task, methods = inputs.params.sensitivity.task, inputs.params.sensitivity.methods
     metric, paper = inputs.results.headline(task), inputs.paper.table(8)
     ours = {
-        claims.method_name(method): {
+        method_name(method): {
             eta: records.values(runs, metric, "percent") for eta, runs in by_eta.items()
         }
         for method in methods
@@ -118,28 +165,34 @@ def _draw_etas(inputs: Inputs, folder: Path) -> Iterator[Picture]:
     }
     if not ours:
         return
-    same = task == paper.columns[0].task
     row = paper.rows[0].cells
+    same = task == paper.columns[0].task
     published = {float(c.eta or 0): row[c.key].value for c in paper.columns} if same else {}
-    title, twin = (
-        f"{task_name(task)}: fixed eta, mean and 95 % interval",
-        inputs.results.is_twin(task),
-    )
+    name, twin = task_name(task), inputs.results.is_twin(task)
+    title = f"{name}: fixed eta, mean and 95 % interval"
     figures.eta_curves(title, metric_name(metric), ours, published, twin, folder / "eta")
-    yield Picture(
-        "eta", f"{task_name(task)}: {metric_name(metric)} against eta", "08" if same else "real_eta"
-    )
+    spans = [
+        f"{method} {max(means) - min(means):.1f}"
+        for method, by_eta in ours.items()
+        if (means := [sum(values) / len(values) for values in by_eta.values() if values])
+    ]
+    caption = f"Range of the means over eta in points: {', '.join(spans)}."
+    yield Picture("eta", f"{name}: {metric_name(metric)} against eta", caption)
 
 
 def _draw_measured(inputs: Inputs, folder: Path) -> Iterator[Picture]:
     """Draw Figures 1 and 3, and the times."""
-    names = _names(inputs)
+    names = {method: method_name(method) for method in inputs.params.methods}
     for task, explained in inputs.gradcam.items():
         figures.attention(task_name(task), explained, names, folder / f"gradcam_{task}")
-        caption = f"{task_name(task)}: Grad-CAM of the image encoder, deletion curves"
-        yield Picture(f"gradcam_{task}", caption, "")
+        title = f"{task_name(task)}: Grad-CAM of the image encoder, and deletion curves"
+        caption = f"Curves: mean of {explained['n']} test samples."
+        yield Picture(f"gradcam_{task}", title, caption, grey=False)
     if inputs.timing:
-        task = inputs.timing["task"]
+        task, measured = inputs.timing["task"], inputs.timing["methods"]
         figures.times(task_name(task), inputs.timing, names, folder / "times")
-        caption = f"{task_name(task)}: seconds an epoch of every method"
-        yield Picture("times", caption, "real_cost" if task in inputs.beyond else "09")
+        caption = "Median of every method, quartiles as whiskers."
+        if {OURS, CONTROL} <= set(measured):
+            times = measured[OURS]["median"] / measured[CONTROL]["median"]
+            caption = f"An epoch of IBMA takes {times:.2f} times one of {names[CONTROL]}."
+        yield Picture("times", f"{task_name(task)}: seconds an epoch of every method", caption)

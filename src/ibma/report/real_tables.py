@@ -5,7 +5,8 @@ Every method is in them: the control and the forms of IBMA are among the rivals.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -41,10 +42,11 @@ class Verdict(StrEnum):
     WORSE = "IBMA worse"
     EQUAL = "no difference shown"
     NO_TEST = "no test"
+    UNEQUAL = "no claim: unequal settings"
 
 
 def build(inputs: Inputs) -> list[Table]:
-    """Build the overview, then every table that has a row."""
+    """Build the leaderboard, then every table that has a row."""
     tables = [
         _claims(inputs),
         *(_every_metric(inputs, task) for task in inputs.beyond),
@@ -53,7 +55,7 @@ def build(inputs: Inputs) -> list[Table]:
         _tuned(inputs),
         _cost(inputs),
     ]
-    return [_overview(inputs), *(made for made in tables if made.rows)]
+    return [leaderboard(inputs), *(made for made in tables if made.rows)]
 
 
 def _twin(inputs: Inputs) -> bool:
@@ -74,21 +76,26 @@ def scores(inputs: Inputs, tasks: Sequence[str]) -> dict[str, dict[str, float]]:
     return means
 
 
-def _overview(inputs: Inputs) -> Table:
-    """`real_data`: method x task, the metric that each task is judged by, and the mean rank."""
-    metrics = {task: inputs.results.headline(task) for task in inputs.beyond}
+def leaderboard(inputs: Inputs) -> Table:
+    """Build `leaderboard`: method x task, the metric that each task is judged by, and mean ranks.
+
+    Generated data ranks nothing: its columns have no marks, and ranks are those over real tasks.
+    """
+    metrics = {task: inputs.results.headline(task) for task in inputs.tasks}
     columns = {task: _column(inputs, task, metric) for task, metric in metrics.items()}
-    means = scores(inputs, inputs.beyond)
+    real = [task for task in inputs.tasks if not inputs.results.is_twin(task)]
+    means = scores(inputs, real)
     ranks = stats.mean_ranks(means) if len(means) > 1 else {}
     rows = [
         Row(
             (
                 method_name(method),
-                *(columns[task][method] or NOT_RUN for task in inputs.beyond),
-                Number(ranks[method], "rank") if method in ranks else None,
-            )
+                *(columns[task][method] or NOT_RUN for task in inputs.tasks),
+                *([Number(ranks[method], "rank") if method in ranks else None] if ranks else []),
+            ),
+            ours=method == OURS,
         )
-        for method in inputs.params.methods
+        for method in sorted(inputs.params.methods, key=lambda method: ranks.get(method, 0))
     ]
     notes = ["The best and the second best of a column are marked over all its rows."]
     if ranks:
@@ -97,16 +104,16 @@ def _overview(inputs: Inputs) -> Table:
             f"Ranks over {len(means)} tasks: {_friedman(means)}; ranks closer than {apart:.1f} do "
             "not differ (Nemenyi, 5 %). Tasks made of one data set are not independent."
         )
+    twins = {task: " (TWIN)" if task not in real else "" for task in inputs.tasks}
+    groups = [
+        Column(metric_name(metrics[task]), task_name(task) + twins[task]) for task in inputs.tasks
+    ]
     return Table(
-        significance.BEYOND,
-        "Real data beyond the paper",
-        "Every method on real data that anybody can get, in percent.",
-        _twin(inputs),
-        (
-            Column("Method"),
-            *(Column(metric_name(metrics[task]), task_name(task)) for task in inputs.beyond),
-            Column("Mean rank"),
-        ),
+        "leaderboard",
+        "Every method on every task",
+        "The metric that each task is judged by, in percent.",
+        len(real) < len(inputs.tasks),
+        (Column("Method"), *groups, *([Column("Mean rank")] if ranks else [])),
         tuple(rows),
         tuple(notes),
         tuple(
@@ -131,13 +138,14 @@ def _data(task: str, metric: str, column: Mapping[str, Number | None]) -> list[d
 
 
 def _column(inputs: Inputs, task: str, metric: str) -> dict[str, Number | None]:
-    """Return method -> its number, the best two marked; None where there is none."""
+    """Return method -> its number, the best two of real data marked; None where there is none."""
     methods = list(inputs.params.methods)
     numbers = [
         table.mean(records.summary(inputs.results.of(task, method), metric, "percent"), "percent")
         for method in methods
     ]
-    return dict(zip(methods, table.mark(numbers), strict=True))
+    marked = numbers if inputs.results.is_twin(task) else table.mark(numbers)
+    return dict(zip(methods, marked, strict=True))
 
 
 def _every_metric(inputs: Inputs, task: str) -> Table:
@@ -151,7 +159,8 @@ def _every_metric(inputs: Inputs, task: str) -> Table:
         runs = by_method.get(method, ())
         missing = "undefined" if runs else inputs.results.why(task, method)
         numbers: list[Value] = [column[method] or missing for column in columns]
-        rows.append(Row((method_name(method), len(runs), *numbers), records.folder(runs)))
+        name, folder = method_name(method), records.folder(runs)
+        rows.append(Row((name, len(runs), *numbers), folder, ours=method == OURS))
     card = datasets.load(inputs.params.tasks[task].dataset).CARD
     notes = [
         "The best and the second best of a column are marked over all its rows, the control and "
@@ -204,51 +213,49 @@ def claim_tests(inputs: Inputs) -> dict[str, dict[str, Test]]:
 def _claims(inputs: Inputs) -> Table:
     """`real_claims`: IBMA against each rival that a claim of the paper, or of ours, names."""
     tests = claim_tests(inputs)
-    rows, notes, data = [], [], []
+    rows, data = [], []
     for claim in claims.CLAIMS if inputs.beyond else ():
         by_task = tests[claim.opponent]
-        cells = [_difference(by_task.get(task)) for task in inputs.beyond]
-        rows.append(Row((claim.claim, _opponent(claim), *cells)))
+        cells = [_difference(inputs, by_task.get(task)) for task in inputs.beyond]
+        said = counted(inputs, by_task.values()) if by_task else NOT_RUN
+        rows.append(Row((claim.claim, method_name(claim.opponent), *cells, said)))
         data += [_claim_data(inputs, claim, task, by_task.get(task)) for task in inputs.beyond]
-        if by_task:
-            notes.append(f"{claim.claim}: {_counted(list(by_task.values()))}.")
-    notes += [
-        "p: paired t-test after Holm's correction, one family for each row. A verdict is given at "
-        f"{ALPHA:.0%}.",
-        "The CSV file adds means, plain and Wilcoxon p-values, effect sizes d_z, and where test "
-        "folds share training samples the p-value with the variance of Nadeau and Bengio (Machine "
-        "Learning 52, 2003), before Holm.",
-        "The best baseline of a task, and the best of VIB, APIB and CLUB, is the one with the best "
-        "mean on test, as in the paper: that favours it. The control is not among the baselines.",
-        *(f"{task_name(task)}: {_pairing(inputs, task)}" for task in inputs.beyond),
-    ]
+    tasks = [Column(task_name(task)) for task in inputs.beyond]
     return Table(
         "real_claims",
-        "Real data: the claims, tested",
+        "The claims, tested",
         "IBMA minus an opponent in points of the metric that the task is judged by, paired runs.",
         _twin(inputs),
-        (
-            Column("Claim"),
-            Column("IBMA against"),
-            *(Column(task_name(task)) for task in inputs.beyond),
-        ),
+        (Column("Claim"), Column("IBMA against"), *tasks, Column("In sum")),
         tuple(rows),
-        tuple(notes),
+        (
+            "p: paired t-test after Holm's correction, one family for each row. A verdict is given "
+            f"at {ALPHA:.0%}.",
+            "Unequal settings: nothing could be tuned on this task, and the two methods were "
+            "trained with different learning rates or weight decays. Such a difference says "
+            "nothing about the methods.",
+            "The CSV file adds means, plain and Wilcoxon p-values, effect sizes d_z, and where "
+            "test folds share training samples the p-value with the variance of Nadeau and Bengio "
+            "(Machine Learning 52, 2003), before Holm.",
+            "The best baseline of a task, and the best of VIB, APIB and CLUB, is the one with the "
+            "best mean on test, as in the paper: that favours it. The control is not among the "
+            "baselines.",
+            *(f"{task_name(task)}: {_pairing(inputs, task)}" for task in inputs.beyond),
+        ),
         tuple(data),
     )
 
 
-def _opponent(claim: Claim) -> str:
-    return method_name(claim.opponent)
-
-
-def _difference(test: Test | None) -> Value:
+def _difference(inputs: Inputs, test: Test | None) -> Value:
     """Return IBMA minus the opponent, with the verdict where a difference is shown."""
     if test is None:
         return NOT_RUN
-    one, said = test.paired, verdict(test)
-    words = [said.removeprefix("IBMA ")] if said in (Verdict.BETTER, Verdict.WORSE) else []
-    words.append(formatting.p_value(test.holm))
+    one, said = test.paired, verdict(inputs, test)
+    words = [formatting.p_value(test.holm)]
+    if said in (Verdict.BETTER, Verdict.WORSE):
+        words.insert(0, said.removeprefix("IBMA "))
+    elif said == Verdict.UNEQUAL:
+        words = ["unequal settings"]
     return Number(
         one.difference,
         "percent",
@@ -275,7 +282,7 @@ def _claim_data(inputs: Inputs, claim: Claim, task: str, test: Test | None) -> d
     paired = vars(test.paired).values()
     corrected = _corrected(inputs.results.of(task, OURS), test)
     values = [test.rival, test.compared.metric, *numbers, *paired, test.holm, corrected]
-    return place | dict(zip(names, values, strict=True)) | {"verdict": verdict(test).value}
+    return place | dict(zip(names, values, strict=True)) | {"verdict": verdict(inputs, test).value}
 
 
 def _corrected(runs: Sequence[Record], test: Test) -> float | None:
@@ -286,8 +293,10 @@ def _corrected(runs: Sequence[Record], test: Test) -> float | None:
     return stats.resampled_p(test.paired.t, test.paired.n, overlap)
 
 
-def verdict(test: Test) -> Verdict:
-    """Say what a paired test shows after Holm's correction."""
+def verdict(inputs: Inputs, test: Test) -> Verdict:
+    """Say what a paired test shows after Holm's correction, where both sides had equal chances."""
+    if not equal_settings(inputs, test):
+        return Verdict.UNEQUAL
     if test.holm is None:
         return Verdict.NO_TEST
     if test.holm >= ALPHA:
@@ -295,11 +304,26 @@ def verdict(test: Test) -> Verdict:
     return Verdict.BETTER if test.paired.difference > 0 else Verdict.WORSE
 
 
-def _counted(family: Sequence[Test]) -> str:
-    said = [verdict(test) for test in family]
-    counts = f"{said.count(Verdict.BETTER)} better, {said.count(Verdict.WORSE)} worse"
-    rest = f"{said.count(Verdict.EQUAL)} no difference shown, {said.count(Verdict.NO_TEST)} no test"
-    return f"{counts}, {rest}, of {len(family)} tasks"
+def equal_settings(inputs: Inputs, test: Test) -> bool:
+    """Return whether both sides were tuned, or else trained with the same optimiser settings.
+
+    Where training data cannot show what is tuned (one class), methods are trained at points of the
+    grid that nobody chose. A difference between two points says nothing about the methods.
+    """
+    sides = [inputs.results.of(test.compared.task, method) for method in (OURS, test.rival)]
+    choices = [inputs.choices.get((test.compared.task, m), {}) for m in (OURS, test.rival)]
+    if all(choice.get("metric", "unknown") for choice in choices):
+        return True
+    points = [{(run.params["lr"], run.params["weight_decay"]) for run in runs} for runs in sides]
+    return points[0] == points[1]
+
+
+def counted(inputs: Inputs, tests: Iterable[Test]) -> str:
+    """Count the verdicts on some tests."""
+    counts = Counter(verdict(inputs, test) for test in tests)
+    said = [f"{counts[v]} {v.value.removeprefix('IBMA ')}" for v in Verdict if counts[v]]
+    tasks = "task" if counts.total() == 1 else "tasks"
+    return f"{', '.join(said)} of {counts.total()} {tasks}"
 
 
 # --- IB losses -----------------------------------------------------------------------------------

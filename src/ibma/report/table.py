@@ -99,10 +99,17 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """Values in the order of the columns, and where the numbers come from."""
+    """Values in the order of the columns.
+
+    Attributes:
+        values: one for each column.
+        source: where the numbers come from.
+        ours: whether it is the row of IBMA, which the page sets off.
+    """
 
     values: tuple[Value, ...]
     source: str = ""
+    ours: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,120 @@
+"""The first lines of the page: does IBMA do what the paper says, on which data, in which regime?
+
+Generated data judges nothing: everything that is counted here is on real data.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from ibma.paper import audit
+from ibma.report import formatting, paper_tables, real_tables
+from ibma.report.inputs import Inputs
+from ibma.report.real_tables import Verdict
+from ibma.results import claims
+from ibma.results.claims import ABLATION, BASELINE, CONTROL, OURS, task_name
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer in a sentence, what it rests on, and the points behind it."""
+
+    headline: str
+    data: str
+    points: tuple[str, ...]
+
+
+def answer(inputs: Inputs) -> Answer:
+    """Sum up a report."""
+    real = [task for task in inputs.tasks if not inputs.results.is_twin(task)]
+    points = (*_places(inputs, real), *_published(inputs), *_audit(inputs))
+    return Answer(_headline(inputs, real), _data(inputs, real), points)
+
+
+def _headline(inputs: Inputs, real: Sequence[str]) -> str:
+    """Answer the question, or say why this profile cannot."""
+    twins = len(inputs.tasks) - len(real)
+    if twins > len(real):
+        return (
+            f"This profile cannot say. The data of {twins} of its {len(inputs.tasks)} tasks is "
+            "generated (TWIN): such numbers show that the code runs and say nothing about the "
+            "paper."
+        )
+    counts = {
+        opponent: Counter(real_tables.verdict(inputs, test) for test in tests)
+        for opponent, by_task in real_tables.claim_tests(inputs).items()
+        if (tests := [test for task, test in by_task.items() if task in real])
+    }
+    if BASELINE not in counts:
+        return "This profile cannot say yet: no comparison of IBMA with its rivals has records."
+    rivals = counts[BASELINE]
+    total, better = rivals.total(), rivals[Verdict.BETTER]
+    said = "Yes" if better == total else "In part" if better else "No"
+    parts = [
+        f"it is better than the best baseline on {better} and worse on {rivals[Verdict.WORSE]}"
+    ]
+    for opponent, words in (
+        (ABLATION, "alignment helps"),
+        (CONTROL, "its bound is better than none"),
+    ):
+        if opponent in counts:
+            parts.append(f"{words} on {counts[opponent][Verdict.BETTER]}")
+    return f"{said}. Of {total} {'task' if total == 1 else 'tasks'} {', '.join(parts)}."
+
+
+def _data(inputs: Inputs, real: Sequence[str]) -> str:
+    """Say which data and which set-up the answer is about."""
+    params, training = inputs.params, inputs.params.training
+    names = ", ".join(task_name(task) for task in real) or "none"
+    vectors = "unit vectors" if training.normalise else "vectors as they are"
+    printed = " (the paper's section 3.1 has no normalisation)" if training.normalise else ""
+    eta = "chosen by cross-validation" if params.eta is None else f"{params.eta:g} everywhere"
+    return (
+        f"Real data: {names}. {len(params.methods)} methods, {params.seeds} runs each, "
+        f"{training.epochs} epochs, width {training.width}. Regime: phi of {vectors} at beta "
+        f"{training.beta:g}{printed}, eta {eta}."
+    )
+
+
+def _places(inputs: Inputs, real: Sequence[str]) -> Iterator[str]:
+    """Say where IBMA has the highest mean, alone or not, and where it is above its control."""
+    scores = {t: m for t, m in real_tables.scores(inputs, real).items() if OURS in m}
+    if not scores:
+        return
+    alone = shared = above = 0
+    for means in scores.values():
+        rounded = {name: formatting.rounded(mean, "percent") for name, mean in means.items()}
+        ours = rounded.pop(OURS)
+        best = max(rounded.values(), default=-math.inf)
+        alone += ours > best
+        shared += ours == best
+        above += ours > rounded.get(CONTROL, math.inf)
+    ties = f", shares it on {shared}" if shared else ""
+    tasks = "1 real task" if len(scores) == 1 else f"{len(scores)} real tasks"
+    yield (
+        f"Of {tasks} IBMA has the highest mean alone on {alone}{ties}, and a "
+        f"higher one than {claims.method_name(CONTROL)} on {above}."
+    )
+
+
+def _published(inputs: Inputs) -> Iterator[str]:
+    """Count the verdicts on published numbers."""
+    counts = Counter(
+        line.verdict
+        for number in paper_tables.METRIC_TABLES
+        for line in paper_tables.lines_of(inputs, number)
+        if line.published
+    )
+    judged = [v for v in (paper_tables.Verdict.INSIDE, paper_tables.Verdict.OUTSIDE) if counts[v]]
+    if judged:
+        shown = ", ".join(f"{counts[v]} {v.value}" for v in judged)
+        yield f"Published numbers in our 95 % intervals: {shown}."
+    else:
+        yield "No published number is judged: no task of the paper has real data in this profile."
+
+
+def _audit(inputs: Inputs) -> Iterator[str]:
+    yield f"The paper's own numbers against each other: {audit.summary(inputs.checks)}"
