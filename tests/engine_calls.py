@@ -8,16 +8,16 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 
 from ibma.errors import IbmaError
 from ibma.files import held
+from ibma.params import Engine
 
 STEPS = 12
 
 
-def engine(name="processes", workers=2, processes=1, **options):
-    return SimpleNamespace(name=name, workers=workers, processes=processes, options=options)
+def engine(name="processes", workers=2, processes=1, **options) -> Engine:
+    return Engine(name=name, workers=workers, processes=processes, options=options)
 
 
 def train(folder: Path, seed: int, pause: float = 0.0) -> list[float]:

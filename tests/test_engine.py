@@ -118,9 +118,7 @@ def test_calls_come_back_as_they_end_and_progress_is_lines_in_a_log_file(tmp_pat
     )
     assert list(found)[-1] == 0 and len(found) == 3
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 3 and "\r" not in "".join(lines)
-    assert lines[-1] == "train fake: 3 of 3, all done; 0: 5"
-    assert lines[0].startswith("train fake: 1 of 3, about 0 min left; ")
+    assert lines[-1] == "train fake: 3 of 3, all done; 0: 5" and "\r" not in "".join(lines)
 
 
 def test_each_process_sees_its_own_gpus(tmp_path, monkeypatch):
@@ -140,7 +138,7 @@ def test_an_engine_that_cannot_start_is_one_line(monkeypatch):
     for engine, line in (
         (calls.engine("slurm"), "params.yaml: engine slurm: .*srun"),
         (calls.engine("slurm", cluster="local", slurm_partitoin="gpu"), "slurm_partitoin"),
-        (calls.engine("ray", address="127.0.0.1:1"), "params.yaml: engine ray: 127.0.0.1:1: "),
+        (calls.engine("ray", address="127.0.0.1:1"), "params.yaml: engine ray: .*refused"),
     ):
         with pytest.raises(IbmaError, match=line) as wrong:
             executor(engine, "cpu", 1)
