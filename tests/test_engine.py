@@ -33,6 +33,8 @@ def project(tmp_path, monkeypatch):
     path = (str(TESTS.parent / "src"), str(TESTS))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
     monkeypatch.setenv("HOME", str(tmp_path))  # Ray keeps a token there
+    monkeypatch.setenv("RAY_gcs_server_port_wait_time_s", "120")  # on a busy machine
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # not 15, which starves on one
     for key in ("RAY_ADDRESS", "CUDA_VISIBLE_DEVICES"):
         monkeypatch.delenv(key, raising=False)
     torch.set_num_threads(1)
@@ -53,8 +55,9 @@ def check(engine, tmp_path, undisturbed):
         trained = {pool.submit(calls.train, tmp_path, seed): seed for seed in range(4)}
         for future in as_completed(trained):
             assert future.result() == undisturbed(trained[future])
-        with pytest.raises(IbmaError, match="^a.csv row 3: expected a label$"):
+        with pytest.raises(IbmaError) as refused:
             pool.submit(calls.refuse, 3).result()
+        assert str(refused.value) == "a.csv row 3: expected a label"
         with pytest.raises(ZeroDivisionError) as defect:
             pool.submit(calls.divide, 0).result()
     place = "".join([str(defect.value.__cause__), *getattr(defect.value, "__notes__", [])])
@@ -71,28 +74,42 @@ def test_jobs_of_submitit(tmp_path, undisturbed):
     assert list((tmp_path / "logs" / "slurm").glob("*_log.out"))
 
 
+@pytest.fixture
+def cluster():
+    """A Ray cluster of two workers, started before what the stage sets in its environment."""
+    from ray.cluster_utils import Cluster
+
+    started = Cluster(True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    yield started.address
+    started.shutdown()
+
+
 @pytest.mark.slow
-def test_a_ray_worker_killed_in_a_call_costs_the_steps_since_its_checkpoint(tmp_path, undisturbed):
-    with executor(calls.engine("ray"), "cpu", 2) as pool:
-        futures = [pool.submit(calls.train, tmp_path, seed, 0.5) for seed in range(2)]
-        while len(calls.steps(tmp_path, 0)) < 4:
+def test_a_ray_worker_killed_in_a_call_costs_the_steps_since_its_checkpoint(
+    cluster, tmp_path, undisturbed, monkeypatch
+):
+    monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
+    engine = calls.engine("ray", address=cluster)
+    with executor(engine, "cpu", 2) as pool:
+        futures = [pool.submit(calls.train, tmp_path, seed, 0.3) for seed in range(2)]
+        while len(calls.steps(tmp_path, 0)) < 4 or not calls.steps(tmp_path, 1):
             time.sleep(0.05)
-        killed, _ = calls.steps(tmp_path, 0)[0]
-        other, _ = calls.steps(tmp_path, 1)[0]
+        (killed, _), (other, _) = calls.steps(tmp_path, 0)[0], calls.steps(tmp_path, 1)[0]
         os.kill(killed, signal.SIGKILL)
         assert [future.result() for future in futures] == [undisturbed(0), undisturbed(1)]
-        with pytest.raises(IbmaError, match="^a.csv row 3: expected a label$"):
+        assert pool.submit(os.getenv, "MKL_CBWR").result() == "COMPATIBLE"
+        with pytest.raises(IbmaError) as refused:
             pool.submit(calls.refuse, 3).result()
+        assert str(refused.value) == "a.csv row 3: expected a label"
+        with pytest.raises(ZeroDivisionError):
+            pool.submit(calls.divide, 0).result()
     pids, numbers = zip(*calls.steps(tmp_path, 0), strict=True)
     assert killed != other and len(set(pids)) == 2
     assert numbers.count(0) == 1 and sorted(set(numbers)) == list(range(calls.STEPS))
     assert {pid for pid, _ in calls.steps(tmp_path, 1)} == {other}
 
-
-@pytest.mark.slow
-def test_a_ray_worker_that_dies_each_time_is_one_line(tmp_path):
-    engine = calls.engine("ray", workers=1, max_retries=1)
-    with executor(engine, "cpu", 1) as pool, pytest.raises(IbmaError, match="worker") as lost:
+    once = calls.engine("ray", address=cluster, max_retries=0)
+    with executor(once, "cpu", 1) as pool, pytest.raises(IbmaError, match="worker") as lost:
         pool.submit(os.abort).result()
     assert "\n" not in str(lost.value)
 
@@ -154,10 +171,11 @@ def test_two_processes_of_torchrun_make_a_call_together():
     alone, _ = calls.average(3)
     found, world = together(2, calls.average, 3)
     assert world == 2 and found == pytest.approx(alone, rel=1e-6)
-    for how, line in (("", "^a.csv row 7: expected a label$"), ("kill", "2 processes.*killed")):
+    for how, line in (("", "a.csv row 7: expected a label"), ("kill", "one of 2 processes")):
         start = time.monotonic()
-        with pytest.raises(IbmaError, match=line):
+        with pytest.raises(IbmaError) as failed:
             together(2, calls.average, 3, 1, how)
+        assert str(failed.value).startswith(line) and "\n" not in str(failed.value)
         assert time.monotonic() - start < 60
     assert not psutil.Process().children()
 
@@ -170,6 +188,7 @@ class Stage:
 
     def __init__(self, folder: Path, name: str, *arguments: str, lingering: int) -> None:
         folder.mkdir()
+        self.folder = folder
         program = f"from engine_calls import {name}; from ibma.errors import run_stage"
         program += f"; run_stage({name})"
         self.process = subprocess.Popen(
@@ -191,11 +210,21 @@ class Stage:
         start = time.monotonic()
         how(self.process.pid)
         code = self.process.wait(60)
-        _, left = psutil.wait_procs(self.family, timeout=max(0, start + SOON - time.monotonic()))
         taken = time.monotonic() - start
+        while (left := [one for one in self.family if runs(one)]) and taken < SOON:
+            time.sleep(0.02)
+            taken = time.monotonic() - start
         for process in left:
             process.kill()
         return code, self.process.stderr.read().splitlines(), left, taken
+
+
+def runs(process: psutil.Process) -> bool:
+    """Return whether a process runs; one that only waits to be collected does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def interrupt(pid):
@@ -233,7 +262,7 @@ HOWS = {
     [
         (("processes", "1"), list(HOWS), 2),
         (("processes", "2"), [interrupt_group, terminate, kill], 4),
-        (("ray", "1"), [interrupt_group, terminate, kill], 2),
+        (("ray", "1"), [interrupt_group, terminate], 2),
     ],
     ids=["processes", "torchrun", "ray"],
 )
@@ -252,6 +281,19 @@ def test_a_stopped_stage_leaves_one_line_and_no_process(tmp_path, engine, hows, 
         assert not left and taken < SOON, (how.__name__, left, taken)
         with held(folder / "out"):  # the lock went with its process
             pass
+
+
+@pytest.mark.slow
+def test_workers_of_a_ray_cluster_end_with_the_killed_stage_that_started_it(tmp_path):
+    stage = Stage(tmp_path / "killed", "stage", "ray", "1", lingering=2)
+    kill(stage.process.pid)
+    stage.process.wait()
+    workers = [one for one in stage.family if (stage.folder / f"{one.pid}.pid").exists()]
+    assert len(workers) == 2
+    end = time.monotonic() + 20  # Ray looks every second, and waits for a call to end
+    while any(map(runs, workers)):
+        assert time.monotonic() < end
+        time.sleep(0.1)
 
 
 def test_a_stage_deaf_in_native_code_is_stopped_all_the_same(tmp_path):

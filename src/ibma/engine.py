@@ -184,16 +184,12 @@ def ray(engine: Engine, calls: int, cpus: int, gpus: int) -> Executor:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if port.isdigit():  # Ray would try for minutes
         socket.create_connection((host, int(port)), timeout=10).close()
-    variables = {k: v for k, v in os.environ.items() if k in ("PYTHONPATH", *PORTABLE)}
-    own = {"num_cpus": (engine.workers or cores()) * cpus, "_node_ip_address": "127.0.0.1"}
+    given: dict[str, Any] = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    given["num_cpus"] = (engine.workers or cores()) * cpus
+    if address != "local":
+        variables = {k: v for k, v in os.environ.items() if k in ("PYTHONPATH", *PORTABLE)}
+        given = {"runtime_env": {"env_vars": variables}}
     with keeping_handlers():
-        library.init(
-            address,
-            runtime_env={"env_vars": variables},
-            log_to_driver=False,
-            logging_level="error",
-            include_dashboard=False,
-            **(own if address == "local" else {}),
-        )
+        library.init(address, log_to_driver=False, logging_level="error", **given)
     make = library.remote(**options)(Call.__call__)
     return Elsewhere(calls, lambda call: library.get(make.remote(call)), library.shutdown)

@@ -88,7 +88,9 @@ def run_stage(main: Callable[..., object], *load: Callable[[], object]) -> None:
             sys.exit(1)
         except Stopped as stop:
             _print(_stopped(stop.number), once)
-            sys.exit(128 + stop.number)
+            with suppress(OSError):
+                sys.stdout.flush()
+            os._exit(128 + stop.number)  # at once: threads may wait for calls made elsewhere
         except OSError as error:
             if error.errno not in REMEDIES:
                 raise
