@@ -7,50 +7,52 @@ import ctypes
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from unittest.mock import patch
 
 from ibma.errors import IbmaError
 from ibma.files import held
 from ibma.params import Engine
-
-STEPS = 12
+from ibma.training.cell import Cell
 
 
 def engine(name="processes", workers=2, processes=1, **options) -> Engine:
     return Engine(name=name, workers=workers, processes=processes, options=options)
 
 
-def train(folder: Path, seed: int, pause: float = 0.0) -> list[float]:
-    """Train a small network, one checkpoint a step, and go on from it; leave a trace of steps."""
-    import torch
+def train(cell: Cell, seed: int, folder: Path, pause: float = 0.0) -> dict[str, object]:
+    """Train a run, with a checkpoint after each epoch and a trace of the epochs.
 
-    torch.manual_seed(seed)
-    x = torch.randn(32, 4)
-    network = torch.nn.Linear(4, 1)
-    optimiser = torch.optim.Adam(network.parameters(), lr=0.1)
-    checkpoint, step = folder / f"{seed}.pt", 0
-    if checkpoint.exists():
-        step, states = torch.load(checkpoint)
-        network.load_state_dict(states[0])
-        optimiser.load_state_dict(states[1])
-    for done in range(step, STEPS):
-        with (folder / f"{seed}.steps").open("a") as trace:
-            trace.write(f"{os.getpid()} {done}\n")
-        optimiser.zero_grad()
-        (network(x) - x.sum(1, keepdim=True)).square().mean().backward()
-        optimiser.step()
-        state = (done + 1, (network.state_dict(), optimiser.state_dict()))
-        torch.save(state, folder / f"{seed}.part")
-        os.replace(folder / f"{seed}.part", checkpoint)
+    Returns:
+        the record without time and place, and the weights.
+    """
+    from ibma.training import loop, run
+    from ibma.training.cell import Setting
+
+    one_epoch = loop.Fit._one_epoch
+
+    def traced(fit):
+        with (folder / f"{seed}.epochs").open("a") as trace:
+            trace.write(f"{os.getpid()} {fit.epoch}\n")
         time.sleep(pause)
-    return [*network.weight.flatten().tolist(), network.bias.item()]
+        return one_epoch(fit)
+
+    with (
+        patch.object(loop, "CHECKPOINT_SECONDS", 0.0),
+        patch.object(loop.Fit, "_one_epoch", traced),
+    ):
+        finished = run.train_run(cell, seed, Setting(1e-3, 1e-5, 0.5), quiet=True)
+    run.forget(finished.record.key)
+    content = asdict(finished.record) | {"trained": finished.weights}
+    return {key: value for key, value in content.items() if key not in ("provenance", "digest")}
 
 
-def steps(folder: Path, seed: int) -> list[tuple[int, int]]:
-    """Return process and number of every step that was begun."""
-    trace = folder / f"{seed}.steps"
+def epochs(folder: Path, seed: int) -> list[tuple[int, int]]:
+    """Return process and number of every epoch that was begun."""
+    trace = folder / f"{seed}.epochs"
     lines = trace.read_text().splitlines() if trace.exists() else []
-    return [(int(pid), int(step)) for pid, step in map(str.split, lines)]
+    return [(int(pid), int(epoch)) for pid, epoch in map(str.split, lines)]
 
 
 def meet(folder: Path, name: str, others: Sequence[str]) -> int:
@@ -61,6 +63,11 @@ def meet(folder: Path, name: str, others: Sequence[str]) -> int:
         assert time.monotonic() < end, "alone for a minute"
         time.sleep(0.01)
     return os.getpid()
+
+
+def wait(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
 
 
 def refuse(row: int) -> None:

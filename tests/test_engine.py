@@ -42,19 +42,20 @@ def project(tmp_path, monkeypatch):
 
 @pytest.fixture
 def undisturbed(tmp_path):
-    """What the training of a seed gives in this process."""
-    (tmp_path / "undisturbed").mkdir()
-    return lambda seed: calls.train(tmp_path / "undisturbed", seed)
+    """What the run of a cell gives in this process."""
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    return lambda cell, seed: calls.train(cell, seed, alone)
 
 
-def check(engine, tmp_path, undisturbed):
-    """Two calls at once, four trainings, an error and a defect, each as the caller would see it."""
+def check(engine, cell, tmp_path, undisturbed):
+    """Two calls at once, three runs, an error and a defect, each as the caller would see it."""
     with executor(engine, "cpu", 8) as pool:
         pair = [pool.submit(calls.meet, tmp_path, one, ["a", "b"]) for one in "ab"]
         assert len({os.getpid(), *(future.result() for future in pair)}) == 3
-        trained = {pool.submit(calls.train, tmp_path, seed): seed for seed in range(4)}
+        trained = {pool.submit(calls.train, cell, seed, tmp_path): seed for seed in range(3)}
         for future in as_completed(trained):
-            assert future.result() == undisturbed(trained[future])
+            assert future.result() == undisturbed(cell, trained[future])
         with pytest.raises(IbmaError) as refused:
             pool.submit(calls.refuse, 3).result()
         assert str(refused.value) == "a.csv row 3: expected a label"
@@ -64,13 +65,13 @@ def check(engine, tmp_path, undisturbed):
     assert "engine_calls.py" in place and "return 1 / by" in place
 
 
-def test_two_processes_of_this_machine(tmp_path, undisturbed):
-    check(calls.engine(), tmp_path, undisturbed)
+def test_two_processes_of_this_machine(make_cell, tmp_path, undisturbed):
+    check(calls.engine(), make_cell(), tmp_path, undisturbed)
 
 
 @pytest.mark.slow
-def test_jobs_of_submitit(tmp_path, undisturbed):
-    check(calls.engine("slurm", cluster="local"), tmp_path, undisturbed)
+def test_jobs_of_submitit(make_cell, tmp_path, undisturbed):
+    check(calls.engine("slurm", cluster="local"), make_cell(), tmp_path, undisturbed)
     assert list((tmp_path / "logs" / "slurm").glob("*_log.out"))
 
 
@@ -85,28 +86,29 @@ def cluster():
 
 
 @pytest.mark.slow
-def test_a_ray_worker_killed_in_a_call_costs_the_steps_since_its_checkpoint(
-    cluster, tmp_path, undisturbed, monkeypatch
+def test_a_run_whose_ray_worker_is_killed_goes_on_elsewhere_to_the_same_record(
+    cluster, make_cell, tmp_path, undisturbed, monkeypatch
 ):
     monkeypatch.setenv("FAISS_SIMD_LEVEL", "AVX2")
-    engine = calls.engine("ray", address=cluster)
+    engine, cell = calls.engine("ray", address=cluster), make_cell(epochs=8)
     with executor(engine, "cpu", 2) as pool:
-        futures = [pool.submit(calls.train, tmp_path, seed, 0.3) for seed in range(2)]
-        while len(calls.steps(tmp_path, 0)) < 4 or not calls.steps(tmp_path, 1):
+        futures = [pool.submit(calls.train, cell, seed, tmp_path, 0.5) for seed in range(2)]
+        while len(calls.epochs(tmp_path, 0)) < 4 or not calls.epochs(tmp_path, 1):
             time.sleep(0.05)
-        (killed, _), (other, _) = calls.steps(tmp_path, 0)[0], calls.steps(tmp_path, 1)[0]
+        (killed, _), (other, _) = calls.epochs(tmp_path, 0)[0], calls.epochs(tmp_path, 1)[0]
         os.kill(killed, signal.SIGKILL)
-        assert [future.result() for future in futures] == [undisturbed(0), undisturbed(1)]
+        assert futures[0].result() == undisturbed(cell, 0)
+        assert futures[1].result() == undisturbed(cell, 1)
         assert pool.submit(os.getenv, "FAISS_SIMD_LEVEL").result() == "AVX2"
         with pytest.raises(IbmaError) as refused:
             pool.submit(calls.refuse, 3).result()
         assert str(refused.value) == "a.csv row 3: expected a label"
         with pytest.raises(ZeroDivisionError):
             pool.submit(calls.divide, 0).result()
-    pids, numbers = zip(*calls.steps(tmp_path, 0), strict=True)
+    pids, numbers = zip(*calls.epochs(tmp_path, 0), strict=True)
     assert killed != other and len(set(pids)) == 2
-    assert numbers.count(0) == 1 and sorted(set(numbers)) == list(range(calls.STEPS))
-    assert {pid for pid, _ in calls.steps(tmp_path, 1)} == {other}
+    assert numbers.count(0) == 1 and sorted(set(numbers)) == list(range(8))  # from its checkpoint
+    assert {pid for pid, _ in calls.epochs(tmp_path, 1)} == {other}
 
     once = calls.engine("ray", address=cluster, max_retries=0)
     with executor(once, "cpu", 1) as pool, pytest.raises(IbmaError, match="worker") as lost:
@@ -114,28 +116,32 @@ def test_a_ray_worker_killed_in_a_call_costs_the_steps_since_its_checkpoint(
     assert "\n" not in str(lost.value)
 
 
-def test_a_killed_process_is_one_line_that_names_the_setting_to_lower(tmp_path):
+def test_a_killed_process_is_one_line_that_names_the_setting_to_lower(make_cell, tmp_path):
     found, before = [], set(psutil.Process().children())
     with pytest.raises(IbmaError, match=r"engine\.workers below 2.*finished runs are kept"):
         for key, future in run_all(
             calls.engine(),
             "cpu",
             "test",
-            {"whole": (calls.train, tmp_path, 0), "killed": (calls.average, 0, 0, "kill")},
+            {"whole": (calls.train, make_cell(), 0, tmp_path), "killed": (os.abort,)},
         ):
             found.append((key, future.result()))
     assert [key for key, _ in found] in (["whole"], [])
     assert not set(psutil.Process().children()) - before
 
 
-def test_calls_come_back_as_they_end_and_progress_is_lines_in_a_log_file(tmp_path, capsys):
-    slow = {seed: (calls.train, tmp_path, seed, 0.3 * (seed == 0)) for seed in range(3)}
-    found = dict(
-        run_all(calls.engine(), "cpu", "train fake", slow, lambda key, w: f"{key}: {len(w)}")
-    )
-    assert list(found)[-1] == 0 and len(found) == 3
+def test_calls_come_back_as_they_end_and_progress_is_lines_in_a_log_file(capsys):
+    waits = {seconds: (calls.wait, seconds) for seconds in (2.0, 0.1, 0.2)} | {
+        "x": (calls.wait, "x")
+    }
+    found, failed = [], []
+    for key, future in run_all(
+        calls.engine(), "cpu", "train fake", waits, lambda key, value: f"{key} took {value} s"
+    ):
+        (failed if future.exception() else found).append(key)
+    assert found == [0.1, 0.2, 2.0] and failed == ["x"]
     lines = capsys.readouterr().err.splitlines()
-    assert lines[-1] == "train fake: 3 of 3, all done; 0: 5" and "\r" not in "".join(lines)
+    assert lines == ["train fake: 4 of 4, all done; 2.0 took 2.0 s"]
 
 
 def test_each_process_sees_its_own_gpus(tmp_path, monkeypatch):
@@ -261,7 +267,7 @@ HOWS = {
     ("engine", "hows", "lingering"),
     [
         (("processes", "1"), list(HOWS), 2),
-        (("processes", "2"), [interrupt_group, terminate, kill], 4),
+        (("processes", "2"), [interrupt_group, kill], 4),
         (("ray", "1"), [interrupt_group, terminate], 2),
     ],
     ids=["processes", "torchrun", "ray"],
@@ -276,6 +282,8 @@ def test_a_stopped_stage_leaves_one_line_and_no_process(tmp_path, engine, hows, 
         assert f"another process is writing it (pid {stage.process.pid})" in str(refused.value)
         found, errors, left, taken = stage.stop(how)
         assert found == code, (how.__name__, errors)
+        if "ray" in engine:  # whose own log may add a line on the calls that it stops
+            errors = [error for error in errors if "task_manager.cc" not in error]
         assert len(errors) == (line is not None), (how.__name__, errors)
         assert all(error.startswith(line) for error in errors)
         assert not left and taken < SOON, (how.__name__, left, taken)
