@@ -2,9 +2,8 @@
 
 import checkout  # noqa: F401
 
-from ibma.engine import prepare
 from ibma.errors import run_stage
-from ibma.params import Params
+from ibma.params import Params, prepare
 
 
 def ablation(params: Params, task: str, method: str | None = None) -> None:

@@ -5,9 +5,8 @@ import sys
 import checkout  # noqa: F401
 
 from ibma import paths
-from ibma.engine import prepare
 from ibma.errors import run_stage
-from ibma.params import Params
+from ibma.params import Params, prepare
 
 
 def centroids(params: Params, task: str) -> None:

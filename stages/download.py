@@ -5,9 +5,8 @@ import sys
 import checkout  # noqa: F401
 
 from ibma import paths
-from ibma.engine import prepare
 from ibma.errors import IbmaError, run_stage
-from ibma.params import Params
+from ibma.params import Params, prepare
 
 
 def download(params: Params, dataset: str) -> None:

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import checkout  # noqa: F401
 
-from ibma.engine import prepare
 from ibma.errors import run_stage
-from ibma.params import Params
+from ibma.params import Params, prepare
 
 
 def track(params: Params) -> None:

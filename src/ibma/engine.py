@@ -1,9 +1,8 @@
 """Run independent calls side by side: in processes of this machine, as Slurm jobs, or on Ray.
 
-A call is an importable function with arguments that can be pickled. Its result comes back by value,
-so that workers need to see the project's folder and nothing else. A stage's own process makes no
-call itself, not even a single one: it answers signals at once, and it lives on to say so when the
-kernel kills a worker for want of memory.
+A call is an importable function with arguments that can be pickled. Its result comes back by value:
+workers need to see the project's folder and nothing else. A stage's own process makes no call, not
+even a single one: it answers signals at once, and lives on to report a worker that was killed.
 """
 
 from __future__ import annotations
@@ -11,8 +10,7 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import os
-import platform
-import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -21,40 +19,11 @@ from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from ibma import params, paths
-from ibma.errors import STOPS, IbmaError, follow
-
-if TYPE_CHECKING:
-    from ibma.params import Engine, Params
-
-# Libraries choose their code by processor, and rounding with it. These switches hold them to what
-# every x86-64 processor since 2015 has, so that results have the same bytes on all of them.
-PORTABLE = {
-    "ATEN_CPU_CAPABILITY": "avx2",
-    "MKL_CBWR": "COMPATIBLE",
-    "ONEDNN_MAX_CPU_ISA": "AVX2",
-    "OPENBLAS_CORETYPE": "Haswell",
-    "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
-    "FAISS_SIMD_LEVEL": "AVX2",
-}
-VARIABLES = ("PYTHONPATH", *PORTABLE)  # what workers elsewhere need of a stage's environment
-
-
-def prepare() -> Params:
-    """Load params.yaml and hold this process to its instructions; call it before torch loads."""
-    loaded = params.load()
-    hold_to(loaded.instructions)
-    return loaded
-
-
-def hold_to(instructions: str) -> None:
-    """Hold the libraries that this process loads from now on to portable or native instructions."""
-    if instructions == "portable" and platform.machine() in ("x86_64", "AMD64"):
-        # some machines set this one: other kernels of OpenBLAS fail there
-        kept = {"OPENBLAS_CORETYPE": os.environ.get("OPENBLAS_CORETYPE", "Haswell")}
-        os.environ.update(PORTABLE | kept)
+from ibma import paths
+from ibma.errors import IbmaError, blocking_signals, follow, keeping_handlers, one_line
+from ibma.params import PORTABLE, Engine, cores
 
 
 def executor(engine: Engine, device: str, calls: int, threads: int = 1) -> Executor:
@@ -70,7 +39,7 @@ def executor(engine: Engine, device: str, calls: int, threads: int = 1) -> Execu
     """
     gpus = 0 if device == "cpu" else importlib.import_module("torch").cuda.device_count()
     if engine.name == "processes":
-        room = (gpus or params.cores() // threads) // engine.processes
+        room = (gpus or cores() // threads) // engine.processes
         workers = max(1, min(engine.workers or room, calls))
         return Processes(workers, threads, gpus, engine.processes)
     # the head of a cluster may have no GPU: there `device: cuda` says that its workers have
@@ -78,11 +47,12 @@ def executor(engine: Engine, device: str, calls: int, threads: int = 1) -> Execu
     start = slurm if engine.name == "slurm" else ray
     try:
         return start(engine, calls, threads * engine.processes, gpus_each)
-    except ImportError:
-        needs = f"`pip install 'ibma[{engine.name}]'`"
-        raise IbmaError(f"params.yaml: engine {engine.name} is not installed: {needs}") from None
     except Exception as error:  # whatever a library says of its options or of its cluster
-        raise IbmaError(f"params.yaml: engine {engine.name}: {_one_line(error)}") from error
+        missing = f"not installed: `pip install 'ibma[{engine.name}]'`"
+        said = missing if isinstance(error, ImportError) else one_line(error)
+        raise IbmaError(
+            f"params.yaml: engine {engine.name}: {dict(engine.options)}: {said}"
+        ) from error
 
 
 class Processes(ProcessPoolExecutor):
@@ -105,11 +75,8 @@ class Processes(ProcessPoolExecutor):
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Queue a call."""
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # in new workers until `follow`
-        try:
+        with blocking_signals():  # of workers that this starts
             return super().submit(function, *args, **kwargs)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         """Wait for all calls; after an exception kill the workers."""
@@ -134,9 +101,7 @@ def _begin(parent: int, threads: int, gpus: int, gpus_each: int, started: Any) -
         with started.get_lock():
             first, started.value = started.value, started.value + gpus_each
         names = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(
-            names[(first + i) % gpus] for i in range(gpus_each)
-        )
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join((names * 2)[first % gpus :][:gpus_each])
 
 
 class Call(NamedTuple):
@@ -161,14 +126,9 @@ class Call(NamedTuple):
 
 
 class Elsewhere(ThreadPoolExecutor):
-    """Calls that are made elsewhere; a thread waits for each.
+    """Calls that are made elsewhere by `make`; a thread waits for each. `stop` ends them all."""
 
-    Args:
-        make: makes a call there and returns what came out.
-        stop: ends all that are not finished.
-    """
-
-    def __init__(self, calls: int, make: Callable[[Call], Any], stop: Callable[[], object]) -> None:
+    def __init__(self, calls: int, make: Callable[[Call], Any], stop: Callable[[], Any]) -> None:
         super().__init__(calls)
         self._make, self._stop = make, stop
 
@@ -180,7 +140,7 @@ class Elsewhere(ThreadPoolExecutor):
         try:
             result, error = self._make(call)
         except Exception as lost:  # whatever a library says of a worker's death
-            raise IbmaError(f"a worker was lost: {_one_line(lost)}") from lost
+            raise IbmaError(f"a worker was lost: {one_line(lost)}") from lost
         if error:
             raise error
         return result
@@ -192,14 +152,11 @@ class Elsewhere(ThreadPoolExecutor):
 
 
 def slurm(engine: Engine, calls: int, cpus: int, gpus: int) -> Executor:
-    """Make calls as Slurm jobs; options are those of submitit.AutoExecutor.
-
-    `cluster: local` makes them processes of this machine, to try it.
-    """
+    """Make calls as Slurm jobs, or with `cluster: local` here; options: submitit.AutoExecutor's."""
     submitit, lock, begun = importlib.import_module("submitit"), threading.Lock(), []
     options = {"cluster": "slurm", "name": "ibma", "timeout_min": 24 * 60, "cpus_per_task": cpus}
     options |= {"gpus_per_node": gpus or None, **engine.options}
-    cluster = options.pop("cluster")
+    cancel = ["scancel"] if (cluster := options.pop("cluster")) == "slurm" else ["kill", "-INT"]
     jobs = submitit.AutoExecutor(paths.LOGS / "slurm", cluster=cluster)
     jobs.update_parameters(**options)
 
@@ -209,41 +166,30 @@ def slurm(engine: Engine, calls: int, cpus: int, gpus: int) -> Executor:
         return job.result()
 
     def stop() -> None:
-        going = [job for job in begun if not job.paths.result_pickle.exists()]
-        if cluster == "local":
-            for job in going:
-                job.cancel()
-        elif going:  # by one command that is not waited for: a busy cluster takes its time
-            command = ["scancel", *(job.job_id for job in going)]
-            subprocess.Popen(command, start_new_session=True)
+        if ids := [job.job_id for job in begun if not job.paths.result_pickle.exists()]:
+            subprocess.Popen([*cancel, *ids], start_new_session=True)  # a busy cluster takes time
 
     return Elsewhere(calls, make, stop)
 
 
 def ray(engine: Engine, calls: int, cpus: int, gpus: int) -> Executor:
-    """Make calls as tasks of Ray; options are those of ray.remote, and the cluster's `address`.
+    """Make calls as tasks of Ray; options are those of ray.remote, and `address`: the cluster's.
 
-    Without it, and without RAY_ADDRESS, a cluster of `workers` processes is started on this
-    machine. A call whose worker dies is made again, 3 times at most.
+    Without address and RAY_ADDRESS a cluster of `workers` processes is started on this machine. A
+    call whose worker dies is made again, 3 times at most.
     """
     library = importlib.import_module("ray")
     options = {"num_cpus": cpus, "num_gpus": gpus, **engine.options}
-    address = options.pop("address", os.environ.get("RAY_ADDRESS", "local"))
-    own = {"num_cpus": (engine.workers or params.cores()) * cpus, "_node_ip_address": "127.0.0.1"}
-    handlers = {number: signal.getsignal(number) for number in STOPS}
-    library.init(
-        address,
-        runtime_env={"env_vars": {k: os.environ[k] for k in VARIABLES if k in os.environ}},
-        log_to_driver=False,
-        logging_level="error",
-        include_dashboard=False,
-        **(own if address == "local" else {}),
-    )
-    for number, handler in handlers.items():  # Ray takes SIGTERM for itself
-        signal.signal(number, handler)
+    address = str(options.pop("address", os.environ.get("RAY_ADDRESS", "local")))
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdigit():  # Ray would try for minutes
+        socket.create_connection((host, int(port)), timeout=10).close()
+    given: dict[str, Any] = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    given["num_cpus"] = (engine.workers or cores()) * cpus
+    if address != "local":
+        variables = {k: v for k, v in os.environ.items() if k in ("PYTHONPATH", *PORTABLE)}
+        given = {"runtime_env": {"env_vars": variables}}
+    with keeping_handlers():
+        library.init(address, log_to_driver=False, logging_level="error", **given)
     make = library.remote(**options)(Call.__call__)
     return Elsewhere(calls, lambda call: library.get(make.remote(call)), library.shutdown)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())

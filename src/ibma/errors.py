@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-PATIENCE = 1.5  # seconds from a signal to the end of the process, whatever its cleanup does
+PATIENCE = 1.2  # seconds from a signal to the end of the process, whatever its cleanup does
 STOPS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 REMEDIES = {
     errno.ENOSPC: "disk full: free space",
@@ -88,7 +88,9 @@ def run_stage(main: Callable[..., object], *load: Callable[[], object]) -> None:
             sys.exit(1)
         except Stopped as stop:
             _print(_stopped(stop.number), once)
-            sys.exit(128 + stop.number)
+            with suppress(OSError):
+                sys.stdout.flush()
+            os._exit(128 + stop.number)  # at once: threads may wait for calls made elsewhere
         except OSError as error:
             if error.errno not in REMEDIES:
                 raise
@@ -113,6 +115,34 @@ def follow(parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+
+
+@contextmanager
+def blocking_signals() -> Iterator[None]:
+    """Block SIGINT and SIGTERM; a process that is started meanwhile gets none before `follow`."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def keeping_handlers() -> Iterator[None]:
+    """Keep how this process answers SIGINT and SIGTERM while a library sets up handlers."""
+    handlers = {number: signal.getsignal(number) for number in STOPS}
+    try:
+        yield
+    except SystemExit as end:  # of the library's own handler
+        raise Stopped(end.code) if end.code in STOPS else end from None
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def one_line(error: BaseException) -> str:
+    """Return the text of an error without line breaks."""
+    return " ".join(str(error).split())
 
 
 def _watch(parent: int) -> None:

@@ -16,6 +16,7 @@ import inspect
 import json
 import os
 import pkgutil
+import platform
 import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -777,6 +778,32 @@ def _modules(folder: str) -> list[str]:
 
 
 # --- file ----------------------------------------------------------------------------------------
+
+# Libraries choose their code by processor, and rounding with it. These switches hold them to what
+# every x86-64 processor since 2015 has, so that results have the same bytes on all of them.
+PORTABLE = {
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "MKL_CBWR": "COMPATIBLE",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "OPENBLAS_CORETYPE": "Haswell",
+    "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
+    "FAISS_SIMD_LEVEL": "AVX2",
+}
+
+
+def prepare() -> Params:
+    """Load params.yaml and hold this process to its instructions; call it before torch loads."""
+    loaded = load()
+    hold_to(loaded.instructions)
+    return loaded
+
+
+def hold_to(instructions: str) -> None:
+    """Hold the libraries that this process loads from now on to portable or native instructions."""
+    if instructions == "portable" and platform.machine() in ("x86_64", "AMD64"):
+        # some machines set this one: other kernels of OpenBLAS fail there
+        kept = {"OPENBLAS_CORETYPE": os.environ.get("OPENBLAS_CORETYPE", "Haswell")}
+        os.environ.update(PORTABLE | kept)
 
 
 def cores() -> int:

@@ -14,10 +14,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ibma import engine
 from ibma.errors import IbmaError
 from ibma.evidence import verify
-from ibma.params import Params
+from ibma.params import Params, hold_to
 from ibma.results import records, stats
 from ibma.results.records import Results
 from ibma.training.cell import Cell, Setting
@@ -66,7 +65,7 @@ def run(profile: str, root: Path, wanted: str) -> Iterator[Again]:
         IbmaError: there is no such run, or its task's features or centroids are not there.
     """
     results = verify.read(profile, root)[0].results
-    engine.hold_to(results.params.instructions)
+    hold_to(results.params.instructions)
     for committed in _choose(results, wanted):
         peers = results.runs[committed.stage, committed.task, committed.method]
         yield _again(results.params, root, committed, peers)

@@ -28,6 +28,7 @@ from ibma.errors import IbmaError, follow
 
 CALL, END = "call", ".end"  # files that pass a call to the processes and its result back
 PARENT = "IBMA_PARENT"
+LOST = 2
 
 
 def together(processes: int, function: Callable[..., Any], *args: Any) -> Any:
@@ -52,16 +53,23 @@ def together(processes: int, function: Callable[..., Any], *args: Any) -> Any:
             start_new_session=True,  # Ctrl-C is the parent's business
         )
         ends = [pickle.loads(path.read_bytes()) for path in sorted(folder.glob(f"*{END}"))]
-    failures = [error for _, error in ends if error is not None]
-    # an error of the others is what they make of the first one's end
-    for error in sorted(failures, key=lambda each: not isinstance(each, IbmaError)):
-        raise error
-    if not ends:
+    failures = sorted((error for _, error in ends if error is not None), key=_rank_of_cause)
+    if failures and _rank_of_cause(failures[0]) < LOST:
+        raise failures[0]
+    if failures or not ends:
         raise IbmaError(
             f"one of {processes} processes that train together was killed, by want of memory in "
             "most cases: set batch_size lower in params.yaml and run again"
-        )
+        ) from (failures or [None])[0]
     return ends[0][0]
+
+
+def _rank_of_cause(error: Exception) -> int:
+    """Return how little an error says of what went wrong first."""
+    if isinstance(error, IbmaError):
+        return 0
+    # the others only lose their connection
+    return LOST if isinstance(error, distributed.DistError) or "gloo" in str(error) else 1
 
 
 def _launch(folder: str, processes: str) -> None:

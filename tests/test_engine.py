@@ -1,0 +1,311 @@
+"""Each engine makes real calls; whatever is killed, one line is said and no process is left.
+
+Not run: Slurm itself, a cluster of several hosts, GPUs.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import as_completed
+from pathlib import Path
+
+import engine_calls as calls
+import psutil
+import pytest
+import torch
+
+from ibma.engine import Processes, executor
+from ibma.errors import IbmaError
+from ibma.experiments.progress import run_all
+from ibma.files import held
+from ibma.network.distributed import together
+
+TESTS = Path(__file__).parent
+SOON = 2.0  # seconds in which a stopped stage is gone
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path, monkeypatch):
+    """A folder to run in, whose workers find the package and these tests."""
+    monkeypatch.chdir(tmp_path)
+    path = (str(TESTS.parent / "src"), str(TESTS))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
+    monkeypatch.setenv("HOME", str(tmp_path))  # Ray keeps a token there
+    monkeypatch.setenv("RAY_gcs_server_port_wait_time_s", "120")  # on a busy machine
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # not 15, which starves on one
+    for key in ("RAY_ADDRESS", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(key, raising=False)
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def undisturbed(tmp_path):
+    """What the run of a cell gives in this process."""
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    return lambda cell, seed: calls.train(cell, seed, alone)
+
+
+def check(engine, cell, tmp_path, undisturbed):
+    """Two calls at once, three runs, an error and a defect, each as the caller would see it."""
+    with executor(engine, "cpu", 8) as pool:
+        pair = [pool.submit(calls.meet, tmp_path, one, ["a", "b"]) for one in "ab"]
+        assert len({os.getpid(), *(future.result() for future in pair)}) == 3
+        trained = {pool.submit(calls.train, cell, seed, tmp_path): seed for seed in range(3)}
+        for future in as_completed(trained):
+            assert future.result() == undisturbed(cell, trained[future])
+        with pytest.raises(IbmaError) as refused:
+            pool.submit(calls.refuse, 3).result()
+        assert str(refused.value) == "a.csv row 3: expected a label"
+        with pytest.raises(ZeroDivisionError) as defect:
+            pool.submit(calls.divide, 0).result()
+    place = "".join([str(defect.value.__cause__), *getattr(defect.value, "__notes__", [])])
+    assert "engine_calls.py" in place and "return 1 / by" in place
+
+
+def test_two_processes_of_this_machine(make_cell, tmp_path, undisturbed):
+    check(calls.engine(), make_cell(), tmp_path, undisturbed)
+
+
+@pytest.mark.slow
+def test_jobs_of_submitit(make_cell, tmp_path, undisturbed):
+    check(calls.engine("slurm", cluster="local"), make_cell(), tmp_path, undisturbed)
+    assert list((tmp_path / "logs" / "slurm").glob("*_log.out"))
+
+
+@pytest.fixture
+def cluster():
+    """A Ray cluster of two workers, started before what the stage sets in its environment."""
+    from ray.cluster_utils import Cluster
+
+    started = Cluster(True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    yield started.address
+    started.shutdown()
+
+
+@pytest.mark.slow
+def test_a_run_whose_ray_worker_is_killed_goes_on_elsewhere_to_the_same_record(
+    cluster, make_cell, tmp_path, undisturbed, monkeypatch
+):
+    monkeypatch.setenv("FAISS_SIMD_LEVEL", "AVX2")
+    engine, cell = calls.engine("ray", address=cluster), make_cell(epochs=8)
+    with executor(engine, "cpu", 2) as pool:
+        futures = [pool.submit(calls.train, cell, seed, tmp_path, 0.5) for seed in range(2)]
+        while len(calls.epochs(tmp_path, 0)) < 4 or not calls.epochs(tmp_path, 1):
+            time.sleep(0.05)
+        (killed, _), (other, _) = calls.epochs(tmp_path, 0)[0], calls.epochs(tmp_path, 1)[0]
+        os.kill(killed, signal.SIGKILL)
+        assert futures[0].result() == undisturbed(cell, 0)
+        assert futures[1].result() == undisturbed(cell, 1)
+        assert pool.submit(os.getenv, "FAISS_SIMD_LEVEL").result() == "AVX2"
+        with pytest.raises(IbmaError) as refused:
+            pool.submit(calls.refuse, 3).result()
+        assert str(refused.value) == "a.csv row 3: expected a label"
+        with pytest.raises(ZeroDivisionError):
+            pool.submit(calls.divide, 0).result()
+    pids, numbers = zip(*calls.epochs(tmp_path, 0), strict=True)
+    assert killed != other and len(set(pids)) == 2
+    assert numbers.count(0) == 1 and sorted(set(numbers)) == list(range(8))  # from its checkpoint
+    assert {pid for pid, _ in calls.epochs(tmp_path, 1)} == {other}
+
+    once = calls.engine("ray", address=cluster, max_retries=0)
+    with executor(once, "cpu", 1) as pool, pytest.raises(IbmaError, match="worker") as lost:
+        pool.submit(os.abort).result()
+    assert "\n" not in str(lost.value)
+
+
+def test_a_killed_process_is_one_line_that_names_the_setting_to_lower(make_cell, tmp_path):
+    found, before = [], set(psutil.Process().children())
+    with pytest.raises(IbmaError, match=r"engine\.workers below 2.*finished runs are kept"):
+        for key, future in run_all(
+            calls.engine(),
+            "cpu",
+            "test",
+            {"whole": (calls.train, make_cell(), 0, tmp_path), "killed": (os.abort,)},
+        ):
+            found.append((key, future.result()))
+    assert [key for key, _ in found] in (["whole"], [])
+    assert not set(psutil.Process().children()) - before
+
+
+def test_calls_come_back_as_they_end_and_progress_is_lines_in_a_log_file(capsys):
+    waits = {seconds: (calls.wait, seconds) for seconds in (2.0, 0.1, 0.2)} | {
+        "x": (calls.wait, "x")
+    }
+    found, failed = [], []
+    for key, future in run_all(
+        calls.engine(), "cpu", "train fake", waits, lambda key, value: f"{key} took {value} s"
+    ):
+        (failed if future.exception() else found).append(key)
+    assert found == [0.1, 0.2, 2.0] and failed == ["x"]
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["train fake: 4 of 4, all done; 2.0 took 2.0 s"]
+
+
+def test_each_process_sees_its_own_gpus(tmp_path, monkeypatch):
+    for visible, shares in (
+        ("", ["0,1", "2,3"]),
+        ("GPU-a,GPU-b,GPU-c,GPU-d", ["GPU-a,GPU-b", "GPU-c,GPU-d"]),
+    ):
+        if visible:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        names = [f"{visible} {number}" for number in range(2)]
+        with Processes(2, gpus=4, gpus_each=2) as pool:
+            found = [pool.submit(calls.gpus, tmp_path, name, names) for name in names]
+        assert sorted(future.result() for future in found) == shares
+
+
+def test_an_engine_that_cannot_start_is_one_line(monkeypatch):
+    for engine, line in (
+        (calls.engine("slurm"), "params.yaml: engine slurm: .*srun"),
+        (calls.engine("slurm", cluster="local", slurm_partitoin="gpu"), "slurm_partitoin"),
+        (calls.engine("ray", address="127.0.0.1:1"), "params.yaml: engine ray: .*refused"),
+    ):
+        with pytest.raises(IbmaError, match=line) as wrong:
+            executor(engine, "cpu", 1)
+        assert "\n" not in str(wrong.value)
+    for package, name in (("submitit", "slurm"), ("ray", "ray")):
+        monkeypatch.setitem(sys.modules, package, None)
+        with pytest.raises(IbmaError, match=rf"`pip install 'ibma\[{name}\]'`"):
+            executor(calls.engine(name), "cpu", 1)
+
+
+@pytest.mark.slow
+def test_two_processes_of_torchrun_make_a_call_together():
+    before, (alone, _) = set(psutil.Process().children()), calls.average(3)
+    found, world = together(2, calls.average, 3)
+    assert world == 2 and found == pytest.approx(alone, rel=1e-6)
+    for how, line in (("", "a.csv row 7: expected a label"), ("kill", "one of 2 processes")):
+        start = time.monotonic()
+        with pytest.raises(IbmaError) as failed:
+            together(2, calls.average, 3, 1, how)
+        assert str(failed.value).startswith(line) and "\n" not in str(failed.value)
+        assert time.monotonic() - start < 60
+    assert not set(psutil.Process().children()) - before
+
+
+# --- the end of a stage --------------------------------------------------------------------------
+
+
+class Stage:
+    """A stage in a process of its own, all of whose calls have begun."""
+
+    def __init__(self, folder: Path, name: str, *arguments: str, lingering: int) -> None:
+        folder.mkdir()
+        self.folder = folder
+        program = f"from engine_calls import {name}; from ibma.errors import run_stage"
+        program += f"; run_stage({name})"
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", program, str(folder), *arguments],
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        end = time.monotonic() + 120
+        while len(list(folder.glob("*.pid"))) < lingering:
+            assert self.process.poll() is None and time.monotonic() < end, (
+                self.process.communicate()
+            )
+            time.sleep(0.05)
+        self.family = psutil.Process(self.process.pid).children(recursive=True)
+
+    def stop(self, how) -> tuple[int, list[str], list[psutil.Process], float]:
+        """Return exit code, errors, processes that are left after `SOON`, and seconds it took."""
+        start = time.monotonic()
+        how(self.process.pid)
+        code = self.process.wait(60)
+        taken = time.monotonic() - start
+        while (left := [one for one in self.family if runs(one)]) and taken < SOON:
+            time.sleep(0.02)
+            taken = time.monotonic() - start
+        for process in left:
+            process.kill()
+        return code, self.process.stderr.read().splitlines(), left, taken
+
+
+def runs(process: psutil.Process) -> bool:
+    """Return whether a process runs; one that only waits to be collected does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def interrupt(pid):
+    os.kill(pid, signal.SIGINT)
+
+
+def interrupt_group(pid):
+    os.killpg(pid, signal.SIGINT)
+
+
+def terminate(pid):
+    os.kill(pid, signal.SIGTERM)
+
+
+def terminate_group(pid):
+    os.killpg(pid, signal.SIGTERM)
+
+
+def kill(pid):
+    os.kill(pid, signal.SIGKILL)
+
+
+HOWS = {
+    interrupt: (130, "error: interrupted: "),
+    interrupt_group: (130, "error: interrupted: "),
+    terminate: (143, "error: terminated: "),
+    terminate_group: (143, "error: terminated: "),
+    kill: (-signal.SIGKILL, None),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("engine", "hows", "lingering"),
+    [
+        (("processes", "1"), list(HOWS), 2),
+        (("processes", "2"), [interrupt_group, kill], 4),
+        (("ray", "1"), [interrupt_group, terminate], 2),
+    ],
+    ids=["processes", "torchrun", "ray"],
+)
+def test_a_stopped_stage_leaves_one_line_and_no_process(tmp_path, engine, hows, lingering):
+    for how in hows:
+        code, line = HOWS[how]
+        folder = tmp_path / how.__name__
+        stage = Stage(folder, "stage", *engine, lingering=lingering)
+        with pytest.raises(IbmaError) as refused, held(folder / "out"):
+            pass
+        assert f"another process is writing it (pid {stage.process.pid})" in str(refused.value)
+        found, errors, left, taken = stage.stop(how)
+        assert found == code, (how.__name__, errors)
+        if "ray" in engine:  # whose own log may add a line on the calls that it stops
+            errors = [error for error in errors if "task_manager.cc" not in error]
+        assert len(errors) == (line is not None), (how.__name__, errors)
+        assert all(error.startswith(line) for error in errors)
+        assert not left and taken < SOON, (how.__name__, left, taken)
+        with held(folder / "out"):  # the lock went with its process
+            pass
+
+
+@pytest.mark.slow
+def test_workers_of_a_ray_cluster_end_with_the_killed_stage_that_started_it(tmp_path):
+    stage = Stage(tmp_path / "killed", "stage", "ray", "1", lingering=2)
+    kill(stage.process.pid)
+    stage.process.wait()
+    workers = [one for one in stage.family if (stage.folder / f"{one.pid}.pid").exists()]
+    assert len(workers) == 2
+    end = time.monotonic() + 20  # Ray looks every second, and waits for a call to end
+    while any(map(runs, workers)):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def test_a_stage_deaf_in_native_code_is_stopped_all_the_same(tmp_path):
+    for how, code in ((interrupt, 130), (terminate, 143)):
+        stage = Stage(tmp_path / how.__name__, "deaf_stage", lingering=1)
+        found, errors, _, taken = stage.stop(how)
+        assert found == code and len(errors) == 1 and taken < SOON, (errors, taken)

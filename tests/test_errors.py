@@ -1,0 +1,79 @@
+"""What a user can mend is one line and an honest exit code; a defect keeps its traceback."""
+
+import errno
+import signal
+import sys
+
+import pytest
+
+from ibma.errors import REMEDIES, IbmaError, run_stage
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run a stage with some texts on its command line; return its exit code and errors."""
+
+    def run(main, *texts, load=()):
+        monkeypatch.setattr(sys, "argv", ["stages/train.py", *texts])
+        code = 0
+        try:
+            run_stage(main, *load)
+        except SystemExit as end:
+            code = end.code
+        return code, capsys.readouterr().err
+
+    return run
+
+
+def test_errors_that_a_user_can_mend_are_one_line(run):
+    for error, line in (
+        (IbmaError("a.csv row 3: expected a label"), "a.csv row 3: expected a label"),
+        (IbmaError("two\nlines"), "two lines"),
+        (OSError(errno.ENOSPC, "No space", "models/x"), "models/x: disk full: free space"),
+        (OSError(errno.ENOSPC, "No space"), "disk full: free space"),
+        (PermissionError(errno.EACCES, "denied", "data/raw"), "data/raw: permission denied: get"),
+        (OSError(errno.EROFS, "read-only", "runs"), "runs: file system is read-only: make"),
+        *((OSError(number, "", "f"), f"f: {text}") for number, text in REMEDIES.items()),
+    ):
+
+        def main(error=error):
+            raise error
+
+        code, said = run(main)
+        assert code == 1 and said.startswith(f"error: {line}") and said.count("\n") == 1, said
+
+
+def test_a_defect_keeps_its_traceback(run):
+    for error in (ValueError("x"), OSError(errno.ENOENT, "gone", "f"), ConnectionResetError()):
+
+        def main(error=error):
+            raise error
+
+        with pytest.raises(type(error)):
+            run(main)
+
+
+def test_a_stage_gets_its_params_and_the_texts_of_the_command_line(run):
+    found = []
+
+    def train(params, task, method=None):
+        found.append((params, task, method))
+
+    assert run(train, "meld", load=[lambda: "params"]) == (0, "")
+    assert run(train, "meld", "omib", load=[lambda: "params"]) == (0, "")
+    assert found == [("params", "meld", None), ("params", "meld", "omib")]
+    for texts in ((), ("meld", "omib", "more")):
+        wrong = run(train, *texts, load=[lambda: pytest.fail("read for nothing")])
+        assert wrong == (1, "error: usage: python stages/train.py TASK [METHOD]\n")
+
+
+def test_signals_are_answered_as_before_once_a_stage_is_over(run):
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    inside = []
+
+    def main():
+        inside.extend(signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM))
+
+    run(main)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert not set(inside) & set(before)

@@ -1,0 +1,80 @@
+"""Files are written whole or not at all; a folder has one writer at a time."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ibma import files
+from ibma.errors import IbmaError
+from ibma.files import held, write_bytes, write_json
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from ibma.errors import run_stage
+from ibma.files import held
+
+def hold(folder):
+    with held(Path(folder)):
+        print("held", flush=True)
+        time.sleep(60)
+
+run_stage(hold)
+"""
+
+
+def holder(folder: Path) -> subprocess.Popen:
+    environment = os.environ | {"PYTHONPATH": str(Path(files.__file__).parents[1])}
+    return subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+
+
+def test_a_second_writer_of_a_folder_gets_one_line_and_leaves(tmp_path):
+    folder = tmp_path / "data" / "features" / "x"
+    first = holder(folder)
+    try:
+        assert first.stdout.readline() == "held\n"
+        second = holder(folder)
+        out, error = second.communicate(timeout=60)
+        assert (second.returncode, out) == (1, "")
+        assert error == (
+            f"error: {folder}: another process is writing it (pid {first.pid}): "
+            "wait for it or stop it\n"
+        )
+        with pytest.raises(IbmaError, match=f"pid {first.pid}"), held(folder):
+            pass
+        with held(folder.with_name("y")):  # another folder
+            pass
+    finally:
+        first.send_signal(signal.SIGKILL)
+        first.communicate()
+    with held(folder):  # the lock went with its process
+        folder.mkdir()
+        (folder / "a").touch()
+    assert [path.name for path in folder.iterdir()] == ["a"]  # it is no part of the folder
+
+
+def test_a_file_that_cannot_be_written_is_named_and_the_old_one_stays(tmp_path, monkeypatch):
+    path = tmp_path / "record.json"
+    write_json(path, {"a": 1})
+    before = path.read_bytes()
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    for write in (lambda: write_json(path, {"a": 2}), lambda: write_bytes(path, b"2")):
+        with pytest.raises(OSError, match="No space left") as failed:
+            write()
+        assert failed.value.filename == str(path)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
