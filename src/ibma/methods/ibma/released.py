@@ -18,8 +18,8 @@ class Bound(Assigned):
     def __init__(self, spec: BoundSpec, align: bool) -> None:
         if not align:
             raise IbmaError(
-                "params.yaml: bound 'released' bounds single modalities only, nothing is left of it "
-                "with align: false: remove one of the two"
+                "params.yaml: bound 'released' bounds single modalities only, nothing is left "
+                "of it with align: false: remove one of the two"
             )
         super().__init__(spec, align)
 
