@@ -126,9 +126,7 @@ def rows() -> Iterator[Row]:
             list(pool.map(in_turn, [everyone[k::cores] for k in range(cores)]))
 
         turn = {"in turn": lambda: in_turn(everyone)}
-        alone = interleaved(
-            {"one batched model": lambda: batched(everyone)} | turn, ROUNDS
-        )
+        alone = interleaved({"one batched model": lambda: batched(everyone)} | turn, ROUNDS)
         spread = interleaved({f"{cores} processes": in_processes} | turn, ROUNDS, WALL)
         one_by_one = in_turn(everyone, DRIFT_EPOCHS)
         together = batched(everyone, DRIFT_EPOCHS)

@@ -19,7 +19,7 @@ import torch
 
 from benchmarks import STARTED
 from benchmarks.gpu.measures import MEASURES, Measure
-from benchmarks.gpu.session import Session
+from benchmarks.gpu.session import Session, threads
 from ibma.training.loop import configure_torch, select_device
 
 PACE = 0.25, 8.0  # how far a machine may differ from an H100 in what measures are thought to take
@@ -41,7 +41,7 @@ def main() -> None:
         parser.error("torch finds no GPU: --device cpu --tiny tries the measures without one")
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     warnings.simplefilter("ignore")
-    configure_torch(1, compiled=False)
+    configure_torch(threads(arguments.device), compiled=False)
     chosen = [one for one in MEASURES if one.name in (arguments.only or names)]
     with tempfile.TemporaryDirectory() as folder:
         session = Session(

@@ -500,6 +500,7 @@ def compiled(session: Session) -> None:
     """Compare an epoch of a network compiled by torch with one of the network as it is."""
     if not session.cuda:
         return session.write("compiled", skipped="takes a minute: on a GPU only")
+    configure_torch(None, compiled=True)
     problem = clips(session.tiny)
     plain, fast = fit(session, "ce3"), fit(session, "ce3", compiled=True)
     start = time.perf_counter()

@@ -107,6 +107,14 @@ class Session:
         print(f"[{self.elapsed:4.0f} s] {measure}: {told}", file=sys.stderr, flush=True)
 
 
+def threads(device: str) -> int | None:
+    """Return the CPU threads that a device is measured with: profile `paper` leaves them to torch.
+
+    One is enough for sizes that are tried on a CPU.
+    """
+    return None if device == "cuda" else 1
+
+
 def driver() -> str | None:
     """Return the version of NVIDIA's driver; None where nvidia-smi does not say."""
     query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]

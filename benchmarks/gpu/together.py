@@ -9,6 +9,7 @@ from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.gpu.measures import clips
+from benchmarks.gpu.session import threads
 from benchmarks.measure import WALL, interleaved
 from benchmarks.problems import one_more_epoch
 from ibma.training.loop import configure_torch, select_device
@@ -18,7 +19,7 @@ ROUNDS = 2
 
 def main(device_name: str, tiny: str) -> None:
     """Print the seconds of epochs with and without the wrapping that several processes need."""
-    configure_torch(1, compiled=False)
+    configure_torch(threads(device_name), compiled=False)
     device = select_device(device_name)
     backend = "nccl" if device.type == "cuda" else "gloo"
     distributed.init_process_group(backend)
