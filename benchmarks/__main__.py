@@ -1,6 +1,7 @@
 """Run the benchmarks and print one table: `python -m benchmarks`.
 
-On a machine with a GPU the steps run there at CREMA-D's size; without one that is skipped.
+They run on the CPU. `python -m benchmarks.gpu` takes the measures of a GPU, and
+`python -m benchmarks --from FILE --write` puts those into the page.
 """
 
 from __future__ import annotations
@@ -15,18 +16,34 @@ import platform
 import sys
 import time
 import warnings
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from benchmarks import growth, pipeline, seeds, stage, startup, step, terms, together
-from benchmarks.measure import Row, table
+from benchmarks import (
+    growth,
+    paper_times,
+    pipeline,
+    seeds,
+    stage,
+    startup,
+    step,
+    terms,
+    together,
+)
+from benchmarks.gpu import lines
+from benchmarks.measure import Row, rewritten, table
+from ibma.training.loop import configure_torch
+from ibma.training.run import processor
 
-MEASURES = {
+MEASURES: dict[str, Callable[[], Iterator[Row]]] = {
     "step": step.rows,
     "terms": terms.rows,
     "stage": stage.rows,
+    "paper_times": paper_times.rows,
     "seeds": seeds.rows,
     "startup": startup.rows,
     "pipeline": pipeline.rows,
@@ -34,48 +51,35 @@ MEASURES = {
 }
 PAGE = Path("docs/performance.md")
 FIGURE = Path("docs/performance")
-START, END = "<!-- written by python -m benchmarks --write -->", "<!-- end -->"
+CPU = "<!-- written by python -m benchmarks --write -->"
+GPU = "<!-- written by python -m benchmarks --from FILE --write -->"
 
 
 def machine(taken: float) -> str:
-    """What the numbers were taken on, as Markdown."""
+    """Say what the numbers were taken on, as Markdown."""
     import faiss
-    import numpy
 
-    names = [line.split(":")[1] for line in _cpuinfo() if line.startswith("model name")]
-    cpu = names[0].strip() if names else platform.processor()
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-    packages = ", ".join(f"{one.__name__} {one.__version__}" for one in (torch, numpy, faiss))
+    packages = ", ".join(f"{one.__name__} {one.__version__}" for one in (torch, np, faiss))
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     return (
-        f"{datetime.now(UTC):%Y-%m-%d}, {cpu}, {os.cpu_count()} cores, GPU: {gpu}. "
+        f"{datetime.now(UTC):%Y-%m-%d}, {processor()}, {os.cpu_count()} cores. "
         f"Python {platform.python_version()}, {packages}. Taken in {taken / 60:.1f} minutes; load "
         f"average over the last 1, 5 and 15 minutes at the end: {load}."
     )
 
 
-def _cpuinfo() -> list[str]:
-    file = Path("/proc/cpuinfo")
-    return file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+def show(generated: str, mark: str, write: bool) -> None:
+    """Print what was measured; put it into the page if asked to."""
+    print(generated)
+    if write:
+        page = PAGE.read_text(encoding="utf-8")
+        PAGE.write_text(rewritten(page, mark, generated), encoding="utf-8")
 
 
-def rewritten(page: str, generated: str) -> str:
-    """The page with what stands between its two marks replaced."""
-    before, rest = page.split(START)
-    _, after = rest.split(END)
-    return f"{before}{START}\n\n{generated}\n\n{END}{after}"
-
-
-def main() -> None:
-    """Measure, print, and with --write put the table and the figure into docs/."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--only", nargs="+", choices=[*MEASURES, "growth"], help="some measures")
-    parser.add_argument("--write", action="store_true", help=f"rewrite {PAGE} and {FIGURE}.*")
-    arguments = parser.parse_args()
-    chosen = arguments.only or [*MEASURES, "growth"]
+def measure(chosen: list[str], write: bool) -> None:
+    """Take some measures on this machine's CPU."""
     warnings.simplefilter("ignore")
-    torch.set_num_threads(1)  # as cells train
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    configure_torch(1, compiled=False)  # as cells train
     start, rows, curves = time.monotonic(), list[Row](), list[growth.Curve]()
     for name in chosen:
         print(f"[{time.monotonic() - start:4.0f} s] {name}", file=sys.stderr, flush=True)
@@ -83,23 +87,28 @@ def main() -> None:
             curves = growth.curves()
             rows += [row for curve in curves for row in curve.rows()]
         else:
-            rows += MEASURES[name](device)
-    text = table(rows)
-    print(text)
-    about = machine(time.monotonic() - start)
-    print(about)
-    if device.type == "cpu":
-        print("GPU: none here, the step at CREMA-D's size is skipped")
-    if arguments.write:
-        page = PAGE.read_text(encoding="utf-8")
-        left_out = [name for name in (*MEASURES, "growth") if name not in chosen]
-        generated = f"{about}\n\n{text}"
-        if left_out:
-            generated += f"\n\nNot taken in this run: {', '.join(left_out)}."
-        if curves:
-            growth.figure(curves, FIGURE)
-            generated += f"\n\n![Growth of time and memory]({FIGURE.name}.png)"
-        PAGE.write_text(rewritten(page, generated), encoding="utf-8")
+            rows += MEASURES[name]()
+    generated = f"{machine(time.monotonic() - start)}\n\n{table(rows)}"
+    left_out = [name for name in (*MEASURES, "growth") if name not in chosen]
+    if left_out:
+        generated += f"\n\nNot taken in this run: {', '.join(left_out)}."
+    if curves and write:
+        growth.figure(curves, FIGURE)
+        generated += f"\n\n![Growth of time and memory]({FIGURE.name}.png)"
+    show(generated, CPU, write)
+
+
+def main() -> None:
+    """Measure, or read what `benchmarks.gpu` measured; print, and write the page if asked to."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=[*MEASURES, "growth"], help="some measures")
+    parser.add_argument("--from", dest="file", type=Path, help="what benchmarks.gpu wrote")
+    parser.add_argument("--write", action="store_true", help=f"rewrite {PAGE} and {FIGURE}.*")
+    arguments = parser.parse_args()
+    if arguments.file is not None:
+        show(lines.render(lines.read(arguments.file)), GPU, arguments.write)
+    else:
+        measure(arguments.only or [*MEASURES, "growth"], arguments.write)
 
 
 if __name__ == "__main__":

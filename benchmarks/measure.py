@@ -93,20 +93,25 @@ def table(rows: Iterable[Row]) -> str:
     return "\n".join(text)
 
 
+END = "<!-- end -->"
+
+
+def rewritten(page: str, mark: str, generated: str) -> str:
+    """Replace what the page holds between a mark and the next end."""
+    before, rest = page.split(mark)
+    _, after = rest.split(END, maxsplit=1)
+    return f"{before}{mark}\n\n{generated}\n\n{END}{after}"
+
+
 Clock = Callable[[], float]
 WALL: Clock = time.perf_counter
 
 
-def own_time() -> Clock:
-    """The clock of work in one thread: processor time, which other work does not lengthen.
-
-    With a GPU it is the wall's: what counts there is when the GPU has finished.
-    """
-    return WALL if torch.cuda.is_available() else time.process_time
+OWN: Clock = time.process_time  # of work in one thread: other work does not lengthen it
 
 
 def seconds(function: Callable[[], object], clock: Clock) -> float:
-    """Of one call, the GPU's work included."""
+    """Time one call, the GPU's work included."""
     wait()
     start = clock()
     function()
@@ -115,20 +120,22 @@ def seconds(function: Callable[[], object], clock: Clock) -> float:
 
 
 def wait() -> None:
-    """For the GPU, if there is one."""
-    if torch.cuda.is_available():
+    """Wait for the GPU, if this process uses one."""
+    if torch.cuda.is_initialized():
         torch.cuda.synchronize()
 
 
 def interleaved(
-    functions: dict[str, Callable[[], object]], rounds: int, clock: Clock | None = None
+    functions: Mapping[str, Callable[[], object]], rounds: int, clock: Clock = OWN
 ) -> dict[str, list[float]]:
-    """Seconds of every function in every round, so that disturbances fall on all alike.
+    """Time every function in every round, so that disturbances fall on all alike.
 
-    A first round that is not counted warms up; every second one runs backwards: what drifts does
-    not favour the first. clock: `own_time`, or `WALL` for work in several threads or processes.
+    A first round that is not counted warms up. Every second round runs backwards, so that what
+    drifts does not favour the first.
+
+    Args:
+        clock: `OWN`, or `WALL` for a GPU and for work in several threads or processes.
     """
-    clock = clock or own_time()
     times: dict[str, list[float]] = {name: [] for name in functions}
     for done in range(1 + rounds):
         for name in functions if done % 2 else reversed(functions):

@@ -1,4 +1,4 @@
-"""Ten seeds of a small network as one batched model, in turn, and in processes.
+"""Train ten seeds of a small network as one batched model, in turn, and in processes.
 
 The network is CE3 as profile `twin` trains it on split_digits, real data. Batched: parameters of
 all seeds stacked, `torch.func.vmap` over the gradient, one Adam on the stack (it works element by
@@ -8,9 +8,9 @@ samples, so that what is left between the two is rounding.
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -22,10 +22,10 @@ from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.measure import WALL, Row, Spread, interleaved, speed_up
-from benchmarks.problems import SETTING, Problem, View
+from benchmarks.problems import SETTING, Problem, View, features_of
 from ibma.datasets import Sample, split_digits
-from ibma.features.store import Batch, Features
-from ibma.training.loop import Fit
+from ibma.features.store import Batch, Features, StoredModality
+from ibma.training.loop import Fit, configure_torch
 
 SEEDS = 10
 EPOCHS = 1  # that are timed
@@ -44,37 +44,37 @@ TASK = Problem(
 )
 
 
-def digits(folder: Path) -> Features:
-    """The training split of split_digits in the store's form."""
-    TASK.store(folder)
-    known = (one for one in split_digits.samples(folder) if isinstance(one, Sample))
+@functools.cache
+def digits() -> Features:
+    """Return the training split of split_digits."""
+    known = (one for one in split_digits.samples(Path()) if isinstance(one, Sample))
     train = [one for one in known if one.split == "train"]
-    for name in TASK.views:
-        np.save(folder / f"{name}.npy", np.array([s.parts[name] for s in train], dtype=np.float32))
-    lines = (f"{one.id},train,{one.group},{one.label},," for one in train)
-    index = "\n".join(["id,split,group,label,dialogue,lacks", *lines])
-    (folder / "index.csv").write_text(index + "\n", encoding="utf-8")
-    return Features.read(folder)
+    view = StoredModality("vector", (32,), "float32")
+    arrays = {
+        name: np.array([one.parts[name] for one in train], dtype=np.float32) for name in TASK.views
+    }
+    classes = np.array([int(one.label) for one in train])
+    return features_of(TASK, dict.fromkeys(TASK.views, view), arrays, classes)
 
 
-def fresh(features: Features, seed: int, epochs: int) -> Fit:
-    """The training of one seed."""
-    return TASK.fit("ce3", features, torch.device("cpu"), seed=seed, epochs=epochs)
+def fresh(seed: int, epochs: int) -> Fit:
+    """Prepare the training of one seed."""
+    return TASK.fit("ce3", digits(), torch.device("cpu"), seed=seed, epochs=epochs)
 
 
-def in_turn(features: Features, seeds: range, epochs: int = EPOCHS) -> list[float]:
-    """Last epoch's loss of every seed, trained one after the other."""
+def in_turn(seeds: range, epochs: int = EPOCHS) -> list[float]:
+    """Return the last epoch's loss of every seed, trained one after the other."""
     losses = []
     for seed in seeds:
-        fit = fresh(features, seed, epochs)
+        fit = fresh(seed, epochs)
         fit.run("benchmark")
         losses.append(sum(column[-1] for column in fit.history.values()))
     return losses
 
 
-def batched(features: Features, seeds: range, epochs: int = EPOCHS) -> list[float]:
-    """Last epoch's loss of every seed, trained as one stacked model."""
-    fits = [fresh(features, seed, epochs) for seed in seeds]
+def batched(seeds: range, epochs: int = EPOCHS) -> list[float]:
+    """Return the last epoch's loss of every seed, trained as one stacked model."""
+    fits = [fresh(seed, epochs) for seed in seeds]
     models = [fit.model.train() for fit in fits]
     for model in models:  # batch statistics stay; a running mean over batches cannot be stacked
         torch.func.replace_all_batch_norm_modules_(model)
@@ -92,7 +92,7 @@ def batched(features: Features, seeds: range, epochs: int = EPOCHS) -> list[floa
         return torch.stack(list(base.losses(out, Batch(x, y, y)).values())).sum()
 
     step = vmap(grad_and_value(loss), randomness="error")
-    placed = features.on(torch.device("cpu"))
+    placed = digits().on(torch.device("cpu"))
     for epoch in range(epochs):
         orders = [fit.rows.shuffled(TASK.batch, fit.seed, epoch) for fit in fits]
         total, seen = torch.zeros(len(fits)), 0
@@ -110,37 +110,26 @@ def batched(features: Features, seeds: range, epochs: int = EPOCHS) -> list[floa
 
 
 def one_thread() -> None:
-    """What every training process of the pipeline has."""
-    torch.set_num_threads(1)
+    """Set up a process as the pipeline's training processes are."""
+    configure_torch(1, compiled=False)
 
 
-def share(folder: str, seeds: range) -> list[float]:
-    """What one process trains."""
-    return in_turn(Features.read(Path(folder)), seeds)
-
-
-def rows(device: torch.device) -> Iterator[Row]:
-    """Time of both against training in turn, and how far the losses of the batched model drift."""
+def rows() -> Iterator[Row]:
+    """Time both against training in turn; measure how far the batched losses drift."""
     cores = os.cpu_count() or 1
     everyone = range(SEEDS)
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        ProcessPoolExecutor(
-            cores, multiprocessing.get_context("spawn"), initializer=one_thread
-        ) as pool,
-    ):
-        features = digits(Path(folder))
+    with ProcessPoolExecutor(
+        cores, multiprocessing.get_context("spawn"), initializer=one_thread
+    ) as pool:
 
         def in_processes() -> None:
-            list(pool.map(share, [folder] * cores, [everyone[k::cores] for k in range(cores)]))
+            list(pool.map(in_turn, [everyone[k::cores] for k in range(cores)]))
 
-        turn = {"in turn": lambda: in_turn(features, everyone)}
-        alone = interleaved(
-            {"one batched model": lambda: batched(features, everyone)} | turn, ROUNDS
-        )
+        turn = {"in turn": lambda: in_turn(everyone)}
+        alone = interleaved({"one batched model": lambda: batched(everyone)} | turn, ROUNDS)
         spread = interleaved({f"{cores} processes": in_processes} | turn, ROUNDS, WALL)
-        one_by_one = in_turn(features, everyone, DRIFT_EPOCHS)
-        together = batched(features, everyone, DRIFT_EPOCHS)
+        one_by_one = in_turn(everyone, DRIFT_EPOCHS)
+        together = batched(everyone, DRIFT_EPOCHS)
     for times in (alone, spread):
         ours = next(iter(times))
         yield speed_up(f"{SEEDS} seeds of CE3 on split_digits, {ours}", times)

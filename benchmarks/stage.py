@@ -1,4 +1,4 @@
-"""The centroid stage against per-sample loops on the same arrays, and its share of the bandwidth.
+"""Compare the centroid stage with per-sample loops, and its speed with a copy's.
 
 The loops are what a reader makes of the paper and of the released code: class means by walking the
 samples and, for every label, adding each to its class; then, sample by sample and class by class,
@@ -8,9 +8,7 @@ the squared distance to every centroid and a softmax.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -27,14 +25,14 @@ COPIED = 2**28  # bytes of the array whose copy measures the bandwidth
 
 
 def ours(features: Features, name: str, systems: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Phi of every sample, as `centroids.InputAssignments.compute` gets it."""
+    """Return phi of every sample, as `centroids.InputAssignments.compute` gets it."""
     space = InputSpace(Assignment())
     space.fit((rows, systems[place]) for place, rows in stream(features, name, 0))
     return np.concatenate([space.phi(rows) for _, rows in stream(features, name, 0)])
 
 
 def loops(kind: str, array: NDArray[np.generic], systems: NDArray[np.float32]) -> torch.Tensor:
-    """Phi of every sample, one at a time. array: [n, ...], systems: [n, G, K] -> [n, G, K]."""
+    """Return phi of every sample, one at a time: [n, ...] and [n, G, K] -> [n, G, K]."""
     labels = torch.from_numpy(systems.argmax(-1))
     groups, classes = systems.shape[1:]
     sums = [[0.0] * classes for _ in range(groups)]
@@ -60,7 +58,7 @@ def loops(kind: str, array: NDArray[np.generic], systems: NDArray[np.float32]) -
 
 
 def one_vector(kind: str, x: NDArray[np.generic]) -> torch.Tensor:
-    """The input of one sample, [D]."""
+    """Return the input of one sample, [D]."""
     values = torch.from_numpy(x).float()
     if x.dtype == np.uint8:
         values = values / 255.0
@@ -68,26 +66,25 @@ def one_vector(kind: str, x: NDArray[np.generic]) -> torch.Tensor:
 
 
 def compared(label: str, view: View, n: int, groups: int, classes: int) -> Iterator[Row]:
-    """Rows of one modality: speed over the loops, and bytes per second over a copy's."""
+    """Yield the rows of one modality: speed over the loops, bytes a second over a copy's."""
     rng = np.random.default_rng(0)
     systems = np.eye(classes, dtype=np.float32)[rng.integers(0, classes, (n, groups))]
     source = np.ones(COPIED // 4, dtype=np.float32)
     target = np.zeros_like(source)
-    with tempfile.TemporaryDirectory() as folder:
-        features = Problem({"x": view}, n, 1).store(Path(folder))
-        array = features.arrays["x"]
-        np.testing.assert_allclose(
-            ours(features, "x", systems), loops(view.kind, array, systems), rtol=1e-4
-        )
-        times = interleaved(
-            {
-                "ours": lambda: ours(features, "x", systems),
-                "loops": lambda: loops(view.kind, array, systems),
-                "copy": lambda: np.copyto(target, source),
-            },
-            ROUNDS,
-            WALL,
-        )
+    features = Problem({"x": view}, n, 1).features()
+    array = features.arrays["x"]
+    np.testing.assert_allclose(
+        ours(features, "x", systems), loops(view.kind, array, systems), rtol=1e-4
+    )
+    times = interleaved(
+        {
+            "ours": lambda: ours(features, "x", systems),
+            "loops": lambda: loops(view.kind, array, systems),
+            "copy": lambda: np.copyto(target, source),
+        },
+        ROUNDS,
+        WALL,
+    )
     pair = {"streams": times["ours"], "per-sample loops": times["loops"]}
     yield speed_up(f"centroids and phi(X), {label}", pair, Goal("at least", 100.0))
     moved = 2 * array.nbytes  # two passes over the store
@@ -105,8 +102,8 @@ def compared(label: str, view: View, n: int, groups: int, classes: int) -> Itera
     )
 
 
-def rows(device: torch.device) -> Iterator[Row]:
-    """Vectors of the paper's width, the released code's wide ones, and frames of video.
+def rows() -> Iterator[Row]:
+    """Take vectors of the paper's width, the released code's wide ones, and frames of video.
 
     Both sides may use every core, as a process of this stage does.
     """

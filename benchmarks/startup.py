@@ -1,4 +1,4 @@
-"""What a process costs besides its work: the start-up of a cell that is already finished."""
+"""Measure what a process costs besides its work: the start-up of a cell that is finished."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-
 from benchmarks.measure import Goal, Row, Spread, duration, interleaved
 
 ROOT = Path(__file__).parent.parent
@@ -20,13 +18,13 @@ ROUNDS = 3
 
 
 def children_time() -> float:
-    """Processor seconds of all ended child processes."""
+    """Return the processor seconds of all ended child processes."""
     times = os.times()
     return times.children_user + times.children_system
 
 
 def workspace(folder: Path) -> None:
-    """A folder with one finished cell: CE3 on split_digits, one seed, any setting."""
+    """Make a folder with one finished cell: CE3 on split_digits, one seed, any setting."""
     text = (ROOT / "profiles" / "twin.yaml").read_text(encoding="utf-8")
     (folder / "params.yaml").write_text(text.replace("seeds: 3", "seeds: 1"), encoding="utf-8")
     shutil.copytree(ROOT / "stages", folder / "stages")
@@ -40,18 +38,19 @@ def workspace(folder: Path) -> None:
 
 
 def run(folder: Path, *arguments: str) -> None:
-    """One Python process of this environment."""
+    """Run a Python process on this checkout's code."""
     subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
         check=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
 
 
-def rows(device: torch.device) -> Iterator[Row]:
-    """Processor seconds over those of `import torch`."""
+def rows() -> Iterator[Row]:
+    """Take processor seconds over those of `import torch`."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         workspace(folder)

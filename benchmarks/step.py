@@ -1,15 +1,13 @@
-"""The training epoch against the limit, and IBB against cross-entropy alone.
+"""The training epoch against its limit, and IBB against cross-entropy alone, on a CPU.
 
 The limit is the same network's forward and backward on one resident batch and nothing else: no
-optimiser, no other batch, no log.
+optimiser, no other batch, no log. `benchmarks.gpu` takes the same measures at the paper's size.
 """
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
@@ -17,69 +15,42 @@ from benchmarks.measure import Goal, Row, duration, interleaved, ratio
 from benchmarks.problems import Problem, middle_size, one_more_epoch, paper_size, twin_size
 from ibma.features.store import Batch
 from ibma.network.method import Method, Output
-from ibma.training import loop
-from ibma.training.loop import Fit
+from ibma.training.loop import Fit, run_network
 
-PAPER_SECONDS = 120.0  # per epoch of CREMA-D on an A100 (Table 9)
-GOAL_SECONDS = 4.0  # per epoch of CREMA-D on an H100
-
-
-def forward_backward(model: Method, batch: Batch) -> None:
-    """Forward and backward of the losses, gradients thrown away."""
-    model.zero_grad(set_to_none=True)
-    out = loop.run_network(model, batch.x)
-    torch.stack(list(model.losses(out, batch).values())).sum().backward()
+CPU = torch.device("cpu")
+LIMIT = Goal("at least", 0.9)
+IBB = Goal("at most", 0.02)
 
 
 def resident(fit: Fit) -> Batch:
-    """The first full batch of a training set."""
-    rows = fit.rows.shuffled(fit.batch_size, 0, 0)[:1]
-    return next(iter(fit.rows.load(rows, fit.device)))
+    """Return the first full batch of a training set."""
+    rows = fit.rows.shuffled(fit.batch_size, 0, 0)[0]
+    return next(iter(fit.rows.load([(rows, 1.0)], fit.device)))
 
 
-def limit(fit: Fit) -> Callable[[], None]:
-    """An epoch's worth of forward and backward on one batch, a last smaller one left out."""
+def limit(fit: Fit, steps: int) -> Callable[[], None]:
+    """Return forward and backward of the losses on one batch, gradients thrown away."""
     batch = resident(fit)
-    steps = len(fit.rows) // fit.batch_size
 
     def run() -> None:
         fit.model.train()
         for _ in range(steps):
-            forward_backward(fit.model, batch)
+            fit.model.zero_grad(set_to_none=True)
+            torch.stack(list(fit.objective(batch).values())).sum().backward()
 
     return run
 
 
-def epoch_rows(
-    label: str, problem: Problem, device: torch.device, rounds: int, compiled: bool = False
-) -> Iterator[Row]:
-    """Epoch of CE3 against its limit; at the paper's size on a GPU also the seconds."""
-    with tempfile.TemporaryDirectory() as folder:
-        fit = problem.fit("ce3", problem.store(Path(folder)), device, compiled=compiled)
-        times = interleaved({"epoch": lambda: one_more_epoch(fit), "limit": limit(fit)}, rounds)
-    epoch = times["epoch"]
-    yield Row(
-        f"training epoch, {label}",
-        duration(epoch),
-        f"forward and backward alone {duration(times['limit'])}",
-        ratio(times["limit"], epoch),
-        "share",
-        Goal("at least", 0.9),
-    )
-    if problem == paper_size():
-        yield Row(
-            f"seconds per epoch, {label}",
-            duration(epoch),
-            f"paper, A100, {PAPER_SECONDS:.0f} s",
-            ratio([PAPER_SECONDS] * len(epoch), epoch),
-            goal=Goal("at least", PAPER_SECONDS / GOAL_SECONDS),
-        )
+def step_of(fit: Fit, batch: Batch) -> Callable[[], object]:
+    """Return one training step."""
+    fit.model.train()
+    return lambda: fit.step(batch)
 
 
 def terms_alone(model: Method, batch: Batch) -> Callable[[], None]:
-    """What IBB adds to a step, on given representations: sums for Q, terms, their gradient."""
+    """Return what IBB adds to a step, on given representations: sums for Q, terms, gradient."""
     with torch.no_grad():
-        out = loop.run_network(model, batch.x)
+        out = run_network(model, batch.x)
     z = {name: value.detach().requires_grad_() for name, value in out.z.items()}
     fused = out.fused.detach().requires_grad_()
 
@@ -91,76 +62,76 @@ def terms_alone(model: Method, batch: Batch) -> Callable[[], None]:
     return run
 
 
-def step_of(model: Method, batch: Batch) -> Callable[[], None]:
-    """One training step as `Fit` takes it."""
-    optimiser = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
+def refresh_in_steps(fit: Fit, steps: int) -> Callable[[], None]:
+    """Return all that `refresh: epoch` does in an epoch of steps, phi included."""
+    batch = resident(fit)
+    with torch.no_grad():
+        out = run_network(fit.model, batch.x)
 
+    @torch.no_grad()
     def run() -> None:
-        model.train()
-        optimiser.zero_grad(set_to_none=True)
-        out = loop.run_network(model, batch.x)
-        model.inner_step(out, batch)
-        torch.stack(list(model.losses(out, batch).values())).sum().backward()
-        optimiser.step()
+        for _ in range(steps):
+            fit.model.inner_step(Output(out.z, out.fused, out.logits, {}), batch)
+        fit.model.before_epoch(1, fit.outputs)
 
     return run
 
 
-def ibb_rows(label: str, problem: Problem, device: torch.device, rounds: int) -> Iterator[Row]:
-    """A step with IBB against the same network's with cross-entropy alone."""
+def refresh_by_pass(fit: Fit) -> Callable[[], None]:
+    """Return what `refresh: pass` does once an epoch."""
+
+    @torch.no_grad()
+    def run() -> None:
+        fit.model.eval()
+        fit.model.before_epoch(1, fit.outputs)
+
+    return run
+
+
+def epoch_rows(label: str, problem: Problem, rounds: int) -> Iterator[Row]:
+    """Compare an epoch of CE3 with its limit; a last smaller batch is left out of the limit."""
+    fit = problem.fit("ce3", problem.features(), CPU)
+    steps = problem.n // problem.batch
+    times = interleaved({"epoch": lambda: one_more_epoch(fit), "limit": limit(fit, steps)}, rounds)
+    yield Row(
+        f"training epoch, {label}",
+        duration(times["epoch"]),
+        f"forward and backward alone {duration(times['limit'])}",
+        ratio(times["limit"], times["epoch"]),
+        "share",
+        LIMIT,
+    )
+
+
+def ibb_rows(label: str, problem: Problem, rounds: int) -> Iterator[Row]:
+    """Compare a step with IBB with the same network's under cross-entropy alone."""
     one_batch = replace(problem, n=problem.batch)
-    with tempfile.TemporaryDirectory() as folder:
-        features = one_batch.store(Path(folder))
-        fits = {name: one_batch.fit(name, features, device) for name in ("ce3", "ibma")}
-        batch = resident(fits["ce3"])
-        functions = {name: step_of(fit.model, batch) for name, fit in fits.items()}
-        functions["terms"] = terms_alone(fits["ibma"].model, batch)
-        times = interleaved(functions, rounds)
+    features = one_batch.features()
+    fits = {name: one_batch.fit(name, features, CPU) for name in ("ce3", "ibma")}
+    batch = resident(fits["ce3"])
+    functions = {name: step_of(fit, batch) for name, fit in fits.items()}
+    functions["terms"] = terms_alone(fits["ibma"].model, batch)
+    times = interleaved(functions, rounds)
     plain = times["ce3"]
     reference = f"cross-entropy alone {duration(plain)}"
-    yield Row(
-        f"IBB's terms by themselves, {label}",
-        duration(times["terms"]),
-        reference,
-        ratio(times["terms"], plain),
-        "share",
-        Goal("at most", 0.02),
+    for what, name, less in (("IBB's terms alone", "terms", 0.0), ("step with IBB", "ibma", 1.0)):
+        share = ratio(times[name], plain, less)
+        yield Row(f"{what}, {label}", duration(times[name]), reference, share, "share", IBB)
+
+
+def refresh_rows(label: str, problem: Problem, rounds: int) -> Iterator[Row]:
+    """Take the refresh of centroids and Q as share of an epoch, in both of its forms."""
+    features = problem.features()
+    in_steps = problem.fit("ibma", features, CPU)
+    by_pass = problem.fit("ibma", features, CPU, refresh="pass")
+    times = interleaved(
+        {
+            "epoch": lambda: one_more_epoch(in_steps),
+            "sums": refresh_in_steps(in_steps, problem.n // problem.batch),
+            "pass": refresh_by_pass(by_pass),
+        },
+        rounds,
     )
-    yield Row(
-        f"whole step with IBB, {label}",
-        duration(times["ibma"]),
-        reference,
-        ratio(times["ibma"], plain, less=1.0),
-        "share",
-        Goal("at most", 0.02),
-    )
-
-
-def refresh_rows(label: str, problem: Problem, device: torch.device, rounds: int) -> Iterator[Row]:
-    """The refresh of centroids and Q as share of an epoch, in both of its forms."""
-    with tempfile.TemporaryDirectory() as folder:
-        features = problem.store(Path(folder))
-        in_steps = problem.fit("ibma", features, device, refresh="epoch")
-        by_pass = problem.fit("ibma", features, device, refresh="pass")
-        batch, steps = resident(in_steps), problem.n // problem.batch
-        with torch.no_grad():
-            out = loop.run_network(in_steps.model, batch.x)
-
-        @torch.no_grad()
-        def sums() -> None:
-            """Everything that the refresh does in an epoch of steps, phi included."""
-            for _ in range(steps):
-                in_steps.model.inner_step(Output(out.z, out.fused, out.logits, {}), batch)
-            in_steps.model.before_epoch(1, in_steps.outputs)
-
-        @torch.no_grad()
-        def a_pass() -> None:
-            by_pass.model.eval()
-            by_pass.model.before_epoch(1, by_pass.outputs)
-
-        times = interleaved(
-            {"epoch": lambda: one_more_epoch(in_steps), "sums": sums, "pass": a_pass}, rounds
-        )
     for name, how, goal in (
         ("sums", "epoch (default)", Goal("at most", 0.05)),
         ("pass", "pass", None),
@@ -175,17 +146,9 @@ def refresh_rows(label: str, problem: Problem, device: torch.device, rounds: int
         )
 
 
-def rows(device: torch.device) -> Iterator[Row]:
-    """On the CPU small sizes; on a GPU CREMA-D's."""
-    if device.type == "cuda":
-        for compiled, how in ((False, ""), (True, ", compiled (the limit is not)")):
-            yield from epoch_rows(f"CREMA-D size{how}", paper_size(), device, 5, compiled)
-        yield from ibb_rows("CREMA-D size", paper_size(), device, 50)
-        yield from refresh_rows("CREMA-D size", paper_size(), device, 5)
-        return
-    yield from epoch_rows("twin of CREMA-D", twin_size(), device, 15)
-    yield from epoch_rows("two ResNet-18, 64 x 64", middle_size(), device, 5)
-    yield from ibb_rows(
-        "two ResNet-18, 224 x 224, batch 4", replace(paper_size(), batch=4), device, 7
-    )
-    yield from refresh_rows("two ResNet-18, 64 x 64", middle_size(), device, 5)
+def rows() -> Iterator[Row]:
+    """Take small sizes, and one step on pictures of the paper's size."""
+    yield from epoch_rows("twin of CREMA-D", twin_size(), 15)
+    yield from epoch_rows("two ResNet-18, 64 x 64", middle_size(), 5)
+    yield from ibb_rows("two ResNet-18, 224 x 224, batch 4", replace(paper_size(), batch=4), 7)
+    yield from refresh_rows("two ResNet-18, 64 x 64", middle_size(), 5)

@@ -1,4 +1,4 @@
-"""Two terms in their cheap form against the form the papers write."""
+"""Compare two terms in their cheap form with the form that the papers write."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ ROUNDS = 15
 
 
 def v_as_written(phi_z: Tensor, phi_other: Tensor, q: Tensor) -> Tensor:
-    """V_i as Theorem 3.1 sums it: over all a and y of the joint table, [n, G, K, K] -> [n]."""
+    """Sum V_i as Theorem 3.1 does: over all a and y of the joint table, [n, G, K, K] -> [n]."""
     joint = phi_z[:, :, :, None] * phi_other[:, :, None, :]
     return (joint * torch.log(q)).sum((2, 3)).mean(1)
 
 
-def assignments(n: int, classes: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """phi_z and phi_other [n, 1, K], the first with a gradient, and Q [1, K, K]."""
+def assignments(n: int, classes: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw phi_z and phi_other [n, 1, K], the first with a gradient, and Q [1, K, K]."""
     torch.manual_seed(0)
-    phi_z, phi_other = torch.softmax(torch.randn(2, n, 1, classes, device=device), dim=-1)
-    q = torch.softmax(torch.randn(1, classes, classes, device=device), dim=1)
+    phi_z, phi_other = torch.softmax(torch.randn(2, n, 1, classes), dim=-1)
+    q = torch.softmax(torch.randn(1, classes, classes), dim=1)
     return phi_z.requires_grad_(), phi_other, q
 
 
 def with_gradient(form: Callable[..., Tensor], *inputs: Tensor) -> Callable[[], None]:
-    """Value and gradient, as training needs them."""
+    """Return value and gradient, as training needs them."""
 
     def run() -> None:
         inputs[0].grad = None
@@ -38,19 +38,19 @@ def with_gradient(form: Callable[..., Tensor], *inputs: Tensor) -> Callable[[], 
     return run
 
 
-def v_forms(classes: int, device: torch.device) -> dict[str, Callable[[], None]]:
-    """V with its gradient, ours first."""
-    inputs = assignments(BATCH, classes, device)
+def v_forms(classes: int) -> dict[str, Callable[[], None]]:
+    """Return both forms of V with its gradient, ours first."""
+    inputs = assignments(BATCH, classes)
     forms = {"bilinear": bounds.v_term, "[B, C, C]": v_as_written}
     return {name: with_gradient(form, *inputs) for name, form in forms.items()}
 
 
-def rows(device: torch.device) -> Iterator[Row]:
-    """V over the number of classes, CLUB over the batch."""
+def rows() -> Iterator[Row]:
+    """Compare V over the number of classes, CLUB over the batch."""
     for classes in (6, 64, 256):
         label = f"V of a batch of {BATCH}, C = {classes}"
-        yield speed_up(label, interleaved(v_forms(classes, device), ROUNDS))
-        ours, written = map(peak_bytes, v_forms(classes, torch.device("cpu")).values())
+        yield speed_up(label, interleaved(v_forms(classes), ROUNDS))
+        ours, written = map(peak_bytes, v_forms(classes).values())
         yield Row(
             f"memory of {label}",
             f"bilinear {ours / 2**20:.3g} MiB",
@@ -58,7 +58,7 @@ def rows(device: torch.device) -> Iterator[Row]:
             Spread.exactly(written / ours),
         )
     for n in (64, 256):
-        z, mean = torch.randn(2, n, 512, device=device)
+        z, mean = torch.randn(2, n, 512)
         inputs = (z.requires_grad_(), mean, torch.zeros_like(mean))
         forms = {"moments": bounds.club, "all pairs": bounds.club_pairwise}
         functions = {name: with_gradient(form, *inputs) for name, form in forms.items()}

@@ -1,4 +1,4 @@
-"""One network trained by several CPU processes (gloo), against one process.
+"""Compare one network trained by several CPU processes (gloo) with one process.
 
 Run by `torch.distributed.run`, as the `processes` key of params.yaml does.
 """
@@ -9,16 +9,14 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 
 from benchmarks.measure import Row, duration, ratio
 from benchmarks.problems import Problem, View, one_more_epoch
-from ibma.features.store import Features
 from ibma.network import distributed
+from ibma.training.loop import configure_torch
 
 ROUNDS = 2
 PROCESSES = 2
@@ -31,11 +29,11 @@ VIEWS = {
 PROBLEM = Problem(VIEWS, n=256, batch=32, width=192, heads=4)
 
 
-def seconds(folder: Path, processes: int) -> float:
-    """Median seconds of an epoch in so many processes."""
+def seconds(processes: int) -> float:
+    """Return the median seconds of an epoch in so many processes."""
     launcher = ("torch.distributed.run", "--standalone", "--nproc-per-node", str(processes))
     out = subprocess.run(
-        [sys.executable, "-m", *launcher, "-m", "benchmarks.together", str(folder)],
+        [sys.executable, "-m", *launcher, "-m", "benchmarks.together"],
         check=True,
         capture_output=True,
         text=True,
@@ -44,12 +42,9 @@ def seconds(folder: Path, processes: int) -> float:
     return float(out.stdout.split()[-1])
 
 
-def rows(device: torch.device) -> Iterator[Row]:
-    """By the wall's clock; every process has one thread."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        PROBLEM.store(folder)
-        pairs = [(seconds(folder, 1), seconds(folder, PROCESSES)) for _ in range(ROUNDS)]
+def rows() -> Iterator[Row]:
+    """Take the wall's seconds; every process has one thread."""
+    pairs = [(seconds(1), seconds(PROCESSES)) for _ in range(ROUNDS)]
     one, several = ([pair[k] for pair in pairs] for k in range(2))
     yield Row(
         f"epoch of IBMA on a ViT in {PROCESSES} processes, gloo",
@@ -59,11 +54,10 @@ def rows(device: torch.device) -> Iterator[Row]:
     )
 
 
-def main(folder: Path) -> None:
-    """One process of several: three epochs, their median printed."""
-    torch.set_num_threads(1)
-    distributed.begin()
-    fit = PROBLEM.fit("ibma", Features.read(folder), torch.device("cpu"))
+def main() -> None:
+    """Train four epochs as one process of several; print the median of the last three."""
+    configure_torch(1, compiled=False)  # joins the other processes
+    fit = PROBLEM.fit("ibma", PROBLEM.features(), torch.device("cpu"))
     for _ in range(4):
         one_more_epoch(fit)
     if distributed.rank() == 0:
@@ -71,4 +65,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()

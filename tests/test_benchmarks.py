@@ -1,15 +1,39 @@
 """The benchmark harness: its arithmetic, its table, and that it compares equal things."""
 
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from benchmarks import seeds, stage, terms
-from benchmarks.__main__ import END, PAGE, START, rewritten
+from benchmarks import paper_times, seeds, stage, terms
+from benchmarks.__main__ import CPU, GPU, PAGE
+from benchmarks.gpu import lines, measures
+from benchmarks.gpu.__main__ import take
+from benchmarks.gpu.session import Session
 from benchmarks.growth import Curve
-from benchmarks.measure import Goal, Row, Spread, interleaved, peak_bytes, ratio, slope, table
+from benchmarks.measure import (
+    END,
+    Goal,
+    Row,
+    Spread,
+    interleaved,
+    peak_bytes,
+    ratio,
+    rewritten,
+    slope,
+    table,
+)
 from benchmarks.problems import Problem, View
+from ibma import params
 from ibma.network import bounds
+from ibma.network.centroids import Assignment
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_a_ratio_is_taken_round_by_round():
@@ -52,31 +76,125 @@ def test_peak_memory_is_that_of_the_tensors():
 
 
 def test_only_what_stands_between_the_marks_is_rewritten():
-    page = f"above\n{START}\nold\n{END}\nbelow\n"
-    assert rewritten(page, "new") == f"above\n{START}\n\nnew\n\n{END}\nbelow\n"
-    assert rewritten(rewritten(page, "old"), "new") == rewritten(page, "new")
+    page = f"above\n{CPU}\nold\n{END}\nbetween\n{GPU}\nold\n{END}\nbelow\n"
+    other = f"between\n{GPU}\nold\n{END}\nbelow\n"
+    assert rewritten(page, CPU, "new") == f"above\n{CPU}\n\nnew\n\n{END}\n{other}"
+    assert rewritten(rewritten(page, GPU, "old"), GPU, "new") == rewritten(page, GPU, "new")
     text = PAGE.read_text(encoding="utf-8")
-    assert text.count(START) == text.count(END) == 1
+    assert [text.count(mark) for mark in (CPU, GPU, END)] == [1, 1, 2]
 
 
 @pytest.mark.parametrize(
     "view", [View("vector", (7,), "float32", {}), View("frames", (3, 3, 4, 4), "uint8", {})]
 )
-def test_the_loops_and_the_stage_give_the_same_phi(tmp_path, view):
+def test_the_loops_and_the_stage_give_the_same_phi(view):
     systems = np.eye(2, dtype=np.float32)[np.random.default_rng(0).integers(0, 2, (40, 5))]
-    features = Problem({"x": view}, 40, 1).store(tmp_path)
+    features = Problem({"x": view}, 40, 1).features()
     looped = stage.loops(view.kind, features.arrays["x"], systems)
     np.testing.assert_allclose(stage.ours(features, "x", systems), looped, rtol=1e-5)
 
 
 def test_v_is_the_same_in_both_forms():
-    inputs = terms.assignments(8, 5, torch.device("cpu"))
+    inputs = terms.assignments(8, 5)
     torch.testing.assert_close(bounds.v_term(*inputs), terms.v_as_written(*inputs))
 
 
-def test_a_batched_model_trains_every_seed_as_alone(tmp_path):
+@pytest.mark.slow
+def test_a_batched_model_trains_every_seed_as_alone():
     torch.set_num_threads(1)
-    features = seeds.digits(tmp_path)
-    alone, together = seeds.in_turn(features, range(2)), seeds.batched(features, range(2))
+    alone, together = seeds.in_turn(range(2)), seeds.batched(range(2))
     assert len(set(alone)) == 2
     assert together == pytest.approx(alone, rel=1e-5)
+
+
+# --- the measures of a GPU -----------------------------------------------------------------------
+
+LACKING = ("dvc", "mlflow", "faiss", "av", "pydantic", "ruamel", "pooch", "submitit", "ray")
+BARE = f"""
+import runpy, sys
+sys.modules.update(dict.fromkeys({LACKING!r}))
+runpy.run_module("benchmarks.gpu", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.slow
+def test_every_gpu_measure_runs_on_a_machine_that_lacks_packages(tmp_path):
+    out = tmp_path / "gpu.jsonl"
+    options = ["--device", "cpu", "--tiny", "--budget", "600", "--out", str(out)]
+    done = subprocess.run(
+        [sys.executable, "-c", BARE, *options], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    written = lines.read(out)
+    skipped = {line["measure"]: line["skipped"] for line in written if "skipped" in line}
+    assert skipped.pop("tests", "no GPU").startswith(("no GPU", "pytest found no test"))
+    assert skipped == {"faiss": "no package faiss", "compiled": "takes a minute: on a GPU only"}
+    assert {"machine", "epoch", "limit", "ibb", "refresh", "short epoch", "claim", "club"} < {
+        line["measure"] for line in written
+    }
+    timed = {line["method"]: line for line in written if line["measure"] == "short epoch"}
+    assert set(timed) == set(measures.TIMED)
+    for line in written:
+        assert line["device"] and line["torch"] and line["precision"] == "float32"
+        assert "label" not in line or line["ratio"] == sorted(line["ratio"])
+    page = lines.render(written)
+    assert "epoch of CREMA-D, ibma" in page and "- faiss: no package faiss" in page
+
+
+def test_the_gpu_benchmark_knows_the_methods_of_profile_paper():
+    methods = params.load(ROOT / "profiles" / "paper.yaml").methods
+    assert {name: (one.file, one.hparams) for name, one in methods.items()} == measures.METHODS
+
+
+def test_nothing_is_started_that_would_not_fit_and_a_failure_costs_one_line(tmp_path, capsys):
+    started = []
+
+    def absent(session: Session) -> None:
+        import there_is_no_such_package  # noqa: F401
+
+    def wrong(session: Session) -> None:
+        raise ValueError("of\nmany lines")
+
+    def slow(session: Session) -> None:
+        started.append("slow")
+        session.started -= 60.0  # as if it had taken a minute
+
+    kinds = {"absent": (1, absent), "wrong": (1, wrong), "long": (101, slow), "slow": (40, slow)}
+    chosen = [measures.Measure(name, *one) for name, one in (*kinds.items(), ("slow", (40, slow)))]
+    out = tmp_path / "gpu.jsonl"
+    clock = time.monotonic()
+    take(Session(torch.device("cpu"), True, tmp_path, out, 100.0, clock), chosen)
+    reasons = [line["skipped"] for line in lines.read(out)]
+    assert reasons[:2] == ["no package there_is_no_such_package", "failed: of many lines"]
+    assert reasons[2].startswith("needs about 101 s")
+    assert reasons[3].startswith("needs about 60 s")  # the last took half as long again as expected
+    assert started == ["slow"] and "ValueError" in capsys.readouterr().err
+
+
+def test_a_record_is_judged_by_the_goals_and_a_torn_line_is_left_out(tmp_path):
+    machine = {"date": "d", "device": "NVIDIA H100", "driver": "5", "torch": "2", "cuda": "13"}
+    known = {**machine, "transformers": "5", "tiny": False, "task": "crema_d"}
+    shown = [
+        lines.of("epoch", Row("epoch", "1.9 s", "120 s", Spread.exactly(63.0)), known),
+        lines.of("limit", Row("limit", "1.9 s", "1.6 s", Spread.exactly(0.8), "share"), known),
+        {"measure": "faiss", "skipped": "no package faiss", **known},
+    ]
+    path = tmp_path / "gpu.jsonl"
+    text = "\n".join(map(json.dumps, shown))
+    path.write_text(text + '\n{"measure": "epo', encoding="utf-8")
+    assert lines.read(path) == shown
+    rendered = lines.render(shown)
+    assert "d, NVIDIA H100, driver 5, torch 2, CUDA 13, transformers 5." in rendered
+    assert [row.cells()[-1] for row in map(lines.row_of, shown[:2])] == ["met", "NOT met"]
+    assert lines.row_of({**shown[0], "tiny": True}).cells()[-1] == ""
+
+
+def test_centroids_on_the_device_give_the_phi_of_the_stage():
+    problem = measures.clips(tiny=True)
+    features, systems = problem.features(), paper_times.one_hot(problem)
+    x = features.on(torch.device("cpu")).x
+    kinds = {name: view.kind for name, view in problem.views.items()}
+    phi = measures.by_torch(x, kinds, torch.from_numpy(systems), Assignment())
+    for name in problem.views:
+        expected = stage.ours(features, name, systems)
+        np.testing.assert_allclose(phi[name], expected, rtol=1e-4, err_msg=name)

@@ -1,0 +1,84 @@
+"""The lines of a record, their goals, and the table that is made of them.
+
+A line is a JSON object: what was measured, on which card and with which settings, and a row of the
+table. A line without a row says why something was not measured.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import Goal, Row, Spread, table
+
+Line = dict[str, Any]
+
+PAPER_EPOCH = 120.0  # seconds of IBMA on CREMA-D, an A100 (Table 9)
+MIMIC_PAIRS = 227_835  # studies of MIMIC-CXR, an image and a report each
+GOALS: Mapping[tuple[str, str | None], Goal] = {  # (measure, task) -> what an H100 should reach
+    ("epoch", "crema_d"): Goal("at least", PAPER_EPOCH / 2.0),  # two seconds
+    ("epoch", "mimic_cxr"): Goal("at most", 110.0),
+    ("limit", "crema_d"): Goal("at least", 0.90),
+    ("ibb", "crema_d"): Goal("at most", 0.02),
+    ("club", "crema_d"): Goal("at most", 1.05),
+}
+
+
+def of(measure: str, row: Row, facts: Mapping[str, Any]) -> Line:
+    """Return a line.
+
+    Args:
+        measure: with the task, names its goal.
+        facts: numbers, sizes, card and settings.
+    """
+    shown = {
+        "label": row.measure,
+        "ours": row.ours,
+        "reference": row.reference,
+        "ratio": [row.ratio.low, row.ratio.median, row.ratio.high],
+        "unit": row.unit,
+    }
+    return {"measure": measure, **shown, **facts}
+
+
+def row_of(line: Line) -> Row:
+    """Return the row of a line, with its goal; sizes for tests have none."""
+    goal = None if line["tiny"] else GOALS.get((line["measure"], line.get("task")))
+    return Row(
+        line["label"],
+        line["ours"],
+        line["reference"],
+        Spread(*line["ratio"]),
+        line["unit"],
+        goal,
+    )
+
+
+def read(path: Path) -> list[Line]:
+    """Read a record; a last line that was cut off is left out."""
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            break
+    return lines
+
+
+def render(lines: Iterable[Line]) -> str:
+    """Return a record as Markdown: the machine, the table, and what was not measured."""
+    lines = list(lines)
+    taken = [line for line in lines if "label" in line]
+    first = lines[0]
+    machine = (
+        f"{first['date']}, {first['device']}, driver {first['driver'] or 'none'}, "
+        f"torch {first['torch']}, CUDA {first['cuda'] or 'none'}, "
+        f"transformers {first['transformers']}."
+    )
+    parts = [machine, table(map(row_of, taken))]
+    missing = [f"- {line['measure']}: {line['skipped']}" for line in lines if "skipped" in line]
+    if missing:
+        parts.append("Not measured:\n\n" + "\n".join(missing))
+    return "\n\n".join(parts)

@@ -1,0 +1,556 @@
+"""The measures of a GPU, most important first.
+
+Sizes are those of the paper: CREMA-D's 6,698 clips for every method, MIMIC-CXR's 227,835 pairs for
+a step. Nothing that is timed reads a value back from the device, and whatever is compared runs in
+turn in one process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+from xml.etree import ElementTree
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import paper_times, step
+from benchmarks.gpu.lines import MIMIC_PAIRS, PAPER_EPOCH
+from benchmarks.gpu.session import Session
+from benchmarks.measure import Row, Spread, duration, ratio
+from benchmarks.problems import (
+    TWIN,
+    Problem,
+    faces_and_voices,
+    one_more_epoch,
+    paper_size,
+    pictures_and_reports,
+    tiny_reports,
+)
+from ibma.features.store import Batch, Features, Streamed
+from ibma.network.centroids import Assignment, ClassSums
+from ibma.paper import published
+from ibma.training.loop import Fit, configure_torch
+
+ROOT = Path(__file__).parents[2]
+GB = 1e9
+# every method of profile `paper`: its file and hyper-parameters
+BASELINES = (
+    *("concat", "bigated", "misa", "deep_ib", "mmib", "mmrlib", "dmib"),
+    *("mib_e", "mib_l", "mib_c", "mcib", "clfa", "dclf", "omib"),
+)
+BOUNDS = {"ibma_vib": "vib", "ibma_apib": "apib", "ibma_club": "club", "ibma_plugin": "plugin"}
+METHODS: dict[str, tuple[str, dict[str, object]]] = {
+    **{name: (name, {}) for name in (*BASELINES, "ibma", "ce3")},
+    "ibma_no_align": ("ibma", {"align": False}),
+    **{name: ("ibma", {"bound": bound}) for name, bound in BOUNDS.items()},
+    "ibma_code": ("ibma", {"bound": "released"}),
+}
+PAIRWISE = "ibma_club, all pairs"  # CLUB in the form that its authors published
+TIMED = METHODS | {PAIRWISE: ("ibma", {"bound": "club", "pairwise": True})}
+
+
+# --- what is trained -----------------------------------------------------------------------------
+
+
+def clips(tiny: bool) -> Problem:
+    """Return CREMA-D's training clips."""
+    return faces_and_voices(32, 16, 32, (32, 47), TWIN, 32) if tiny else paper_size()
+
+
+def features_of(session: Session, name: str, problem: Problem) -> Features:
+    """Return a problem's features, drawn at their first use; a device keeps them."""
+    if name not in session.features:
+        session.features[name] = problem.features()
+    return session.features[name]
+
+
+def fit(session: Session, method: str, **options: Any) -> Fit:
+    """Prepare the training of a method on CREMA-D's clips; `options` are those of `Problem.fit`."""
+    file, hparams = TIMED[method]
+    problem = clips(session.tiny)
+    features = options.pop("features", None) or features_of(session, "clips", problem)
+    return problem.fit(file, features, session.device, **options, **hparams)
+
+
+def sizes(problem: Problem) -> dict[str, Any]:
+    """Return what a line says of a problem's size."""
+    return {"batch": problem.batch, "width": problem.width, "rows": problem.n}
+
+
+def repeated(function: Callable[[], object], times: int) -> Callable[[], None]:
+    """Return a function that calls another several times."""
+
+    def run() -> None:
+        for _ in range(times):
+            function()
+
+    return run
+
+
+def per_call(times: Mapping[str, Sequence[float]], repeats: int) -> dict[str, list[float]]:
+    """Return the seconds of one call of functions that were `repeated`."""
+    return {name: [one / repeats for one in values] for name, values in times.items()}
+
+
+# --- the measures --------------------------------------------------------------------------------
+
+
+def machine(session: Session) -> None:
+    """Measure what the card can do: a copy's bandwidth and a matrix product in bfloat16."""
+    size, repeats = (256, 2) if session.tiny else (8192, 10)
+    a, b = (torch.randn(size, size, device=session.device).bfloat16() for _ in range(2))
+    source = torch.randn(2**18 if session.tiny else 2**28, device=session.device)
+    target = torch.empty_like(source)
+    functions = {"product": lambda: a @ b, "copy": lambda: target.copy_(source)}
+    repeating = {name: repeated(function, repeats) for name, function in functions.items()}
+    times = per_call(session.times(repeating, 5), repeats)
+    moved, operations = 2 * source.nbytes, 2 * size**3
+    session.peak = operations / median(times["product"])
+    for name, amount, unit in (("copy", moved, "GB/s"), ("product", operations, "TFLOP/s")):
+        scale = 1e9 if name == "copy" else 1e12
+        rates = Spread.of([amount / one / scale for one in times[name]])
+        label = "copy on the card" if name == "copy" else f"{size}^3 product in bfloat16"
+        row = Row(label, f"{rates.median:,.0f} {unit}", "", rates, "plain")
+        session.write("machine", row, seconds=median(times[name]), size=size)
+
+
+def tests(session: Session) -> None:
+    """Run the tests that need a GPU; without one they are collected and skipped."""
+    report = session.folder / "tests.xml"
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "tests/test_gpu.py"]
+    options = ["-p", "no:cacheprovider", f"--junitxml={report}"]
+    log = session.out.with_suffix(".pytest.log")
+    try:
+        with log.open("w", encoding="utf-8") as file:
+            subprocess.run(
+                [*command, *options],
+                cwd=ROOT,
+                env=environment(),
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                timeout=min(session.left, 240),
+            )
+    except subprocess.TimeoutExpired as error:
+        return session.write("tests", skipped=f"no end after {error.timeout:.0f} s, see {log.name}")
+    if not report.exists():
+        return session.write("tests", skipped=f"pytest did not start, see {log.name}")
+    suite = ElementTree.parse(report).getroot().find("testsuite")
+    assert suite is not None
+    count = {name: int(suite.get(name, 0)) for name in ("tests", "failures", "errors", "skipped")}
+    if not count["tests"]:
+        return session.write("tests", skipped=f"pytest found no test, see {log.name}")
+    wrong = count["failures"] + count["errors"]
+    failed = [
+        f"{case.get('name')}"
+        for case in suite.iter("testcase")
+        if case.find("failure") is not None or case.find("error") is not None
+    ]
+    passed = count["tests"] - wrong - count["skipped"]
+    row = Row(
+        "tests that need a GPU",
+        f"{passed} passed",
+        f"{wrong} failed, {count['skipped']} skipped",
+        Spread.exactly(float(wrong)),
+        "plain",
+    )
+    session.write("tests", row, seconds=float(suite.get("time", 0)), failed=failed, **count)
+
+
+def epoch(session: Session, method: str) -> None:
+    """Measure CREMA-D's epoch, its share of the limit and its memory."""
+    problem, training = clips(session.tiny), fit(session, method)
+    steps = min(30, problem.n // problem.batch)
+
+    def one_epoch() -> None:
+        if session.cuda:
+            torch.cuda.reset_peak_memory_stats(session.device)
+        one_more_epoch(training)
+
+    times = session.times({"epoch": one_epoch, "limit": step.limit(training, steps)}, 3)
+    bare = [one / steps * problem.n / problem.batch for one in times["limit"]]
+    facts = {"task": "crema_d", "method": method, **sizes(problem)}
+    against = ratio([PAPER_EPOCH] * len(bare), times["epoch"])
+    row = Row(
+        f"epoch of CREMA-D, {method}",
+        duration(times["epoch"]),
+        f"paper's IBMA, A100, {PAPER_EPOCH:.0f} s",
+        against,
+    )
+    session.write("epoch", row, seconds=median(times["epoch"]), **facts)
+    row = Row(
+        f"share of the limit, {method}",
+        duration(times["epoch"]),
+        f"forward and backward alone {duration(bare)}",
+        ratio(bare, times["epoch"]),
+        "share",
+    )
+    session.write("limit", row, seconds=median(bare), **facts)
+    if session.cuda:
+        peak = torch.cuda.max_memory_allocated(session.device)
+        held = sum(x.nbytes for x in training.rows.features.on(session.device).x.values())
+        row = Row(
+            f"peak memory, {method}",
+            f"{peak / GB:.1f} GB",
+            f"features {held / GB:.1f} GB of it",
+            Spread.exactly(peak / GB),
+            "plain",
+        )
+        session.write("memory", row, bytes=peak, **facts)
+
+
+def arithmetic(session: Session) -> None:
+    """Measure which share of the card's matrix product a bare step of CE3 reaches."""
+    problem, training = clips(session.tiny), fit(session, "ce3")
+    bare = step.limit(training, session.repeats(10))
+    with FlopCounterMode(display=False) as counter:
+        step.limit(training, 1)()
+    times = per_call(session.times({"bare": bare}, 5), session.repeats(10))["bare"]
+    rates = [counter.get_total_flops() / one for one in times]
+    peak = session.peak or max(rates)
+    row = Row(
+        "arithmetic of a bare step, ce3",
+        f"{median(rates) / 1e12:.3g} TFLOP/s",
+        f"matrix product {peak / 1e12:.3g} TFLOP/s",
+        ratio(rates, [peak] * len(rates)),
+        "share",
+    )
+    session.write("arithmetic", row, seconds=median(times), task="crema_d", **sizes(problem))
+
+
+@contextmanager
+def any_order() -> Iterator[None]:
+    """Allow kernels whose rounding depends on the order of sums, which most projects train with."""
+    configure_torch(None, compiled=False, deterministic=False)
+    try:
+        yield
+    finally:
+        configure_torch(None, compiled=False)
+
+
+def determinism(session: Session) -> None:
+    """Measure what equal bytes from run to run cost."""
+    problem, training = clips(session.tiny), fit(session, "ibma")
+
+    def free() -> None:
+        with any_order():
+            one_more_epoch(training)
+
+    times = session.times({"same": lambda: one_more_epoch(training), "free": free}, 3)
+    row = Row(
+        "epoch of CREMA-D, ibma, any order of sums",
+        duration(times["free"]),
+        f"the same bytes each time {duration(times['same'])}",
+        ratio(times["same"], times["free"]),
+    )
+    facts = {"task": "crema_d", "method": "ibma", **sizes(problem)}
+    with any_order():
+        session.write("any order", row, seconds=median(times["free"]), **facts)
+
+
+def ibb(session: Session) -> None:
+    """Measure IBB and its refresh as shares of a step."""
+    problem, repeats = clips(session.tiny), session.repeats(10)
+    fits = {name: fit(session, name) for name in ("ce3", "ibma")}
+    batch = step.resident(fits["ce3"])
+    steps = problem.n // problem.batch
+    functions = {name: step.step_of(one, batch) for name, one in fits.items()}
+    functions["terms"] = step.terms_alone(fits["ibma"].model, batch)
+    times = per_call(
+        session.times({name: repeated(one, repeats) for name, one in functions.items()}, 15),
+        repeats,
+    )
+    in_steps = session.times({"sums": step.refresh_in_steps(fits["ibma"], steps)}, 5)["sums"]
+    by_pass = session.times(
+        {"pass": step.refresh_by_pass(fit(session, "ibma", refresh="pass"))}, 2
+    )["pass"]
+    plain = median(times["ce3"])
+    facts = {"task": "crema_d", "method": "ibma", **sizes(problem)}
+    for measure, label, seconds, less in (
+        ("ibb", "step with IBB", times["ibma"], 1.0),
+        ("ibb", "IBB's terms alone", times["terms"], 0.0),
+        ("refresh", "centroids and Q in the steps (default)", [s / steps for s in in_steps], 0.0),
+        ("refresh", "centroids and Q by a pass", [s / steps for s in by_pass], 0.0),
+    ):
+        row = Row(
+            f"{label}, of a step",
+            duration(seconds),
+            f"cross-entropy alone {duration(times['ce3'])}",
+            ratio(seconds, [plain] * len(seconds), less),
+            "share",
+        )
+        session.write(measure, row, seconds=median(seconds), **facts)
+
+
+def tables(session: Session) -> None:
+    """Measure Tables 6 and 9: epochs of every method in turn, on a part of the clips."""
+    problem = clips(session.tiny)
+    part = min(20 * problem.batch, problem.n)
+    fits = {name: fit(session, name) for name in TIMED}
+    for one in fits.values():
+        one.rows = one.rows.taking(one.rows.index[:part])
+    functions = {name: partial(one_more_epoch, one) for name, one in fits.items()}
+    times = session.times(functions, 3)
+    stated = minutes()
+    facts = {"task": "crema_d", **sizes(problem), "rows": part}
+    for name, seconds in times.items():
+        paper = f"paper {stated[name] / stated['ibma']:.2f} x" if name in stated else ""
+        row = Row(
+            f"epoch of {part:,} clips over IBMA's, {name}",
+            duration(seconds),
+            paper,
+            ratio(seconds, times["ibma"]),
+        )
+        session.write("short epoch", row, method=name, seconds=median(seconds), **facts)
+    for measure, label, above, below, paper in (
+        ("claim", "IBB over VIB", "ibma", "ibma_vib", "; paper 1.053 x"),
+        ("claim", "IBB over CLUB, all pairs", "ibma", PAIRWISE, "; paper 0.526 x"),
+        ("claim", "IBB over CLUB, by moments", "ibma", "ibma_club", "; paper 0.526 x"),
+        ("claim", "IBB over OMIB", "ibma", "omib", "; paper 1.053 x"),
+        ("club", "CLUB by moments over IBB", "ibma_club", "ibma", ""),
+    ):
+        spread = ratio(times[above], times[below])
+        row = Row(label, duration(times[above]), f"{duration(times[below])}{paper}", spread)
+        session.write(measure, row, **facts)
+
+
+def minutes() -> dict[str, float]:
+    """Return method -> minutes an epoch, as Tables 6 and 9 state them."""
+    printed: dict[str, float] = {}
+    for number in (6, 9):
+        for row in published.load().tables[number].rows:
+            cell = row.cells.get("crema_d.minutes_per_epoch")
+            if row.method and cell:
+                printed[row.method] = cell.value
+    return printed
+
+
+def by_torch(
+    x: Mapping[str, Tensor], kinds: Mapping[str, str], systems: Tensor, assignment: Assignment
+) -> dict[str, Tensor]:
+    """Compute phi of every input where it lies, as stage `centroids` does by FAISS.
+
+    Args:
+        x: modality -> [n, ...] as stored. kinds: modality -> kind.
+        systems: one-hot [n, G, K].
+
+    Returns:
+        Modality -> [n, G, K].
+    """
+    phi = {}
+    for name, values in x.items():
+        scale = 255.0 if values.dtype == torch.uint8 else 1.0
+        frames = kinds[name] == "frames"
+
+        def vectors(part: Tensor, scale: float = scale, frames: bool = frames) -> Tensor:
+            part = part.float()
+            return (part.mean(1) if frames else part).flatten(1) / scale
+
+        parts = [slice(start, start + 256) for start in range(0, len(values), 256)]
+        width = vectors(values[:1]).shape[1]
+        shape = (systems.shape[1], systems.shape[2])
+        sums = ClassSums.zeros(shape, width, systems)
+        for part in parts:
+            sums.add(vectors(values[part]), systems[part])
+        centroids = assignment.centroids(sums.sums, sums.counts)
+        phi[name] = torch.cat([assignment.phi(vectors(values[p]), centroids) for p in parts])
+    return phi
+
+
+def section_c3(session: Session) -> None:
+    """Measure the two times of section C.3 at CREMA-D's size."""
+    problem = clips(session.tiny)
+    features = features_of(session, "clips", problem)
+    training = fit(session, "ibma")
+    systems = paper_times.one_hot(problem)
+    placed, on_device = features.on(session.device), torch.from_numpy(systems).to(session.device)
+    kinds = {name: view.kind for name, view in problem.views.items()}
+    functions = {
+        "inputs": lambda: by_torch(placed.x, kinds, on_device, Assignment()),
+        "features": step.refresh_in_steps(training, problem.n // problem.batch),
+    }
+    facts = {"task": "crema_d", **sizes(problem)}
+    labels = {
+        "inputs": ("inputs, torch", paper_times.INPUT_SECONDS),
+        "features": ("features, an epoch", paper_times.FEATURE_SECONDS),
+    }
+    for name, seconds in session.times(functions, 3).items():
+        label, paper = labels[name]
+        row = Row(
+            f"centroids and distances of {label}",
+            duration(seconds),
+            f"paper, A100, {paper} s",
+            ratio([paper] * len(seconds), seconds),
+        )
+        session.write("section C.3", row, seconds=median(seconds), **facts)
+
+
+def faiss(session: Session) -> None:
+    """Measure the centroid stage by FAISS, the library that the paper names."""
+    import faiss as _  # noqa: F401  its absence is the reason that the line gives
+
+    problem = clips(session.tiny)
+    features, systems = features_of(session, "clips", problem), paper_times.one_hot(problem)
+    times = session.times({"inputs": lambda: paper_times.of_inputs(features, systems)}, 2)
+    row = Row(
+        "centroids and distances of inputs, FAISS",
+        duration(times["inputs"]),
+        f"paper, A100, {paper_times.INPUT_SECONDS} s",
+        ratio([paper_times.INPUT_SECONDS] * len(times["inputs"]), times["inputs"]),
+    )
+    session.write("section C.3", row, task="crema_d", **sizes(problem))
+
+
+def as_stored(training: Fit) -> list[Batch]:
+    """Return an epoch's batches with texts at their stored length."""
+    rows, placed = training.rows, training.rows.features.on(training.device)
+    batches = []
+    for chosen in rows.shuffled(training.batch_size, 0, 0):
+        index = torch.from_numpy(chosen).to(training.device)
+        x = {name: value[index] for name, value in placed.x.items()}
+        batches.append(rows.tables.join(Batch(x, placed.y[index], index)))
+    return batches
+
+
+def mimic_cxr(session: Session) -> None:
+    """Measure MIMIC-CXR's epoch on a part of it, texts by length and padded to 256 tokens."""
+    problem = tiny_reports() if session.tiny else pictures_and_reports(64 * 50)
+    training = problem.fit("ibma", features_of(session, "pairs", problem), session.device)
+    padded = as_stored(training)
+
+    def whole() -> None:
+        training.model.train()
+        for batch in padded:
+            training.step(batch)
+
+    times = session.times({"by length": lambda: one_more_epoch(training), "padded": whole}, 3)
+    scale = MIMIC_PAIRS / problem.n
+    facts = {"task": "mimic_cxr", "method": "ibma", **sizes(problem)}
+    for measure, name in (("epoch", "by length"), ("padded epoch", "padded")):
+        row = Row(
+            f"epoch of MIMIC-CXR's {MIMIC_PAIRS:,} pairs, ibma, texts {name}",
+            f"{problem.n:,} pairs {duration(times[name])}",
+            f"padded {duration(times['padded'])}",
+            Spread.of([one * scale for one in times[name]]),
+            "seconds",
+        )
+        session.write(measure, row, seconds=median(times[name]), **facts)
+
+
+def streamed(session: Session) -> None:
+    """Compare an epoch on features that stay in the CPU's memory with one on resident features."""
+    problem = clips(session.tiny)
+    resident = features_of(session, "clips", problem)
+    held = {name: torch.from_numpy(array) for name, array in resident.arrays.items()}
+    placed = {session.device: Streamed(held, resident.on(session.device).y)}
+    read = replace(resident, _placed=placed)
+    functions = {
+        name: partial(one_more_epoch, fit(session, "ibma", features=features))
+        for name, features in (("resident", resident), ("streamed", read))
+    }
+    times = session.times(functions, 2)
+    row = Row(
+        "epoch of CREMA-D, ibma, features streamed",
+        duration(times["streamed"]),
+        f"resident {duration(times['resident'])}",
+        ratio(times["streamed"], times["resident"]),
+    )
+    facts = {"task": "crema_d", "method": "ibma", **sizes(problem)}
+    session.write("streamed", row, seconds=median(times["streamed"]), **facts)
+
+
+def processes(session: Session) -> None:
+    """Compare an epoch under `torchrun` in one process (NCCL on a GPU) with one without it."""
+    problem = clips(session.tiny)
+    launcher = ("torch.distributed.run", "--standalone", "--nproc-per-node", "1")
+    module = ("-m", "benchmarks.gpu.together")
+    done = subprocess.run(
+        [sys.executable, "-m", *launcher, *module, session.device.type, str(int(session.tiny))],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=max(session.left, 1),
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip().splitlines()[-1])
+    answer = json.loads(done.stdout.splitlines()[-1])
+    row = Row(
+        f"epoch of CREMA-D, ibma, torchrun with one process, {answer['backend']}",
+        duration(answer["together"]),
+        f"no torchrun {duration(answer['alone'])}",
+        ratio(answer["together"], answer["alone"]),
+    )
+    facts = {"task": "crema_d", "method": "ibma", **sizes(problem)}
+    session.write("processes", row, seconds=median(answer["together"]), **facts)
+
+
+def compiled(session: Session) -> None:
+    """Compare an epoch of a network compiled by torch with one of the network as it is."""
+    if not session.cuda:
+        return session.write("compiled", skipped="takes a minute: on a GPU only")
+    configure_torch(None, compiled=True)
+    problem = clips(session.tiny)
+    plain, fast = fit(session, "ce3"), fit(session, "ce3", compiled=True)
+    start = time.perf_counter()
+    one_more_epoch(fast)
+    first = time.perf_counter() - start
+    functions = {"plain": partial(one_more_epoch, plain), "compiled": partial(one_more_epoch, fast)}
+    times = session.times(functions, 2)
+    row = Row(
+        "epoch of CREMA-D, ce3, torch.compile",
+        f"{duration(times['compiled'])}, the first {first:.0f} s",
+        f"not compiled {duration(times['plain'])}",
+        ratio(times["plain"], times["compiled"]),
+    )
+    facts = {"task": "crema_d", "method": "ce3", **sizes(problem)}
+    session.write("compiled", row, seconds=median(times["compiled"]), first_epoch=first, **facts)
+
+
+def environment() -> dict[str, str]:
+    """Return the variables of a process that runs this checkout's code."""
+    paths = [str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One measure.
+
+    Args:
+        seconds: what it takes on an H100, its set-up included; a guess until one was measured.
+    """
+
+    name: str
+    seconds: float
+    take: Callable[[Session], None]
+
+
+MEASURES = (  # most important first
+    Measure("machine", 8, machine),
+    Measure("tests", 90, tests),
+    Measure("epoch ibma", 30, partial(epoch, method="ibma")),  # draws the clips too
+    *(Measure(f"epoch {m}", 13, partial(epoch, method=m)) for m in ("ce3", "omib", "concat")),
+    Measure("epoch ibma_club", 13, partial(epoch, method="ibma_club")),
+    Measure("ibb", 20, ibb),
+    Measure("tables", 60, tables),
+    Measure("section C.3", 15, section_c3),
+    Measure("mimic_cxr", 35, mimic_cxr),
+    Measure("any order", 18, determinism),
+    Measure("arithmetic", 5, arithmetic),
+    Measure("streamed", 25, streamed),
+    Measure("faiss", 25, faiss),
+    Measure("processes", 35, processes),
+    Measure("compiled", 90, compiled),
+)

@@ -1,0 +1,55 @@
+"""The two times of section C.3: centroids and distances of inputs once, of features an epoch.
+
+The paper states them for the 6,698 training clips of CREMA-D on an A100.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks import growth, stage
+from benchmarks.measure import WALL, Goal, Row, duration, interleaved, ratio
+from benchmarks.problems import CREMA_D_CLIPS, Problem, paper_size
+from ibma.features.store import Features
+
+INPUT_SECONDS, FEATURE_SECONDS = 16.7, 2.1  # section C.3
+ROUNDS = 2
+FASTER = Goal("at least", 1.0)
+
+
+def one_hot(problem: Problem) -> NDArray[np.float32]:
+    """Return the class systems [n, 1, K] of a problem."""
+    return np.eye(problem.classes, dtype=np.float32)[np.arange(problem.n) % problem.classes][
+        :, None
+    ]
+
+
+def of_inputs(features: Features, systems: NDArray[np.float32]) -> None:
+    """Compute centroids and distances of every modality as stage `centroids` does, by FAISS."""
+    for name in features.modalities:
+        stage.ours(features, name, systems)
+
+
+def rows() -> Iterator[Row]:
+    """Time both; the first may use every core, as its stage does."""
+    problem = paper_size()
+    features, systems = problem.features(), one_hot(problem)
+    before = torch.get_num_threads()
+    torch.set_num_threads(os.cpu_count() or 1)
+    inputs = interleaved({"inputs": lambda: of_inputs(features, systems)}, ROUNDS, WALL)
+    torch.set_num_threads(before)
+    step = growth.refresh(CREMA_D_CLIPS, problem.classes, batch=problem.batch, width=problem.width)
+    times = inputs | interleaved({"features": step}, stage.ROUNDS)
+    for what, paper in (("inputs", INPUT_SECONDS), ("features", FEATURE_SECONDS)):
+        yield Row(
+            f"centroids and distances of {what}, {CREMA_D_CLIPS:,} clips",
+            duration(times[what]),
+            f"paper, A100, {paper} s",
+            ratio([paper] * len(times[what]), times[what]),
+            goal=FASTER,
+        )
