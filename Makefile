@@ -35,11 +35,11 @@ repro: setup
 	@echo "report: reports/$$(python -c 'from ibma import params; print(params.load().profile)')/index.html"
 
 test: lint
-	pytest
+	pytest -n auto --dist worksteal
 
 # Without the pipeline and without training of more than a second.
 test-fast: setup
-	pytest -m "not slow"
+	pytest -n auto --dist worksteal -m "not slow"
 
 lint: setup
 	ruff check .
