@@ -1,190 +1,332 @@
-"""The MLflow mirror: one run per record, never two, rebuilt from disk, calm when down."""
+"""The copy of the records in MLflow: one run each, never two, made again at any time."""
 
 import json
+import posixpath
+import re
 import shutil
 import sqlite3
-from contextlib import nullcontext
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ibma import params, tracking
-from ibma.errors import IbmaError
-from ibma.params import Sensitivity
-from ibma.training.record import Record
+from ibma.errors import IbmaError, redact
+from ibma.tracking import entities, store
+from ibma.training.record import Record, RunId
 
-PARAMS = replace(
-    params.load(Path(__file__).parent.parent / "profiles/twin.yaml"),
-    sensitivity=Sensitivity("digits", ["ibma"], []),
-    tasks={"digits": {}},
-    methods={"concat": {}},
-    variants={"ibma": {}},
-)
+PARAMS = params.load(Path(__file__).parent.parent / "profiles/twin.yaml")
+SECRET = "http://bob:SECRET@127.0.0.1:9/x"
 
 
-def record(method, seed, accuracy=0.5):
-    return {
-        "key": f"key-{method}-{seed}",
-        "profile": "twin",
-        "task": "digits",
-        "method": method,
-        "seed": seed,
-        "source": "real",
-        "fold": None,
-        "n_train": 10,
-        "n_test": 4,
-        "params": {"lr": 0.001},
-        "metrics": {"accuracy": accuracy, "auc/Lung Opacity": None},
-        "ib": {"left": -0.01, "fused": 0.2},
-        "ib_before": {"left": 0.0, "fused": 0.0},
-        "history": {"task": [1.5, 0.75], "ibb/left|right": [0.2, 0.1]},
-        "volatile": {
+def made(method: str, seed: int, accuracy: float | None = None) -> Record:
+    return Record(
+        key=f"key-{method}-{seed}",
+        profile="twin",
+        stage=PARAMS.stage_of(method),
+        task="crema_d",
+        method=method,
+        seed=seed,
+        source="twin",
+        fold=None,
+        n_train=10,
+        n_test=4,
+        params={"lr": 0.001, "weight_decay": 0.0, "eta": None},
+        metrics={"accuracy": 0.25 * (seed + 1) if accuracy is None else accuracy},
+        ib={"audio": -0.01, "fused": 0.2},
+        ib_before={"audio": 0.0, "fused": 0.0},
+        history={"task": [1.5, 0.75], "ibb/audio|visual": [0.2, 0.1]},
+        weights="",
+        environment={"device": "cpu", "instructions": "portable", "threads": 1},
+        provenance={
             "device": "cpu",
-            "seconds_per_epoch": [0.1, 0.1],
+            "seconds_per_epoch": [0.25, 0.5],
             "peak_memory_bytes": 123,
             "started": "2026-01-01T00:00:00+00:00",
-            "finished": "2026-01-01T00:00:09+00:00",
-            "git_commit": "abc",
+            "finished": "2026-01-01T00:00:00+00:00",
+            "git_commit": "abc-dirty-123",
         },
-    }
+    )
 
 
-def write(root, record):
-    path = root / "runs" / record["task"] / record["method"] / f"seed_{record['seed']}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record))
-    return path
+RECORDS = [made("concat", 0), made("ibma", 0), made("ibma", 1), made("ibma", 2)]
 
 
-@pytest.fixture(scope="module")
+def lay(root: Path, *records: Record) -> None:
+    for one in records:
+        one.write(root / one.id.record)
+
+
+@pytest.fixture(scope="session")
 def empty_database(tmp_path_factory):
-    """A migrated database, made once: MLflow takes seconds to create one."""
-    from mlflow import MlflowClient
-
-    tracking._quiet()
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
+    """MLflow's tables, made once: they take seconds."""
+    store.silence()
+    folder = tmp_path_factory.mktemp("store")
+    store.client(folder)
+    return folder / "mlflow.db"
 
 
 @pytest.fixture
 def root(tmp_path, empty_database, monkeypatch):
-    shutil.copy(empty_database, tmp_path / "mlflow.db")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    # Drawing is another module's matter, and matplotlib is slow to start.
-    (tmp_path / "history.png").write_bytes(b"png")
-    drawn = [tmp_path / "history.png"]
-    monkeypatch.setattr(tracking, "draw", lambda records: nullcontext(drawn * len(records)))
-    for method, seed in (("concat", 0), ("ibma", 0), ("ibma", 1)):
-        write(tmp_path, record(method, seed))
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    lay(tmp_path, *RECORDS)
     return tmp_path
 
 
-def counts(collected):
-    return collected.new, collected.replaced, collected.kept
+def counts(done):
+    return done.new, done.replaced, done.kept
 
 
-def active_runs(root):
+def active(root: Path) -> dict[str, str]:
+    """Name -> id of the runs that MLflow shows."""
     with sqlite3.connect(root / "mlflow.db") as database:
-        rows = database.execute("select run_uuid from runs where lifecycle_stage = 'active'")
-        return {row[0] for row in rows}
+        found = "select name, run_uuid from runs where lifecycle_stage = 'active'"
+        rows = database.execute(found).fetchall()
+    assert len({name for name, _ in rows}) == len(rows), "a run is there twice"
+    return dict(rows)
 
 
-def client(root):
-    from mlflow import MlflowClient
-
-    return MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
-
-
-def test_second_collection_writes_nothing(root):
-    first = tracking.collect(PARAMS, root)
-    assert counts(first) == (3, 0, 0)
-    assert set(first.runs) == {
-        "runs/digits/concat/seed_0.json",
-        "runs/digits/ibma/seed_0.json",
-        "runs/digits/ibma/seed_1.json",
+def test_a_run_holds_what_its_record_holds(root):
+    odd = {"b|c (left)": 0.5, "b given c (left)": 0.25, "50% effusion": 0.1, "<script>": None}
+    long = {"task": [float(i) for i in range(1100)], "": [1.0], "../x": [2.0]}
+    changed = replace(RECORDS[2], metrics=RECORDS[2].metrics | odd, history=long, digest="")
+    lay(root, changed)
+    (root / "data/features/crema_d").mkdir(parents=True)
+    (root / "data/features/crema_d/meta.json").write_text(json.dumps({"digest": "d" * 64}))
+    done = tracking.collect(PARAMS, root)
+    client, ids = store.client(root), active(root)
+    run = client.get_run(ids["IBMA · CREMA-D · seed 1"])
+    assert done.runs["runs/train_ibma/crema_d/ibma/seed_1.json"] == run.info.run_id
+    assert run.info.status == "FINISHED" and run.info.end_time - run.info.start_time == 750
+    expected = {
+        "source": "twin",
+        "seed": "1",
+        "record.key": "key-ibma-1",
+        "mlflow.source.name": "stages/train_ibma.py crema_d",
+        "mlflow.source.git.commit": "abc",
+        "mlflow.source.git.dirty": "true",
+        "mlflow.parentRunId": ids["IBMA · CREMA-D"],
     }
-    assert json.loads((root / "data/track.json").read_text()) == first.runs
-    before = (root / "data/track.json").read_bytes()
-    assert counts(tracking.collect(PARAMS, root)) == (0, 0, 3)
-    assert (root / "data/track.json").read_bytes() == before
-    assert active_runs(root) == set(first.runs.values())
-
-
-def test_run_holds_what_the_record_holds(root):
-    run_id = tracking.collect(PARAMS, root).runs["runs/digits/ibma/seed_1.json"]
-    run = client(root).get_run(run_id)
-    assert run.data.tags["dvc.stage"] == "train_ibma@digits-ibma"
-    expected = {"source": "real", "seed": "1", "record.key": "key-ibma-1", "git.commit": "abc"}
-    assert expected.items() <= run.data.tags.items()
+    assert expected.items() <= run.data.tags.items() and run.data.tags["mlflow.user"]
     assert run.data.params["lr"] == "0.001" and run.data.params["n_train"] == "10"
-    assert run.data.metrics["accuracy"] == 0.5 and run.data.metrics["ib/left"] == -0.01
-    assert "auc/Lung Opacity" not in run.data.metrics
-    loss = client(root).get_metric_history(run_id, "loss/task")
-    assert [(point.step, point.value) for point in loss] == [(1, 1.5), (2, 0.75)]
-    assert run.data.metrics["loss/ibb/left given right"] == 0.1
-    assert run.info.end_time - run.info.start_time == 9000 and run.info.status == "FINISHED"
-    names = {item.path for item in client(root).list_artifacts(run_id)}
-    assert names == {"seed_1.json", "history.png"}
+    metrics = run.data.metrics
+    assert metrics["accuracy"] == 0.5 and metrics["ib/audio"] == -0.01
+    assert metrics["50 percent effusion"] == 0.1 and metrics["b given c _left_"] == 0.5
+    assert sorted(v for k, v in metrics.items() if k.startswith("b given c")) == [0.25, 0.5]
+    assert not any("script" in name for name in metrics)
+    losses = client.get_metric_history(run.info.run_id, "loss/task")
+    assert [(one.step, one.value) for one in losses] == [(i + 1, float(i)) for i in range(1100)]
+    data = run.inputs.dataset_inputs[0].dataset
+    assert (data.name, data.digest, data.source_type) == ("CREMA-D", "d" * 36, "twin")
+    artifact = root / f"mlartifacts/ibma-twin/{run.info.run_id}/artifacts/record.json"
+    assert json.loads(artifact.read_text())["digest"] == changed.digest
+    page = client.get_experiment_by_name("ibma-twin").tags
+    assert "profile `twin`" in page["mlflow.note.content"]
 
 
-def test_changed_record_replaces_its_run(root):
-    first = tracking.collect(PARAMS, root)
-    changed = write(root, record("ibma", 0, accuracy=0.9)).relative_to(root).as_posix()
-    second = tracking.collect(PARAMS, root)
-    assert counts(second) == (0, 1, 2)
-    assert second.runs[changed] != first.runs[changed]
-    assert active_runs(root) == set(second.runs.values())
-    assert client(root).get_run(second.runs[changed]).data.metrics["accuracy"] == 0.9
-
-
-def test_run_cut_off_or_doubled_is_mended(root):
-    first = tracking.collect(PARAMS, root)
-    victim = first.runs["runs/digits/concat/seed_0.json"]
-    client(root).delete_tag(victim, tracking.DIGEST)  # what a kill in the middle leaves
-    tags = client(root).get_run(first.runs["runs/digits/ibma/seed_1.json"]).data.tags
-    experiment = client(root).get_experiment_by_name("twin").experiment_id
-    client(root).create_run(experiment, tags=tags)
-    second = tracking.collect(PARAMS, root)
-    assert counts(second) == (0, 1, 2)
-    assert active_runs(root) == set(second.runs.values()) and len(second.runs) == 3
-
-
-def test_store_is_rebuilt_from_records(root, empty_database):
+def test_a_parent_run_holds_mean_and_deviation_over_seeds(root):
     tracking.collect(PARAMS, root)
-    shutil.copy(empty_database, root / "mlflow.db")
-    assert counts(tracking.collect(PARAMS, root)) == (3, 0, 0)
+    client = store.client(root)
+    means = client.get_run(active(root)["IBMA · CREMA-D"]).data.metrics
+    assert means["seeds"] == 3 and means["accuracy"] == 0.5 and means["sd/accuracy"] == 0.25
+    lay(root, made("ibma", 2, accuracy=0.9))
+    tracking.collect(PARAMS, root)
+    means = client.get_run(active(root)["IBMA · CREMA-D"]).data.metrics
+    assert means["accuracy"] == pytest.approx((0.25 + 0.5 + 0.9) / 3)
 
 
-def test_long_history_is_split_at_the_limit(root):
-    long = record("concat", 0)
-    long["history"] = {"task": [float(i) for i in range(1100)]}
-    path = write(root, long).relative_to(root).as_posix()
-    run_id = tracking.collect(PARAMS, root).runs[path]
-    assert len(client(root).get_metric_history(run_id, "loss/task")) == 1100
+def test_a_later_call_writes_only_what_changed(root):
+    first = tracking.collect(PARAMS, root)
+    assert counts(first) == (4, 0, 0)
+    written, before = (root / "data/track.json").read_bytes(), active(root)
+    assert json.loads(written) == first.runs
+    assert counts(tracking.collect(PARAMS, root)) == (0, 0, 4)
+    assert (root / "data/track.json").read_bytes() == written and active(root) == before
+    client = store.client(root)
+    ids = active(root)
+    tags = client.get_run(ids["IBMA · CREMA-D · seed 1"]).data.tags
+    del tags["mlflow.runName"]
+    cut = client.create_run("1", tags=tags | {"seed": "0"}, run_name="cut off")
+    client.delete_run(ids["IBMA · CREMA-D · seed 0"])
+    client.create_run("1", tags=tags, run_name="double")
+    client.delete_run(ids["Concat · CREMA-D · seed 0"])
+    lay(root, made("ibma", 2, accuracy=0.9))
+    assert tracking.collect(PARAMS, root).new == 1
+    assert set(active(root)) == set(before) and cut.info.run_id not in active(root).values()
+    client.delete_run(active(root)["IBMA · CREMA-D"])  # its runs follow to a new parent
+    assert counts(tracking.collect(PARAMS, root)) == (0, 3, 1)
+    assert set(active(root)) == set(before)
 
 
-def test_dead_server_costs_one_warning(root, monkeypatch, capsys):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+def test_a_stage_mirrors_its_runs_as_they_finish(root, capsys):
+    mirror = tracking.Mirror(PARAMS, root)
+    for seen, one in enumerate(RECORDS[1:], 1):
+        mirror.log(one)
+        assert counts(mirror.done) == (seen, 0, 0)
+        assert f"IBMA · CREMA-D · seed {one.seed}" in active(root)
+    means = store.client(root).get_run(active(root)["IBMA · CREMA-D"]).data.metrics
+    assert means["seeds"] == 3 and means["accuracy"] == 0.5
+    tracking.Mirror(PARAMS, root).log(made("ibma", 0, accuracy=0.9))  # trained again
+    lay(root, made("ibma", 0, accuracy=0.9))
+    assert counts(tracking.collect(PARAMS, root)) == (1, 0, 3)
+    assert not capsys.readouterr().err
+
+
+@given(st.lists(st.text(), unique=True, max_size=8))
+def test_names_are_what_mlflow_takes_and_never_meet(keys):
+    names = list(entities.names(keys).values())
+    assert len({name.casefold() for name in names}) == len(keys)
+    for name in names:
+        assert re.fullmatch(r"[/\w.\- ]{1,250}", name)
+        assert posixpath.normpath(name) == name and not name.startswith(("/", ".."))
+
+
+def test_a_refused_run_fails_alone(root, capsys):
+    bad = replace(RECORDS[1], metrics={"accuracy": "high"}, digest="")
+    lay(root, bad)
+    done = tracking.collect(PARAMS, root)
+    assert counts(done) == (3, 0, 0) and list(done.failed) == [bad.id.record.as_posix()]
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1 and "ibma/seed_0.json" in line and "'high'" in line
+    assert "1 of 4 runs are missing" in line and "does not answer" not in line
+    lay(root, RECORDS[1])
+    assert counts(tracking.collect(PARAMS, root)) == (0, 1, 3)
+
+
+def test_a_broken_record_is_named_after_all_others_were_mirrored(root):
+    changed = json.dumps(vars(RECORDS[0]) | {"n_test": 5})
+    for text in ("{", "[]", changed):
+        (root / RECORDS[0].id.record).write_text(text)
+        with pytest.raises(IbmaError, match=r"concat/seed_0\.json"):
+            tracking.collect(PARAMS, root)
+    assert len(json.loads((root / "data/track.json").read_text())) == 3
+
+
+def test_a_damaged_database_is_known_and_made_anew(root, capsys):
+    whole, folder = (root / "mlflow.db").read_bytes(), root / "other"
+    lay(folder, *RECORDS)
+    database, noise = folder / "mlflow.db", bytes(range(1, 256)) * 500
+    assert store._damage(root / "mlflow.db") is None and store._damage(database) is None
+    overwritten = whole[:4096] + noise + whole[4096 + len(noise) :]
+    for damaged in (whole[: len(whole) // 2], whole[:100], overwritten, noise):
+        database.write_bytes(damaged)
+        assert store._damage(database)
+    mirror = tracking.Mirror(PARAMS, folder)
+    mirror.log(RECORDS[0])
+    assert mirror.done.new == 1 and (folder / "mlflow.db.damaged").read_bytes() == damaged
+    assert capsys.readouterr().err.count("\n") == 1
+    assert counts(tracking.collect(PARAMS, folder)) == (3, 0, 1)
+
+
+def test_a_locked_database_costs_one_line_and_the_next_call_levels(root, monkeypatch, capsys):
+    monkeypatch.setattr(store, "WAIT", 0.1)
+    holder = sqlite3.connect(root / "mlflow.db", isolation_level=None)
+    holder.execute("begin exclusive")
+    mirror = tracking.Mirror(PARAMS, root)
+    for one in RECORDS:
+        mirror.log(one)
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1 and "database is locked" in line
+    holder.close()
+    assert counts(tracking.collect(PARAMS, root)) == (4, 0, 0)
+
+
+def test_a_store_that_goes_in_the_middle_costs_one_line(root, monkeypatch, capsys):
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException, RestException
+    from requests import ConnectionError
+
+    log_batch = MlflowClient.log_batch
+    gone = MlflowException("API request failed")
+    gone.__context__ = ConnectionError("reset")
+    told = RestException({"error_code": "PERMISSION_DENIED", "message": "quota of bob"})
+    full = OSError(28, "No space left on device")
+    for error, said in ((gone, "does not answer"), (told, "quota of bob"), (full, "No space")):
+        calls = iter([False, False, True])
+
+        def once(self, *args, calls=calls, error=error, **kwargs):
+            if next(calls, True):
+                raise error
+            return log_batch(self, *args, **kwargs)
+
+        monkeypatch.setattr(MlflowClient, "log_batch", once)
+        done = tracking.collect(PARAMS, root)
+        line = capsys.readouterr().err
+        assert line.count("\n") == 1 and said in line and done.down
+        assert ("does not answer" in line) == (error is gone)
+        monkeypatch.setattr(MlflowClient, "log_batch", log_batch)
+        assert sum(counts(tracking.collect(PARAMS, root))) == 4 and len(active(root)) == 6
+        lay(root, *(replace(one, metrics={"accuracy": len(said)}, digest="") for one in RECORDS))
+
+
+def test_two_at_once_on_a_fresh_database_make_each_run_once(root, capsys):
+    (root / "mlflow.db").unlink()
+    done = []
+    both = [
+        threading.Thread(target=lambda: done.append(tracking.collect(PARAMS, root)))
+        for _ in range(2)
+    ]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join()
+    assert sorted(map(counts, done)) == [(0, 0, 4), (4, 0, 0)]
+    assert len(active(root)) == 6 and not capsys.readouterr().err
+
+
+def test_everything_stays_in_a_project_of_any_name(tmp_path, empty_database, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    folder = tmp_path / "a%20b#c/q?x é 文"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    shutil.copy(empty_database, "mlflow.db")
+    lay(Path(), RECORDS[0])
+    assert counts(tracking.collect(PARAMS)) == (1, 0, 0)
+    assert len(active(folder)) == 2
+    assert len(list(folder.glob("mlartifacts/ibma-twin/*/artifacts/record.json"))) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["a%20b#c"]
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+    monkeypatch.chdir(tmp_path)
+    folder.rename(tmp_path / "moved")
+    assert counts(tracking.collect(PARAMS, tmp_path / "moved")) == (1, 0, 0)
+    assert not folder.exists()  # the address of artifacts moves along
+
+
+def test_a_dead_server_costs_one_line_without_secrets(root, monkeypatch, capsys):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{SECRET}?token=SECRET")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    collected = tracking.collect(PARAMS, root)
-    assert collected.down and counts(collected) == (0, 0, 0)
-    error = capsys.readouterr().err
-    assert error.startswith("warning: MLflow at http://127.0.0.1:9") and error.count("\n") == 1
-    assert json.loads((root / "data/track.json").read_text()) == {}
+    mirror = tracking.Mirror(PARAMS, root)
+    mirror.log(RECORDS[0])
+    mirror.log(RECORDS[1])
+    done = tracking.collect(PARAMS, root)
+    assert counts(done) == (0, 0, 0) and json.loads((root / "data/track.json").read_text()) == {}
+    out = capsys.readouterr()
+    assert out.err.count("\n") == 2 and "http://bob:***@127.0.0.1:9/x?token=*** does" in out.err
+    assert "Connection refused" in out.err and "SECRET" not in out.err + out.out + str(done)
 
 
-@pytest.mark.parametrize("text", ["{", '{"key": "x"}', "[]"])
-def test_broken_record_is_named(root, text):
-    path = root / "runs/digits/concat/seed_0.json"
-    path.write_text(text)
-    with pytest.raises(IbmaError, match="seed_0.json: not a record"):
-        tracking.collect(PARAMS, root)
+def test_addresses_lose_their_secrets():
+    for address, shown in {
+        SECRET: "http://bob:***@127.0.0.1:9/x",
+        "at https://a:p@s/s#w@host.org/x.": "at https://a:***@host.org/x.",
+        f"https://{'t' * 40}@github.com/a/b.git": "https://***@github.com/a/b.git",
+        f"https://{'t' * 40}:x-oauth-basic@h": "https://***:***@h",
+        "ssh://git@github.com/a": "ssh://git@github.com/a",
+        "git@github.com:a/b.git": "git@github.com:a/b.git",
+        "https://h:80/x?a=1&access_token=z&b=c@d": "https://h:80/x?a=1&access_token=***&b=c@d",
+        "postgresql://bob:pw@h:5/db": "postgresql://bob:***@h:5/db",
+        "no address: a@b, key=value": "no address: a@b, key=value",
+    }.items():
+        assert redact(address) == shown and redact(shown) == shown
+        assert str(IbmaError(f"{address}: gone")) == f"{shown}: gone"
 
 
-def test_plots_are_drawn_in_the_order_of_the_records():
-    records = [Record(**record("concat", seed)) for seed in range(3)]
-    with tracking.draw(records) as plots:
-        drawn = [path.read_bytes() for path in plots]
-    assert len(set(drawn)) == 3 and all(one.startswith(b"\x89PNG") for one in drawn)
+def test_the_record_of_a_run_lies_where_its_tag_says():
+    run = RunId("train", "crema_d", "concat", 0)
+    tags = entities.tags(RECORDS[0], parent="p")
+    assert Path(tags[entities.FOLDER]) == run.record.parent
+    assert entities.run_name(replace(RECORDS[0], method="ibma_eta_0.3")).startswith("IBMA · eta")

@@ -160,12 +160,14 @@ class Mirror:
             with store.locked(self.root):
                 yield
         except Exception as error:  # whatever MLflow fails with, training goes on
-            self.done.down = store.reason(error)
+            verb = "does not answer" if store.is_silent(error) else "fails"
+            self.done.down = f"{verb} ({store.reason(error)})"
 
     def _warn(self, remedy: str) -> None:
         """Say in one line why runs are not in MLflow, if any are not."""
         refused = [f"refuses {path} ({why})" for path, why in self.done.failed.items()]
-        for problem in [self.done.down] if self.done.down else refused[:1]:
+        problem = next(filter(None, [self.done.down, *refused]), None)
+        if problem:
             line = f"MLflow at {store.shown(self.root)} {problem}: the records are safe, {remedy}"
             print(f"warning: {line}", file=sys.stderr)
 

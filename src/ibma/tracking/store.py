@@ -214,24 +214,25 @@ def stops(error: BaseException) -> bool:
     return broken or status >= 500 or status in (401, 403, 429)
 
 
-def reason(error: BaseException) -> str:
-    """Say in one line what the store said, or why it said nothing."""
+def is_silent(error: BaseException) -> bool:
+    """Tell a server that does not answer from one that answers with an error."""
     from requests import ConnectionError, Timeout
 
+    return any(isinstance(one, ConnectionError | Timeout) for one in _causes(error))
+
+
+def reason(error: BaseException) -> str:
+    """Say in one line what the store said, or why it said nothing."""
     causes = list(_causes(error))
-    if any(isinstance(one, ConnectionError | Timeout) for one in causes):
-        return f"does not answer ({_line(causes[-1])})"
-    driver = (getattr(one, "orig", None) for one in causes)  # SQLAlchemy adds the whole statement
-    return f"fails ({_line(next(filter(None, driver), error))})"
+    # what the system said of a silent server; of a database, not the statement that it was given
+    drivers = [driver for one in causes if (driver := getattr(one, "orig", None))]
+    chosen = causes[-1] if is_silent(error) else next(iter(drivers), error)
+    kind = f"{type(chosen).__name__}: " if isinstance(chosen, LookupError | ImportError) else ""
+    lines = str(chosen).strip().splitlines() or [type(chosen).__name__]
+    return redact(kind + lines[0])[:200]
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
-
-
-def _line(error: BaseException) -> str:
-    kind = f"{type(error).__name__}: " if isinstance(error, LookupError | ImportError) else ""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return redact(kind + lines[0])[:200]
