@@ -12,17 +12,15 @@ def extract(params: Params, task: str) -> None:
     from ibma import datasets, fetch
     from ibma.features import media
     from ibma.features.extract import absent, extract
-    from ibma.files import read_json
     from ibma.formats import checksums
 
     entry = params.task(task).extraction()
     name, out = entry["dataset"], paths.FEATURES / task
-    listed = paths.manifest(name)
-    manifest = read_json(listed, {})
+    manifest = fetch.read_manifest(name)
     if manifest["missing"]:
         return absent(task, entry, manifest["missing"], out)
     fetch.restore(name, paths.RAW / name, manifest)
-    key, workers = checksums.sha256(listed), params.engine.workers
+    key, workers = checksums.sha256(paths.manifest(name)), params.engine.workers
     raw, module = paths.RAW / name, datasets.load(name)
     extract(task, entry, module, raw, out, media.compute, key=key, workers=workers)
 

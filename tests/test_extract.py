@@ -1,6 +1,7 @@
 """The extract stage: what is kept, what is dropped, what stops."""
 
 import csv
+import errno
 import json
 import os
 import subprocess
@@ -217,6 +218,25 @@ def wait_for(condition) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.002)
+
+
+def test_a_full_disk_leaves_the_old_folder_and_the_parts(tmp_path, monkeypatch):
+    old = bytes_of(extract(tmp_path, fake_dataset("multilabel")))
+    sync = os.fsync
+
+    def full(handle: int) -> None:
+        if ".new" in os.readlink(f"/proc/self/fd/{handle}"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync(handle)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            extract(tmp_path, fake_dataset())
+    assert bytes_of(tmp_path / "features") == old
+    assert len(list((tmp_path / ".features.parts").glob("*.npz"))) == 3
+    assert not (tmp_path / ".features.new").exists()
+    assert bytes_of(extract(tmp_path, fake_dataset())) != old
 
 
 def test_other_inputs_start_anew(tmp_path, capfd):

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -314,6 +315,30 @@ def test_raw_files_that_are_gone_are_fetched_again(tmp_path, monkeypatch, mirror
     shutil.rmtree(raw)
     with pytest.raises(IbmaError, match="by_hand.csv: gone, but .* lists it: .*ask the owner"):
         fetch.restore("x", raw, manifest)
+
+
+def test_a_manifest_that_is_missing_or_damaged_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(IbmaError, match="x.json: missing: run `dvc repro download@x`"):
+        fetch.read_manifest("x")
+    path = Path("data/manifests/x.json")
+    path.parent.mkdir(parents=True)
+    good = json.dumps({"source": "twin", "missing": None, "served": [], "files": [["a", 1, None]]})
+    path.write_text(good)
+    assert fetch.read_manifest("x")["files"] == [["a", 1, None]]
+    for bad in (
+        b"",
+        good[:-9].encode(),
+        b"[]",
+        b"7",
+        b"\xff",
+        good.replace("files", "fils").encode(),
+        good.replace(", null]]", "]]").encode(),
+        good.replace("[[", "[7, [").encode(),
+    ):
+        path.write_bytes(bad)  # fmt: skip
+        with pytest.raises(IbmaError, match="x.json: damaged: run `dvc repro -f download@x`"):
+            fetch.read_manifest("x")
 
 
 def test_a_twin_that_is_gone_is_generated_again(tmp_path, monkeypatch):

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import sys
@@ -14,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ibma import datasets, twins
+from ibma import datasets, paths, twins
 from ibma.datasets import TWIN_MARKER, Dataset, Remote
 from ibma.errors import IbmaError
 from ibma.files import held
@@ -60,6 +61,26 @@ def dataset(name: str, source: str, raw: Path) -> dict[str, Any]:
                 verify(raw)
         files = _listed(raw, hash_all=source == "twin")
     return {"source": source, "missing": lacking, "served": served, "files": files}
+
+
+def read_manifest(name: str) -> dict[str, Any]:
+    """Read the manifest of a data set.
+
+    Raises:
+        IbmaError: Stage `download` has not run, or the file is damaged.
+    """
+    path = paths.manifest(name)
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        whole = {"source", "missing", "files"} <= found.keys()
+        whole = whole and all(len(entry) == 3 for entry in found["files"])
+    except FileNotFoundError:
+        raise IbmaError(f"{path}: missing: run `dvc repro download@{name}`") from None
+    except (ValueError, TypeError, AttributeError):
+        whole = False
+    if not whole:
+        raise IbmaError(f"{path}: damaged: run `dvc repro -f download@{name}`")
+    return dict(found)
 
 
 def restore(name: str, raw: Path, manifest: Mapping[str, Any]) -> None:
@@ -128,7 +149,7 @@ def _take_real(module: Dataset, raw: Path) -> list[dict[str, Any]]:
 
 
 def missing(name: str, module: Dataset, raw: Path) -> str | None:
-    """What to do when none of the patterns of what users place by hand finds anything."""
+    """Return what a user has to place by hand, None if something of it is there."""
     by_request = ("*",) if module.CARD.access == "request" else ()
     placed: tuple[str, ...] = getattr(module, "PLACED", by_request)
     if not placed or any(next(raw.glob(pattern), None) for pattern in placed):
@@ -196,7 +217,7 @@ def _fetch_from(url: str, file: Remote, raw: Path, mirror: str | None) -> dict[s
 
 
 def _cause(error: Exception) -> str:
-    """In one line: tarfile, for one, lists every format it tried, a line each."""
+    """Return an error in one line: some libraries print several."""
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
 

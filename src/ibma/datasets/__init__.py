@@ -1,11 +1,11 @@
-"""What every data set tells about itself; `<name>.py` beside this file is data set `<name>`.
+"""Define what a data set is; `<name>.py` in this folder is data set `<name>`.
 
 A data set module defines `CARD`, `FILES` and `samples(raw, **options)`; nothing is registered. It
 may also define:
 - `ARCHIVES`: patterns of the archives below the raw folder, unpacked in this order;
 - `PLACED`: patterns below the raw folder of what users place by hand, where some must find
   something before anything can be computed (sets by request: anything at all);
-- `verify(raw)`: raise IbmaError when real files are not what their publisher lists;
+- `verify(raw)`: raises IbmaError when real files are not what their publisher lists;
 - `CARDS`: target -> card, where the option `target` chooses what is to be predicted.
 """
 
@@ -32,10 +32,12 @@ TWIN_MARKER = "TWIN"  # a file of this name at the root of a raw folder marks ge
 class Remote:
     """One file at a public address.
 
-    url: where it is fetched from. sha256: hex digest of its bytes, or "md5:<hex>" where the
-    publisher lists no other (None: nobody published one, the loader verifies what is inside).
-    path: where it lies below `data/raw/<dataset>/`. mirrors: addresses of the same bytes, tried in
-    turn when the first does not answer.
+    Attributes:
+        url: Where it is fetched from.
+        sha256: Hex digest of its bytes, or "md5:<hex>" where the publisher lists no other. None:
+            nobody published one, the loader verifies what is inside.
+        path: Where it lies below `data/raw/<dataset>/`.
+        mirrors: Addresses of the same bytes, tried in turn when the first does not answer.
     """
 
     url: str
@@ -56,12 +58,23 @@ class Counts:
 class Card:
     """What a data set is, who may have it, and where its counts disagree.
 
-    classes: label names; position is the label index (for `multilabel`: the label columns, for
-    `sentiment`: the integer scores from most negative to most positive).
-    modalities: name -> kind. paper: counts of the paper's Table 1 (None: not in the paper).
-    official: counts of the official release. folds: number of cross-validation folds that stand
-    in for a fixed test split (run k tests on fold k mod folds); 0 means a fixed split. raw_gb: size
-    of the real raw files, archives and what is unpacked from them (None: nobody states it).
+    Attributes:
+        title: Its name as its authors write it.
+        kind: What is learnt.
+        classes: Names of the labels; the position is the label's index. For `multilabel` they name
+            the columns, for `sentiment` the integer scores from most negative to most positive.
+        modalities: Name -> kind.
+        licence: Under which terms it may be used.
+        access: Whether anybody may fetch it, its owner has to be asked, or a package holds it.
+        official: Counts of the official release.
+        cite: The publication.
+        paper: Counts of the paper's Table 1. None: not in the paper.
+        folds: Number of cross-validation folds that stand in for a fixed test split (run k tests on
+            fold k mod folds). 0: the split is fixed.
+        raw_gb: Size of the real raw files, archives and what is unpacked from them. None: nobody
+            states it.
+        how_to_get: What a user does to get it.
+        notes: What a reader of results must know.
     """
 
     title: str
@@ -83,8 +96,12 @@ class Card:
 class Excerpt:
     """A piece of a file: some seconds of a recording, or a rectangle of its pictures.
 
-    start, end: seconds, None for the file's own. box: left, upper, right, lower edge in pixels;
-    what lies outside the picture is black.
+    Attributes:
+        path: The file.
+        start: Second at which it begins, None for the file's own start.
+        end: Second at which it ends, None for the file's own end.
+        box: Left, upper, right and lower edge in pixels of the upright picture. What lies outside
+            the picture is black.
     """
 
     path: Path
@@ -101,11 +118,19 @@ Part = Path | Excerpt | str | tuple[float, ...] | NDArray[Any] | None
 class Sample:
     """One example before its features are computed.
 
-    id: unique. split: "train", "test", "valid", or "fold0".."fold<k-1>". group: speaker, patient,
-    slice or dialogue, never split by a fold. label: class index (classify), a tuple of 0/1
-    (multilabel), a score (sentiment), 0 normal or 1 anomalous (one_class). parts: modality -> a
-    file or an excerpt of one, a text, a vector, a picture as uint8 [H, W, 3], or None.
-    dialogue: the conversation it is an utterance of; a dialogue's samples come in spoken order.
+    `features/samples.py` refuses a sample that is not so, in one line that names it.
+
+    Attributes:
+        id: Text that no other sample has.
+        split: "train", "valid" (or "val", "dev", "validation") or "test", in any case; with folds
+            "fold0".."fold<k-1>". Rows for validation are neither trained on nor tested on.
+        group: Speaker, patient, slice or dialogue. No fold may split it.
+        label: An integer class index (classify), a tuple of 0 and 1 (multilabel), a score
+            (sentiment), 0 normal or 1 anomalous (one_class).
+        parts: Modality -> a file or an excerpt of one, a text, a vector, a picture as uint8
+            [H, W, 3], or None. Every modality of the card is a key.
+        dialogue: The conversation it is an utterance of, else empty. A dialogue's samples come in
+            spoken order.
     """
 
     id: str
@@ -136,9 +161,10 @@ class Dataset(Protocol):
 
 
 def card(dataset: Dataset, options: Mapping[str, Any]) -> Card:
-    """The card under a task's options: a data set may have labels of several kinds.
+    """Return the card under a task's options: a data set may have labels of several kinds.
 
-    Raises IbmaError for a target that the data set does not have.
+    Raises:
+        IbmaError: A target that the data set does not have.
     """
     cards: Mapping[str, Card] = getattr(dataset, "CARDS", {})
     if not cards:
@@ -150,14 +176,15 @@ def card(dataset: Dataset, options: Mapping[str, Any]) -> Card:
 
 
 def names() -> list[str]:
-    """Every data set there is: one per module of this package."""
+    """Return the names of all data sets, one per module of this package."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
 def load(name: str) -> Dataset:
-    """Return the data set module `name`.
+    """Return the module of a data set.
 
-    Raises IbmaError when there is none.
+    Raises:
+        IbmaError: There is none of this name.
     """
     if name not in names():
         raise IbmaError(f"unknown data set '{name}': expected one of {', '.join(names())}")

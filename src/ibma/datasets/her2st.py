@@ -1,4 +1,4 @@
-"""her2st: spots of eight HER2-positive breast tumours, cancer or not, by a pathologist.
+"""Read her2st: spots of eight HER2-positive breast tumours, cancer or not, by a pathologist.
 
 Layout: `her2st/` as almaan/her2st@85df741; sections A1, B1, C1, D1, E1, F1, G2, H1, one a patient.
 Folds leave patients out: run k tests on patient k mod 8. Two views of a spot: its own expression
@@ -52,10 +52,14 @@ def samples(
 ) -> Iterator[Sample | Dropped]:
     """Walk the sections in order; group = patient, the letter of the section.
 
-    n_genes: length of both vectors.
+    Args:
+        raw: The raw folder.
+        on_bad: Whether a spot with counts but no label stops, or is dropped.
+        n_genes: Length of both vectors.
 
-    Raises IbmaError naming file and row: a missing or malformed table, fewer than n_genes common
-    genes, and (on_bad="stop") a spot with counts but no label.
+    Raises:
+        IbmaError: A table is missing or malformed, there are fewer than n_genes common genes, or
+            (on_bad="stop") a spot has no label.
     """
     found = [her2st.read(raw, name) for name in SECTIONS]
     for spot in her2st.unlabelled(found, on_bad):

@@ -1,4 +1,4 @@
-"""her2st as anomaly detection: normal spots of four tumours to train on, four others to test.
+"""Read her2st for anomaly detection: normal spots of four tumours train, four others test.
 
 Layout, views and labels as data set `her2st`. Train: normal spots of E1, F1, G2, H1. Test: all
 spots of A1, B1, C1, D1, which are the paper's 10x-hBC-A..D.
@@ -48,10 +48,14 @@ def samples(
 ) -> Iterator[Sample | Dropped]:
     """Walk the training sections, then the test sections; group = section.
 
-    n_genes: length of both vectors.
+    Args:
+        raw: The raw folder.
+        on_bad: Whether a spot with counts but no label stops, or is dropped.
+        n_genes: Length of both vectors.
 
-    Raises IbmaError naming file and row: a missing or malformed table, fewer than n_genes common
-    genes, and (on_bad="stop") a spot with counts but no label.
+    Raises:
+        IbmaError: A table is missing or malformed, there are fewer than n_genes common genes, or
+            (on_bad="stop") a spot has no label.
     """
     found = [her2st.read(raw, name) for name in TRAIN + TEST]
     for spot in her2st.unlabelled(found, on_bad):

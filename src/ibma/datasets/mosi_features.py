@@ -1,6 +1,6 @@
-"""CMU-MOSI as open features: transcripts and openSMILE vectors on the standard split.
+"""Read CMU-MOSI as open features: transcripts and openSMILE vectors on the standard split.
 
-Files: see `ibma.mosi_utterances`. The split is by video (`standard_{train,valid,test}_fold` of
+Files: see `ibma.formats.mosi`. The split is by video (`standard_{train,valid,test}_fold` of
 CMU-MultiComp-Lab/CMU-MultimodalSDK@4f2eadc): 1,284, 229 and 686 utterances.
 """
 
@@ -72,7 +72,8 @@ def samples(raw: Path, *, on_bad: str = "stop") -> Iterator[Sample | Dropped]:
 
     Nothing is ever dropped: the files were checked by sha256, and what contradicts them stops.
 
-    Raises IbmaError naming file and row (`mosi.utterances`), and an unknown video.
+    Raises:
+        IbmaError: As `mosi.utterances`; a video is in no fold of the standard split.
     """
     for said in mosi.utterances(raw, ("audio",)):
         if said.video not in SPLITS:

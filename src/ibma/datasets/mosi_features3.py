@@ -1,6 +1,6 @@
-"""CMU-MOSI as open features with video, on the split whose training labels the video has seen.
+"""Read CMU-MOSI as open features with video, on the split whose labels the video has seen.
 
-Files: see `ibma.mosi_utterances`. The split is declare-lab's own: 1,447 and 752 utterances of 62
+Files: see `ibma.formats.mosi`. The split is declare-lab's own: 1,447 and 752 utterances of 62
 and 31 videos.
 """
 
@@ -42,7 +42,8 @@ def samples(raw: Path, *, on_bad: str = "stop") -> Iterator[Sample | Dropped]:
 
     Nothing is ever dropped: the files were checked by sha256, and what contradicts them stops.
 
-    Raises IbmaError naming file and row (`mosi.utterances`).
+    Raises:
+        IbmaError: As `mosi.utterances`.
     """
     for said in mosi.utterances(raw, ("audio", "video")):
         parts: dict[str, Part] = {"text": said.words, **said.vectors}

@@ -1,4 +1,4 @@
-"""Split digits: scikit-learn's 8 x 8 digits, the left and right halves as two views.
+"""Read scikit-learn's 8 x 8 digits, their left and right halves as two views.
 
 Always at hand and real: the default run of every profile contains it.
 """

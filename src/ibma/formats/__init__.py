@@ -1,1 +1,1 @@
-"""Formats of publishers: what files hold, with no knowledge of any data set."""
+"""Read formats of publishers: what files hold, with no knowledge of any data set."""

@@ -100,9 +100,11 @@ def _tar(archive: Path) -> Iterator[tarfile.TarFile]:
 
 
 def pack(archive: Path, members: Mapping[str, Path]) -> None:
-    """Write a tar.gz of files and folders under the given names.
+    """Write a tar.gz without owners and times, so that its bytes follow from its members'.
 
-    It holds neither owners nor times, so that its bytes follow from its members'.
+    Args:
+        archive: The file to write.
+        members: Name in the archive -> a file or folder.
     """
     with (
         archive.open("wb") as file,

@@ -11,7 +11,7 @@ from ibma.errors import IbmaError
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file."""
+    """Return the hex digest of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -19,9 +19,12 @@ def sha256(path: Path) -> str:
 def verify(listed: Sequence[tuple[Path, str]], advice: str) -> None:
     """Check that each file is there with its sha256; hashing runs in threads, with a progress bar.
 
-    advice: what a user does about the files that differ.
+    Args:
+        listed: Files and their digests.
+        advice: What a user does about files that differ.
 
-    Raises IbmaError that counts the files which are missing or differ, and names the first.
+    Raises:
+        IbmaError: Files are missing or differ; it counts them and names the first.
     """
     from tqdm import tqdm
 

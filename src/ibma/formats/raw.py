@@ -1,4 +1,4 @@
-"""What every reader of a raw file checks first, and the limits of what it reads.
+"""Check what every reader of a raw file checks first, and set the limits of what it reads.
 
 Raw files come from strangers. A small file may claim to hold a huge picture, name another file
 outside its folder, or be no file at all. What exceeds a limit is refused by name, before memory or

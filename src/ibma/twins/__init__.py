@@ -1,4 +1,4 @@
-"""Tiny generated stand-ins, in the raw layout of the real data set.
+"""Generate tiny stand-ins for data sets, each in the raw layout of the real one.
 
 `<name>.py` beside this file defines `write(raw: Path) -> None` for data set `<name>`. It may define
 `region(picture, label)`: where in a picture [3, S, S] its class shows, as a mask [S, S].
@@ -19,14 +19,19 @@ from ibma.errors import IbmaError
 
 
 def exists(name: str) -> bool:
-    """Whether data set `name` has a twin."""
+    """Return whether a data set has a twin."""
     return importlib.util.find_spec(f"{__name__}.{name}") is not None
 
 
 def write(name: str, raw: Path) -> None:
-    """Write the twin of data set `name` below `raw`, marked by a file called TWIN.
+    """Write the twin of a data set, marked by a file called TWIN.
 
-    Raises IbmaError when that data set has no twin.
+    Args:
+        name: Name of the data set.
+        raw: The folder to write into.
+
+    Raises:
+        IbmaError: The data set has no twin.
     """
     if not exists(name):
         raise IbmaError(f"data set '{name}' has no twin: set datasets.{name}.source to real")
@@ -36,7 +41,7 @@ def write(name: str, raw: Path) -> None:
 
 
 def region(name: str) -> Callable[[NDArray[np.uint8], int], NDArray[np.bool_] | None]:
-    """Where a class shows in the pictures of twin `name`; nowhere known without a twin's word."""
+    """Return what finds where a class shows in a twin's pictures; it returns None if unknown."""
     if not exists(name):
         return lambda picture, label: None
     module = importlib.import_module(f"{__name__}.{name}")

@@ -1,4 +1,4 @@
-"""Twin of CheXpert with CheXpert Plus reports: grey pictures with blobs, reports with words.
+"""Generate a twin of CheXpert with reports: grey pictures with blobs, reports with words.
 
 Each of five findings is 1 with probability .35. Its blob (a place per finding) is in the picture
 with probability .8 if positive, .1 if not; its word is in the report with probability .8 / .1, so
@@ -184,5 +184,5 @@ def _write_csv(path: Path, header: Sequence[str], rows: Sequence[dict[str, Any]]
 
 
 def region(picture: NDArray[np.uint8], label: int) -> NDArray[np.bool_]:
-    """Where the blob of finding `label` is drawn, if it is."""
+    """Return where the blob of a finding is drawn, if it is."""
     return radiographs.region(picture.shape[-1], label, HEIGHT, WIDTH)

@@ -1,4 +1,4 @@
-"""Twin of CREMA-D: tones and moving blobs in real wav and flv files.
+"""Generate a twin of CREMA-D: tones and moving blobs in real wav and flv files.
 
 Each emotion is a pair (tone, colour) out of 3 tones x 2 colours: sound alone and pictures alone
 leave classes confused, only both name it. A clip's private nuisance is its loudness and phase
@@ -93,14 +93,14 @@ def _write_clip(raw: Path, clip: str, place: int, rng: np.random.Generator) -> N
 
 
 def _sound(emotion: int, rng: np.random.Generator) -> NDArray[np.int16]:
-    """0.6 to 0.9 s of the emotion's tone."""
+    """Make 0.6 to 0.9 s of an emotion's tone."""
     return tone(TONES[emotion % 3], int(rng.uniform(0.6, 0.9) * RATE), RATE, 0.1, rng)
 
 
 def _pictures(
     emotion: int, rng: np.random.Generator, seconds: float, shape: tuple[int, int, int]
 ) -> list[NDArray[np.uint8]]:
-    """A coloured blob that wanders over a background of private brightness."""
+    """Draw a coloured blob that wanders over a background of private brightness."""
     width, height, fps = shape
     background = int(rng.integers(20, 200))
     x, y = rng.uniform(0.25, 0.75) * width, rng.uniform(0.33, 0.67) * height
@@ -121,7 +121,7 @@ def _write_list(path: Path, clips: Sequence[str]) -> None:
 
 
 def _write_tables(raw: Path, clips: Sequence[str]) -> None:
-    """The release's four tables with their real headers, an unnamed row index and one tied vote."""
+    """Write the release's four tables: real headers, an unnamed row index and one tied vote."""
     votes = [("A:D", "50:50"), *((clip.split("_")[2][0], "70") for clip in clips[1:])]
     levels = [f"{source}{what}" for source in ("Voice", "Face", "MultiModal") for what in _VOTED]
     means = [f"mean{name}Resp" for name in _ASKED]
@@ -166,7 +166,7 @@ def _write_tables(raw: Path, clips: Sequence[str]) -> None:
 
 
 def _tally(vote: str) -> list[int]:
-    """Ten votes over A D F H N S, shared by the winners."""
+    """Return ten votes over A D F H N S, shared by the winners."""
     winners = vote.split(":")
     return [10 // len(winners) if letter in winners else 0 for letter in "ADFHNS"]
 

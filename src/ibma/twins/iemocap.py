@@ -1,4 +1,4 @@
-"""Twin of IEMOCAP: five sessions of two short dialogues, in one archive as USC sends it.
+"""Generate a twin of IEMOCAP: five sessions of two short dialogues, in one archive.
 
 Each emotion is three bits: words (ang, fru / others), tone (ang, hap / others), colour of the
 speaker's half of the picture (sad / others). Private nuisance: loudness and phase (sound), the
@@ -54,7 +54,7 @@ class Turn:
 
     @property
     def left(self) -> bool:
-        """Whether the speaker wears the markers, and sits left."""
+        """Return whether the speaker wears the markers, and sits left."""
         return self.name.rpartition("_")[2][0] == self.name[5]
 
 
@@ -142,7 +142,7 @@ def _transcript(turns: list[Turn]) -> str:
 
 
 def _pictures(turns: list[Turn], rng: np.random.Generator) -> list[NDArray[np.uint8]]:
-    """Two halves on grey; the speaker's has the emotion's colour, the other one any."""
+    """Draw two halves on grey; the speaker's has the emotion's colour, the other one any."""
     pictures = []
     for turn in turns:
         colours = [COLOURS[turn.told in DARK], COLOURS[bool(rng.integers(2))]]

@@ -1,4 +1,4 @@
-"""Twin of MELD: short clips and made-up words, packed as the publisher packs them.
+"""Generate a twin of MELD: short clips and made-up words, packed as the publisher does.
 
 An emotion is told in three parts: the words tell its sentiment (surprise has either), the tone one
 of three groups of emotions, the colour which half of a group. Private nuisance: loudness and phase
@@ -87,7 +87,7 @@ def write(raw: Path) -> None:
 
 
 def _write_split(build: Path, split: str, lines: Sequence[Line], rng: np.random.Generator) -> None:
-    """One inner archive, and the table as it lies beside it: with C1 controls."""
+    """Write one inner archive and its table, which holds C1 controls."""
     clips = build / FOLDERS[split]
     for line in lines:
         _write_clip(clips, split, line, rng)
@@ -139,7 +139,7 @@ def _write_clip(folder: Path, split: str, line: Line, rng: np.random.Generator) 
 
 
 def _write_test_traps(folder: Path, lines: Sequence[Line], rng: np.random.Generator) -> None:
-    """The corrected clip tells what its row says, the plain one another emotion."""
+    """Write a corrected clip that tells what its row says, and a plain one that does not."""
     plain = folder / CORRECTED
     plain.rename(folder / f"final_videos_test{CORRECTED}")
     other = EMOTIONS[EMOTIONS.index(lines[1].told) - 1]
@@ -151,13 +151,13 @@ def _write_test_traps(folder: Path, lines: Sequence[Line], rng: np.random.Genera
 def _sound(
     emotion: str, channels: int, seconds: float, rng: np.random.Generator
 ) -> NDArray[np.int16]:
-    """The emotion's tone, the same in every channel."""
+    """Make an emotion's tone, the same in every channel."""
     one = tone(TONES[TONE[emotion]], round(seconds * RATE), RATE, 0.05, rng)
     return np.tile(one, (channels, 1))
 
 
 def _pictures(emotion: str, rng: np.random.Generator) -> list[NDArray[np.uint8]]:
-    """The emotion's coloured disc."""
+    """Draw an emotion's coloured disc."""
     return disc(COLOURS[COLOUR.get(emotion, 0)], PICTURES, (WIDTH, HEIGHT), 2, rng)
 
 
@@ -177,7 +177,7 @@ def _write_table(path: Path, lines: Sequence[Line]) -> None:
 
 
 def region(picture: NDArray[np.uint8], label: int) -> NDArray[np.bool_]:
-    """The disc: what is not the grey of the background. Every emotion has one."""
+    """Return where the disc is: what is not the grey of the background."""
     grey = np.median(picture, axis=(1, 2), keepdims=True)
     away: NDArray[np.bool_] = np.abs(picture.astype(float) - grey).max(0) > 40
     return away

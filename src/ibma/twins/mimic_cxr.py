@@ -1,4 +1,4 @@
-"""Twin of MIMIC-CXR: grey pictures with blobs, reports with words, in PhysioNet's two projects.
+"""Generate a twin of MIMIC-CXR: grey pictures with blobs, reports with words, two projects.
 
 Each of five findings is there with probability .35. Its blob is in the picture with probability .8
 if so, .1 if not; its word is in the report with .8 / .1. Private nuisance: brightness and gradient
@@ -64,11 +64,11 @@ class Study:
 
     @property
     def folder(self) -> str:
-        """Where its images lie; its report is beside this folder."""
+        """Return where its images lie; its report lies beside this folder."""
         return f"files/p{str(self.subject)[:2]}/p{self.subject}/s{self.number}"
 
     def is_trap(self, place: int) -> bool:
-        """Whether this is the training study at `place`."""
+        """Return whether this is the training study at `place`."""
         return self.split == "train" and self.place == place
 
 
@@ -102,7 +102,7 @@ def _studies(rng: np.random.Generator) -> Iterable[Study]:
 
 
 def _dicom(rng: np.random.Generator) -> str:
-    """Five groups of eight hex digits."""
+    """Draw a name of five groups of eight hex digits."""
     digits = rng.bytes(20).hex()
     return "-".join(digits[start : start + 8] for start in range(0, 40, 8))
 
@@ -139,7 +139,7 @@ def _write_tables(root: Path, studies: Sequence[Study], rng: np.random.Generator
 
 
 def _labels(study: Study, rng: np.random.Generator) -> list[str]:
-    """A row's 14 cells: the five drawn findings, the others negative or empty."""
+    """Return a row's 14 cells: the five drawn findings, the others negative or empty."""
     train = study.split == "train"
     flipped = study.truth ^ (train & (rng.random(5) < 0.05))
     cells = dict.fromkeys(LABELS, "")
@@ -202,5 +202,5 @@ def _write_sums(folder: Path) -> None:
 
 
 def region(picture: NDArray[np.uint8], label: int) -> NDArray[np.bool_]:
-    """Where the blob of finding `label` is drawn, if it is."""
+    """Return where the blob of a finding is drawn, if it is."""
     return radiographs.region(picture.shape[-1], label, HEIGHT, WIDTH)

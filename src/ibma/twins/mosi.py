@@ -1,4 +1,4 @@
-"""Twin of CMU-MOSI: coloured blobs and tones in mp4 files, a made-up language, MMSA's table.
+"""Generate a twin of CMU-MOSI: blobs and tones in mp4 files, a made-up language, a table.
 
 The score's nearest integer c (-3..3) is told in three parts: the words say whether the score is
 negative, the tone whether |c| >= 2, the colour whether c is odd. Private nuisance: loudness and
@@ -98,7 +98,7 @@ def _clips(split: str, rng: np.random.Generator) -> list[Clip]:
 
 
 def _video_id(split: str, place: int, rng: np.random.Generator) -> str:
-    """Eleven characters, as YouTube's; the first three of train hold what breaks naive splits."""
+    """Draw an id as YouTube's; the first three of train hold what breaks naive splits."""
     letters = list("ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnpqrstuvwxyz0123456789-_")
     name = "".join(rng.choice(letters[:-2], 11))
     traps = ("-" + name[1:], "_" + name[1:3] + "--" + name[5:], name[:4] + "_" + name[5:])
@@ -115,7 +115,7 @@ def _text(told: int, place: int, rng: np.random.Generator) -> str:
 
 
 def _sound(told: int, rng: np.random.Generator) -> NDArray[np.int16]:
-    """0.8 s of the tone of c."""
+    """Make 0.8 s of the tone of c."""
     return tone(TONES[abs(told) >= 2], PICTURES * RATE // FPS, RATE, 0.1, rng)
 
 
@@ -137,7 +137,7 @@ def _write_table(path: Path, clips: Sequence[Clip]) -> None:
 
 
 def _write_pickle(path: Path, clips: dict[str, list[Clip]], rng: np.random.Generator) -> None:
-    """Words in lower case, Facet [T, 47], COVAREP [T, 74], label [1, 1], `video[n]` from 0."""
+    """Write words in lower case, Facet [T, 47], COVAREP [T, 74], label [1, 1], `video[n]`."""
     content: dict[str, list[Any]] = {}
     for key, split in (("train", "train"), ("dev", "valid"), ("test", "test")):
         content[key] = [_entry(clip, rng) for clip in clips[split][NOT_PICKLED + 1 :]]

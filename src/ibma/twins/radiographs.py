@@ -1,4 +1,4 @@
-"""Radiographs that never were: what the twins of radiology data show and say."""
+"""Generate radiographs and reports for the twins of radiology data."""
 
 from __future__ import annotations
 
@@ -20,19 +20,27 @@ RADIUS = 40**0.5  # pixels, where a blob has fallen to 1/e
 
 
 def findings(rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Which of the five findings a patient has, [5]; each with probability SHARE."""
+    """Draw which of the five findings a patient has, [5]; each with probability SHARE."""
     return rng.random(5) < SHARE
 
 
 def noticed(truth: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:
-    """What one modality tells of the truth, [5]: a finding with probability TOLD, else INVENTED."""
+    """Draw what a modality tells of the truth, [5]: with probability TOLD, or INVENTED."""
     return rng.random(5) < np.where(truth, TOLD, INVENTED)
 
 
 def write_radiograph(
     path: Path, shown: NDArray[np.bool_], height: int, width: int, rng: np.random.Generator
 ) -> None:
-    """Write a grey jpg with a blob per finding; brightness and gradient are its own affair."""
+    """Write a grey jpg with a blob per finding; its brightness and gradient tell nothing.
+
+    Args:
+        path: The file to write.
+        shown: Which findings it shows, [5].
+        height: Pixels.
+        width: Pixels.
+        rng: Source of what is random.
+    """
     from PIL import Image
 
     rows, columns = np.mgrid[:height, :width]
@@ -46,7 +54,7 @@ def write_radiograph(
 
 
 def sentences(said: NDArray[np.bool_], rng: np.random.Generator) -> tuple[str, str]:
-    """Findings and impression: words of what is said, among filler."""
+    """Draw findings and impression: words of what is said, among filler."""
     named = [word for word, present in zip(WORDS, said, strict=True) if present]
     return (
         " ".join([*named[:2], *rng.choice(FILLER, 6)]),
@@ -55,7 +63,14 @@ def sentences(said: NDArray[np.bool_], rng: np.random.Generator) -> tuple[str, s
 
 
 def region(size: int, label: int, height: int, width: int) -> NDArray[np.bool_]:
-    """Where a finding's blob is, [size, size], in a picture of height x width made that size."""
+    """Return where a finding's blob is, [size, size], in a picture that was resized so.
+
+    Args:
+        size: Width and height of the resized picture.
+        label: Index of the finding.
+        height: Of the picture as it was drawn.
+        width: Of the picture as it was drawn.
+    """
     rows, columns = (np.mgrid[:size, :size] + 0.5) / size
     row, column = PLACES[label]
     away = ((rows - row) * height) ** 2 + ((columns - column) * width) ** 2

@@ -1,4 +1,4 @@
-"""Twin of the tissue data: eight healthy slices as h5ad, four tumour sections as her2st files.
+"""Generate a twin of the tissue data: eight healthy slices, four sections of tumours.
 
 Normal spots are of four tissue types; a type is a block of marker genes and a colour of the
 picture. Of the eight anomalies of a test section (it has 16 spots) three show it in their genes
@@ -66,7 +66,7 @@ def write(raw: Path) -> None:
 
 
 def _counts(kind: int, cancer: bool, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Counts of GENES, then CONTROLS; the genes of cancer are noisy in normal spots too."""
+    """Draw counts of GENES, then CONTROLS; genes of cancer are noisy in normal spots too."""
     mean = np.full(len(GENES), 3.0)
     mean[6 * kind : 6 * kind + 6] = 14.0
     mean[len(MARKERS) : len(MARKERS) + len(CANCER_GENES)] *= rng.gamma(2.0, 0.5, len(CANCER_GENES))
@@ -83,7 +83,7 @@ def _paint(
     colour: Sequence[int],
     rng: np.random.Generator,
 ) -> None:
-    """A square of noisy colour and private brightness."""
+    """Paint a square of noisy colour and private brightness."""
     x, y = (round(value) for value in centre)
     square = np.asarray(colour) * rng.uniform(0.75, 1.05) + rng.normal(
         0, 6, (2 * half, 2 * half, 3)
@@ -224,7 +224,7 @@ def _selected(
 
 
 def _labelled(exact: tuple[float, float], label: str) -> str:
-    """A row of the pathologist's file, whose pixels are of another picture, y upwards."""
+    """Return a row of the pathologist's file: pixels of another picture, y upwards."""
     x, y = 125 * (exact[0] - 1), 4402.8 - 125 * exact[1]
     cells = [f"{x:.0f}x{y:.0f}", *(f"{value:.3f}" for value in (*exact, x, y)), label]
     return "\t".join(cells)

@@ -1,4 +1,4 @@
-"""Small sounds, pictures and video files: what twins are made of."""
+"""Make the small sounds, pictures and films that twins consist of."""
 
 from __future__ import annotations
 
@@ -17,7 +17,15 @@ LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
 def tone(
     frequency: float, count: int, rate: int, noise: float, rng: np.random.Generator
 ) -> NDArray[np.int16]:
-    """`count` samples of a tone (Hz) in white noise, 16 bit; loudness and phase are its own."""
+    """Make a tone in white noise, of random loudness and phase, as 16-bit samples [count].
+
+    Args:
+        frequency: Hz.
+        count: Number of samples.
+        rate: Samples a second.
+        noise: Standard deviation; the tone's amplitude is .2 to .8.
+        rng: Source of what is random.
+    """
     seconds = np.arange(count) / rate
     loudness, phase = rng.uniform(0.2, 0.8), rng.uniform(0, 2 * np.pi)
     wave_form = loudness * np.sin(2 * np.pi * frequency * seconds + phase)
@@ -32,9 +40,14 @@ def disc(
     drift: float,
     rng: np.random.Generator,
 ) -> list[NDArray[np.uint8]]:
-    """`count` pictures (width, height) of a disc that wanders to the right over grey.
+    """Draw a disc that wanders to the right over grey, from a random place.
 
-    drift: pixels from picture to picture. Where it starts and how grey it is are its own.
+    Args:
+        colour: Of the disc.
+        count: Number of pictures.
+        size: Width and height of each.
+        drift: Pixels from picture to picture.
+        rng: Source of what is random.
     """
     width, height = size
     background = int(rng.integers(20, 200))
@@ -50,7 +63,7 @@ def disc(
 
 
 def write_wav(path: Path, sound: NDArray[np.int16], rate: int) -> None:
-    """Write a 16-bit wav; sound: [n], or [channels, n]."""
+    """Write a 16-bit wav of sound [n] or [channels, n]."""
     channels = np.atleast_2d(sound)
     with wave.open(str(path), "wb") as file:
         file.setnchannels(len(channels))
@@ -70,11 +83,17 @@ def write_video(
     audio_rate: int | None = None,
     bit_rate: int | None = None,
 ) -> None:
-    """Write pictures (each uint8 [H, W, 3]) with sound ([n], or [channels, n]) at `rate` Hz.
+    """Write a film; its container follows from the file's ending.
 
-    sound None: no audio stream. codecs: FFmpeg's names of the video and the audio encoder.
-    audio_rate: Hz of the stored sound, None for `rate`. bit_rate: of the sound, None for the
-    encoder's own. The container follows from the file's ending.
+    Args:
+        path: The file to write.
+        pictures: Each uint8 [H, W, 3].
+        fps: Pictures a second.
+        sound: [n] or [channels, n]; None for no audio stream.
+        rate: Hz of `sound`.
+        codecs: FFmpeg's names of the video and the audio encoder.
+        audio_rate: Hz of the stored sound, None for `rate`.
+        bit_rate: Of the stored sound, None for the encoder's own.
     """
     import av
 
