@@ -1,8 +1,8 @@
 """Run independent calls side by side: in processes of this machine, as Slurm jobs, or on Ray.
 
-A call is an importable function with arguments that can be pickled. Its result comes back by value:
-workers need to see the project's folder and nothing else. A stage's own process makes no call, not
-even a single one: it answers signals at once, and lives on to report a worker that was killed.
+A call is an importable function and arguments that can be pickled. Its result comes back by value,
+so that workers need the project's folder only. A stage's own process makes no call: it answers
+signals at once, and lives on to report a worker that was killed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from ibma import paths
@@ -42,8 +41,7 @@ def executor(engine: Engine, device: str, calls: int, threads: int = 1) -> Execu
         room = (gpus or cores() // threads) // engine.processes
         workers = max(1, min(engine.workers or room, calls))
         return Processes(workers, threads, gpus, engine.processes)
-    # the head of a cluster may have no GPU: there `device: cuda` says that its workers have
-    gpus_each = engine.processes if gpus or device == "cuda" else 0
+    gpus_each = engine.processes if gpus or device == "cuda" else 0  # a head may have no GPU
     start = slurm if engine.name == "slurm" else ray
     try:
         return start(engine, calls, threads * engine.processes, gpus_each)
@@ -107,7 +105,7 @@ def _begin(parent: int, threads: int, gpus: int, gpus_each: int, started: Any) -
 class Call(NamedTuple):
     """A call as a worker elsewhere makes it, in the project's folder."""
 
-    root: Path
+    root: str
     function: Callable[..., Any]
     args: tuple[Any, ...]
 
@@ -134,7 +132,7 @@ class Elsewhere(ThreadPoolExecutor):
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **_: Any) -> Any:
         """Queue a call."""
-        return super().submit(self._result, Call(Path.cwd(), function, args))
+        return super().submit(self._result, Call(os.getcwd(), function, args))
 
     def _result(self, call: Call) -> Any:
         try:
@@ -153,7 +151,8 @@ class Elsewhere(ThreadPoolExecutor):
 
 def slurm(engine: Engine, calls: int, cpus: int, gpus: int) -> Executor:
     """Make calls as Slurm jobs, or with `cluster: local` here; options: submitit.AutoExecutor's."""
-    submitit, lock, begun = importlib.import_module("submitit"), threading.Lock(), []
+    submitit = importlib.import_module("submitit")
+    lock, stopped, begun = threading.Lock(), threading.Event(), []
     options = {"cluster": "slurm", "name": "ibma", "timeout_min": 24 * 60, "cpus_per_task": cpus}
     options |= {"gpus_per_node": gpus or None, **engine.options}
     cancel = ["scancel"] if (cluster := options.pop("cluster")) == "slurm" else ["kill", "-INT"]
@@ -161,12 +160,20 @@ def slurm(engine: Engine, calls: int, cpus: int, gpus: int) -> Executor:
     jobs.update_parameters(**options)
 
     def make(call: Call) -> Any:
-        with lock:
+        with lock:  # one submission at a time, and none after the end
+            if stopped.is_set():
+                raise InterruptedError("stopped")
             begun.append(job := jobs.submit(call))
+        while not job.done():
+            if stopped.wait(1.0):
+                raise InterruptedError("stopped")
         return job.result()
 
     def stop() -> None:
-        if ids := [job.job_id for job in begun if not job.paths.result_pickle.exists()]:
+        stopped.set()
+        with lock:
+            ids = [job.job_id for job in begun if not job.paths.result_pickle.exists()]
+        if ids:
             subprocess.Popen([*cancel, *ids], start_new_session=True)  # a busy cluster takes time
 
     return Elsewhere(calls, make, stop)
@@ -175,8 +182,7 @@ def slurm(engine: Engine, calls: int, cpus: int, gpus: int) -> Executor:
 def ray(engine: Engine, calls: int, cpus: int, gpus: int) -> Executor:
     """Make calls as tasks of Ray; options are those of ray.remote, and `address`: the cluster's.
 
-    Without address and RAY_ADDRESS a cluster of `workers` processes is started on this machine. A
-    call whose worker dies is made again, 3 times at most.
+    Without address and RAY_ADDRESS a cluster of `workers` processes is started on this machine.
     """
     library = importlib.import_module("ray")
     options = {"num_cpus": cpus, "num_gpus": gpus, **engine.options}
@@ -184,11 +190,10 @@ def ray(engine: Engine, calls: int, cpus: int, gpus: int) -> Executor:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if port.isdigit():  # Ray would try for minutes
         socket.create_connection((host, int(port)), timeout=10).close()
-    given: dict[str, Any] = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-    given["num_cpus"] = (engine.workers or cores()) * cpus
-    if address != "local":
-        variables = {k: v for k, v in os.environ.items() if k in ("PYTHONPATH", *PORTABLE)}
-        given = {"runtime_env": {"env_vars": variables}}
+    cpus_here = (engine.workers or cores()) * cpus
+    own = {"include_dashboard": False, "_node_ip_address": "127.0.0.1", "num_cpus": cpus_here}
+    variables = {k: v for k, v in os.environ.items() if k in ("PYTHONPATH", *PORTABLE)}
+    given = own if address == "local" else {"runtime_env": {"env_vars": variables}}
     with keeping_handlers():
         library.init(address, log_to_driver=False, logging_level="error", **given)
     make = library.remote(**options)(Call.__call__)
