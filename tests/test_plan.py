@@ -72,13 +72,20 @@ def test_rates_of_the_latest_gpu_record_stand_in_where_the_stage_has_not_run(tmp
     profile = load("paper")
     assert "not measured: `dvc repro timing`" in plan.text(profile, tmp_path)
     epoch = {"measure": "epoch", "task": "crema_d", "rows": 6698, "device": "Card"}
-    lines = [epoch | {"method": "ibma", "seconds": 2.0}, {"measure": "bandwidth", "value": 3}]
+    part = epoch | {"measure": "short epoch", "rows": 1280}
+    lines = [
+        epoch | {"method": "ibma", "seconds": 2.0},
+        {"measure": "bandwidth", "value": 3},
+        part | {"method": "ibma", "seconds": 0.5},
+        part | {"method": "omib", "seconds": 0.6},
+    ]
     write(tmp_path, "benchmarks/gpu/2027-01-01.jsonl", "\n".join(map(json.dumps, lines)) + "\n")
     slower = [epoch | {"method": "ibma", "seconds": 99.0}]
     write(tmp_path, "benchmarks/gpu/2026-01-01.jsonl", json.dumps(slower[0]))
     rates = plan.rates(profile, tmp_path)
     assert rates.measured == "measured on Card, 6,698 rows"
     assert rates.hours(6698, {"ibma": 1800}) == pytest.approx(1.0)
+    assert rates.hours(1280, {"omib": 6000}) == pytest.approx(1.0)
     assert plan.rates(load("twin"), tmp_path).seconds == {}, "generated data has its own rows"
 
 

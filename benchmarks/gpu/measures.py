@@ -271,23 +271,25 @@ def ibb(session: Session) -> None:
         session.times({name: repeated(one, repeats) for name, one in functions.items()}, 15),
         repeats,
     )
-    in_steps = session.times({"sums": step.refresh_in_steps(fits["ibma"], steps)}, 5)["sums"]
-    by_pass = session.times(
-        {"pass": step.refresh_by_pass(fit(session, "ibma", refresh="pass"))}, 2
-    )["pass"]
-    plain = median(times["ce3"])
+    refreshes = {
+        "in steps": step.refresh_in_steps(fits["ibma"], steps),
+        "by a pass": step.refresh_by_pass(fit(session, "ibma", refresh="pass")),
+    }
+    times |= per_call(session.times(refreshes, 3), steps)
     facts = {"task": "crema_d", "method": "ibma", **sizes(problem)}
-    for measure, label, seconds, less in (
-        ("ibb", "step with IBB", times["ibma"], 1.0),
-        ("ibb", "IBB's terms alone", times["terms"], 0.0),
-        ("refresh", "centroids and Q in the steps (default)", [s / steps for s in in_steps], 0.0),
-        ("refresh", "centroids and Q by a pass", [s / steps for s in by_pass], 0.0),
+    for measure, label, name, less in (
+        ("ibb", "step with IBB", "ibma", 1.0),
+        ("ibb", "IBB's terms alone", "terms", 0.0),
+        ("refresh", "centroids and Q in the steps (default)", "in steps", 0.0),
+        ("refresh", "centroids and Q by a pass", "by a pass", 0.0),
     ):
+        seconds = times[name]
+        plain = times["ce3"] if measure == "ibb" else [median(times["ce3"])] * len(seconds)
         row = Row(
             f"{label}, of a step",
             duration(seconds),
             f"cross-entropy alone {duration(times['ce3'])}",
-            ratio(seconds, [plain] * len(seconds), less),
+            ratio(seconds, plain, less),
             "share",
         )
         session.write(measure, row, seconds=median(seconds), **facts)
@@ -342,7 +344,8 @@ def by_torch(
     """Compute phi of every input where it lies, as stage `centroids` does by FAISS.
 
     Args:
-        x: modality -> [n, ...] as stored. kinds: modality -> kind.
+        x: modality -> [n, ...] as stored.
+        kinds: modality -> kind.
         systems: one-hot [n, G, K].
 
     Returns:

@@ -170,19 +170,22 @@ def rates(params: Params, root: Path) -> Rates:
         return Rates(seconds, f"measured on {timed['device']}, {rows:,} rows of {asked.task}")
     if epochs := _gpu_epochs(root, asked):
         seconds = {one["method"]: one["seconds"] / one["rows"] for one in epochs}
-        return Rates(seconds, f"measured on {epochs[0]['device']}, {epochs[0]['rows']:,} rows")
+        return Rates(seconds, f"measured on {epochs[-1]['device']}, {epochs[-1]['rows']:,} rows")
     return Rates({}, "not measured: `dvc repro timing`, then ask again")
 
 
 def _gpu_epochs(root: Path, asked: Asked) -> list[dict[str, Any]]:
     """Return the lines on epochs of a real task in the latest record of a GPU benchmark.
 
-    Each has `method`, `seconds`, `rows` and `device`.
+    Each has `method`, `seconds`, `rows` and `device`. Some methods are timed on all rows, every one
+    on a part of them ("short epoch"); the lines on most rows come last.
     """
     files = sorted((root / paths.GPU_MEASURES).glob("*.jsonl")) if asked.source == "real" else []
     lines = files[-1].read_text(encoding="utf-8").splitlines() if files else []
     measures = [json.loads(line) for line in lines]
-    return [m for m in measures if (m.get("measure"), m.get("task")) == ("epoch", asked.task)]
+    kinds = {("epoch", asked.task), ("short epoch", asked.task)}
+    epochs = [m for m in measures if (m.get("measure"), m.get("task")) in kinds]
+    return sorted(epochs, key=lambda one: int(one["rows"]))
 
 
 def raw_gb(params: Params, root: Path, dataset: str) -> float | None:
