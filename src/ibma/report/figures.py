@@ -101,8 +101,7 @@ def training_curves(task: str, methods: Mapping[str, Sequence[Record]], stem: Pa
         figure.supxlabel("epoch", fontsize=SMALL)
         figure.supylabel("training loss (nats)", fontsize=SMALL)
         twin = any(run.source == "twin" for runs in methods.values() for run in runs)
-        title = f"{task}: training curves, mean and range over seeds"
-        figure.suptitle(_title(title, twin), fontsize=SMALL)
+        _head(figure, f"{task}: training curves, mean and range over seeds", twin)
 
 
 def comparison(
@@ -126,7 +125,7 @@ def comparison(
         axes.set_yticks(range(len(methods)), list(methods))
         axes.invert_yaxis()
         axes.set_xlabel(f"{metric} on test (%)")
-        axes.set_title(_title(title, twin))
+        _head(axes.figure, title, twin)
 
 
 def eta_curves(
@@ -166,7 +165,7 @@ def eta_curves(
             points = list(published), list(published.values())
             axes.plot(*points, "s--", color="0.6", label="published")
         axes.set(xlabel="eta", ylabel=f"{metric} on test (%)")
-        axes.set_title(_title(title, twin))
+        _head(axes.figure, title, twin)
         axes.legend(fontsize=SMALL)
 
 
@@ -187,17 +186,11 @@ def critical_difference(scores: Mapping[str, Mapping[str, float]], twin: bool, s
         axes.plot(list(ranks.values()), range(len(ranks)), "o", color="black", markersize=5)
         best = next(iter(ranks.values()))
         axes.plot([best, best + apart], [-1.2, -1.2], "|-", color="black", markersize=8)
-        axes.annotate(
-            f"critical difference {apart:.1f}",
-            (best + apart, -1.2),
-            (4, -3),
-            textcoords="offset points",
-            fontsize=SMALL,
-        )
+        axes.text(best, -1.6, f"critical difference {apart:.1f}", fontsize=SMALL)
         axes.set_yticks(range(len(ranks)), list(ranks))
-        axes.set_ylim(len(ranks) - 0.5, -2)
+        axes.set_ylim(len(ranks) - 0.5, -2.8)
         axes.set_xlabel(f"mean rank over {len(scores)} tasks (1 is best)")
-        axes.set_title(_title("Methods over tasks: ranks within the bar do not differ", twin))
+        _head(axes.figure, "Methods over tasks: ranks within the bar do not differ", twin)
 
 
 def times(task: str, timing: Mapping[str, Any], methods: Mapping[str, str], stem: Path) -> None:
@@ -219,7 +212,7 @@ def times(task: str, timing: Mapping[str, Any], methods: Mapping[str, str], stem
         axes.set_yticks(rows, [methods.get(name, name) for name in timing["methods"]])
         axes.invert_yaxis()
         axes.set_xlabel(f"seconds an epoch, {timing['device']}, {timing['threads']} thread(s)")
-        axes.set_title(_title(f"{task}: median and quartiles", timing["source"] == "twin"))
+        _head(axes.figure, f"{task}: median and quartiles", timing["source"] == "twin")
 
 
 @dataclass(frozen=True)
@@ -285,14 +278,14 @@ def ib_moves(
     """
     wide = max(len(terms) for terms in moves.values())
     tall = max(len(methods) for terms in moves.values() for methods in terms.values())
-    with _figure(2.0 * wide + 1.9, (0.55 + 0.17 * tall) * len(moves) + 0.5, stem) as figure:
+    with _figure(2.0 * wide + 1.9, (0.7 + 0.17 * tall) * len(moves) + 0.5, stem) as figure:
         grid = figure.subplots(len(moves), wide, squeeze=False)
         for line, (task, terms) in zip(grid, moves.items(), strict=True):
             for axes, (term, methods) in zip(line, terms.items(), strict=False):
                 _moves(axes, methods)
                 names = list(methods) if term == next(iter(terms)) else []
                 axes.set_yticks(range(len(methods)), names or [""] * len(methods))
-                axes.set_title(f"{task}: {term}", fontsize=SMALL)
+                axes.set_title(f"{task}\n{term}", fontsize=SMALL)
             for axes in line[len(terms) :]:
                 axes.set_visible(False)
         figure.supxlabel("IB loss (nats): hollow before training, full after", fontsize=SMALL)
@@ -347,7 +340,7 @@ def attention(
                     axes.set_xlabel("\n".join(lines), fontsize=SMALL)
         _deletion(figure.add_subplot(grid[len(examples), :]), maps, methods)
         title = f"{task}: Grad-CAM; curves: mean of {explained['n']} test samples"
-        figure.suptitle(_title(title, explained["source"] == "twin"), fontsize=SMALL)
+        _head(figure, title, explained["source"] == "twin")
 
 
 def _deletion(axes: Axes, maps: Mapping[str, Any], methods: Mapping[str, str]) -> None:
@@ -363,6 +356,11 @@ def _deletion(axes: Axes, maps: Mapping[str, Any], methods: Mapping[str, str]) -
 
 def _styles() -> list[Any]:
     return [style for _ in range(4) for style in STYLES]
+
+
+def _head(figure: Any, title: str, twin: bool) -> None:
+    """Title a figure, over several lines where it is long."""
+    figure.suptitle(textwrap.fill(_title(one_line(title), twin), 56), fontsize=SMALL + 1)
 
 
 def _title(text: str, twin: bool) -> str:
