@@ -65,6 +65,7 @@ def copy_of_the_project(tmp_path: Path) -> Path:
     values["tasks"] = {
         "parity": {
             "dataset": "parity",
+            "batch_size": 16,
             "options": {},
             "on_bad": "stop",
             "features": {},

@@ -171,9 +171,9 @@ def test_the_confound_on_the_card(real):
     """The total of a spot's counts alone: AUC .75 over all spots, .74 as mean over patients."""
     from sklearn.metrics import roc_auc_score
 
-    from ibma.formats import her2st
+    from ibma.formats import her2st as sections
 
-    found = [her2st.read(real, name) for name in her2st.SECTIONS]
+    found = [sections.read(real, name) for name in her2st.SECTIONS]
     totals = [np.asarray(section.counts.values.sum(axis=1)).ravel() for section in found]
     labels = [section.cancer for section in found]
     pooled = roc_auc_score(np.concatenate(labels), np.concatenate(totals))

@@ -222,7 +222,7 @@ def test_the_real_tables(tmp_path, monkeypatch):
         folder = tmp_path / "MELD.Raw" / split.folder
         folder.mkdir(parents=True)
         table = tmp_path / f"{split.name}_sent_emo.csv"
-        for _, row in meld.tabular.rows(table, meld.COLUMNS, ""):
+        for _, row in meld.tabular.rows(table, meld.LISTED):
             (folder / f"dia{row['Dialogue_ID']}_utt{row['Utterance_ID']}.mp4").touch()
     found = list(meld.samples(tmp_path))
     assert Counter(s.split for s in found) == {"train": 9989, "valid": 1109, "test": 2610}

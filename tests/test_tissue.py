@@ -16,7 +16,7 @@ from ibma.datasets import Dropped, Sample, tissue
 from ibma.errors import IbmaError
 from ibma.features import media, store
 from ibma.features.extract import extract
-from ibma.formats import her2st, raw
+from ibma.formats import her2st, pictures, raw
 from ibma.twins import tissue as twin
 
 MIRROR = Path(os.environ.get("IBMA_MIRROR", Path(__file__).parent.parent.parent / "shared/mirror"))
@@ -405,7 +405,7 @@ def test_spots_lie_on_the_tissue_of_a_real_picture(tmp_path):
     spots, counts = her2st._counts(HER2ST / "data/ST-cnts/C2.tsv.gz")
     section = her2st.Section("C2", spots, counts, [], [])
     path = HER2ST / "data/ST-imgs/C/C2/5714_HE_BT_C2.jpg"
-    picture = tissue._picture(path)
+    picture = np.asarray(pictures.read(path))
     centres, unit = her2st.pixels(tmp_path, section)
     assert 280 < unit < 300
 

@@ -33,7 +33,7 @@ def changed(kind="classify", folds=0, at=5, **changes):
 def extracted(tmp_path: Path, dataset, compute=vector, **entry) -> store.Features:
     entry = {"dataset": "fake", "options": {}, "features": {}} | entry
     extract("fake", entry, dataset, tmp_path, tmp_path / "out", compute)
-    return store.Features(tmp_path / "out")
+    return store.Features.read(tmp_path / "out")
 
 
 def refused(dataset, on_bad="stop") -> str:
