@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from ibma.datasets import Card, Counts, Dataset, Dropped, Sample
-from ibma.features.extract import extract
 from ibma.network.centroids import Assignment, write_all
 from ibma.training.cell import Cell
 from ibma.training.loop import configure_torch
@@ -97,6 +96,8 @@ def cell_over(folder: Path, method: str, encoders: dict[str, dict[str, object]],
 @pytest.fixture(scope="session")
 def fake_store(tmp_path_factory: pytest.TempPathFactory):
     """Write the store of a fake data set once: fake_store(kind, modalities, folds)."""
+    from ibma.features.extract import extract  # a bare machine with a GPU lacks what it needs
+
     root = tmp_path_factory.mktemp("fake")
 
     @functools.cache

@@ -119,7 +119,7 @@ def test_input_vectors_are_standardised_on_the_training_rows(make_cell):
 
 
 def test_wide_inputs_are_projected_and_keep_their_distances(make_cell, tmp_path):
-    features = Features(make_cell().features)
+    features = Features.read(make_cell().features)
     wide = np.random.default_rng(0).normal(size=(72, 2000)).astype(np.float32)
     features.arrays["view0"] = wide
     project(features, "view0", 0, tmp_path / "out.npy")

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import threading
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -12,8 +13,9 @@ from ibma import files
 from ibma.errors import IbmaError
 from ibma.files import write_json
 from ibma.methods import ibma as ibma_method
-from ibma.training import loop, record, run
+from ibma.training import checkpoint, loop, record, run
 from ibma.training.cell import Setting
+from ibma.training.checkpoint import Checkpoint
 
 SETTING = Setting(lr=1e-3, weight_decay=1e-5, eta=0.5)
 CPU = torch.device("cpu")
@@ -75,13 +77,70 @@ def test_a_killed_run_resumes_to_the_same_record(make_cell, monkeypatch):
     assert not run.checkpoint(key).exists()
 
 
-def test_a_damaged_checkpoint_only_costs_time(make_cell):
-    cell = make_cell()
-    path = run.checkpoint(cell.key(0, SETTING, run.environment(cell)))
-    path.parent.mkdir(parents=True)
+def test_a_damaged_checkpoint_only_costs_time(make_cell, monkeypatch):
+    """Whatever byte of it is wrong, wherever it ends, and whichever run wrote it."""
+    cell = make_cell(epochs=2)
     expected = stable(train(cell))
-    path.write_bytes(b"half a file")
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    train(cell)
+    path = run.checkpoint(cell.key(0, SETTING, run.environment(cell)))
+    whole = path.read_bytes()
+    damaged = [b"", b"half a file", whole[: len(whole) // 2]]
+    for place in np.linspace(0, len(whole) - 1, 40).astype(int):
+        damaged.append(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    for content in damaged:
+        path.write_bytes(content)
+        assert Checkpoint(path, path.stem).read() is None
     assert stable(train(cell)) == expected
+    path.write_bytes(whole)
+    assert Checkpoint(path, "another key").read() is None
+    assert Checkpoint(path, path.stem).read()["epoch"] == 2
+
+
+def test_a_checkpoint_is_what_the_state_was_when_it_was_taken(tmp_path, monkeypatch):
+    """A thread writes it while training changes the state."""
+    may_write, write = threading.Event(), checkpoint._write
+
+    def waits(state, path):
+        may_write.wait()
+        write(state, path)
+
+    monkeypatch.setattr(checkpoint, "_write", waits)
+    one = Checkpoint(tmp_path / "state.pt", "k")
+    weights = torch.zeros(3)
+    one.write({"weights": {"w": weights}, "history": [1.0], "groups": [{"betas": (0.9, 0.999)}]})
+    weights += 1
+    assert not (tmp_path / "state.pt").exists(), "training goes on meanwhile"
+    may_write.set()
+    one.close()
+    state = Checkpoint(tmp_path / "state.pt", "k").read()
+    assert state["weights"]["w"].tolist() == [0, 0, 0]
+    assert state["groups"] == [{"betas": (0.9, 0.999)}] and state["history"] == [1.0]
+
+
+def test_full_disk_keeps_the_old_checkpoint_and_stops_at_the_next(tmp_path, monkeypatch):
+    path = tmp_path / "state.pt"
+    one = Checkpoint(path, "k")
+    one.write({"epoch": 1})
+    one._writing.result()
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    one.write({"epoch": 2})
+    with pytest.raises(IbmaError, match="free disk space and run again"):
+        one.write({"epoch": 3})
+    one.close()
+    assert Checkpoint(path, "k").read() == {"epoch": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["state.pt"]
+
+
+def test_what_a_kill_left_of_a_checkpoint_is_deleted_with_it(tmp_path):
+    for name in ("state.pt", "state.part"):
+        (tmp_path / name).touch()
+    Checkpoint(tmp_path / "state.pt", "k").forget()
+    assert not list(tmp_path.iterdir())
 
 
 def test_nan_loss_names_the_term(make_cell, monkeypatch):
@@ -93,22 +152,6 @@ def test_nan_loss_names_the_term(make_cell, monkeypatch):
     named = r"fake ibma seed 1: loss term 'ce/fused' is nan in epoch 1"
     with pytest.raises(IbmaError, match=named):
         train(make_cell(), seed=1)
-
-
-def test_full_disk_keeps_the_old_checkpoint(tmp_path, monkeypatch):
-    path = tmp_path / "state.pt"
-    loop.save_atomically({"epoch": 1}, path)
-
-    def full(state, target):
-        target.write_bytes(b"half")
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(IbmaError, match="free disk space and run again"):
-        loop.save_atomically({"epoch": 2}, path)
-    monkeypatch.undo()
-    assert torch.load(path)["epoch"] == 1
-    assert [file.name for file in tmp_path.iterdir()] == ["state.pt"]
 
 
 def test_full_disk_keeps_the_old_record(tmp_path, monkeypatch):
