@@ -95,9 +95,10 @@ def modules_of(folder: Path, **stand_ins: types.ModuleType) -> Iterator[None]:
     finally:
         sys.path.remove(str(folder))
         for name in set(sys.modules) - set(before):
-            if str(folder) in str(getattr(sys.modules[name], "__file__", "")):
+            file = getattr(sys.modules[name], "__file__", None)
+            if name.replace(".", "__") in stand_ins or (file and str(folder) in file):
                 del sys.modules[name]
-        sys.modules.update(before)
+        sys.modules.update(before)  # what a stand-in took the place of
 
 
 class Anything(types.ModuleType):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import paper_times, seeds, stage, terms
+from benchmarks import paper_times, peers, seeds, stage, terms
 from benchmarks.__main__ import CPU, GPU, PAGE
 from benchmarks.gpu import lines, measures
 from benchmarks.gpu.__main__ import take
@@ -30,6 +30,7 @@ from benchmarks.measure import (
 )
 from benchmarks.problems import Problem, View
 from ibma import params
+from ibma.errors import IbmaError
 from ibma.network import bounds
 from ibma.network.centroids import Assignment
 
@@ -198,3 +199,43 @@ def test_centroids_on_the_device_give_the_phi_of_the_stage():
     for name in problem.views:
         expected = stage.ours(features, name, systems)
         np.testing.assert_allclose(phi[name], expected, rtol=1e-4, err_msg=name)
+
+
+# --- beside published implementations ------------------------------------------------------------
+
+
+def test_code_of_peers_is_asked_for_by_repository_and_commit(tmp_path):
+    with pytest.raises(IbmaError) as caught:
+        peers.MISA.folder(tmp_path)
+    place = tmp_path / "MISA"
+    fetch = f"git clone https://github.com/declare-lab/MISA {place}"
+    assert str(caught.value).endswith(f"missing: {fetch} && git -C {place} checkout ec42fad")
+    subprocess.run(["git", "init", "-q", str(place)], check=True)
+    with pytest.raises(IbmaError, match="git -C .* checkout ec42fad"):
+        peers.MISA.folder(tmp_path)
+    page = (ROOT / "benchmarks" / "peers.md").read_text(encoding="utf-8")
+    for peer in (peers.MISA, peers.MIB, peers.AUTHORS, peers.CLUB):
+        assert f"git clone https://github.com/{peer.repository} peers/{peer.name}\n" in page
+        assert f"git -C peers/{peer.name} checkout {peer.commit}\n" in page
+
+
+def test_modules_of_a_peer_do_not_stay(tmp_path):
+    (tmp_path / "models.py").write_text("import absent\nfrom helper import VALUE\n")
+    (tmp_path / "helper.py").write_text("VALUE = 3\n")
+    before = dict(sys.modules)
+    stand_ins = {"absent": peers.Anything("absent"), "ibma__errors": peers.Anything("errors")}
+    with peers.modules_of(tmp_path, **stand_ins):
+        from models import VALUE
+
+        assert issubclass(sys.modules["absent"].Model, torch.nn.Module)
+    assert VALUE == 3 and str(tmp_path) not in sys.path
+    assert not {"models", "helper", "absent"} & set(sys.modules)
+    assert before.items() <= sys.modules.items()
+
+
+def test_our_side_of_a_comparison_trains_without_encoders():
+    for method, kind, hparams in (
+        ("misa", "classify", {}),
+        ("mib_e", "sentiment", {"fusion": "concat"}),
+    ):
+        peers.our_step(method, kind, **hparams)()
