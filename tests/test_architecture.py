@@ -16,7 +16,7 @@ SCRIPTS = sorted(set((ROOT / "stages").glob("*.py")) - {ROOT / "stages/checkout.
 LAYERS = (
     *("errors", "paths", "files", "params", "engine", "pretrained"),
     *("formats", "datasets", "twins", "fetch", "features"),
-    *("network", "methods", "training", "experiments"),
+    *("network", "methods", "training", "experiments", "estimators"),
     *("paper", "results", "report", "evidence"),
     *("tracking", "plan", "cli"),
 )
