@@ -49,7 +49,7 @@ lint: setup
 ui: setup
 	@ibma track
 	@case "$$MLFLOW_TRACKING_URI" in \
-	http*) echo "MLflow runs at $$MLFLOW_TRACKING_URI: open it in a browser" ;; \
+	http*) ;; \
 	*) MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false python -m mlflow ui --workers 1 --port $(PORT) \
 		--backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" ;; \
 	esac

@@ -21,7 +21,7 @@ LAYERS = (
     *("tracking", "plan", "cli"),
 )
 ON_TOP = {"__init__", "errors", "paths", "files", "params", "engine", "pretrained", "fetch"} | {
-    *("tracking", "plan", "cli"),
+    *("plan", "cli"),
 }
 # files of these rooms do not know each other, but for those that all of a room may use
 SEPARATE = {
