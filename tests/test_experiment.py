@@ -210,16 +210,18 @@ def test_adding_a_method_trains_that_method_only(experiment):
 def test_a_task_that_leaves_params_leaves_no_trace(experiment):
     root, _ = experiment
     values = yaml.safe_load((root / "params.yaml").read_text())
-    values["tasks"]["second"] = values["tasks"]["split_digits"]
+    values["tasks"]["digits_again"] = values["tasks"]["split_digits"]
     (root / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     run(root, "dvc", "repro")
-    assert "train@second" in (root / "dvc.lock").read_text()
-    assert (root / "reports/twin/metrics/second.json").exists()
-    del values["tasks"]["second"]
+    assert "train@digits_again" in (root / "dvc.lock").read_text()
+    assert (root / "reports/twin/metrics/digits_again.json").exists()
+    del values["tasks"]["digits_again"]
     (root / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     run(root, "dvc", "repro")
-    assert "second" not in (root / "dvc.lock").read_text()
-    assert not [p for p in root.glob("reports/**/*") if p.is_file() and b"second" in p.read_bytes()]
+    assert "digits_again" not in (root / "dvc.lock").read_text()
+    assert not [
+        p for p in root.glob("reports/**/*") if p.is_file() and b"digits_again" in p.read_bytes()
+    ]
 
 
 def test_a_fresh_clone_pulls_and_runs_nothing(experiment, tmp_path):
