@@ -537,6 +537,13 @@ def test_metrics_have_a_file_a_task_and_bars_a_row_a_cell(made):
     assert bars[0] == "cell,percent" and "chexpert/ibma,66" in bars
 
 
+def test_the_bars_of_dvc_say_how_many_revisions_they_show():
+    chart = json.loads((ROOT / ".dvc/plots/cells.json").read_text())
+    assert chart["title"] == "<DVC_METRIC_TITLE>", "true for one revision and for several"
+    words = chart["layer"][-1]["transform"][-1]["calculate"]
+    assert words == "datum.revisions > 1 ? 'cells that differ between revisions' : 'every cell'"
+
+
 def test_runs_are_a_file_of_records_and_their_mlflow_runs(made):
     with (made / "reports/twin/runs.csv").open(newline="") as file:
         runs = {row["record"]: row["mlflow run"] for row in csv.DictReader(file)}

@@ -1,6 +1,6 @@
-"""Whether the numbers that the paper prints agree with each other, from `published.yaml` alone.
+"""Check whether the numbers that the paper prints agree, from `published.yaml` alone.
 
-Nothing here knows our results. A printed number stands for every value that rounds to it; a check
+Knows nothing of our results. A printed number means every value that rounds to it; a check
 fails only if no such values fit.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ibma.paper.published import Cell, Column, Published, Row, Table
 
-RUNS = 10  # behind every mean and p-value (paper, captions and C.4)
+RUNS = 10  # of every mean and p-value (paper, captions and C.4)
 DECIMALS = {"percent": 1, "fraction": 3, "minutes": 1, "nats": 3, "count": 0}
 LOWER_IS_BETTER = ("ib/", "minutes")  # beginnings of metrics
 COMPARED = (2, 3, 4, 7)  # tables of methods that significance tables refer to
@@ -34,8 +34,13 @@ SEVERITY = {  # kind of check -> how bad a failure is, worst first
 class Check:
     """One check, as it is printed everywhere.
 
-    severity: of a failure, empty otherwise. where: table, row and column, or section. claim: what
-    the paper prints. found: what follows from its other numbers.
+    Attributes:
+        verdict: holds, fails, or cannot be checked.
+        severity: of a failure, empty otherwise.
+        kind: see `SEVERITY`.
+        where: table, row and column, or section.
+        claim: what the paper prints.
+        found: what follows from its other numbers.
     """
 
     verdict: str
@@ -50,7 +55,7 @@ COLUMNS = ("Verdict", "Severity", "Kind", "Where", "The paper prints", "What fol
 
 
 def run(paper: Published) -> list[Check]:
-    """Every check; failures first, the worst of them on top."""
+    """Make every check; failures come first, the worst of them on top."""
     checks = [
         *_repeated(paper),
         *_means(paper),
@@ -65,7 +70,7 @@ def run(paper: Published) -> list[Check]:
 
 
 def summary(checks: Sequence[Check]) -> str:
-    """How many checks there are and how many hold, in a sentence."""
+    """Say how many checks there are and how many hold."""
     count = {verdict: sum(c.verdict == verdict for c in checks) for verdict in (HOLDS, FAILS, OPEN)}
     return (
         f"{len(checks)} checks: {count[HOLDS]} hold, {count[FAILS]} fail, {count[OPEN]} cannot be "
@@ -83,7 +88,7 @@ def _check(kind: str, where: str, claim: str, found: str, holds: bool) -> Check:
 
 @dataclass(frozen=True)
 class Range:
-    """The values that a printed number, or a result of some, may stand for."""
+    """The values that a printed number, or a result of some, may mean."""
 
     low: float
     high: float
@@ -95,20 +100,20 @@ class Range:
         return Range(self.low - other.high, self.high - other.low)
 
     def over(self, other: Range) -> Range:
-        """Quotient of positive ranges."""
+        """Divide by another range; both are positive."""
         return Range(self.low / other.high, self.high / other.low)
 
     def times(self, factor: float) -> Range:
-        """Multiple by a positive number."""
+        """Multiply by a positive number."""
         return Range(self.low * factor, self.high * factor)
 
     def meets(self, other: Range) -> bool:
-        """Whether some value is in both."""
+        """Return whether some value is in both."""
         return self.low <= other.high + EPSILON and other.low <= self.high + EPSILON
 
 
 def rounded(value: float, decimals: int) -> Range:
-    """What rounds to `value` at this many decimals."""
+    """Return the values that round to `value` at this many decimals."""
     half = 0.5 * 10.0**-decimals
     return Range(value - half, value + half)
 
@@ -143,7 +148,7 @@ def _cells(table: Table) -> Iterator[tuple[Row, Column, Cell]]:
 
 
 def _repeated(paper: Published) -> Iterator[Check]:
-    """A task's metric of one method stands in several tables: it is the same number."""
+    """Check that a number which several tables print is the same in all of them."""
     seen: dict[tuple[str, str, str], list[tuple[str, Cell, str]]] = {}
     for table in paper.tables.values():
         for row, column, cell in _cells(table):
@@ -167,7 +172,7 @@ def _repeated(paper: Published) -> Iterator[Check]:
 
 
 def _means(paper: Published) -> Iterator[Check]:
-    """Table 7 prints the mean over slides beside the slides."""
+    """Check the means over slides of Table 7, which also prints the slides."""
     table = paper.table(7)
     for row in table.rows:
         for metric in ("auc", "f1"):
@@ -195,7 +200,7 @@ def _means(paper: Published) -> Iterator[Check]:
 
 
 def _marks(paper: Published) -> Iterator[Check]:
-    """Bold is the best of its column (of its data set in Table 5), underlined the second best."""
+    """Check that bold is the best of its column (data set in Table 5), underlined the next."""
     for table in paper.tables.values():
         for column in table.columns:
             for rows in _rivals(table, column):
@@ -208,7 +213,7 @@ def _marks(paper: Published) -> Iterator[Check]:
 
 
 def _rivals(table: Table, column: Column) -> Iterator[list[Row]]:
-    """Rows that a mark compares: a table's, but per data set where rows are of several."""
+    """Return the rows that a mark compares: a table's, but of one data set where rows name it."""
     tasks = dict.fromkeys(table.target(row.key, column.key).task for row in table.rows)
     for task in tasks:
         rows = [r for r in table.rows if table.target(r.key, column.key).task == task]
@@ -243,18 +248,18 @@ def _marks_of(table: Table, column: Column, rows: Sequence[Row]) -> Iterator[Che
 
 
 def _tested(paper: Published) -> Iterator[Check]:
-    """The "best baseline" that is tested is the best baseline of the table it refers to."""
+    """Check that the "best baseline" that is tested is that of the table it refers to."""
     for number in TESTS:
         table = paper.table(number)
         if table.compares is None:
             continue
-        behind = paper.table(table.compares)
+        compared = paper.table(table.compares)
         for row in table.rows:
             metric = row.metric or table.column("baseline").metric
             values = {
                 other.label: cell.value
-                for other, column, cell in _cells(behind)
-                if (target := behind.target(other.key, column.key)).task == row.task
+                for other, column, cell in _cells(compared)
+                if (target := compared.target(other.key, column.key)).task == row.task
                 and target.metric == metric
                 and target.method != "ibma"
                 and _may_be_tested(number, target.method)
@@ -265,18 +270,18 @@ def _tested(paper: Published) -> Iterator[Check]:
                 "tested baseline",
                 _place(table, row),
                 f"best baseline {_text(tested, table.unit)}",
-                f"Table {behind.number}: the best is {_text(values[best], table.unit)} ({best})",
+                f"Table {compared.number}: the best is {_text(values[best], table.unit)} ({best})",
                 tested == values[best],
             )
 
 
 def _may_be_tested(number: int, method: str | None) -> bool:
-    """Table 15 tests the ablation alone."""
+    """Return whether a table may test a method: Table 15 tests the ablation alone."""
     return number != 15 or method == "ibma_no_align"
 
 
 def _p_values(paper: Published) -> Iterator[Check]:
-    """Printed means, sds and n allow a range of p, from correlation -1 to 1 of the paired runs."""
+    """Check p-values: printed means, sds and n allow a range, from correlation -1 to 1 of pairs."""
     for number in TESTS:
         table = paper.table(number)
         for row in table.rows:
@@ -300,7 +305,7 @@ def _p_values(paper: Published) -> Iterator[Check]:
 
 
 def p_range(ours: Cell, baseline: Cell, unit: str) -> tuple[float, float]:
-    """Smallest and largest two-sided p of a paired t-test, over rounding and correlation."""
+    """Return the smallest and largest two-sided p that rounding and correlation allow."""
     assert ours.sd is not None and baseline.sd is not None
     gap = _of(ours, unit) - _of(baseline, unit)
     sds = [rounded(sd, DECIMALS[unit]) for sd in (ours.sd, baseline.sd)]
@@ -311,7 +316,7 @@ def p_range(ours: Cell, baseline: Cell, unit: str) -> tuple[float, float]:
 
 
 def _p(gap: float, sd: float) -> float:
-    """Two-sided p of a mean difference over RUNS pairs whose differences have this sd."""
+    """Return the two-sided p of a mean difference over RUNS pairs with this sd of differences."""
     from scipy.stats import t
 
     if sd <= 0:
@@ -320,7 +325,7 @@ def _p(gap: float, sd: float) -> float:
 
 
 def correlation(ours: Cell, baseline: Cell, p: float) -> str:
-    """The correlation of paired runs at which the unrounded numbers give this p, in words."""
+    """Say at which correlation of paired runs the unrounded numbers give this p."""
     from scipy.stats import t
 
     assert ours.sd is not None and baseline.sd is not None
@@ -336,7 +341,7 @@ def correlation(ours: Cell, baseline: Cell, p: float) -> str:
 
 @dataclass(frozen=True)
 class Statement:
-    """A sentence of the text that states a number, in our words, and what the tables give."""
+    """A sentence of the text that states a number, and what the tables give instead."""
 
     section: str
     claim: str
@@ -368,7 +373,7 @@ NOT_IN_TABLES = (
 
 
 def _from_cells(paper: Published) -> Iterator[Statement]:
-    """Differences and ratios of two printed numbers."""
+    """Yield the sentences that state a difference or a ratio of two printed numbers."""
 
     def cell(table: int, row: str, column: str) -> Range:
         return _of(paper.cell(table, row, column), paper.table(table).column(column).unit)
@@ -433,7 +438,7 @@ def _from_cells(paper: Published) -> Iterator[Statement]:
 
 
 def _counts(paper: Published) -> Iterator[Check]:
-    """Sentences that count, or name the largest of several."""
+    """Check the sentences that count, or name the largest of several."""
     slides = [c for c in paper.table(7).columns if (c.metric or "").startswith("auc/10x")]
     yield _check(
         "statement",

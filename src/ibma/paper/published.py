@@ -1,6 +1,6 @@
 """The paper's Tables 1-16, as printed, addressed by (table, row, column).
 
-`published.yaml` beside this file is the source. Numbers keep the paper's units: percent, fraction,
+`published.yaml` in this folder is the source. Numbers keep the paper's units: percent, fraction,
 minutes (per epoch), nats, count, or p (a p-value); records hold fractions, so a reader of both
 multiplies by 100 where the unit is percent. Citations in row labels follow the paper's reference
 list, not the misspelt names inside some of its tables.
@@ -64,7 +64,7 @@ Keyed = TypeVar("Keyed", Row, Column)
 
 @dataclass(frozen=True)
 class Target:
-    """What a cell measures, in the words of our records; None where the table names nothing."""
+    """What a cell measures, by the keys of our records; None where the table names nothing."""
 
     task: str | None
     method: str | None
@@ -86,15 +86,27 @@ class Table:
     compares: int | None = None
 
     def row(self, key: str) -> Row:
-        """Return row `key`; IbmaError names the rows there are."""
+        """Return a row by its key.
+
+        Raises:
+            IbmaError: there is none; the message names those there are.
+        """
         return _find(self.rows, key, f"table {self.number}: row")
 
     def column(self, key: str) -> Column:
-        """Return column `key`; IbmaError names the columns there are."""
+        """Return a column by its key.
+
+        Raises:
+            IbmaError: there is none; the message names those there are.
+        """
         return _find(self.columns, key, f"table {self.number}: column")
 
     def cell(self, row: str, column: str) -> Cell:
-        """Return the cell at (row, column); IbmaError if the paper has none there."""
+        """Return the cell of a row and a column.
+
+        Raises:
+            IbmaError: the paper has no number there.
+        """
         cells = self.row(row).cells
         if self.column(column).key not in cells:
             raise IbmaError(
@@ -104,7 +116,7 @@ class Table:
         return cells[column]
 
     def target(self, row: str, column: str) -> Target:
-        """Return what cell (row, column) measures; the column's word wins over the row's."""
+        """Return what a cell measures; where row and column both say it, the column does."""
         r, c = self.row(row), self.column(column)
         return Target(c.task or r.task, c.method or r.method, c.metric or r.metric, c.eta)
 
@@ -116,21 +128,30 @@ class Published:
     tables: Mapping[int, Table]
 
     def table(self, number: int) -> Table:
-        """Return table `number`; IbmaError if the paper has no such table."""
+        """Return a table by its number.
+
+        Raises:
+            IbmaError: the paper has no such table.
+        """
         if number not in self.tables:
             known = ", ".join(map(str, self.tables))
             raise IbmaError(f"table {number} is not in published.yaml: use one of {known}")
         return self.tables[number]
 
     def cell(self, table: int, row: str, column: str) -> Cell:
-        """Return one cell; IbmaError names the table, row or column that does not exist."""
+        """Return one cell.
+
+        Raises:
+            IbmaError: the table, row or column does not exist.
+        """
         return self.table(table).cell(row, column)
 
 
 def load(path: Path = PATH) -> Published:
     """Read and check a file of published tables.
 
-    Raises IbmaError with one line naming the file and the table, row, column or key at fault.
+    Raises:
+        IbmaError: in one line, the file and the table, row, column or key at fault.
     """
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -185,14 +206,14 @@ def _row(body: object, columns: tuple[Column, ...], where: str) -> Row:
 
 
 def _items(entries: Mapping[str, Any], name: str, where: str) -> list[tuple[object, str]]:
-    """List each entry of a list with its place, which is its key; keys must differ."""
+    """List each entry of a list with its place, which is its key; keys differ."""
     items = entries.get(name)
     if not isinstance(items, list) or not items:
         raise IbmaError(f"{where}: {name}: expected a list, found {items!r}: correct it")
     keys = [item.get("key") if isinstance(item, dict) else None for item in items]
     for position, key in enumerate(keys):
         if key in keys[:position]:
-            raise IbmaError(f"{where}: {name}: key {key} stands twice: rename or remove one")
+            raise IbmaError(f"{where}: {name}: key {key} is there twice: rename or remove one")
     return [(item, f"{where}: {name[:-1]} {key}") for item, key in zip(items, keys, strict=True)]
 
 

@@ -39,7 +39,7 @@ def datasets_page() -> str:
         "# Data sets",
         "",
         "Generated from the cards in `src/ibma/datasets/` by `ibma docs`. Counts are training / "
-        "test; a dash stands for one that nobody states.",
+        "test; a dash means that nobody states it.",
         "",
         tabulate([_dataset_row(name, cards[name]) for name in names], COLUMNS, **PLAIN),
     ]

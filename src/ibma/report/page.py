@@ -1,4 +1,4 @@
-"""The report: one offline HTML page, its figures, and every number in files beside it."""
+"""The report: one offline HTML page, its figures, and every number in files."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class Picture:
 def draw(inputs: Inputs, folder: Path) -> dict[str, Picture]:
     """Draw every figure of a report; return name -> picture of those that the page shows.
 
-    Training curves stay files beside the page: a panel for each method and task is too much for it.
+    Training curves are files only: a panel for each method and task is too much for the page.
     """
     _draw_curves(inputs, folder)
     drawn = (

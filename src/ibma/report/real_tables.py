@@ -21,7 +21,7 @@ from ibma.results.significance import Test
 from ibma.training.record import Record
 
 ALPHA = 0.05
-OMIB = "omib"  # the rival whose IB losses are shown beside IBMA's
+OMIB = "omib"  # the rival whose IB losses are shown next to IBMA's
 CONCAT = "concat"  # the simplest network, to which times are compared
 FOLDS = (
     "run k tests on fold k mod {folds}, and a pair shares its fold and its seed. Folds differ in "

@@ -39,8 +39,13 @@ class Compared:
 class Test:
     """IBMA against an opponent on one row of a table.
 
-    opponent: as claims.yaml names it. rival: the method that it stands for. holm: the p-value after
-    Holm's correction, None where the test is undefined.
+    Attributes:
+        table: two digits for a table of the paper, else `BEYOND`.
+        opponent: as claims.yaml names it.
+        rival: the method that it means.
+        compared: row, task, metric and unit.
+        paired: the test.
+        holm: the p-value after Holm's correction, None where the test is undefined.
     """
 
     __test__ = False  # pytest: not a class of tests
@@ -126,7 +131,7 @@ def beyond(params: Params, paper: published.Published) -> list[str]:
 
 
 def _rival(params: Params, results: Results, compared: Compared, opponent: str) -> str:
-    """Return the method that an opponent stands for; empty where none has a record."""
+    """Return the method that an opponent means; empty where none has a record."""
     means = {
         method: stats.summary(numbers).mean
         for method in claims.candidates(opponent, params)
