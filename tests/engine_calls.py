@@ -14,7 +14,9 @@ from unittest.mock import patch
 from ibma.errors import IbmaError
 from ibma.files import held
 from ibma.params import Engine
-from ibma.training.cell import Cell
+from ibma.training.cell import Cell, Setting
+
+SETTING = Setting(lr=1e-3, weight_decay=1e-5, eta=0.5)
 
 
 def engine(name="processes", workers=2, processes=1, **options) -> Engine:
@@ -28,7 +30,6 @@ def train(cell: Cell, seed: int, folder: Path, pause: float = 0.0) -> dict[str, 
         the record without time and place, and the weights.
     """
     from ibma.training import loop, run
-    from ibma.training.cell import Setting
 
     one_epoch = loop.Fit._one_epoch
 
@@ -42,7 +43,7 @@ def train(cell: Cell, seed: int, folder: Path, pause: float = 0.0) -> dict[str, 
         patch.object(loop, "CHECKPOINT_SECONDS", 0.0),
         patch.object(loop.Fit, "_one_epoch", traced),
     ):
-        finished = run.train_run(cell, seed, Setting(1e-3, 1e-5, 0.5), quiet=True)
+        finished = run.train_run(cell, seed, SETTING, quiet=True)
     run.forget(finished.record.key)
     content = asdict(finished.record) | {"trained": finished.weights}
     return {key: value for key, value in content.items() if key not in ("provenance", "digest")}

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import as_completed
+from dataclasses import replace
 from pathlib import Path
 
 import engine_calls as calls
@@ -21,6 +22,7 @@ from ibma.errors import IbmaError
 from ibma.experiments.progress import run_all
 from ibma.files import held
 from ibma.network.distributed import together
+from ibma.training.run import environment
 
 TESTS = Path(__file__).parent
 SOON = 2.0  # seconds in which a stopped stage is gone
@@ -55,7 +57,9 @@ def check(engine, cell, tmp_path, undisturbed):
         assert len({os.getpid(), *(future.result() for future in pair)}) == 3
         trained = {pool.submit(calls.train, cell, seed, tmp_path): seed for seed in range(3)}
         for future in as_completed(trained):
-            assert future.result() == undisturbed(cell, trained[future])
+            seed, record = trained[future], future.result()
+            assert record == undisturbed(cell, seed)
+            assert record["key"] == cell.key(seed, calls.SETTING, environment(cell))
         with pytest.raises(IbmaError) as refused:
             pool.submit(calls.refuse, 3).result()
         assert str(refused.value) == "a.csv row 3: expected a label"
@@ -198,6 +202,10 @@ def test_each_process_sees_its_own_gpus(tmp_path, monkeypatch):
         assert sorted(future.result() for future in found) == shares
 
 
+def test_the_head_of_a_cluster_needs_no_gpu_to_name_runs_on_one(make_cell):
+    assert environment(replace(make_cell(), device="cuda"))["device"] == "cuda"
+
+
 def test_there_are_no_more_processes_than_cores_or_calls(monkeypatch):
     monkeypatch.setattr("ibma.engine.cores", lambda: 8)
     for workers, together_, threads, wanted, expected in (
@@ -212,9 +220,9 @@ def test_there_are_no_more_processes_than_cores_or_calls(monkeypatch):
 
 def test_an_engine_that_cannot_start_is_one_line(monkeypatch):
     for engine, line in (
-        (calls.engine("slurm"), "params.yaml: engine slurm: .*srun"),
+        (calls.engine("slurm"), "params.yaml: engine slurm {}: .*srun"),
         (calls.engine("slurm", cluster="local", slurm_partitoin="gpu"), "slurm_partitoin"),
-        (calls.engine("ray", address="127.0.0.1:1"), "params.yaml: engine ray: .*refused"),
+        (calls.engine("ray", address="127.0.0.1:1"), "params.yaml: engine ray {.*}: .*refused"),
     ):
         with pytest.raises(IbmaError, match=line) as wrong:
             executor(engine, "cpu", 1)

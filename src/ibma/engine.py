@@ -46,11 +46,9 @@ def executor(engine: Engine, device: str, calls: int, threads: int = 1) -> Execu
     try:
         return start(engine, calls, threads * engine.processes, gpus_each)
     except Exception as error:  # whatever a library says of its options or of its cluster
-        missing = f"not installed: `pip install 'ibma[{engine.name}]'`"
-        said = missing if isinstance(error, ImportError) else one_line(error)
-        raise IbmaError(
-            f"params.yaml: engine {engine.name}: {dict(engine.options)}: {said}"
-        ) from error
+        remedy = f": `pip install 'ibma[{engine.name}]'`" if isinstance(error, ImportError) else ""
+        said = f"{engine.name} {dict(engine.options)}: {one_line(error)}{remedy}"
+        raise IbmaError(f"params.yaml: engine {said}") from error
 
 
 class Processes(ProcessPoolExecutor):

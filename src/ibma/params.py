@@ -422,7 +422,7 @@ class Engine(Block):
     name: Literal["processes", "slurm", "ray"]
     """This machine's processes, a Slurm cluster, or a Ray cluster."""
     workers: MaybeWorkers
-    """Runs at once, or samples at once in stage extract; null: one per core, on CUDA one run."""
+    """Runs at once, or samples at once in stage extract; null: one per core, or per GPU."""
     processes: Workers
     """Processes that train one network together (torchrun), one per GPU."""
     options: dict[Name, Scalar] = {}
@@ -629,7 +629,7 @@ class Params(Block):
     """Runs 0 to seeds - 1 of every method on every task."""
     device: Literal["auto", "cpu", "cuda"]
     threads: MaybeWorkers
-    """CPU threads of one run; null: torch decides."""
+    """CPU threads of one run; null: as many as this machine has cores."""
     instructions: Literal["portable", "native"]
     """portable: same bytes on every x86-64 processor; native: what this processor does fastest."""
     engine: Engine

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ibma import paths
 from ibma.errors import IbmaError
 from ibma.files import read_json
+from ibma.params import cores
 from ibma.training import record
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Cell:
         epochs, batch_size, width, heads, beta, normalise, refresh, compile: as
             `params.Training` explains them.
         features, centroids: folders that stages `extract` and `centroids` wrote.
-        device: auto, cpu or cuda. threads: CPU threads of one run, None for torch's choice.
+        device: auto, cpu or cuda. threads: CPU threads of one run.
     """
 
     profile: str
@@ -70,7 +71,7 @@ class Cell:
     features: Path
     centroids: Path
     device: str = "auto"
-    threads: int | None = 1
+    threads: int = 1
     instructions: str = "portable"
 
     @classmethod
@@ -100,7 +101,7 @@ class Cell:
             features=root / paths.FEATURES / task,
             centroids=root / paths.CENTROIDS / task,
             device=params.device,
-            threads=params.threads,
+            threads=params.threads or cores(),
             instructions=params.instructions,
         )
 

@@ -45,12 +45,12 @@ class Finished:
 
 
 def environment(cell: Cell) -> Environment:
-    """Return what decides rounding in this process, see `record.Environment`."""
-    return Environment(
-        device=select_device(cell.device).type,
-        instructions=cell.instructions,
-        threads=cell.threads or torch.get_num_threads(),
-    )
+    """Return what decides rounding in a run, see `record.Environment`.
+
+    With `device: cuda` this process need not have a GPU: a cluster's head often has none.
+    """
+    device = "cuda" if cell.device == "cuda" else select_device(cell.device).type
+    return Environment(device=device, instructions=cell.instructions, threads=cell.threads)
 
 
 def train_run(cell: Cell, run: int, setting: Setting, quiet: bool = False) -> Finished:
@@ -110,7 +110,7 @@ def train_run(cell: Cell, run: int, setting: Setting, quiet: bool = False) -> Fi
 
 def warm_up(cell: Cell) -> None:
     """Import what every run of a task needs, once, before worker processes are forked."""
-    if select_device(cell.device).type != "cpu":
+    if environment(cell)["device"] != "cpu":
         return  # a process that has touched CUDA cannot be forked
     import sklearn.metrics  # noqa: F401
     import torch._dynamo  # noqa: F401  torch's optimisers import it in their first step
