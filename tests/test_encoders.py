@@ -11,7 +11,7 @@ import torch
 from ibma.errors import IbmaError
 from ibma.network import encoders
 
-SOURCE = Path(encoders.__file__).parent.parent
+SOURCE = Path(encoders.__file__).parents[2]
 WIDTH = 6
 RESNET = {"name": "resnet", "embedding_size": 4, "hidden_sizes": [4, 8], "depths": [1, 1]}
 VIT = {"name": "vit", "patch_size": 8, "hidden_size": 8, "layers": 1, "heads": 2}
