@@ -246,5 +246,3 @@ def test_a_fresh_clone_pulls_and_runs_nothing(experiment, tmp_path):
     run(clone, "dvc", "pull", "--quiet")
     output = run(clone, "dvc", "repro")
     assert not ran(output) and not (clone / "data/raw").exists()
-    dry = run(clone, "dvc", "exp", "run", "--dry", "-S", "eta=0.3")
-    assert "train_ibma@split_digits" in dry and "download" not in "".join(ran(dry))

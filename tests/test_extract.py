@@ -206,7 +206,7 @@ def test_of_two_extractions_of_a_folder_the_second_leaves_in_one_line(tmp_path):
         both = [start(root, 1), start(root, 1, delay)]
         for process in both:
             go(process)
-        told = [process.communicate()[1].splitlines()[-1] for process in both]
+        told = [(process.communicate()[1].splitlines() or [""])[-1] for process in both]
         assert sorted(process.returncode for process in both) == [0, 1], (delay, told)
         refused = told[[process.returncode for process in both].index(1)]
         assert "features: another process is writing" in refused

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ibma import paths
 from ibma.errors import IbmaError
 from ibma.files import read_json
-from ibma.params import cores
 from ibma.training import record
 
 if TYPE_CHECKING:
@@ -81,6 +80,8 @@ class Cell:
         Raises:
             IbmaError: params.yaml names no such task or method.
         """
+        from ibma.params import cores  # what a user of the loss alone has no need of
+
         entry, training, chosen = params.method(method), params.training, params.task(task)
         return cls(
             profile=params.profile,
