@@ -106,7 +106,10 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help=f"rewrite {PAGE} and {FIGURE}.*")
     arguments = parser.parse_args()
     if arguments.file is not None:
-        show(lines.render(lines.read(arguments.file)), GPU, arguments.write)
+        record = lines.read(arguments.file)
+        if arguments.write and any(line["tiny"] for line in record):
+            parser.error(f"{arguments.file} was made with --tiny: sizes for tests are no figures")
+        show(lines.render(record), GPU, arguments.write)
     else:
         measure(arguments.only or [*MEASURES, "growth"], arguments.write)
 

@@ -128,7 +128,6 @@ def test_every_gpu_measure_runs_on_a_machine_that_lacks_packages(tmp_path):
     assert done.returncode == 0, done.stderr
     written = lines.read(out)
     skipped = {line["measure"]: line["skipped"] for line in written if "skipped" in line}
-    assert skipped.pop("tests", "no GPU").startswith(("no GPU", "pytest found no test"))
     assert skipped == {"faiss": "no package faiss", "compiled": "takes a minute: on a GPU only"}
     assert {"machine", "epoch", "limit", "ibb", "refresh", "short epoch", "claim", "club"} < {
         line["measure"] for line in written
@@ -138,6 +137,7 @@ def test_every_gpu_measure_runs_on_a_machine_that_lacks_packages(tmp_path):
     for line in written:
         assert line["device"] and line["torch"] and line["precision"] == "float32"
         assert "label" not in line or line["ratio"] == sorted(line["ratio"])
+    assert next(line for line in written if line["measure"] == "tests")["counts"]["tests"] > 50
     page = lines.render(written)
     assert "epoch of CREMA-D, ibma" in page and "- faiss: no package faiss" in page
 

@@ -130,7 +130,8 @@ def tests(session: Session) -> None:
     """Run the tests that need a GPU; without one they are collected and skipped."""
     report = session.folder / "tests.xml"
     command = [sys.executable, "-m", "pytest", "-m", "gpu", "tests/test_gpu.py"]
-    options = ["-p", "no:cacheprovider", f"--junitxml={report}"]
+    # the project's own options ask for plug-ins
+    options = ["-o", "addopts=-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
     log = session.out.with_suffix(".pytest.log")
     try:
         with log.open("w", encoding="utf-8") as file:
@@ -165,7 +166,7 @@ def tests(session: Session) -> None:
         Spread.exactly(float(wrong)),
         "plain",
     )
-    session.write("tests", row, seconds=float(suite.get("time", 0)), failed=failed, **count)
+    session.write("tests", row, seconds=float(suite.get("time", 0)), failed=failed, counts=count)
 
 
 def epoch(session: Session, method: str) -> None:
@@ -278,15 +279,15 @@ def ibb(session: Session) -> None:
     times |= per_call(session.times(refreshes, 3), steps)
     facts = {"task": "crema_d", "method": "ibma", **sizes(problem)}
     for measure, label, name, less in (
-        ("ibb", "step with IBB", "ibma", 1.0),
-        ("ibb", "IBB's terms alone", "terms", 0.0),
-        ("refresh", "centroids and Q in the steps (default)", "in steps", 0.0),
-        ("refresh", "centroids and Q by a pass", "by a pass", 0.0),
+        ("ibb", "IBB, whole step", "ibma", 1.0),
+        ("ibb", "IBB, its terms alone", "terms", 0.0),
+        ("refresh", "centroids and Q, in the steps (default)", "in steps", 0.0),
+        ("refresh", "centroids and Q, by a pass", "by a pass", 0.0),
     ):
         seconds = times[name]
         plain = times["ce3"] if measure == "ibb" else [median(times["ce3"])] * len(seconds)
         row = Row(
-            f"{label}, of a step",
+            f"{label}: share of a step",
             duration(seconds),
             f"cross-entropy alone {duration(times['ce3'])}",
             ratio(seconds, plain, less),
