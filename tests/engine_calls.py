@@ -5,6 +5,7 @@ What is slow to import is imported where it is used: workers that start afresh i
 
 import ctypes
 import os
+import signal
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -71,6 +72,10 @@ def wait(seconds: float) -> float:
     return seconds
 
 
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def refuse(row: int) -> None:
     raise IbmaError(f"a.csv row {row}: expected a label")
 
@@ -97,7 +102,7 @@ def average(seed: int, rank_that_fails: int = -1, how: str = "") -> tuple[float,
     for step in range(3):
         if step == 2 and distributed.rank() == rank_that_fails:
             if how == "kill":
-                os.kill(os.getpid(), 9)
+                die()
             refuse(7)
         share = x[distributed.rank() :: distributed.world()]
         (gradient,) = torch.autograd.grad((weight * share - 1).square().sum(), weight)

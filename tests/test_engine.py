@@ -157,7 +157,7 @@ def test_a_run_whose_ray_worker_is_killed_goes_on_elsewhere_to_the_same_record(
 
     once = calls.engine("ray", address=cluster, max_retries=0)
     with executor(once, "cpu", 1) as pool, pytest.raises(IbmaError, match="worker") as lost:
-        pool.submit(os.abort).result()
+        pool.submit(calls.die).result()
     assert "\n" not in str(lost.value)
 
 
@@ -168,7 +168,7 @@ def test_a_killed_process_is_one_line_that_names_the_setting_to_lower(make_cell,
             calls.engine(),
             "cpu",
             "test",
-            {"whole": (calls.train, make_cell(), 0, tmp_path), "killed": (os.abort,)},
+            {"whole": (calls.train, make_cell(), 0, tmp_path), "killed": (calls.die,)},
         ):
             found.append((key, future.result()))
     assert [key for key, _ in found] in (["whole"], [])
