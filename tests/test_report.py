@@ -105,6 +105,7 @@ def made(tmp_path_factory):
     write_json(root / "data/track.json", {"runs/train_ibma/crema_d/ibma/seed_1.json": "8f3b"})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(records, "is_current", lambda *_: True)
+        patch.setattr(pictures, "_draw_curves", lambda *_: None)  # slow, and no part of the page
         derive(root)
         page.write(PROFILE, root)
     return root
@@ -510,7 +511,16 @@ def test_every_table_from_1_to_16_has_rows(made):
     assert all(x.rows for x in built[:19])
 
 
-def test_the_same_records_give_the_same_files_and_other_tasks_leave_them(project):
+def test_the_same_records_give_the_same_curves(made, tmp_path):
+    methods = {"IBMA": records.load(PROFILE, made).of("crema_d", "ibma")}
+    for name in ("one", "two"):
+        figures.training_curves("CREMA-D", methods, tmp_path / name)
+    assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
+    assert "CREMA-D: training curves" in (tmp_path / "one.svg").read_text()
+
+
+def test_the_same_records_give_the_same_files_and_other_tasks_leave_them(project, monkeypatch):
+    monkeypatch.setattr(pictures, "_draw_curves", lambda *_: None)
     folder = project / "reports/twin"
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     page.write(PROFILE, project)
