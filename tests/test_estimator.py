@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -99,12 +98,17 @@ def in_both(folder: Path, data: object, kinds: dict, features: dict, method: str
 
 
 def check_equal(done: run.Finished, clf: IBMAClassifier, score: float) -> None:
-    """Same weights to the last bit, hence the same accuracy; same history."""
+    """Same weights to the last bit, hence the same accuracy; same history.
+
+    The constant U enters no gradient. Where the pipeline computes it for several folds at once, its
+    last bits differ.
+    """
     assert score == done.record.metrics["accuracy"]
     weights, ours = load(done.weights), clf.network_.state_dict()
     assert weights.keys() == ours.keys()
     for name, value in ours.items():
-        torch.testing.assert_close(value, weights[name], rtol=0, atol=0, msg=name)
+        allowed = 1e-6 if name == "bound.u" else 0.0
+        torch.testing.assert_close(value, weights[name], rtol=0, atol=allowed, msg=name)
     for name, values in done.record.history.items():
         assert clf.history_[name] == pytest.approx(values, abs=1e-6), name
 
@@ -119,17 +123,12 @@ def test_the_estimator_equals_the_pipelines_record_on_split_digits(tmp_path):
     not (MIRROR / "ravdess/flac16k").is_dir(), reason="no local copy of RAVDESS: set IBMA_MIRROR"
 )
 def test_the_estimator_equals_the_pipelines_record_on_ravdess(tmp_path, monkeypatch):
-    """From sound files and face action units; every fourth clip, to spare time."""
+    """From sound files and face action units."""
     monkeypatch.setenv("IBMA_MIRROR", str(MIRROR))
     fetch.dataset("ravdess", "real", tmp_path)
-    whole = datasets.load("ravdess")
-    some = SimpleNamespace(
-        CARD=whole.CARD,
-        FILES=(),
-        samples=lambda raw, *, on_bad="stop": list(whole.samples(raw, on_bad=on_bad))[::4],
-    )
+    data, kinds = datasets.load("ravdess"), {"audio": "audio", "face": "vector"}
     features = {"audio": {"n_mels": 64, "hop": 512, "statistics": True}}
-    check_equal(*in_both(tmp_path, some, {"audio": "audio", "face": "vector"}, features, "ibma"))
+    check_equal(*in_both(tmp_path, data, kinds, features, "ibma"))
 
 
 EXCLUDED = {  # check of scikit-learn -> why it may fail
