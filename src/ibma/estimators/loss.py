@@ -230,6 +230,14 @@ class BoundLoss(nn.Module):
 class IBBLoss(BoundLoss):
     """The information bottleneck bound (IBB) of the paper, Theorem 3.1, as a loss.
 
+        ibb = IBBLoss(["image", "text"], num_classes=5, dim=64)
+        for epoch in range(20):
+            ibb.start_epoch()
+            for xa, xb, y in loader:
+                z = {"image": f(xa), "text": g(xb)}
+                h = fuse(z)
+                loss = cross_entropy(head(h), y) + 0.5 * ibb(z, y, fused=h)
+
     Two hyper-parameters decide whether it acts at all. phi(z)[y] = softmax over the classes y of
     -beta ||z - c_y||^2, with the class means c_y as centroids:
 
