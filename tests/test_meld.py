@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import probes
 import pytest
+import torch
 
 from ibma import datasets, fetch, twins
 from ibma.datasets import Dropped, Sample, meld
@@ -23,6 +24,7 @@ FEATURES = {
     "text": {"max_length": 16},
 }
 ROOT = Path(__file__).parent.parent
+CPU = torch.device("cpu")
 MIRROR = Path(os.environ.get("IBMA_MIRROR", ROOT.parent / "shared" / "mirror"))
 needs_mirror = pytest.mark.skipif(
     not (MIRROR / "github/declare-lab/MELD").is_dir(), reason="IBMA_MIRROR lacks MELD's tables"
@@ -175,6 +177,9 @@ def test_extraction_takes_six_channels_and_a_blink_of_sound(features):
     assert features.meta["absent"] == {"audio": 2, "visual": 2, "text": 0}
     silent = features.ids.index("train_dia125_utt3")
     assert not features.arrays["audio"][silent].any() and features.arrays["text"][silent].any()
+    batch = next(features.everything().taking(np.array([silent, 0])).batches(2, CPU))
+    assert batch.x["present/audio"].tolist() == batch.x["present/visual"].tolist() == [False, True]
+    assert "present/text" not in batch.x
 
 
 def test_a_clip_without_moov_is_named(whole, tmp_path):

@@ -1,6 +1,7 @@
 """Every method on tiny problems: shapes, finite terms, learning, refusals."""
 
 import copy
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -137,6 +138,30 @@ def test_every_term_and_gradient_is_finite_in_every_phase(method):
             gradients = [p.grad for p in model.parameters() if p.grad is not None]
             assert gradients, where
             assert all(gradient.isfinite().all() for gradient in gradients), where
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_fills_a_missing_part_is_not_read(method):
+    """In training and in evaluation, whether one, two or no samples of a batch have the part."""
+    for kind, there in product(KINDS, (range(6), range(2), [3], [])):
+        runs = []
+        for filling in (0.0, 1e6):
+            model, data = make(method, kind), batch(kind)
+            known = torch.zeros(len(data.y), dtype=torch.bool)
+            known[list(there)] = True
+            x = data.x | {"view0": torch.where(known[:, None], data.x["view0"], filling)}
+            data = replace(data, x=x | {"present/view0": known})
+            for epoch in (0, 1):
+                start_epoch(model, epoch, data)
+                torch.manual_seed(epoch)
+                terms = step(model, data)
+            total(terms).backward()
+            gradients = [p.grad for p in model.parameters() if p.grad is not None]
+            runs.append([*terms.values(), *gradients, model.eval()(data.x).logits])
+        where = f"{kind}, present: {list(there)}"
+        for one, other in zip(*runs, strict=True):
+            assert one.isfinite().all(), where
+            torch.testing.assert_close(one, other, rtol=0, atol=0, msg=where)
 
 
 @pytest.mark.parametrize("method", METHODS)
