@@ -45,7 +45,7 @@ class Trials:
     run: int
     fold: int
 
-    @property
+    @functools.cached_property
     def path(self) -> Path:
         """Return where the store holds the scores."""
         ingredients = {
