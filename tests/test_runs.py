@@ -13,6 +13,7 @@ from ibma.errors import IbmaError
 from ibma.experiments import runs, tune
 from ibma.features import media
 from ibma.features.extract import absent, extract
+from ibma.formats import checksums
 from ibma.network.centroids import write_all
 from ibma.results import records
 from ibma.training import record
@@ -93,7 +94,7 @@ def test_weights_are_kept_where_params_say_so_and_once_on_disk(project, capsys):
     kept = sorted((paths.MODELS / "train_ibma").rglob("*.safetensors"))
     assert len(kept) == 2 and all(path.stat().st_nlink == 2 for path in kept)
     one = record.read(record.RunId("train_ibma", "split_digits", "ibma", 0).record)
-    assert runs.digest(one.id.weights) == one.weights
+    assert checksums.sha256(one.id.weights) == one.weights
 
 
 def test_a_damaged_store_is_trained_again_and_a_changed_record_refused(project, capsys):

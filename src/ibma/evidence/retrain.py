@@ -98,10 +98,7 @@ def _again(params: Params, root: Path, committed: Record, peers: Sequence[Record
     """Train a committed run anew, without a trace, and compare it; peers: its cell's runs."""
     from ibma.training.run import environment, forget, train_run
 
-    base, eta = params.trained_as(committed.stage, committed.method)
-    cell = Cell.of(params, committed.task, base, root)
-    if committed.stage == "sensitivity" and eta is not None:
-        cell = cell.at(eta)
+    cell = Cell.named(params, committed.stage, committed.task, committed.method, root)
     _check_inputs(params, cell, committed.source)
     setting = Setting(*(committed.params[name] for name in Setting._fields))
     key = cell.key(committed.seed, setting, environment(cell))

@@ -12,13 +12,13 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
 from ibma import paths
 from ibma.errors import IbmaError
 from ibma.experiments.progress import run_all
 from ibma.files import held, write_bytes
+from ibma.formats import checksums
 from ibma.params import Params
 from ibma.training import record, run
 from ibma.training.cell import Cell, Setting, chosen, why_not_run
@@ -66,8 +66,7 @@ def train_stage(params: Params, stage: str, task: str, only: str | None = None) 
     methods = params.stages_of_methods()[stage]
     if only is not None and only not in methods:
         raise IbmaError(f"params.yaml: {stage} has no '{only}': expected {', '.join(methods)}")
-    cells = [(Cell.of(params, task, method), params.eta) for method in methods]
-    train(params, stage, task, [each for each in cells if only in (None, each[0].method)])
+    train(params, stage, task, [only] if only else list(methods))
 
 
 def train_at_etas(params: Params) -> None:
@@ -77,38 +76,37 @@ def train_at_etas(params: Params) -> None:
         IbmaError: runs failed; the others are finished and kept.
     """
     at = params.sensitivity
-    cells = [Cell.of(params, at.task, method) for method in at.methods]
-    train(params, "sensitivity", at.task, [(cell.at(e), e) for cell in cells for e in at.etas])
+    train(params, "sensitivity", at.task, list(at.names()))
 
 
-def train(
-    params: Params, stage: str, task: str, cells: Sequence[tuple[Cell, float | None]]
-) -> None:
+def train(params: Params, stage: str, task: str, names: Sequence[str]) -> None:
     """Bring the runs of some cells up to date, then lay out their folders anew.
 
     Args:
-        cells: each with the eta that overrides its choice, if one does.
+        names: what the records of these cells are called.
     """
+    cells = [Cell.named(params, stage, task, name) for name in names]
     with held(paths.RUNS / stage / task):
         wanted: list[Wanted] = []
         if why := why_not_run(task):
             print(f"{task}: not run: {why}", file=sys.stderr)
         else:
-            wanted = [one for cell, eta in cells for one in name_runs(params, cell, eta)]
+            wanted = [one for cell in cells for one in name_runs(params, cell)]
             _complete(params, f"{stage} {task}", wanted)
         for root in (paths.RUNS, paths.MODELS):
             (root / stage / task).mkdir(parents=True, exist_ok=True)  # an output, even if empty
-            for cell, _ in cells:
-                shutil.rmtree(root / stage / task / cell.method, ignore_errors=True)
+            for name in names:
+                shutil.rmtree(root / stage / task / name, ignore_errors=True)
         for one in wanted:
             _lay_out(one, one.keeps_weights(params))
 
 
-def name_runs(params: Params, cell: Cell, eta: float | None) -> Iterator[Wanted]:
+def name_runs(params: Params, cell: Cell) -> Iterator[Wanted]:
     """Yield every run of a cell, with the setting that stage `tune` chose and its key."""
     environment = run.environment(cell)
+    method, eta = params.trained_as(cell.stage, cell.method)
     for seed in range(params.seeds):
-        setting = chosen(cell.task, cell.tuned_as, cell.fold(seed), eta)
+        setting = chosen(cell.task, method, cell.fold(seed), eta)
         yield Wanted(cell, seed, setting, cell.key(seed, setting, environment))
 
 
@@ -152,7 +150,7 @@ def _find(one: Wanted, with_weights: bool) -> Record | None:
     """Return the stored record of a run; a damaged one is deleted, to be trained again."""
     try:
         stored = record.read(one.record)
-        whole = not with_weights or digest(one.weights) == stored.weights
+        whole = not with_weights or checksums.sha256(one.weights) == stored.weights
     except FileNotFoundError:
         return None
     except IbmaError:
@@ -181,8 +179,3 @@ def _lay_out(one: Wanted, with_weights: bool) -> None:
             os.link(one.weights, one.id.weights)
         except OSError:
             shutil.copyfile(one.weights, one.id.weights)
-
-
-def digest(path: Path) -> str:
-    """Return the sha256 of a file."""
-    return sha256(path.read_bytes()).hexdigest()

@@ -106,14 +106,15 @@ class Cell:
             instructions=params.instructions,
         )
 
-    @property
-    def tuned_as(self) -> str:
-        """Return the method whose choice of setting this cell takes."""
-        return self.method.partition("_eta_")[0] if self.stage == "sensitivity" else self.method
+    @classmethod
+    def named(cls, params: Params, stage: str, task: str, name: str, root: Path = Path()) -> Cell:
+        """Build the cell whose records are called `name` in the folder of a stage.
 
-    def at(self, eta: float) -> Cell:
-        """Return the same cell as stage `sensitivity` trains it, under the name of a fixed eta."""
-        return replace(self, stage="sensitivity", method=f"{self.method}_eta_{eta:g}")
+        Raises:
+            IbmaError: params.yaml names no such task, or the stage has no such records.
+        """
+        method, _ = params.trained_as(stage, name)
+        return replace(cls.of(params, task, method, root), stage=stage, method=name)
 
     @property
     def meta(self) -> Mapping[str, Any]:
@@ -275,11 +276,9 @@ def expected_key(params: Params, one: Record, root: Path = Path()) -> str:
     Raises:
         IbmaError: the present parameters, features or choices do not name such a run.
     """
-    base, eta = params.trained_as(one.stage, one.method)
-    cell = Cell.of(params, one.task, base, root)
-    setting = chosen(one.task, base, cell.fold(one.seed), eta, root)
-    if one.stage == "sensitivity" and eta is not None:
-        cell = cell.at(eta)
+    cell = Cell.named(params, one.stage, one.task, one.method, root)
+    method, eta = params.trained_as(one.stage, one.method)
+    setting = chosen(one.task, method, cell.fold(one.seed), eta, root)
     environment = record.Environment(
         device=one.environment["device"],
         instructions=params.instructions,
