@@ -14,8 +14,9 @@ import torch
 from benchmarks.measure import Goal, Row, duration, interleaved, ratio
 from benchmarks.problems import Problem, middle_size, one_more_epoch, paper_size, twin_size
 from ibma.features.store import Batch
-from ibma.network.method import Method, Output
+from ibma.network.method import Output
 from ibma.training.loop import Fit, run_network
+from ibma.training.replay import Replayed, Result
 
 CPU = torch.device("cpu")
 LIMIT = Goal("at least", 0.9)
@@ -29,14 +30,24 @@ def resident(fit: Fit) -> Batch:
 
 
 def limit(fit: Fit, steps: int) -> Callable[[], None]:
-    """Return forward and backward of the losses on one batch, gradients thrown away."""
+    """Return forward and backward of the losses on one batch, gradients thrown away.
+
+    Where training replays recorded steps, the limit does too.
+    """
     batch = resident(fit)
+
+    def once(batch: Batch) -> Result:
+        fit.model.zero_grad(set_to_none=True)
+        values = torch.stack(list(fit.objective(batch).values()))
+        values.sum().backward()
+        return [], values.detach()
+
+    once = Replayed(once) if fit.replays else once
 
     def run() -> None:
         fit.model.train()
         for _ in range(steps):
-            fit.model.zero_grad(set_to_none=True)
-            torch.stack(list(fit.objective(batch).values())).sum().backward()
+            once(batch)
 
     return run
 
@@ -44,22 +55,27 @@ def limit(fit: Fit, steps: int) -> Callable[[], None]:
 def step_of(fit: Fit, batch: Batch) -> Callable[[], object]:
     """Return one training step."""
     fit.model.train()
-    return lambda: fit.step(batch)
+    step = fit.steps()
+    return lambda: step(batch)
 
 
-def terms_alone(model: Method, batch: Batch) -> Callable[[], None]:
+def terms_alone(fit: Fit, batch: Batch) -> Callable[[], object]:
     """Return what IBB adds to a step, on given representations: sums for Q, terms, gradient."""
+    model = fit.model
     with torch.no_grad():
         out = run_network(model, batch.x)
     z = {name: value.detach().requires_grad_() for name, value in out.z.items()}
     fused = out.fused.detach().requires_grad_()
 
-    def run() -> None:
+    def terms(batch: Batch) -> Result:
         held = Output(z, fused, out.logits, {})
         model.inner_step(held, batch)
-        torch.stack(list(model.bound.terms(model.step(held, batch)).values())).sum().backward()
+        values = torch.stack(list(model.bound.terms(model.step(held, batch)).values()))
+        values.sum().backward()
+        return [], values.detach()
 
-    return run
+    terms = Replayed(terms) if fit.replays else terms
+    return lambda: terms(batch)
 
 
 def refresh_in_steps(fit: Fit, steps: int) -> Callable[[], None]:
@@ -68,10 +84,16 @@ def refresh_in_steps(fit: Fit, steps: int) -> Callable[[], None]:
     with torch.no_grad():
         out = run_network(fit.model, batch.x)
 
+    def inner(batch: Batch) -> Result:
+        fit.model.inner_step(Output(out.z, out.fused, out.logits, {}), batch)
+        return [], out.logits
+
+    inner = Replayed(inner) if fit.replays else inner
+
     @torch.no_grad()
     def run() -> None:
         for _ in range(steps):
-            fit.model.inner_step(Output(out.z, out.fused, out.logits, {}), batch)
+            inner(batch)
         fit.model.before_epoch(1, fit.outputs)
 
     return run
@@ -110,7 +132,7 @@ def ibb_rows(label: str, problem: Problem, rounds: int) -> Iterator[Row]:
     fits = {name: one_batch.fit(name, features, CPU) for name in ("ce3", "ibma")}
     batch = resident(fits["ce3"])
     functions = {name: step_of(fit, batch) for name, fit in fits.items()}
-    functions["terms"] = terms_alone(fits["ibma"].model, batch)
+    functions["terms"] = terms_alone(fits["ibma"], batch)
     times = interleaved(functions, rounds)
     plain = times["ce3"]
     reference = f"cross-entropy alone {duration(plain)}"

@@ -110,6 +110,20 @@ def test_streamed_features_give_the_bytes_of_resident_ones(method, monkeypatch):
     assert same(state_of(streamed), state_of(resident))
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_replayed_steps_give_the_bytes_of_steps_made_one_by_one(method, monkeypatch):
+    monkeypatch.setattr(store.Features, "lengths", {})  # batches of one shape
+    problem = Problem(views=MEDIA, dropout=0.1)
+    options = {"epochs": 4, "lr": 1e-3}
+    replayed, single = (problem.fit(method, GPU, **options) for _ in range(2))
+    assert replayed.replays
+    single.replays = False
+    replayed.run("replayed")
+    single.run("single")
+    assert replayed.history == single.history
+    assert same(state_of(replayed), state_of(single))
+
+
 @pytest.mark.parametrize("method", ["ibma", "ibma_club", "omib", "misa"])
 def test_a_killed_run_resumes_to_the_same_bytes(method, tmp_path: Path, monkeypatch):
     problem = Problem(views=MEDIA, dropout=0.1)

@@ -28,7 +28,7 @@ from ibma.errors import IbmaError
 RESIDENT_SHARE = 0.5  # of a GPU's free memory that features may take, the rest is the network's
 PRESENT = "present/"  # followed by a modality: which samples have it
 AHEAD = 2  # batches that are read while the GPU works
-WIDTHS = 8  # texts are cut to a multiple of this: few shapes, and aligned ones
+WIDTHS = 16  # texts are cut to a multiple of this: few shapes, and aligned ones
 POOL = 50  # batches among whose rows texts of like length are put together
 
 
@@ -88,6 +88,11 @@ class Batch:
     inputs: Mapping[str, Tensor] = field(default_factory=dict)
     pseudo: Tensor | None = None
     previous: Tensor | None = None
+
+    def tensors(self) -> list[Tensor]:
+        """Return the tensors that make the batch; `phi_x` and `inputs` are read by its index."""
+        rest = (self.y, self.index, self.pseudo, self.previous)
+        return [*self.x.values(), *(value for value in rest if value is not None)]
 
 
 @dataclass(frozen=True)

@@ -100,6 +100,7 @@ class Model(Method):
         self.prognosis = one_of("variant", variant, ("diagnosis", "prognosis")) == "prognosis"
         self.kl_mode = one_of("kl_mode", kl_mode, ("official", "kl_te", "kl_pe"))
         self.dynamic = dynamic
+        self.steps_differ = self.prognosis  # its masked view is drawn on the host
         defaults = (1.0, 10.0) if self.prognosis else (1000.0, 500.0)
         self.side_weight = defaults[0] if side_weight is None else side_weight
         self.kl_weight = defaults[1] if kl_weight is None else kl_weight

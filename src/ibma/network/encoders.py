@@ -71,6 +71,8 @@ class Standardise(nn.Module):
     that a column that is constant in train cannot explode on test.
     """
 
+    steps_differ = True  # by the number of batches seen
+
     def __init__(self, inputs: int) -> None:
         super().__init__()
         self.norm = nn.BatchNorm1d(inputs, affine=False, momentum=None)

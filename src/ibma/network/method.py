@@ -231,6 +231,9 @@ class Method(nn.Module):
         clip_value: gradients are clipped to [-clip_value, clip_value]; None for no clipping.
         sample_in_evaluation: whether `noise` is drawn in evaluation too.
         inner: the optimiser of an inner update, if the method has one; every checkpoint holds it.
+        steps_differ: whether steps of one epoch differ by more than their batch and what the device
+            draws, for example by a number that the host draws. They are then never replayed from a
+            recording (`training.replay`).
     """
 
     reads_eta = False
@@ -238,6 +241,7 @@ class Method(nn.Module):
     clip_value: float | None = None
     sample_in_evaluation = False
     inner: torch.optim.Optimizer | None = None
+    steps_differ = False
 
     def __init__(self, spec: Spec) -> None:
         super().__init__()

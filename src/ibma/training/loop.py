@@ -26,6 +26,7 @@ from ibma.errors import IbmaError
 from ibma.features.store import Batch, Rows, TrainingSet
 from ibma.network import distributed, tasks
 from ibma.network.method import FUSED, Method, Output
+from ibma.training import replay
 from ibma.training.cell import Setting
 from ibma.training.checkpoint import Checkpoint
 
@@ -186,6 +187,10 @@ class Fit:
             weight_decay=setting.weight_decay,
             fused=True,
         )
+        self.replays = replay.possible(model, rows.features, device)
+        for optimiser in (self.optimiser, model.inner):
+            for group in optimiser.param_groups if optimiser else []:
+                group["capturable"] = device.type == "cuda"  # its count of steps is the GPU's
         self.history: dict[str, list[float]] = {}
         self.seconds: list[float] = []
         self.epoch = 0
@@ -240,15 +245,20 @@ class Fit:
         shares = map(distributed.share, batches)
         names: Iterable[str] = ()
         totals = torch.zeros((), device=self.device)
+        step = self.steps()
         for rows, batch in zip(batches, self.rows.load(shares, self.device), strict=True):
-            names, values = self.step(batch)
+            names, values = step(batch)
             totals = totals + values * (batch.weight * len(rows) / distributed.world())
         distributed.add_up([totals])
         seen = sum(map(len, batches))
         # one read per epoch: the device is not waited for inside it
         return dict(zip(names, (value / seen for value in totals.tolist()), strict=True))
 
-    def step(self, batch: Batch) -> tuple[list[str], Tensor]:
+    def steps(self) -> Callable[[Batch], replay.Result]:
+        """Return what makes the steps of one epoch."""
+        return replay.Replayed(self.step) if self.replays else self.step
+
+    def step(self, batch: Batch) -> replay.Result:
         """Make one step of the optimiser; return the names and values of the loss terms."""
         self.optimiser.zero_grad(set_to_none=True)
         terms: dict[str, Tensor] = self.objective(batch)

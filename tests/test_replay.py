@@ -1,0 +1,45 @@
+"""Which trainings may replay recorded steps; that they do so without a difference: test_gpu.py."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from problems import MEDIA, VECTORS, Problem
+
+from ibma.methods import build
+from ibma.network import distributed
+from ibma.training.replay import possible
+
+GPU = torch.device("cuda")
+
+
+def test_steps_are_replayed_where_nothing_is_counted_or_drawn_on_the_host(monkeypatch):
+    media, vectors = Problem(views=MEDIA), Problem(views=VECTORS)
+    network = media.network("ibma", 2)
+    assert possible(network, media.features, GPU)
+    assert not possible(network, media.features, torch.device("cpu"))
+    assert not possible(vectors.network("ibma", 2), vectors.features, GPU)  # standardises vectors
+    views = {name: MEDIA[name] for name in ("audio", "image")}
+    two = Problem(views=views)
+    masked = build("dmib", two.spec(2), variant="prognosis")
+    assert not possible(masked, two.features, GPU)
+    assert possible(two.network("dmib", 2), two.features, GPU)
+
+    lacking = np.arange(len(media.features.ids)) > 3
+    assert not possible(network, replace(media.features, present={"text": lacking}), GPU)
+    monkeypatch.setattr(distributed, "world", lambda: 2)
+    assert not possible(network, media.features, GPU)
+
+
+def test_a_batch_is_copied_whole():
+    """What a recorded step reads of a batch: every tensor, and tables by its index."""
+    rows = Problem("one_class").rows(torch.device("cpu"))
+    first, second = list(rows.batches(8, torch.device("cpu")))[:2]
+    for place, value in zip(first.tensors(), second.tensors(), strict=True):
+        place.copy_(value)
+    for name in ("left", "right"):
+        assert torch.equal(first.x[name], second.x[name])
+        assert torch.equal(first.phi_x[name], second.phi_x[name])
+        assert torch.equal(first.inputs[name], second.inputs[name])
+    assert torch.equal(first.pseudo, second.pseudo) and torch.equal(first.y, second.y)
+    assert torch.allclose(first.previous, second.previous, equal_nan=True)
