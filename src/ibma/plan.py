@@ -41,7 +41,8 @@ class Asked:
     """What a profile asks for on one task. None stands for what is not known yet."""
 
     def __init__(self, params: Params, root: Path, task: str) -> None:
-        self.params, self.task, self.entry = params, task, params.task(task)
+        self.params, self.root, self.task = params, root, task
+        self.entry = params.task(task)
         self.card = datasets.card(datasets.load(self.entry.dataset), self.entry.options)
         self.source = params.datasets[self.entry.dataset].source
         meta = read_json(root / paths.FEATURES / task / "meta.json", {})
@@ -168,19 +169,27 @@ def rates(params: Params, root: Path) -> Rates:
     if rows and (timed.get("task"), timed.get("source")) == (asked.task, asked.source):
         seconds = {method: one["median"] / rows for method, one in timed["methods"].items()}
         return Rates(seconds, f"measured on {timed['device']}, {rows:,} rows of {asked.task}")
-    if epochs := _gpu_epochs(root, asked):
-        seconds = {one["method"]: one["seconds"] / one["rows"] for one in epochs}
-        return Rates(seconds, f"measured on {epochs[-1]['device']}, {epochs[-1]['rows']:,} rows")
-    return Rates({}, "not measured: `dvc repro timing`, then ask again")
+    return _gpu_rates(asked) or Rates({}, "not measured: `dvc repro timing`, then ask again")
 
 
-def _gpu_epochs(root: Path, asked: Asked) -> list[dict[str, Any]]:
+def _gpu_rates(asked: Asked) -> Rates | None:
+    """Return what a row of a task costs by the latest record of a GPU benchmark; None without."""
+    epochs = _gpu_epochs(asked)
+    if not epochs:
+        return None
+    seconds = {one["method"]: one["seconds"] / one["rows"] for one in epochs}
+    return Rates(seconds, f"measured on {epochs[-1]['device']}, {epochs[-1]['rows']:,} rows")
+
+
+def _gpu_epochs(asked: Asked) -> list[dict[str, Any]]:
     """Return the lines on epochs of a real task in the latest record of a GPU benchmark.
 
     Each has `method`, `seconds`, `rows` and `device`. Some methods are timed on all rows, every one
     on a part of them ("short epoch"); the lines on most rows come last.
     """
-    files = sorted((root / paths.GPU_MEASURES).glob("*.jsonl")) if asked.source == "real" else []
+    files = (
+        sorted((asked.root / paths.GPU_MEASURES).glob("*.jsonl")) if asked.source == "real" else []
+    )
     lines = files[-1].read_text(encoding="utf-8").splitlines() if files else []
     measures = [json.loads(line) for line in lines]
     kinds = {("epoch", asked.task), ("short epoch", asked.task)}
@@ -257,6 +266,7 @@ def table(params: Params, root: Path) -> list[Row]:
 
 def _row(asked: Asked, rate: Rates) -> Row:
     params, methods, network = asked.params, asked.params.methods, asked.network_gb
+    rate = _gpu_rates(asked) or rate
     trials = {method: asked.trials(method) for method in methods}
     share = 1 - 1 / params.tune.folds  # of the training rows that a fold learns from
     tuned = {method: number * share * params.tune.epochs for method, number in trials.items()}
@@ -294,7 +304,8 @@ def text(params: Params, root: Path) -> str:
             tabulate(shown, "keys", disable_numparse=True, colalign=align),
             "",
             f"Hours: {rates(params, root).measured}.",
-            "Assumed: a row costs the same on every task, and a network has its device to itself.",
+            "Assumed: a row costs the same on every task that was not measured itself,",
+            "and a network has its device to itself.",
             "Left out: start-up, evaluation, features, probes, reports.",
             "",
             f"Raw data, GB: {', '.join(f'{name} {_shown(gb)}' for name, gb in raws.items())}",
