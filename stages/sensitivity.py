@@ -9,8 +9,9 @@ from ibma.params import Params, prepare
 def sensitivity(params: Params) -> None:
     """Train the methods of block `sensitivity` at each of its etas (Table 8)."""
     from ibma.experiments.runs import train_at_etas
+    from ibma.tracking import LIVE, Mirror
 
-    train_at_etas(params)
+    train_at_etas(params, Mirror(params, patience=LIVE).log)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,9 @@ from ibma.params import Params, prepare
 def train_ibma(params: Params, task: str, method: str | None = None) -> None:
     """Train every run of these methods on a task, or those of one method."""
     from ibma.experiments.runs import train_stage
+    from ibma.tracking import LIVE, Mirror
 
-    train_stage(params, "train_ibma", task, method)
+    train_stage(params, "train_ibma", task, method, Mirror(params, patience=LIVE).log)
 
 
 if __name__ == "__main__":

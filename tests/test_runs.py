@@ -87,6 +87,18 @@ def test_a_run_is_trained_once_and_another_eta_is_another_run(project, capsys):
     assert not list(paths.SCRATCH.glob("*")), "finished runs need no checkpoint"
 
 
+def test_a_finished_run_is_passed_on_once_it_is_stored(project, capsys):
+    finished = []
+
+    def note(one: record.Record) -> None:
+        assert list(paths.store().rglob(f"{one.key}.json"))
+        finished.append(one.id)
+
+    for _ in range(2):
+        runs.train_stage(load(), "train_ibma", "split_digits", on_finished=note)
+    assert sorted(finished) == [("train_ibma", "split_digits", "ibma", k) for k in range(2)]
+
+
 def test_weights_are_kept_where_params_say_so_and_once_on_disk(project, capsys):
     for stage in ("train", "train_ibma"):
         train(capsys, load(), stage)

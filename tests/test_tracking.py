@@ -6,6 +6,7 @@ import re
 import shutil
 import sqlite3
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -174,6 +175,15 @@ def test_a_stage_mirrors_its_runs_as_they_finish(root, capsys):
     lay(root, made("ibma", 0, accuracy=0.9))
     assert counts(tracking.collect(PARAMS, root)) == (1, 0, 3)
     assert not capsys.readouterr().err
+
+
+def test_a_short_stage_leaves_its_runs_to_track(root):
+    mirror = tracking.Mirror(PARAMS, root, patience=1.0)
+    mirror.log(RECORDS[1])
+    assert counts(mirror.done) == (0, 0, 0)
+    time.sleep(1.0)
+    mirror.log(RECORDS[2])
+    assert counts(mirror.done) == (2, 0, 0), "the first one too, once the stage lasts"
 
 
 @given(st.lists(st.text(), unique=True, max_size=8))

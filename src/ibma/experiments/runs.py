@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,12 @@ from ibma.params import Params
 from ibma.training import record, run
 from ibma.training.cell import Cell, Setting, chosen, why_not_run
 from ibma.training.record import Record, RunId
+
+Finish = Callable[[Record], None]
+
+
+def no_more(_: Record) -> None:
+    """Do nothing more with a finished run."""
 
 
 @dataclass(frozen=True, eq=False)  # its identity is a key
@@ -54,11 +60,18 @@ class Wanted:
         return self.record.with_suffix(".safetensors")
 
 
-def train_stage(params: Params, stage: str, task: str, only: str | None = None) -> None:
+def train_stage(
+    params: Params,
+    stage: str,
+    task: str,
+    only: str | None = None,
+    on_finished: Finish = no_more,
+) -> None:
     """Train the methods of stage train, train_ibma, ablation or bounds on a task.
 
     Args:
         only: one of its methods; the folders of the others stay as they are.
+        on_finished: takes the record of each run that was trained, once it is stored.
 
     Raises:
         IbmaError: the stage has no such method, or runs failed; the others are finished and kept.
@@ -66,24 +79,28 @@ def train_stage(params: Params, stage: str, task: str, only: str | None = None) 
     methods = params.stages_of_methods()[stage]
     if only is not None and only not in methods:
         raise IbmaError(f"params.yaml: {stage} has no '{only}': expected {', '.join(methods)}")
-    train(params, stage, task, [only] if only else list(methods))
+    train(params, stage, task, [only] if only else list(methods), on_finished)
 
 
-def train_at_etas(params: Params) -> None:
+def train_at_etas(params: Params, on_finished: Finish = no_more) -> None:
     """Train the methods of stage `sensitivity` at each of its etas.
+
+    Args:
+        on_finished: see `train_stage`.
 
     Raises:
         IbmaError: runs failed; the others are finished and kept.
     """
     at = params.sensitivity
-    train(params, "sensitivity", at.task, list(at.names()))
+    train(params, "sensitivity", at.task, list(at.names()), on_finished)
 
 
-def train(params: Params, stage: str, task: str, names: Sequence[str]) -> None:
+def train(params: Params, stage: str, task: str, names: Sequence[str], on_finished: Finish) -> None:
     """Bring the runs of some cells up to date, then lay out their folders anew.
 
     Args:
         names: what the records of these cells are called.
+        on_finished: see `train_stage`.
     """
     cells = [Cell.named(params, stage, task, name) for name in names]
     with held(paths.RUNS / stage / task):
@@ -92,7 +109,7 @@ def train(params: Params, stage: str, task: str, names: Sequence[str]) -> None:
             print(f"{task}: not run: {why}", file=sys.stderr)
         else:
             wanted = [one for cell in cells for one in name_runs(params, cell)]
-            _complete(params, f"{stage} {task}", wanted)
+            _complete(params, f"{stage} {task}", wanted, on_finished)
         for root in (paths.RUNS, paths.MODELS):
             (root / stage / task).mkdir(parents=True, exist_ok=True)  # an output, even if empty
             for name in names:
@@ -110,7 +127,7 @@ def name_runs(params: Params, cell: Cell) -> Iterator[Wanted]:
         yield Wanted(cell, seed, setting, cell.key(seed, setting, environment))
 
 
-def _complete(params: Params, label: str, wanted: Sequence[Wanted]) -> None:
+def _complete(params: Params, label: str, wanted: Sequence[Wanted], on_finished: Finish) -> None:
     """Train what the store lacks, side by side.
 
     Raises:
@@ -130,6 +147,7 @@ def _complete(params: Params, label: str, wanted: Sequence[Wanted]) -> None:
             continue
         _keep(one, finished, one.keeps_weights(params))
         run.forget(one.key)
+        on_finished(finished.record)
     kept, trained = len(wanted) - len(missing), len(missing) - len(failed)
     print(f"{label}: {kept} kept, {trained} trained", file=sys.stderr)
     if failed:

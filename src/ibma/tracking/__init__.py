@@ -1,8 +1,8 @@
 """Copy records into MLflow: one run each, below a parent run for every task and method.
 
-The record on disk is the truth. A training stage mirrors its runs as they finish; `ibma track`
-adds what is missing, replaces what changed, and rebuilds a lost or damaged database. A store that
-fails costs one line on stderr and never an error, because the records are safe.
+The record on disk is the truth. A training stage that lasts mirrors its runs as they finish. Then
+`ibma track` adds what is missing, replaces what changed, and rebuilds a lost or damaged database.
+A store that fails costs one line on stderr and never an error, because the records are safe.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from ibma.params import Params
 
+LIVE = 60.0  # seconds after which a stage mirrors its runs as they finish
 MOST = 1000  # metrics that MLflow takes at once, and runs that it lists at once
 
 
@@ -113,16 +114,28 @@ def collect(params: Params, root: Path = Path()) -> Collected:
 class Mirror:
     """Write the records of a profile into its experiment in MLflow.
 
-    Nothing of MLflow is loaded before the first record comes.
+    Nothing of MLflow is loaded before the first record is written.
+
+    Args:
+        patience: seconds in which `log` only remembers records. Loading MLflow takes longer than a
+            short stage trains; `level` brings what was not written.
     """
 
-    def __init__(self, params: Params, root: Path = Path()) -> None:
-        """Remember whose records these are, and in which folder the project lies."""
+    def __init__(self, params: Params, root: Path = Path(), patience: float = 0.0) -> None:
         self.params, self.root, self.done = params, root, Collected()
         self._groups: dict[str, Group] = {}
+        self._begin = time.monotonic() + patience
+        self._waiting: list[Record] = []
 
     def log(self, record: Record) -> None:
         """Mirror one run that has just finished; its method's mean follows with the last seed."""
+        self._waiting.append(record)
+        if time.monotonic() >= self._begin:
+            waiting, self._waiting = self._waiting, []
+            for one in waiting:
+                self._log(one)
+
+    def _log(self, record: Record) -> None:
         told, folder = self.done.down or self.done.failed, record.id.record.parent.as_posix()
         if self.done.down:
             return
