@@ -32,6 +32,24 @@ def test_every_data_set_is_described_and_its_link_leads_to_it():
         assert card.licence in page and all(note in page for note in card.notes)
 
 
+def headings_of(page: Path) -> set[str]:
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    return {docs._anchor(title) for title in re.findall(r"^#+ (.+)$", text, flags=re.M)}
+
+
+def test_no_link_of_the_readme_or_the_docs_is_dead():
+    pages = [HERE.parent / "README.md", *sorted((HERE.parent / "docs").glob("*.md"))]
+    for page in pages:
+        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+            if link.startswith(("http:", "https:", "mailto:")):
+                continue
+            path, _, anchor = link.partition("#")
+            target = (page.parent / path).resolve() if path else page
+            assert target.exists(), f"{page.name}: {link}"
+            if anchor and target.suffix == ".md":
+                assert anchor in headings_of(target), f"{page.name}: {link}"
+
+
 def test_every_method_and_bound_has_a_section_and_no_table_row_is_wide():
     page = docs.methods_page()  # a missing field is a KeyError
     assert all(f"(`{name}`)" in page for name in methods.names())
