@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ibma.errors import IbmaError
 from ibma.network import tasks
@@ -54,7 +56,8 @@ def test_sentiment_with_three_classes_is_named_so():
     task = tasks.build("sentiment", ["negative", "neutral", "positive"])
     y = torch.tensor([-1.0, 0.0, 1.0, 0.0, 0.0, 0.0])
     found = task.metrics(confident([0, 1, 2, 1, 1, 1], 3), y, NOBODY)
-    assert found == {"acc3": 1.0, "acc2": 1.0, "f1": 1.0, "acc2_has0": 1.0, "f1_has0": 1.0}
+    names = ("acc3", "acc2", "f1", "acc2_has0", "f1_has0", "corr")
+    assert found == dict.fromkeys(names, 1.0) | {"mae": 0.0}
 
 
 def test_expected_score_not_the_top_class_decides_the_side():
@@ -80,6 +83,68 @@ def test_one_class_metrics_are_means_over_slices_that_have_both_classes():
     found = task.metrics(offsets, y, groups)
     assert found["auc/A"] == 1.0 and found["auc/B"] == 0.0 and found["auc/C"] is None
     assert found["auc/mean"] == 0.5 and found["f1/mean"] == 0.5
+
+
+def test_metrics_of_classes_are_means_over_the_classes_that_are_there():
+    """Truth a a a b b b, predicted a a b b b c; nobody is a c, whose precision counts nowhere."""
+    task = tasks.build("classify", "abc")
+    y = torch.tensor([0, 0, 0, 1, 1, 1])
+    logits = confident([0, 0, 1, 1, 1, 2], 3)
+    found = task.metrics(logits, y, NOBODY)
+    assert found["accuracy"] == found["balanced_accuracy"] == pytest.approx(4 / 6)
+    assert found["macro_f1"] == pytest.approx((4 / 5 + 4 / 6) / 2)
+    # each class against the rest: 9 pairs; a: 6 right, 3 ties; b: 4 right, 4 ties, 1 wrong
+    assert found["macro_auc"] == pytest.approx((7.5 / 9 + 6 / 9) / 2)
+    assert task.confusion(task.scores(logits), y) == [[2, 1, 0], [0, 2, 1], [0, 0, 0]]
+
+
+def test_labels_have_an_f1_each_and_counts_of_both_errors():
+    task = tasks.build("multilabel", "ab")
+    y = torch.tensor([[1.0, 0], [0, 0], [1, 1], [0, 1]])
+    logits = torch.tensor([[2.0, -1], [1, -1], [3, 1], [-1, -2]])
+    found = task.metrics(logits, y, NOBODY)
+    assert task.confusion(task.scores(logits), y) == [[1, 1, 0, 2], [2, 0, 1, 1]]
+    # a: F1 of 0 is 2/3, of 1 is 4/5; b: 4/5 and 2/3
+    assert found["macro_f1"] == pytest.approx((2 / 3 + 4 / 5) / 2)
+    assert found["balanced_accuracy"] == pytest.approx(0.75)
+
+
+def test_sentiment_has_mae_and_correlation_of_the_expected_score():
+    task = tasks.build("sentiment", ["negative", "neutral", "positive"])
+    y = torch.tensor([-1.0, 0.0, 1.0, 1.0, 0.0, 0.0])
+    found = task.metrics(confident([0, 1, 2, 1, 1, 1], 3), y, NOBODY)
+    assert found["mae"] == pytest.approx(1 / 6)
+    expected = np.corrcoef([-1, 0, 1, 1, 0, 0], [-1, 0, 1, 0, 0, 0])[0, 1]
+    assert found["corr"] == pytest.approx(expected)
+    assert task.metrics(confident([1] * 6, 3), y, NOBODY)["corr"] is None
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(2, 8), st.floats(-4, 4), st.integers(0, 2**32 - 1))
+def test_float16_keeps_the_arg_max_and_nearly_every_metric(classes, scale, seed):
+    """Scores are distances from the largest logit: close calls are exact, whatever the scale."""
+    draw = np.random.default_rng(seed)
+    logits = torch.from_numpy(10.0**scale * draw.normal(size=(60, classes)))
+    y = torch.from_numpy(draw.integers(0, classes, 60))
+    task = tasks.build("classify", "abcdefgh"[:classes])
+    scores = task.scores(logits)
+    assert scores.dtype == np.float16 and (scores.argmax(1) == logits.argmax(1).numpy()).all()
+    found = task.metrics(logits, y, NOBODY)
+    assert found == task.judge(scores, y, NOBODY)
+    assert found["accuracy"] == float((y == logits.argmax(1)).double().mean())
+    assert task.metrics(7.0 + logits, y, NOBODY)["accuracy"] == found["accuracy"]
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e9])
+def test_a_collapsed_detector_keeps_its_auc(scale):
+    """Distances near 0 and beyond float16 are told apart: what is kept is relative."""
+    draw = np.random.default_rng(0)
+    task, y = tasks.build("one_class", "na"), torch.from_numpy(draw.integers(0, 2, 400))
+    offsets = torch.from_numpy(draw.normal(size=(400, 3)) + 0.5 * y.numpy()[:, None])
+    groups = np.array(["g"] * 400)
+    found = task.metrics(math.sqrt(scale) * offsets, y, groups)
+    exact = tasks.auc(y.numpy(), offsets.square().sum(1).numpy())
+    assert found["auc/mean"] == pytest.approx(exact, abs=1e-3)
 
 
 def test_sphere_equals_the_official_one_class_step():

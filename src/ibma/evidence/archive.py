@@ -1,25 +1,35 @@
 """What a profile's tables are made of, small enough to commit: `reports/<profile>/evidence/`.
 
 Git holds neither runs/ nor data/. The evidence is a copy of all that the tables read there, laid
-out alike: records as one JSON line per seed in runs/<stage>/<task>/<method>.jsonl, the rest as it
-is, params.yaml beside them, and SHA256SUMS over all of it (`sha256sum -c` reads that too).
+out alike: records as one JSON line per seed in runs/<stage>/<task>/<method>.jsonl, what their
+networks say of the test rows in <method>.npz.xz, the rest as it is, params.yaml beside them, and
+SHA256SUMS over all of it (`sha256sum -c` reads that too).
 """
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Iterator
+import lzma
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
 
 from ibma import paths
 from ibma.errors import IbmaError
 from ibma.files import atomic_folder, read_json
 from ibma.params import Params, load
 from ibma.results import records
+from ibma.results.records import Results
 from ibma.training.cell import why_not_run
+from ibma.training.predictions import Predictions
+from ibma.training.record import Record, RunId
 
 SUMS = "SHA256SUMS"
 AGAIN = "`git checkout` the evidence, or run `ibma archive` where the records are"
@@ -41,13 +51,16 @@ def pack(params: Params, root: Path, out: Path) -> list[str]:
     """
     results = records.load(params, root)
     texts = {paths.PARAMS: (root / paths.PARAMS).read_text(encoding="utf-8")}
+    packed: dict[Path, bytes] = {}
     for cell, runs in results.runs.items():
         if runs:
             texts[_lines_of(*cell)] = "".join(_line(asdict(run)) for run in runs)
+            packed[_predictions_of(*cell)] = _pack_predictions(results, runs)
     for name in _inputs(params):
         if (root / name).exists():
             texts[name] = _line(read_json(root / name, None))
     contents = {name.as_posix(): text.encode() for name, text in texts.items()}
+    contents |= {name.as_posix(): content for name, content in packed.items() if content}
     sums = "".join(f"{sha256(text).hexdigest()}  {name}\n" for name, text in contents.items())
     with atomic_folder(out) as new:
         for path, content in (*contents.items(), (SUMS, sums.encode())):
@@ -59,6 +72,30 @@ def pack(params: Params, root: Path, out: Path) -> list[str]:
 def _lines_of(stage: str, task: str, method: str) -> Path:
     """Return the file with the records of a cell."""
     return paths.RUNS / stage / task / f"{method}.jsonl"
+
+
+def _predictions_of(stage: str, task: str, method: str) -> Path:
+    """Return the file with the predictions of a cell."""
+    return paths.RUNS / stage / task / f"{method}.npz.xz"
+
+
+def _pack_predictions(results: Results, runs: Sequence[Record]) -> bytes:
+    """Compress the predictions of a cell as one block: seeds repeat ids, labels and groups.
+
+    Returns:
+        An .npz file of `<seed>/<array>`, compressed; nothing where no run has predictions.
+    """
+    arrays = {
+        f"{run.seed}/{name}": array
+        for run in runs
+        if run.id in results.predictions
+        for name, array in results.predictions[run.id].arrays().items()
+    }
+    if not arrays:
+        return b""
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    return lzma.compress(buffer.getvalue())
 
 
 def _inputs(params: Params) -> Iterator[Path]:
@@ -93,10 +130,13 @@ def unpack(held: Path, root: Path) -> None:
     params = load(held / paths.PARAMS)
     _write(root / paths.PARAMS, contents.pop(paths.PARAMS.as_posix()))
     cells = {_lines_of(*cell).as_posix(): cell for cell in params.cells()}
+    predicted = {_predictions_of(*cell).as_posix(): cell for cell in params.cells()}
     inputs = {name.as_posix() for name in _inputs(params)}
     for name, content in contents.items():
         if name in cells:
             _unpack_records(held / name, content, cells[name], params.seeds, root)
+        elif name in predicted:
+            _unpack_predictions(held / name, content, predicted[name], params.seeds, root)
         elif name in inputs:
             _write(root / name, content)
         else:
@@ -145,6 +185,34 @@ def _unpack_records(
         if target.exists():
             raise IbmaError(f"{where}: {target.stem} for the second time: {AGAIN}")
         _write(target, line + b"\n")
+
+
+def _unpack_predictions(
+    path: Path, content: bytes, cell: tuple[str, str, str], seeds: int, root: Path
+) -> None:
+    """Write the predictions of each seed of a cell's file; records say whether they are theirs.
+
+    Raises:
+        IbmaError: the file does not hold predictions of seeds of the profile.
+    """
+    try:
+        for seed, arrays in _by_seed(content).items():
+            if not 0 <= seed < seeds:
+                raise ValueError(f"seed {seed}: expected 0 to {seeds - 1}")
+            Predictions.of(arrays).write(root / RunId(*cell, seed).predictions)
+    except (lzma.LZMAError, BadZipFile, ValueError, OSError, EOFError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise IbmaError(f"{path}: not predictions ({reason}): {AGAIN}") from None
+
+
+def _by_seed(content: bytes) -> Mapping[int, dict[str, Any]]:
+    """Return seed -> name -> array of what `_pack_predictions` made."""
+    found: dict[int, dict[str, Any]] = defaultdict(dict)
+    with np.load(io.BytesIO(lzma.decompress(content)), allow_pickle=False) as stored:
+        for key in stored.files:
+            seed, _, name = key.partition("/")
+            found[int(seed)][name] = stored[key]
+    return found
 
 
 def _seed(line: bytes, cell: tuple[str, str, str], seeds: int, where: str) -> int:

@@ -55,6 +55,11 @@ class Wanted:
         return paths.store() / self.key[:2] / f"{self.key}.json"
 
     @property
+    def predictions(self) -> Path:
+        """Return where the store holds what its network says of the test rows."""
+        return self.record.with_suffix(record.PREDICTIONS)
+
+    @property
     def weights(self) -> Path:
         """Return where the store holds its trained network."""
         return self.record.with_suffix(".safetensors")
@@ -175,15 +180,16 @@ def _find(one: Wanted, with_weights: bool) -> Record | None:
         whole = False
     if whole and stored.key == one.key:
         return stored
-    for path in (one.record, one.weights):
+    for path in (one.record, one.predictions, one.weights):
         path.unlink(missing_ok=True)
     return None
 
 
 def _keep(one: Wanted, finished: run.Finished, with_weights: bool) -> None:
-    """Store a finished run; its record is written last, so that there is none without weights."""
+    """Store a finished run; its record is written last, so that there is none without the rest."""
     if with_weights:
         write_bytes(one.weights, finished.weights)
+    finished.predictions.write(one.predictions)
     finished.record.write(one.record)
 
 
@@ -191,6 +197,7 @@ def _lay_out(one: Wanted, with_weights: bool) -> None:
     """Put a stored run into its stage's folders."""
     one.id.record.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(one.record, one.id.record)
+    shutil.copyfile(one.predictions, one.id.predictions)
     if with_weights:
         one.id.weights.parent.mkdir(parents=True, exist_ok=True)
         try:  # one file under two names: weights are large

@@ -23,6 +23,8 @@ from torch.nn import functional as F
 from ibma.errors import IbmaError
 
 Metrics = dict[str, float | None]
+Scores = NDArray[np.float16]
+Confusion = list[list[int]]
 
 
 class Task(Protocol):
@@ -69,13 +71,30 @@ class Task(Protocol):
         """Return labels as one-hot class systems [n, G, K], float."""
         ...
 
-    def metrics(self, logits: Tensor, y: Tensor, groups: NDArray[np.str_]) -> Metrics:
-        """Return metrics as fractions, None where undefined.
+    def scores(self, logits: Tensor) -> Scores:
+        """Return what is kept of predictions, [n, S]: all that `judge` and `confusion` read."""
+        ...
+
+    def judge(self, scores: Scores, y: Tensor, groups: NDArray[np.str_]) -> Metrics:
+        """Return metrics of scores, None where undefined.
+
+        All are fractions, but `mae`, which has the unit of the labels, and `corr`.
 
         Args:
             groups: slice or speaker of each sample, [n].
         """
         ...
+
+    def confusion(self, scores: Scores, y: Tensor) -> Confusion:
+        """Count true class (row) against predicted class (column); empty without classes."""
+        ...
+
+    def metrics(self, logits: Tensor, y: Tensor, groups: NDArray[np.str_]) -> Metrics:
+        """Return the metrics of logits [n, C]: those of the scores that are kept of them.
+
+        Rounding comes first, so that stored predictions give the very same numbers.
+        """
+        return self.judge(self.scores(logits), y, groups)
 
 
 class Head(nn.Linear):
@@ -141,13 +160,33 @@ class Classify(Task):
         """Return one-hot labels: [n] -> [n, 1, C]."""
         return F.one_hot(self.target(y), self.outputs).unsqueeze(1).float()
 
-    def metrics(self, logits: Tensor, y: Tensor, groups: NDArray[np.str_]) -> Metrics:
-        """Return top-1 accuracy; of two classes also the AUROC of the second."""
-        truth = self.target(y)
-        result: Metrics = {"accuracy": accuracy(truth, logits.argmax(1))}
+    def scores(self, logits: Tensor) -> Scores:
+        """Return logits minus the largest of their row, [n, C].
+
+        The largest is 0 and keeps its place: differences close to 0 are exact in float16.
+        """
+        return kept(logits - logits.max(1, keepdim=True).values)
+
+    def judge(self, scores: Scores, y: Tensor, groups: NDArray[np.str_]) -> Metrics:
+        """Return accuracy, its mean over classes, macro F1 and macro AUROC.
+
+        CHOICE: means are over the classes that the rows have. The AUROC is that of each class
+        against the rest; of two classes it is `auc`, that of the second.
+        """
+        truth, predicted = self.target(y).numpy(), scores.argmax(1)
+        result: Metrics = {"accuracy": accuracy(truth, predicted)}
+        result |= averaged(truth, predicted)
+        exact = scores.astype(np.float64)
         if self.outputs == 2:
-            result["auc"] = auc(truth.numpy(), (logits[:, 1] - logits[:, 0]).numpy())
-        return result
+            return result | {"auc": auc(truth, exact[:, 1] - exact[:, 0])}
+        weights = np.exp(exact)
+        shares = weights / weights.sum(1, keepdims=True)
+        each = [auc(truth == place, shares[:, place]) for place in range(self.outputs)]
+        return result | {"macro_auc": mean_defined(each)}
+
+    def confusion(self, scores: Scores, y: Tensor) -> Confusion:
+        """Count true class against the class of the highest score, [C, C]."""
+        return counts(self.target(y).numpy(), scores.argmax(1), self.outputs)
 
 
 @dataclass(frozen=True)
@@ -181,20 +220,29 @@ class Sentiment(Classify):
         values = torch.arange(-self.bound, self.bound + 1).to(logits)
         return logits.softmax(1) @ values
 
-    def metrics(self, logits: Tensor, y: Tensor, groups: NDArray[np.str_]) -> Metrics:
-        """Return the class accuracy and both readings of Acc-2 and F1."""
-        from sklearn.metrics import f1_score
+    def scores(self, logits: Tensor) -> Scores:
+        """Return the arg-max class and the expected score, [n, 2]."""
+        return kept(torch.stack([logits.argmax(1).to(logits), self.score(logits)], dim=1))
 
-        result: Metrics = {f"acc{self.outputs}": accuracy(self.target(y), logits.argmax(1))}
-        predicted, truth = self.score(logits) >= 0, y >= 0
-        for suffix, kept in (("", y != 0), ("_has0", torch.ones_like(y, dtype=torch.bool))):
-            result[f"acc2{suffix}"] = accuracy(truth[kept], predicted[kept])
+    def judge(self, scores: Scores, y: Tensor, groups: NDArray[np.str_]) -> Metrics:
+        """Return the class accuracy, both readings of Acc-2 and F1, MAE and correlation."""
+        from sklearn.metrics import f1_score, mean_absolute_error
+
+        truth, expected = y.double().numpy(), scores[:, 1].astype(np.float64)
+        right = accuracy(self.target(y).numpy(), scores[:, 0].astype(np.int64))
+        result: Metrics = {f"acc{self.outputs}": right}
+        for suffix, rows in (("", truth != 0), ("_has0", np.ones(len(truth), dtype=bool))):
+            sides = truth[rows] >= 0, expected[rows] >= 0
+            result[f"acc2{suffix}"] = accuracy(*sides)
             result[f"f1{suffix}"] = (
-                float(f1_score(truth[kept], predicted[kept], average="weighted"))
-                if kept.any()
-                else None
+                float(f1_score(*sides, average="weighted")) if rows.any() else None
             )
-        return result
+        result["mae"] = float(mean_absolute_error(truth, expected)) if len(truth) else None
+        return result | {"corr": correlation(truth, expected)}
+
+    def confusion(self, scores: Scores, y: Tensor) -> Confusion:
+        """Count true class against the arg-max class, [C, C]."""
+        return counts(self.target(y).numpy(), scores[:, 0].astype(np.int64), self.outputs)
 
 
 @dataclass(frozen=True)
@@ -226,13 +274,27 @@ class MultiLabel(Task):
         """Return [n, C] as [n, C, 2]; a value other than 0 or 1 is in neither class."""
         return torch.stack([y == 0, y == 1], dim=-1).float()
 
-    def metrics(self, logits: Tensor, y: Tensor, groups: NDArray[np.str_]) -> Metrics:
-        """Return the AUROC of each label and their arithmetic mean (paper 4.4)."""
-        result: Metrics = {}
+    def scores(self, logits: Tensor) -> Scores:
+        """Return the logits, [n, C]."""
+        return kept(logits)
+
+    def judge(self, scores: Scores, y: Tensor, groups: NDArray[np.str_]) -> Metrics:
+        """Return the AUROC of each label and their arithmetic mean (paper 4.4).
+
+        Balanced accuracy and macro F1 are means over labels, each at probability .5.
+        """
+        truth, result = y.numpy(), Metrics()
         for column, name in enumerate(self.classes):
-            result[f"auc/{name}"] = auc(y[:, column].numpy(), logits[:, column].numpy())
+            result[f"auc/{name}"] = auc(truth[:, column], scores[:, column])
         defined = [value for value in result.values() if value is not None]
-        return result | {"mauc": mean_defined(defined), "mauc_defined": float(len(defined))}
+        result |= {"mauc": mean_defined(defined), "mauc_defined": float(len(defined))}
+        each = [averaged(*pair) for pair in zip(truth.T, scores.T > 0, strict=True)]
+        return result | {name: mean_defined([one[name] for one in each]) for name in AVERAGED}
+
+    def confusion(self, scores: Scores, y: Tensor) -> Confusion:
+        """Count of each label true and false negatives and positives: [tn, fp, fn, tp], [C, 4]."""
+        pairs = zip(y.numpy().T, scores.T > 0, strict=True)
+        return [[n for row in counts(*pair, 2) for n in row] for pair in pairs]
 
 
 @dataclass(frozen=True)
@@ -270,9 +332,18 @@ class OneClass(Task):
         """Return ones [n, 1, 1]."""
         return torch.ones(len(y), 1, 1, device=y.device)
 
-    def metrics(self, logits: Tensor, y: Tensor, groups: NDArray[np.str_]) -> Metrics:
+    def scores(self, logits: Tensor) -> Scores:
+        """Return squared distances over the largest, [n, 1]: no metric reads their scale."""
+        distance = logits.double().square().sum(1, keepdim=True)
+        return kept(distance / distance.max().clamp_min(torch.finfo(torch.double).tiny))
+
+    def confusion(self, scores: Scores, y: Tensor) -> Confusion:
+        """Return nothing: no threshold is learnt, so that no class is predicted."""
+        return []
+
+    def judge(self, scores: Scores, y: Tensor, groups: NDArray[np.str_]) -> Metrics:
         """Return `auc/<slice>`, `f1/<slice>` and their unweighted means over slices (Table 7)."""
-        score, truth = self.loss_per_sample(logits, y).numpy(), y.numpy()
+        score, truth = scores[:, 0].astype(np.float64), y.numpy()
         names = sorted(set(groups))
         result: Metrics = {}
         for metric, compute in (("auc", auc), ("f1", f1_at_true_rate)):
@@ -282,11 +353,47 @@ class OneClass(Task):
         return result
 
 
-def accuracy(truth: Tensor, predicted: Tensor) -> float | None:
+def kept(values: Tensor) -> Scores:
+    """Return values as they are stored; those beyond float16 become its largest."""
+    largest = float(np.finfo(np.float16).max)
+    return values.detach().cpu().double().clamp(-largest, largest).numpy().astype(np.float16)
+
+
+def accuracy(truth: NDArray[Any], predicted: NDArray[Any]) -> float | None:
     """Return the share of equal entries; None without any."""
     from sklearn.metrics import accuracy_score
 
-    return float(accuracy_score(truth.numpy(), predicted.numpy())) if len(truth) else None
+    return float(accuracy_score(truth, predicted)) if len(truth) else None
+
+
+AVERAGED = ("balanced_accuracy", "macro_f1")
+
+
+def averaged(truth: NDArray[Any], predicted: NDArray[Any]) -> Metrics:
+    """Return recall and F1 as means over the classes that `truth` has; None without any."""
+    from sklearn.metrics import precision_recall_fscore_support
+
+    if not len(truth):
+        return dict.fromkeys(AVERAGED)
+    _, recall, f1, _ = precision_recall_fscore_support(
+        truth, predicted, labels=np.unique(truth), average="macro", zero_division=0.0
+    )
+    return {"balanced_accuracy": float(recall), "macro_f1": float(f1)}
+
+
+def counts(truth: NDArray[Any], predicted: NDArray[Any], classes: int) -> Confusion:
+    """Count rows by true and by predicted class, [classes, classes]."""
+    from sklearn.metrics import confusion_matrix
+
+    matrix: Confusion = confusion_matrix(truth, predicted, labels=range(classes)).tolist()
+    return matrix
+
+
+def correlation(truth: NDArray[Any], predicted: NDArray[Any]) -> float | None:
+    """Return Pearson's correlation; None where either side is constant."""
+    if min(np.ptp(side) if len(side) else 0 for side in (truth, predicted)) == 0:
+        return None
+    return float(np.corrcoef(truth, predicted)[0, 1])
 
 
 def mean_defined(values: Sequence[float | None]) -> float | None:

@@ -139,12 +139,14 @@ def _data(task: str, metric: str, column: Mapping[str, Number | None]) -> list[d
 
 def _column(inputs: Inputs, task: str, metric: str) -> dict[str, Number | None]:
     """Return method -> its number, the best two of real data marked; None where there is none."""
-    methods = list(inputs.params.methods)
+    methods, unit = list(inputs.params.methods), records.unit_of(metric)
     numbers = [
-        table.mean(records.summary(inputs.results.of(task, method), metric, "percent"), "percent")
+        table.mean(records.summary(inputs.results.of(task, method), metric, unit), unit)
         for method in methods
     ]
-    marked = numbers if inputs.results.is_twin(task) else table.mark(numbers)
+    lower = metric == "mae"
+    twin = inputs.results.is_twin(task)
+    marked = numbers if twin else table.mark(numbers, lower_is_better=lower)
     return dict(zip(methods, marked, strict=True))
 
 
@@ -171,7 +173,7 @@ def _every_metric(inputs: Inputs, task: str) -> Table:
     return Table(
         f"real_{task}",
         f"{task_name(task)}: every metric of every method",
-        f"{card.title}. In percent, over n runs.",
+        f"{card.title}. In percent (MAE and correlation as they are), over n runs.",
         inputs.results.is_twin(task),
         (Column("Method"), Column("n"), *(Column(metric_name(metric)) for metric in metrics)),
         tuple(rows),

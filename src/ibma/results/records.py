@@ -7,7 +7,7 @@ why. Knows nothing of tables.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ibma import paths
@@ -15,9 +15,10 @@ from ibma.errors import IbmaError
 from ibma.params import Params
 from ibma.results import stats
 from ibma.results.claims import JUDGED_BY
-from ibma.training import record
+from ibma.training import predictions, record
 from ibma.training.cell import expected_key, why_not_run
-from ibma.training.record import Record
+from ibma.training.predictions import Predictions
+from ibma.training.record import Record, RunId
 
 SENSITIVITY = "sensitivity"
 SCALES = {"percent": 100.0}  # a metric's factor in a unit; 1 in any other
@@ -37,12 +38,14 @@ class Results:
         runs: (stage, task, method) -> records by seed, for every cell of the profile.
         absent: task -> why it has no data.
         gaps: cell of a task with data -> why it has fewer records than the profile has seeds.
+        predictions: run -> what its network says of the test rows, where its record has them.
     """
 
     params: Params
     runs: Mapping[Cell, Sequence[Record]]
     absent: Mapping[str, str]
     gaps: Mapping[Cell, str]
+    predictions: Mapping[RunId, Predictions] = field(default_factory=dict)
 
     def of(self, task: str | None, method: str | None) -> Sequence[Record]:
         """Return the records of a task and method; none for names that the profile lacks."""
@@ -98,7 +101,8 @@ def load(params: Params, root: Path = Path(), *, check_keys: bool = True) -> Res
             Committed evidence is checked by its checksums instead.
 
     Raises:
-        IbmaError: a file is not a record, or was changed after it was written.
+        IbmaError: a file is not a record, or it or its predictions were changed after they were
+            written.
     """
     runs: dict[Cell, Sequence[Record]] = {}
     gaps: dict[Cell, str] = {}
@@ -108,7 +112,13 @@ def load(params: Params, root: Path = Path(), *, check_keys: bool = True) -> Res
         if cell[1] not in absent:
             runs[cell], gap = _load_cell(params, root, cell, check_keys)
             gaps |= {cell: gap} if gap else {}
-    return Results(params, runs, absent, gaps)
+    said = {
+        run.id: predictions.read(root / run.id.predictions, run.predictions)
+        for each in runs.values()
+        for run in each
+        if run.predictions
+    }
+    return Results(params, runs, absent, gaps, said)
 
 
 def _load_cell(
@@ -141,12 +151,17 @@ def folder(runs: Sequence[Record]) -> str:
     return runs[0].id.record.parent.as_posix()
 
 
+def unit_of(metric: str) -> str:
+    """Return the unit that a metric is printed in."""
+    return "score" if metric in ("mae", "corr") else "percent"
+
+
 def value(run: Record, metric: str) -> float | None:
     """Return one number of a record.
 
     Args:
         run: the record.
-        metric: a metric (a fraction), or `ib/<modality>`, `ib_before/<modality>` (nats).
+        metric: a metric of `Task.judge`, or `ib/<modality>`, `ib_before/<modality>` (nats).
 
     Returns:
         None where the metric is undefined.

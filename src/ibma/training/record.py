@@ -17,9 +17,11 @@ from typing import Any, NamedTuple, TypedDict
 from ibma import paths
 from ibma.errors import IbmaError
 from ibma.files import write_json
+from ibma.training import predictions
 
 # The code that decides a record besides the method's own; dvc.yaml names the same.
 SHARED_CODE = ("features/store.py", "network", "training")
+PREDICTIONS = ".npz"  # ending of the file beside a record
 
 
 class RunId(NamedTuple):
@@ -34,6 +36,11 @@ class RunId(NamedTuple):
     def record(self) -> Path:
         """Return the file of its record."""
         return paths.record(*self)
+
+    @property
+    def predictions(self) -> Path:
+        """Return the file of what its network says of the test rows."""
+        return self.record.with_suffix(PREDICTIONS)
 
     @property
     def weights(self) -> Path:
@@ -62,12 +69,14 @@ class Record:
         source: twin or real.
         fold: test fold, None for a fixed split.
         params: learning rate, weight decay, eta and the method's own hyper-parameters.
-        metrics: fractions in [0, 1], or None where undefined.
+        metrics: fractions in [0, 1] but for `mae` and `corr`, or None where undefined.
         ib, ib_before: plug-in IB losses of the trained and of the untrained network, in nats.
         history: loss term -> mean per epoch.
         weights: sha256 of the trained network's safetensors file.
         environment: see `Environment`; part of the key.
         provenance: where, when and how fast the run was made; ignored when records are compared.
+        confusion: see `Task.confusion`.
+        predictions: digest of the file beside the record; empty in records older than these.
         digest: sha256 of all the rest, made when it is empty.
     """
 
@@ -89,6 +98,8 @@ class Record:
     weights: str
     environment: Environment
     provenance: dict[str, Any]
+    confusion: list[list[int]] = field(default_factory=list)
+    predictions: str = ""
     digest: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
@@ -109,7 +120,8 @@ def read(path: Path) -> Record:
     """Read a record.
 
     Raises:
-        IbmaError: the file is no record, or its content is not what its digest was made of.
+        IbmaError: the file is no record, or its content or its predictions are not what its
+            digests were made of.
     """
     remedy = "delete it and run `dvc repro`"
     try:
@@ -119,6 +131,8 @@ def read(path: Path) -> Record:
         raise IbmaError(f"{path}: not a record ({error}): {remedy}") from None
     if one.digest != digest_of(content):
         raise IbmaError(f"{path}: changed since it was written, its digest does not fit: {remedy}")
+    if one.predictions:
+        predictions.read(path.with_suffix(PREDICTIONS), one.predictions)
     return one
 
 

@@ -18,9 +18,11 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ibma import paths
+from ibma.features.store import TestSet
 from ibma.network import bounds, distributed
 from ibma.network.centroids import ClassSums, class_systems
 from ibma.network.method import Method
+from ibma.network.tasks import Task
 from ibma.training.cell import Cell, Setting
 from ibma.training.checkpoint import Checkpoint
 from ibma.training.loop import (
@@ -33,14 +35,16 @@ from ibma.training.loop import (
     run_network,
     select_device,
 )
+from ibma.training.predictions import Predictions
 from ibma.training.record import Environment, Record
 
 
 @dataclass(frozen=True)
 class Finished:
-    """What a run hands back: its record, and the network's state as safetensors bytes."""
+    """What a run hands back; weights: the network's state as safetensors bytes."""
 
     record: Record
+    predictions: Predictions
     weights: bytes
 
 
@@ -84,6 +88,7 @@ def train_run(cell: Cell, run: int, setting: Setting, quiet: bool = False) -> Fi
     fit.run(f"{cell.task} {cell.method} seed {run}")
     fit.refresh()  # centroids and Q of the final network, as after every epoch
     logits, embeddings = predict(model, test, device)
+    problem, said = cell.problem(), predictions(cell.problem(), logits, test)
     weights = weights_of(model)
     result = Record(
         key=key,
@@ -97,15 +102,28 @@ def train_run(cell: Cell, run: int, setting: Setting, quiet: bool = False) -> Fi
         n_train=len(train),
         n_test=len(test),
         params={**setting._asdict(), **cell.hparams},
-        metrics=cell.problem().metrics(logits, test.labels(), test.groups()),
+        metrics=problem.judge(said.scores, test.labels(), test.groups()),
         ib=ib_losses(cell, run, model, embeddings, device),
         ib_before=ib_untrained(cell, run, setting, device),
         history=fit.history,
         weights=sha256(weights).hexdigest(),
         environment=environment(cell),
         provenance=provenance(device, fit.seconds, started),
+        confusion=problem.confusion(said.scores, test.labels()),
+        predictions=said.digest,
     )
-    return Finished(result, weights)
+    return Finished(result, said, weights)
+
+
+def predictions(problem: Task, logits: Tensor, test: TestSet) -> Predictions:
+    """Keep what a network says of its test rows, with their truth.
+
+    Args:
+        logits: of the rows of `test`, [n, C].
+    """
+    ids = np.array([test.features.ids[row] for row in test.index])
+    labels = test.features.labels[test.index]
+    return Predictions(ids, labels, test.groups(), problem.scores(logits))
 
 
 def warm_up(cell: Cell) -> None:
