@@ -1,12 +1,14 @@
 """Committed evidence is laid out only if it is whole, and only where it belongs."""
 
 import json
+import lzma
 import os
 import shutil
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -14,7 +16,8 @@ from ibma.errors import IbmaError
 from ibma.evidence import archive
 from ibma.params import load
 from ibma.results import records
-from ibma.training import record
+from ibma.training import predictions, record
+from ibma.training.predictions import Predictions
 from ibma.training.record import Record
 
 ROOT = Path(__file__).parent.parent
@@ -88,6 +91,43 @@ def test_records_come_back_digit_for_digit(held, tmp_path):
     ]
     for number, text in enumerate((held / LINES).read_text().splitlines()):
         assert (folder / f"seed_{number}.json").read_text() == f"{text}\n"
+
+
+def said(seed: int) -> Predictions:
+    """Predictions of the digits' test rows; ids, labels and groups are those of every seed."""
+    draw = np.random.default_rng(seed)
+    ids, labels = np.array([str(row) for row in range(450)]), np.arange(450.0)[:, None] % 10
+    return Predictions(ids, labels, ids, draw.normal(size=(450, 10)).astype(np.float16))
+
+
+def test_predictions_come_back_to_the_last_bit_and_cost_little(tmp_path):
+    params = load(ROOT / "profiles/open.yaml")
+    runs = [fake(seed, predictions=said(seed).digest) for seed in range(10)]
+    held = {run.id: said(run.seed) for run in runs}
+    results = records.Results(params, {}, {}, {}, held)
+    packed = archive._pack_predictions(results, runs)
+    assert len(packed) < 1.02 * sum(one.scores.nbytes for one in held.values())
+    for run in runs:
+        run.write(tmp_path / run.id.record)
+    cell = ("train", "split_digits", "concat")
+    archive._unpack_predictions(Path("concat.npz.xz"), packed, cell, tmp_path)
+    for run in runs:
+        assert record.read(tmp_path / run.id.record) == run
+        assert predictions.read(tmp_path / run.id.predictions, run.predictions).digest
+    assert archive._pack_predictions(results, [fake(11)]) == b""
+
+
+def test_predictions_without_their_record_are_refused(held, tmp_path):
+    run, place = fake(0, predictions=said(0).digest), held / LINES.replace(".jsonl", ".npz.xz")
+    results = records.Results(load(ROOT / "profiles/open.yaml"), {}, {}, {}, {run.id: said(0)})
+    packed = archive._pack_predictions(results, [run])
+    for content in (packed, packed[:-40], b"", lzma.compress(b"none")):
+        place.write_bytes(content)
+        sums(held)
+        with pytest.raises(IbmaError, match=r"concat\.npz\.xz: not predictions") as caught:
+            archive.unpack(held, tmp_path / "root")
+        assert "\n" not in str(caught.value)
+        shutil.rmtree(tmp_path / "root")
 
 
 def test_the_committed_evidence_is_whole(tmp_path):

@@ -120,6 +120,9 @@ def test_a_damaged_store_is_trained_again_and_a_changed_record_refused(project, 
         if json.loads(path.read_text()).get("method") == "ibma" and path.stem != stored.stem:
             path.write_text(path.read_text()[:-40])
     assert train(capsys, load(), "train_ibma").endswith("0 kept, 2 trained")
+    one = record.read(record.RunId("train_ibma", "split_digits", "ibma", 0).record)
+    (paths.store() / one.key[:2] / f"{one.key}.npz").write_bytes(b"")
+    assert train(capsys, load(), "train_ibma").endswith("1 kept, 1 trained")
     path = record.RunId("train_ibma", "split_digits", "ibma", 0).record
     one = json.loads(path.read_text())
     for name, value in (("seed", 1), ("task", "x"), ("metrics", {"accuracy": 0.9999})):

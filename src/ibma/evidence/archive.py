@@ -132,11 +132,12 @@ def unpack(held: Path, root: Path) -> None:
     cells = {_lines_of(*cell).as_posix(): cell for cell in params.cells()}
     predicted = {_predictions_of(*cell).as_posix(): cell for cell in params.cells()}
     inputs = {name.as_posix() for name in _inputs(params)}
-    for name, content in contents.items():
+    # records first: predictions need theirs
+    for name, content in sorted(contents.items(), key=lambda pair: pair[0] in predicted):
         if name in cells:
             _unpack_records(held / name, content, cells[name], params.seeds, root)
         elif name in predicted:
-            _unpack_predictions(held / name, content, predicted[name], params.seeds, root)
+            _unpack_predictions(held / name, content, predicted[name], root)
         elif name in inputs:
             _write(root / name, content)
         else:
@@ -187,19 +188,18 @@ def _unpack_records(
         _write(target, line + b"\n")
 
 
-def _unpack_predictions(
-    path: Path, content: bytes, cell: tuple[str, str, str], seeds: int, root: Path
-) -> None:
-    """Write the predictions of each seed of a cell's file; records say whether they are theirs.
+def _unpack_predictions(path: Path, content: bytes, cell: tuple[str, str, str], root: Path) -> None:
+    """Write the predictions of each seed of a cell's file; its record says whose they are.
 
     Raises:
-        IbmaError: the file does not hold predictions of seeds of the profile.
+        IbmaError: the file does not hold predictions of the cell's records.
     """
     try:
         for seed, arrays in _by_seed(content).items():
-            if not 0 <= seed < seeds:
-                raise ValueError(f"seed {seed}: expected 0 to {seeds - 1}")
-            Predictions.of(arrays).write(root / RunId(*cell, seed).predictions)
+            run, said = RunId(*cell, seed), Predictions.of(arrays)
+            if read_json(root / run.record, {}).get("predictions") != said.digest:
+                raise ValueError(f"seed {seed}: no record says that they are its")
+            said.write(root / run.predictions)
     except (lzma.LZMAError, BadZipFile, ValueError, OSError, EOFError, KeyError) as error:
         reason = " ".join(str(error).split())
         raise IbmaError(f"{path}: not predictions ({reason}): {AGAIN}") from None
