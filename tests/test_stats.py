@@ -179,13 +179,73 @@ def test_mean_ranks_share_ties_and_leave_out_what_a_task_lacks():
     assert stats.mean_ranks(scores) == {"a": 1.5, "b": 1.75, "c": 2.75}
 
 
+def total(ours: list[float], baseline: list[float], *rest: object) -> stats.Total:
+    found = stats.total(ours, baseline, *rest)  # type: ignore[arg-type]
+    assert found is not None
+    return found
+
+
 def test_shared_training_samples_make_a_test_more_careful() -> None:
     """10 runs, a quarter of the samples held out: t shrinks by sqrt(1 + 10 / 3)."""
-    plain = paired([1.0, 2.0, 3.0], [0.0, 0.5, 1.0])
-    assert plain.t is not None
-    assert stats.resampled_p(plain.t, 3, 0.0) == pytest.approx(plain.p)
-    t = 2.262157 * math.sqrt(1 + 10 / 3)  # 2.262157: two-sided 5 % quantile, 9 degrees of freedom
-    assert stats.resampled_p(-t, 10, 1 / 3) == pytest.approx(0.05, abs=1e-6)
+    ours, baseline = [1.0, 2.0, 3.0], [0.0, 0.5, 1.0]
+    plain, shared = paired(ours, baseline), total(ours, baseline, None, 1.0, 1 / 3)
+    assert total(ours, baseline, None, 1.0).p == pytest.approx(plain.p)
+    assert shared.se_runs == pytest.approx(math.sqrt(2) * total(ours, baseline, None, 1.0).se_runs)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(ACCURACIES, ACCURACIES), min_size=2, max_size=12), st.floats(1e-3, 0.1))
+def test_without_test_rows_the_total_is_the_paired_test_and_statsmodels_tost(
+    pairs: list[tuple[float, float]], margin: float
+) -> None:
+    from statsmodels.stats.weightstats import ttost_paired
+
+    ours, baseline = (list(side) for side in zip(*pairs, strict=True))
+    plain = paired(ours, baseline)
+    found = stats.total(ours, baseline, None, margin)
+    if plain.p is None:
+        assert found is None
+        return
+    assert found is not None and found.p == pytest.approx(plain.p)
+    assert (found.low, found.high) == (pytest.approx(plain.low), pytest.approx(plain.high))
+    expected = ttost_paired(np.array(ours), np.array(baseline), -margin, margin)[0]
+    assert found.equivalent_p == pytest.approx(expected, rel=1e-6, abs=1e-12)
+
+
+@settings(max_examples=40, deadline=None)
+@given(PAIRS.filter(lambda pairs: len(pairs) > 1), st.floats(1e-4, 0.1))
+def test_test_rows_that_might_be_others_only_widen_an_interval(
+    pairs: list[tuple[float, float]], sd: float
+) -> None:
+    ours, baseline = (list(side) for side in zip(*pairs, strict=True))
+    drawn = np.random.default_rng(0).normal(0, sd, 500)
+    with_rows, without = total(ours, baseline, drawn, 0.01), stats.total(ours, baseline, None, 0.01)
+    swapped = total(baseline, ours, -drawn, 0.01)
+    assert swapped.p == pytest.approx(with_rows.p) and swapped.low == pytest.approx(-with_rows.high)
+    assert with_rows.se_samples == pytest.approx(drawn.std(ddof=1))
+    if without is None:  # every difference is equal: what varies is the test rows
+        return
+    se = math.hypot(with_rows.se_runs, with_rows.se_samples or 0)
+    assert se > without.se_runs and with_rows.detectable > without.detectable
+    assert with_rows.low < without.low < without.high < with_rows.high
+    assert total(ours, baseline, 10 * drawn, 0.01).p >= with_rows.p >= without.p
+
+
+@pytest.mark.parametrize("n", [2, 5, 10, 30])
+def test_the_detectable_difference_is_found_four_times_in_five(n: int) -> None:
+    from statsmodels.stats.power import TTestPower
+
+    values = list(np.random.default_rng(n).normal(size=n))
+    found = total(values, [0.0] * n, None, 1.0)
+    sd = found.se_runs * math.sqrt(n)
+    power = TTestPower().power(found.detectable / sd, n, 0.05)
+    assert power == pytest.approx(0.8, abs=2e-3)
+
+
+def test_nothing_that_varies_has_no_total() -> None:
+    assert stats.total([0.5], [0.4], None, 1.0) is None
+    assert stats.total([0.5, 0.5], [0.4, 0.4], None, 1.0) is None
+    assert stats.total([0.5, 0.5], [0.4, 0.4], np.zeros(9), 1.0) is None
 
 
 def test_friedman_of_a_textbook_example_and_of_nothing() -> None:

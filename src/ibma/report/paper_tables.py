@@ -23,6 +23,7 @@ from ibma.report.table import Column, Mark, Number, Row, Scalar, Table, Value
 from ibma.results import claims, records, significance, stats
 from ibma.results.claims import CONTROL, OURS
 from ibma.results.significance import Test
+from ibma.results.stats import Total
 
 METRIC_TABLES = (2, 3, 4, 5, 6, 7, 8, 9, 16)
 BOUNDS_TABLE, IB_TABLE = 6, 5
@@ -547,9 +548,10 @@ def _tests(inputs: Inputs, paper: published.Table) -> Table:
                 notes.append(f"{row.label}, against {name}: {test.paired.note}.")
     if published_rows:
         notes += [
-            f"Holm's correction runs over the {len(published_rows)} row(s) of this table. Pairing "
-            "seeds on one test set shows that a difference is not luck of the initialisation; it "
-            "cannot show that it would hold on another test set.",
+            f"Holm's correction runs over the {len(published_rows)} row(s) of this table, of the "
+            "t-test over runs and, where records hold predictions, over test rows; so does the "
+            "interval. p and Wilcoxon's p are over runs alone, as the paper's are: they show that "
+            "a difference is not luck of the initialisation, not that it holds on other test rows.",
         ]
     twin = any(inputs.results.is_twin(row.task) for row in published_rows)
     title = f"Table {paper.number}: {paper.title}"
@@ -578,7 +580,8 @@ def _test_row(inputs: Inputs, row: published.Row, test: Test, verdict: Verdict) 
         sides = [_printed(row.cells[key], unit) for key in ("baseline", "ours")]
         paper = (*sides, Number(row.cells["p_value"].value, "p"))
     one = test.paired
-    difference = Number(one.difference, unit, n=one.n, low=one.low, high=one.high, signed=True)
+    low, high = test.interval
+    difference = Number(one.difference, unit, n=one.n, low=low, high=high, signed=True)
     p_values = [_p(p) for p in (one.p, test.holm, one.wilcoxon_p)]
     numbers = (*paper, *means, difference, *p_values, _effect(test))
     return Row((row.label, claims.method_name(test.rival), *numbers, verdict.value))
@@ -597,7 +600,11 @@ def _test_data(row: published.Row, test: Test, verdict: Verdict) -> dict[str, Sc
         "published IBMA": row.cells["ours"].value,
         "published p": row.cells["p_value"].value,
     }
-    return own | paired | {"holm": test.holm, "verdict": verdict.value}
+    total = {
+        f"total {name}": getattr(test.total, name, None) for name in Total.__dataclass_fields__
+    }
+    corrected = {"holm": test.holm, "holm page": test.page}
+    return own | paired | total | corrected | {"verdict": verdict.value}
 
 
 def _p(p: float | None) -> Value:

@@ -85,9 +85,8 @@ def _draw_claims(inputs: Inputs, folder: Path) -> Iterator[Picture]:
 
 
 def _difference(inputs: Inputs, test: Test) -> Difference:
-    one, said = test.paired, real_tables.verdict(inputs, test)
-    face = FACES.get(said, figures.NOT_SHOWN)
-    return Difference(one.difference, one.low, one.high, face)
+    face = FACES.get(real_tables.verdict(inputs, test), figures.NOT_SHOWN)
+    return Difference(test.paired.difference, *test.interval, face)
 
 
 def _moved(moves: Mapping[str, Mapping[str, Mapping[str, tuple[float, float]]]]) -> str:

@@ -15,12 +15,13 @@ from ibma.report import formatting, table
 from ibma.report.inputs import Inputs
 from ibma.report.paper_tables import timing_note
 from ibma.report.table import NOT_RUN, Column, Number, Row, Scalar, Table, Value
-from ibma.results import claims, records, significance, stats
+from ibma.results import claims, records, resampling, significance, stats
 from ibma.results.claims import CONTROL, OURS, Claim, method_name, metric_name, task_name
 from ibma.results.significance import Test
 from ibma.training.record import Record
 
 ALPHA = 0.05
+TOTALS = {f"total {name}": name for name in stats.Total.__dataclass_fields__}
 OMIB = "omib"  # the rival whose IB losses are shown next to IBMA's
 CONCAT = "concat"  # the simplest network, to which times are compared
 FOLDS = (
@@ -40,6 +41,7 @@ class Verdict(StrEnum):
 
     BETTER = "IBMA better"
     WORSE = "IBMA worse"
+    SAME = "equivalent"
     EQUAL = "no difference shown"
     NO_TEST = "no test"
     UNEQUAL = "no claim: unequal settings"
@@ -49,6 +51,7 @@ def build(inputs: Inputs) -> list[Table]:
     """Build the leaderboard, then every table that has a row."""
     tables = [
         _claims(inputs),
+        _uncertainty(inputs),
         *(_every_metric(inputs, task) for task in inputs.beyond),
         _ib_losses(inputs),
         _at_etas(inputs),
@@ -231,14 +234,18 @@ def _claims(inputs: Inputs) -> Table:
         (Column("Claim"), Column("IBMA against"), *tasks, Column("In sum")),
         tuple(rows),
         (
-            "p: paired t-test after Holm's correction, one family for each row. A verdict is given "
-            f"at {ALPHA:.0%}.",
+            _what_varies(inputs),
+            "p: of that t-test after Holm's correction, one family for each row. A verdict is "
+            f"given at {ALPHA:.0%}; `real_uncertainty` has the correction over the whole page.",
+            f"Equivalent: no difference is shown, and TOST shows at {ALPHA:.0%} that it is within "
+            f"{significance.MARGIN:g} point, a margin fixed before. Detectable: the smallest true "
+            f"difference that the test finds {stats.POWER:.0%} of the time.",
             "Unequal settings: nothing could be tuned on this task, and the two methods were "
             "trained with different learning rates or weight decays. Such a difference says "
             "nothing about the methods.",
-            "The CSV file adds means, plain and Wilcoxon p-values, effect sizes d_z, and where "
-            "test folds share training samples the p-value with the variance of Nadeau and Bengio "
-            "(Machine Learning 52, 2003), before Holm.",
+            "Where test folds share training samples the variance over runs is that of Nadeau and "
+            "Bengio (Machine Learning 52, 2003). The CSV file adds means, the paired t-test and "
+            "Wilcoxon's over runs alone, and effect sizes d_z.",
             "The best baseline of a task, and the best of VIB, APIB and CLUB, is the one with the "
             "best mean on test, as in the paper: that favours it. The control is not among the "
             "baselines.",
@@ -248,22 +255,96 @@ def _claims(inputs: Inputs) -> Table:
     )
 
 
+def _what_varies(inputs: Inputs) -> str:
+    """Say what the interval of a difference is over."""
+    said = {test.total.se_samples is not None for test in inputs.tests if test.total}
+    if said == {False}:
+        return (
+            "Intervals are over runs alone: these records hold no predictions, so that nothing "
+            "says what other test rows would give."
+        )
+    return (
+        "Intervals are over runs and test rows: the variance over runs plus that over test rows "
+        "drawn again within their speakers, videos or patients. Other speakers, videos or patients "
+        "may differ by more."
+    )
+
+
+def _uncertainty(inputs: Inputs) -> Table:
+    """`real_uncertainty`: every claim's difference, with what makes it uncertain taken apart."""
+    tests = claim_tests(inputs)
+    rows = [
+        Row(
+            (
+                method_name(claim.opponent),
+                task_name(task),
+                Number(one.difference, low=one.low, high=one.high, signed=True),
+                *_uncertain(test),
+                verdict(inputs, test).value,
+            )
+        )
+        for claim in claims.CLAIMS
+        for task, test in tests[claim.opponent].items()
+        for one in [test.paired]
+    ]
+    measured = ("Over runs", "Over test rows", "Over both", "p", "Holm", "Holm, page", "TOST p")
+    headings = ("IBMA against", "Task", *measured, "Detectable", "Verdict")
+    return Table(
+        "real_uncertainty",
+        "What the claims rest on",
+        "Each difference in points and its 95 % interval over runs, over test rows, and over both.",
+        _twin(inputs),
+        tuple(map(Column, headings)),
+        tuple(rows),
+        (
+            _what_varies(inputs),
+            "Over runs: paired t interval. Over test rows: percentiles of "
+            f"{resampling.RESAMPLES} bootstrap draws within groups, the same for all runs.",
+            "p, Holm, TOST and detectable are of the interval over both. Holm: one family for each "
+            "opponent; page: all claims and tables of this page together. TOST: that the "
+            f"difference is within {significance.MARGIN:g} point.",
+        ),
+    )
+
+
+def _uncertain(test: Test) -> list[Value]:
+    """Return the intervals over test rows and over both, p-values, and what could be detected."""
+    total, difference = test.total, test.paired.difference
+    if total is None:
+        return ["undefined"] * 7
+    rows: Value = "no predictions"
+    if total.samples_low is not None:
+        ends = total.samples_low, total.samples_high
+        rows = Number(difference, low=ends[0], high=ends[1], signed=True)
+    both = Number(difference, low=total.low, high=total.high, signed=True)
+    p_values = (total.p, test.holm, test.page, total.equivalent_p)
+    return [
+        rows,
+        both,
+        *(None if p is None else Number(p, "p") for p in p_values),
+        Number(total.detectable),
+    ]
+
+
 def _difference(inputs: Inputs, test: Test | None) -> Value:
     """Return IBMA minus the opponent, with the verdict where a difference is shown."""
     if test is None:
         return NOT_RUN
     one, said = test.paired, verdict(inputs, test)
+    low, high = test.interval
     words = [formatting.p_value(test.holm)]
-    if said in (Verdict.BETTER, Verdict.WORSE):
+    if said in (Verdict.BETTER, Verdict.WORSE, Verdict.SAME):
         words.insert(0, said.removeprefix("IBMA "))
     elif said == Verdict.UNEQUAL:
         words = ["unequal settings"]
+    elif test.total:
+        words.append(f"detectable {formatting.number(test.total.detectable, 'percent')}")
     return Number(
         one.difference,
         "percent",
         n=one.n,
-        low=one.low,
-        high=one.high,
+        low=low,
+        high=high,
         signed=True,
         note=", ".join(words),
     )
@@ -273,7 +354,7 @@ def _claim_data(inputs: Inputs, claim: Claim, task: str, test: Test | None) -> d
     """Return everything that is known of one comparison."""
     place: dict[str, Scalar] = {"claim": claim.claim, "task": task, "opponent": claim.opponent}
     names = ["method", "metric", "ibma", "ibma sd", "rival", "rival sd"]
-    names += [*stats.Paired.__dataclass_fields__, "holm", "p folds corrected"]
+    names += [*stats.Paired.__dataclass_fields__, *TOTALS, "holm", "holm page"]
     if test is None:
         return place | dict.fromkeys(names) | {"verdict": NOT_RUN}
     sides = [
@@ -282,27 +363,19 @@ def _claim_data(inputs: Inputs, claim: Claim, task: str, test: Test | None) -> d
     ]
     numbers = [part for side in sides for part in (side and side.mean, side and side.sd)]
     paired = vars(test.paired).values()
-    corrected = _corrected(inputs.results.of(task, OURS), test)
-    values = [test.rival, test.compared.metric, *numbers, *paired, test.holm, corrected]
+    total = [getattr(test.total, name, None) for name in TOTALS.values()]
+    values = [test.rival, test.compared.metric, *numbers, *paired, *total, test.holm, test.page]
     return place | dict(zip(names, values, strict=True)) | {"verdict": verdict(inputs, test).value}
-
-
-def _corrected(runs: Sequence[Record], test: Test) -> float | None:
-    """Return the p-value of the t-test where runs on several folds share training samples."""
-    if test.paired.t is None or runs[0].fold is None:
-        return None
-    overlap = sum(run.n_test / run.n_train for run in runs) / len(runs)
-    return stats.resampled_p(test.paired.t, test.paired.n, overlap)
 
 
 def verdict(inputs: Inputs, test: Test) -> Verdict:
     """Say what a paired test shows after Holm's correction, where both sides had equal chances."""
     if not equal_settings(inputs, test):
         return Verdict.UNEQUAL
-    if test.holm is None:
+    if test.total is None or test.holm is None:
         return Verdict.NO_TEST
     if test.holm >= ALPHA:
-        return Verdict.EQUAL
+        return Verdict.SAME if test.total.equivalent_p < ALPHA else Verdict.EQUAL
     return Verdict.BETTER if test.paired.difference > 0 else Verdict.WORSE
 
 

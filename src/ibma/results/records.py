@@ -12,6 +12,9 @@ from pathlib import Path
 
 from ibma import paths
 from ibma.errors import IbmaError
+from ibma.features.store import read_meta
+from ibma.network import tasks
+from ibma.network.tasks import Task
 from ibma.params import Params
 from ibma.results import stats
 from ibma.results.claims import JUDGED_BY
@@ -39,6 +42,7 @@ class Results:
         absent: task -> why it has no data.
         gaps: cell of a task with data -> why it has fewer records than the profile has seeds.
         predictions: run -> what its network says of the test rows, where its record has them.
+        problems: task -> how it is judged, for tasks with predictions.
     """
 
     params: Params
@@ -46,6 +50,7 @@ class Results:
     absent: Mapping[str, str]
     gaps: Mapping[Cell, str]
     predictions: Mapping[RunId, Predictions] = field(default_factory=dict)
+    problems: Mapping[str, Task] = field(default_factory=dict)
 
     def of(self, task: str | None, method: str | None) -> Sequence[Record]:
         """Return the records of a task and method; none for names that the profile lacks."""
@@ -118,7 +123,14 @@ def load(params: Params, root: Path = Path(), *, check_keys: bool = True) -> Res
         for run in each
         if run.predictions
     }
-    return Results(params, runs, absent, gaps, said)
+    problems = {task: _problem(root / paths.FEATURES / task) for task in {run.task for run in said}}
+    return Results(params, runs, absent, gaps, said, problems)
+
+
+def _problem(features: Path) -> Task:
+    """Return what the predictions of a task are judged by."""
+    meta = read_meta(features)
+    return tasks.build(meta["kind"], meta["classes"])
 
 
 def _load_cell(

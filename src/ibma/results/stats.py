@@ -3,8 +3,8 @@
 Knows neither records nor methods.
 
 Runs paired by seed on one test set separate training noise (initialisation, order of batches) from
-a difference between methods on that test set. They say nothing about other samples of the same
-data, because every run meets the same test examples.
+a difference between methods on that test set (`paired`). They say nothing about other samples of
+the same data, because every run meets the same test examples; `total` adds those.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from ibma.errors import IbmaError
 
 LEVEL = 0.95
+POWER = 0.8  # of the test that defines the smallest detectable difference
 RESAMPLES = 2000
 RNG_SEED = 0  # CHOICE: fixed, so that the same records give the same interval
 UNBOUNDED = (-math.inf, math.inf)
@@ -142,20 +143,94 @@ def paired(ours: Sequence[float], baseline: Sequence[float]) -> Paired:
     )
 
 
-def resampled_p(t: float, n: int, overlap: float) -> float:
-    """Return the two-sided p of a paired t-test over runs that share training samples.
+@dataclass(frozen=True)
+class Total:
+    """A mean difference of n pairs with the luck of training and that of test rows together.
 
-    The variance of the mean is (1/n + overlap) times that of a difference, not 1/n times (Nadeau
-    and Bengio, Machine Learning 52, 2003).
+    Attributes:
+        se_runs: standard error over runs, in the unit of the values.
+        se_samples: standard error over resampled test rows, None where there are no predictions.
+        samples_low, samples_high: 95 % percentile interval over resampled test rows alone.
+        low, high: 95 % t interval of the difference, with n - 1 degrees of freedom. CHOICE: not
+            Satterthwaite's, by which more variance could make an interval narrower.
+        p: two-sided.
+        equivalent_p: of TOST, that the difference is within the margin.
+        detectable: the smallest true difference that a test at 5 % finds 4 times in 5.
+    """
+
+    se_runs: float
+    se_samples: float | None
+    samples_low: float | None
+    samples_high: float | None
+    low: float
+    high: float
+    p: float
+    equivalent_p: float
+    detectable: float
+
+
+def total(
+    ours: Sequence[float],
+    baseline: Sequence[float],
+    resampled: Array | None,
+    margin: float,
+    overlap: float = 0.0,
+) -> Total | None:
+    """Compare two methods whose runs are paired by seed, on test rows that might be others.
+
+    The variance of the mean difference is that over runs plus that over test rows (law of total
+    variance). Where test folds make runs differ, the first holds some of the second: the interval
+    is then too wide rather than too narrow. Runs that share training samples have the variance
+    (1/n + overlap) times that of a difference, not 1/n times (Nadeau and Bengio, Machine Learning
+    52, 2003).
 
     Args:
-        t: statistic of the plain test.
-        n: number of runs.
-        overlap: test samples per training sample.
-    """
-    from scipy.stats import t as student
+        ours, baseline: one value per seed, see `paired`.
+        resampled: the mean difference on resampled test rows, [R]; None without predictions.
+        margin: of equivalence, in the unit of the values.
+        overlap: test samples per training sample where folds share these, else 0.
 
-    return float(2 * student.sf(abs(t) / math.sqrt(1 + n * overlap), n - 1))
+    Returns:
+        None with fewer than two pairs, or where nothing varies.
+    """
+    from scipy.stats import t
+
+    x = np.round(np.asarray(ours, float) - np.asarray(baseline, float), DECIMALS)
+    n, difference = len(x), float(x.mean())
+    if n < 2:
+        return None
+    spread = 0.0 if np.ptp(x) == 0 else float(x.var(ddof=1))
+    runs = spread * (1 / n + overlap)
+    samples, (low, high) = 0.0, (None, None)
+    if resampled is not None:
+        samples = float(np.nanvar(resampled, ddof=1))
+        tails = (1 - LEVEL) / 2, (1 + LEVEL) / 2
+        low, high = (float(end) for end in np.nanquantile(resampled, tails))
+    if runs + samples == 0:
+        return None
+    se = math.sqrt(runs + samples)
+    half = se * float(t.ppf((1 + LEVEL) / 2, n - 1))
+    return Total(
+        se_runs=math.sqrt(runs),
+        se_samples=None if resampled is None else math.sqrt(samples),
+        samples_low=low,
+        samples_high=high,
+        low=difference - half,
+        high=difference + half,
+        p=float(2 * t.sf(abs(difference) / se, n - 1)),
+        equivalent_p=float(t.sf((margin - abs(difference)) / se, n - 1)),
+        detectable=se * _detectable(n - 1),
+    )
+
+
+@cache
+def _detectable(df: int) -> float:
+    """Return the true difference, in standard errors, that a t-test finds with power .8."""
+    from scipy.optimize import brentq
+    from scipy.stats import nct, t
+
+    critical = float(t.ppf((1 + LEVEL) / 2, df))
+    return float(brentq(lambda d: nct.sf(critical, df, d) - POWER, 0, 100 + critical))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

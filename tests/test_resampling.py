@@ -1,0 +1,122 @@
+"""Metrics under resampled test rows equal those of the rows drawn, and cover what they promise."""
+
+import time
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ibma.network import tasks
+from ibma.results import resampling
+from ibma.results.records import Results
+from ibma.training.predictions import Predictions
+from ibma.training.record import RunId
+
+KINDS = {
+    "classify": (tasks.build("classify", "abc"), ["accuracy"]),
+    "two classes": (tasks.build("classify", "ab"), ["accuracy", "auc"]),
+    "sentiment": (
+        tasks.build("sentiment", "abc"),
+        ["acc3", "acc2", "f1", "acc2_has0", "f1_has0"],
+    ),
+    "multilabel": (tasks.build("multilabel", "abc"), ["auc/a", "auc/b", "mauc"]),
+    "one_class": (tasks.build("one_class", "na"), ["auc/g0", "auc/g1", "auc/mean"]),
+}
+
+
+def said(task: tasks.Task, seed: int, n: int = 80, groups: int = 2) -> Predictions:
+    """Predictions that are better than chance, with ties."""
+    draw = np.random.default_rng(seed)
+    many = task.outputs if task.kind == "multilabel" else 1
+    top = {"one_class": 2, "multilabel": 2}.get(task.kind, task.outputs)
+    labels = draw.integers(0, top, (n, many)).astype(float)
+    if task.kind == "sentiment":
+        labels -= 1
+    width = 3 if task.kind == "one_class" else task.outputs
+    logits = torch.from_numpy(np.round(draw.normal(size=(n, width)) + labels, 1))
+    names = np.array([f"g{row % groups}" for row in range(n)])
+    ids = np.array([f"s{row:04d}" for row in range(n)])
+    return Predictions(ids, labels, names, task.scores(logits))
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_a_weighted_metric_is_that_of_rows_counted_as_often(kind, seed):
+    task, names = KINDS[kind]
+    one = said(task, seed)
+    draw = np.random.default_rng(seed)
+    rows = draw.integers(0, len(one.ids), len(one.ids))
+    weights = np.stack([np.ones(len(one.ids)), np.bincount(rows, minlength=len(one.ids))])
+    for drawn, place in ((np.arange(len(one.ids)), 0), (rows, 1)):
+        y = resampling.label_tensor(task.kind, one.labels[drawn])
+        expected = task.judge(one.scores[drawn], y, one.groups[drawn])
+        for name in names:
+            found = resampling.weighted(task, one, name, weights.astype(float))
+            value = np.nan if expected[name] is None else expected[name]
+            assert found[place] == pytest.approx(value, abs=1e-9, nan_ok=True), name
+    assert resampling.weighted(task, one, "macro_f1", weights.astype(float)) is None
+
+
+def test_draws_keep_the_size_of_every_group_and_pool_rows_that_are_alone():
+    groups = ["a"] * 5 + ["b"] * 7 + ["c", "d", "e"]
+    counts = resampling.draws(groups)
+    assert counts.shape == (resampling.RESAMPLES, 15)
+    for rows in (slice(0, 5), slice(5, 12), slice(12, 15)):
+        assert (counts[:, rows].sum(1) == counts[0, rows].size).all()
+        assert counts[:, rows].var(0).min() > 0.5
+    assert np.array_equal(counts, resampling.draws(groups))
+
+
+def runs(task: tasks.Task, n: int, groups: int, seeds: int = 10) -> Results:
+    made = {
+        RunId("train", "t", method, seed): said(task, 100 * place + seed, n, groups)
+        for place, method in enumerate(("ours", "theirs"))
+        for seed in range(seeds)
+    }
+    return Results(None, {}, {}, {}, made, {"t": task})
+
+
+class Run:
+    """All of a record that resampling reads."""
+
+    def __init__(self, method: str, seed: int) -> None:
+        self.seed, self.id = seed, RunId("train", "t", method, seed)
+
+
+def sides(seeds: int = 10) -> list[list[Run]]:
+    return [[Run(method, seed) for seed in range(seeds)] for method in ("ours", "theirs")]
+
+
+def test_a_method_against_itself_differs_under_no_draw():
+    task, _ = KINDS["classify"]
+    made = resampling.Resampled(runs(task, 80, 4))
+    ours, theirs = sides()
+    assert (made.difference(ours, ours, "accuracy") == 0).all()
+    there, back = (made.difference(*pair, "accuracy") for pair in ((ours, theirs), (theirs, ours)))
+    assert np.allclose(there, -back) and there.std() > 0
+    assert made.difference(ours, theirs, "macro_f1") is None
+    assert made.difference([Run("lost", 0)], theirs, "accuracy") is None
+
+
+def test_the_spread_over_rows_is_that_of_accuracies_by_theory():
+    """One run, one group: the bootstrap variance of a share is p (1 - p) / n."""
+    task, _ = KINDS["classify"]
+    made = resampling.Resampled(runs(task, 400, 1, seeds=1))
+    values = made.of(RunId("train", "t", "ours", 0), "accuracy")
+    p = values.mean()
+    assert values.std() == pytest.approx((p * (1 - p) / 400) ** 0.5, rel=0.1)
+
+
+def test_a_page_of_runs_is_resampled_within_seconds():
+    """22 methods of ten runs on 752 rows; a study has about six such tasks."""
+    task, _ = KINDS["two classes"]
+    one = said(task, 0, 752, 31)
+    made = {RunId("train", "t", f"m{m}", s): one for m in range(22) for s in range(10)}
+    resampled = resampling.Resampled(Results(None, {}, {}, {}, made, {"t": task}))
+    started = time.process_time()
+    for run in made:
+        resampled.of(run, "auc")
+    assert time.process_time() - started < 12
