@@ -1,13 +1,19 @@
 """`ibma verify`: committed reports against committed evidence, or against the records here."""
 
 import csv
+import io
 import json
+import lzma
+import re
 import shutil
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
 import pytest
 import test_report
+import torch
 import yaml
 from test_report import ROOT, fake, fill
 
@@ -15,8 +21,12 @@ from ibma import cli, params
 from ibma.errors import IbmaError
 from ibma.evidence import archive, verify
 from ibma.evidence.verify import Difference
-from ibma.report import inputs, numbers, page
+from ibma.files import write_json
+from ibma.network import tasks
+from ibma.report import inputs, numbers, page, pictures, results_page
 from ibma.results import records
+from ibma.training import record
+from ibma.training.predictions import Predictions
 from ibma.training.record import RunId
 
 
@@ -34,6 +44,61 @@ def current(monkeypatch):
     monkeypatch.setattr(records, "is_current", lambda *_: True)
 
 
+@pytest.fixture
+def without_curves(monkeypatch):
+    """Draw what the fixture's report has."""
+    monkeypatch.setattr(pictures, "_draw_curves", lambda *_: None)
+
+
+@pytest.fixture
+def without_figures(monkeypatch, made, drawn):
+    """Take figures and page as they are: the test is about the rest."""
+    figures = made / "reports/twin/figures"
+
+    def draw(_, folder: Path):
+        shutil.copytree(figures, folder)
+        return drawn
+
+    monkeypatch.setattr(pictures, "draw", draw)
+
+
+@pytest.fixture(scope="module")
+def drawn(made, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures, "_draw_curves", lambda *_: None)
+        patch.setattr(records, "is_current", lambda *_: True)
+        read = inputs.rederive(verify.read("twin", made)[0])
+        return pictures.draw(read, tmp_path_factory.mktemp("drawn"))
+
+
+def predict(root: Path) -> None:
+    """Give the digits' records predictions of 100 rows, and choices that their settings follow."""
+    task, meta = tasks.build("classify", "abc"), root / "data/features/split_digits/meta.json"
+    meta.write_text(json.dumps(json.loads(meta.read_text()) | {"kind": "classify"}))
+    truth = np.arange(100) % 3
+    for path in sorted(root.glob("runs/*/split_digits/*/seed_*.json")):
+        one = record.read(path)
+        logits = np.eye(3)[truth]
+        logits[round(100 * one.metrics["accuracy"]) :] *= -1
+        ids = np.array([f"s{row}" for row in range(100)])
+        said = Predictions(
+            ids, truth[:, None] * 1.0, ids, task.scores(torch.from_numpy(logits + 0.01 * one.seed))
+        )
+        said.write(path.with_suffix(".npz"))
+        y = torch.from_numpy(truth)
+        replace(
+            one,
+            metrics=task.judge(said.scores, y, ids),
+            confusion=task.confusion(said.scores, y),
+            predictions=said.digest,
+            digest="",
+        ).write(path)
+        eta = one.params["eta"]
+        chosen = {"run_fold": None, "lr": 0.001, "weight_decay": 0.0, "eta": eta, "score": 0.5}
+        choice = {"metric": "accuracy", "choices": [chosen], "scores": [chosen | {"fold": 0}]}
+        write_json(root / f"data/tune/split_digits/{one.method}.json", choice)
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """Records, the report made of them, and their evidence."""
@@ -44,10 +109,12 @@ def made(tmp_path_factory):
             one = fake("crema_d", "ibma", seed, params={"lr": 0.001, "eta": eta})
             one = replace(one, stage="sensitivity", method=name, digest="")
             one.write(root / one.id.record)
+    predict(root)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(records, "is_current", lambda *_: True)
         patch.setattr(test_report, "PROFILE", profile)
         test_report.derive(root)
+        patch.setattr(pictures, "_draw_curves", lambda *_: None)  # slow, and like the others
         page.write(profile, root)
         assert archive.pack(profile, root, archive.folder(root, "twin")) == []
     return root
@@ -84,7 +151,7 @@ def edit(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new, 1))
 
 
-def test_a_clone_without_runs_or_data_is_confirmed_by_its_evidence(cloned):
+def test_a_clone_without_runs_or_data_is_confirmed_by_its_evidence(cloned, without_curves):
     assert verify.profiles(cloned) == ["twin"]
     found = verify.verify("twin", cloned)
     assert found.differences == () and found.compared > 3000 and found.source == "evidence"
@@ -103,7 +170,7 @@ def test_a_changed_number_is_found_in_every_file(cloned, recomputed):
         ("tables/table_02.csv", ",66,", ",66.00001,", "row"),
         ("tables/table_02.md", "66.0", "66.1", "line"),
         ("tables/table_02.tex", "66.0", "66.1", "line"),
-        ("tables/real_claims.csv", "IBMA better", "IBMA worse", "row"),
+        ("tables/real_claims.csv", "no difference shown", "IBMA worse", "row"),
         ("metrics/crema_d.json", "66.0", "66.1", "ibma"),
         ("plots/metrics.csv", "crema_d/ibma,66", "crema_d/ibma,67", "row"),
     ):
@@ -136,13 +203,13 @@ def test_a_table_too_few_or_too_many_is_named(cloned, recomputed):
     assert files == {"tables/table_05.csv", "tables/old.csv"}
 
 
-def test_a_missing_seed_is_named(reported):
+def test_a_missing_seed_is_named(reported, without_figures):
     (reported / RunId("train", "iemocap", "omib", 2).record).unlink()
     found = Difference("records", "train/iemocap/omib", "1 of 3 runs not run: no record", "")
     assert found in differences(reported)
 
 
-def test_records_here_serve_where_nothing_is_committed(reported):
+def test_records_here_serve_where_nothing_is_committed(reported, without_figures):
     assert verify.profiles(reported) == ["twin"]
     assert verify.verify("twin", reported).source == "records" and not differences(reported)
     one = fake("crema_d", "ibma", 0)
@@ -166,7 +233,7 @@ def test_nothing_to_check_is_one_line(tmp_path, reported):
         verify.verify("open", reported)
 
 
-def test_the_command_counts_and_fails_in_one_line(cloned, monkeypatch, capsys):
+def test_the_command_counts_and_fails_in_one_line(cloned, monkeypatch, capsys, without_figures):
     monkeypatch.chdir(cloned)
     monkeypatch.setattr("sys.argv", ["ibma", "verify"])
     (cloned / "reports/paper/tables").mkdir(parents=True)
@@ -183,6 +250,165 @@ def test_the_command_counts_and_fails_in_one_line(cloned, monkeypatch, capsys):
     said = capsys.readouterr()
     assert stopped.value.code == 1 and said.err.count("\n") == 1
     assert "crema_d.json" in said.out and "the first in metrics/crema_d.json" in said.err
+
+
+# --- forgeries -----------------------------------------------------------------------------------
+
+CELL = "runs/train_ibma/split_digits/ibma"
+
+
+def sums(held: Path) -> None:
+    """Write the manifest anew, as a careful forger does."""
+    files = [p for p in sorted(held.rglob("*")) if p.is_file() and p.name != archive.SUMS]
+    lines = (
+        f"{sha256(p.read_bytes()).hexdigest()}  {p.relative_to(held).as_posix()}" for p in files
+    )
+    (held / archive.SUMS).write_text("".join(f"{line}\n" for line in lines))
+
+
+def forge(held: Path, *, consistent: bool = False, **fields: object) -> None:
+    """Change fields of the first record of a cell; consistent: with a digest that fits."""
+    path = held / f"{CELL}.jsonl"
+    first, *others = path.read_text().splitlines()
+    content = json.loads(first) | fields
+    if consistent:
+        content["digest"] = record.digest_of(content)
+    path.write_text("\n".join([json.dumps(content), *others]) + "\n")
+
+
+def other_scores(held: Path) -> None:
+    packed = held / f"{CELL}.npz.xz"
+    seeds = archive._by_seed(packed.read_bytes())
+    seeds[0]["scores"] = np.roll(seeds[0]["scores"], 1, axis=1)
+    arrays = {f"{seed}/{name}": array for seed, by in seeds.items() for name, array in by.items()}
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    packed.write_bytes(lzma.compress(buffer.getvalue()))
+
+
+REFUSED = {  # of the evidence, with a manifest that fits; no report is needed to find them
+    "a learning rate": lambda h: forge(h, params={"lr": 0.01, "weight_decay": 0.0, "eta": 0.5}),
+    "a history": lambda h: forge(h, history={"task": [2.0, 0.1]}),
+    "a seed": lambda h: forge(h, seed=1),
+    "a task": lambda h: forge(h, task="crema_d"),
+    "a metric": lambda h: forge(h, metrics={"accuracy": 0.99}),
+    "a confusion matrix": lambda h: forge(h, confusion=[[100]]),
+    "a digest of predictions": lambda h: forge(h, consistent=True, predictions="0" * 64),
+    "predictions": other_scores,
+    "lost predictions": lambda h: (h / f"{CELL}.npz.xz").unlink(),
+    "no predictions named": lambda h: forge(h, consistent=True, predictions=""),
+    "an added file": lambda h: (h / "runs/train_ibma/split_digits/mine.jsonl").write_text("{}"),
+}
+
+
+@pytest.mark.parametrize("name", list(REFUSED))
+def test_forged_evidence_is_refused_whatever_its_manifest_says(cloned, name):
+    held = archive.folder(cloned, "twin")
+    REFUSED[name](held)
+    with pytest.raises(IbmaError, match="not what SHA256SUMS lists"):
+        verify.read("twin", cloned)
+    sums(held)
+    with pytest.raises(IbmaError) as caught:
+        verify.read("twin", cloned)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_removed_file_and_a_changed_manifest_are_found(cloned):
+    held = archive.folder(cloned, "twin")
+    for name in (f"{CELL}.jsonl", "data/tune/split_digits/ibma.json", archive.SUMS):
+        before = (held / name).read_bytes()
+        if name == archive.SUMS:
+            edit(held / name, "0", "1")
+        else:
+            (held / name).unlink()
+        with pytest.raises(IbmaError, match="not what SHA256SUMS lists"):
+            verify.read("twin", cloned)
+        (held / name).write_bytes(before)
+
+
+def test_a_record_forged_with_its_digest_contradicts_predictions_choices_or_tables(cloned, made):
+    """The forger signs everything anew; what follows from something else still tells."""
+    held = archive.folder(cloned, "twin")
+    honest = json.loads((held / f"{CELL}.jsonl").read_text().splitlines()[0])
+    for field, value, place in (
+        ("metrics", honest["metrics"] | {"accuracy": 0.99}, "accuracy"),
+        ("metrics", honest["metrics"] | {"macro_f1": 0.99}, "macro_f1"),
+        ("confusion", [[34, 0, 0], [0, 33, 0], [0, 0, 33]], "confusion"),
+        ("params", honest["params"] | {"lr": 0.01}, "lr"),
+        ("params", honest["params"] | {"eta": 0.9}, "eta"),
+    ):
+        forge(held, consistent=True, **{field: value})
+        sums(held)
+        forged = verify._compare_records(verify.read("twin", cloned)[0])
+        (one,) = [x for x in forged if x.committed != x.recomputed]
+        assert one.place == place and one.file == f"{CELL}/seed_0.json"
+        forge(held, consistent=True, **{field: honest[field]})
+
+
+def test_forged_records_and_predictions_under_runs_are_refused(reported):
+    path = reported / CELL / "seed_0.json"
+    said = path.with_suffix(".npz")
+    before = said.read_bytes()
+    for do, match in (
+        (lambda: said.write_bytes((reported / CELL / "seed_1.npz").read_bytes()), "not the pred"),
+        (said.unlink, "missing"),
+        (lambda: edit(path, '"seed": 0', '"seed": 1'), "changed since it was written"),
+    ):
+        do()
+        with pytest.raises(IbmaError, match=match):
+            verify.read("twin", reported)
+        said.write_bytes(before)
+
+
+def test_every_kind_of_file_of_a_report_is_compared(cloned, without_curves):
+    """One forgery in each kind of file, all at once: each is named, and nothing else."""
+    reports = cloned / "reports/twin"
+    for name, old, new in (
+        ("tables/table_02.csv", ",66,", ",67,"),
+        ("tables/table_02.md", "66.0", "66.1"),
+        ("tables/table_02.tex", "66.0", "66.1"),
+        ("metrics/crema_d.json", "66.0", "66.1"),
+        ("plots/metrics.csv", "crema_d/ibma,66", "crema_d/ibma,67"),
+        ("tuning.csv", "0.001", "0.01"),
+        ("index.html", "66.0", "66.1"),
+        ("figures/comparison_crema_d.svg", ">IBMA<", ">OMIB<"),
+    ):
+        edit(reports / name, old, new)
+    shutil.copy(reports / "figures/claims.png", reports / "figures/comparison_iemocap.png")
+    (reports / "figures/eta.png").unlink()
+    for name in ("tables/mine.csv", "figures/mine.svg", "plots/mine.csv", "mine.md"):
+        (reports / name).write_text("mine")
+    found = {one.file for one in differences(cloned)}
+    assert found == {
+        "tables/table_02.csv",
+        "tables/table_02.md",
+        "tables/table_02.tex",
+        "metrics/crema_d.json",
+        "plots/metrics.csv",
+        "tuning.csv",
+        "index.html",
+        "figures/comparison_crema_d.svg",
+        "figures/comparison_iemocap.png",
+        "figures/eta.png",
+        *("tables/mine.csv", "figures/mine.svg", "plots/mine.csv", "mine.md"),
+    }
+
+
+def test_a_number_in_the_results_page_is_that_of_its_table(tmp_path):
+    (tmp_path / "docs").mkdir()
+    path = tmp_path / results_page.PATH
+    shutil.copy(ROOT / results_page.PATH, path)
+    tables = {}
+    for table in (ROOT / "reports/open/tables").glob("*.csv"):
+        with table.open(newline="", encoding="utf-8") as file:
+            tables[table.stem] = list(csv.DictReader(file))
+    for text in re.findall(r"[-+]?\d+\.\d+ \[", path.read_text()):
+        honest = path.read_text()
+        path.write_text(honest.replace(text, f"{float(text[:-2]) + 0.1:.1f} [", 1))
+        found = [x for x in verify.compare_results(tmp_path, tables) if x.committed != x.recomputed]
+        assert len(found) == 1 and found[0].file == "docs/results.md"
+        path.write_text(honest)
+    assert all(x.committed == x.recomputed for x in verify.compare_results(tmp_path, tables))
 
 
 @pytest.mark.parametrize(

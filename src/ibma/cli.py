@@ -180,9 +180,13 @@ def track() -> None:
 
 @app.command(name="docs")
 def write_docs() -> None:
-    """Write docs/methods.md, docs/datasets.md and the schema of params.yaml from the code."""
+    """Write the generated pages of docs/ and the schema of params.yaml."""
     from ibma.report import docs
 
     write_json(SCHEMA, params.schema())
     for path in [*docs.write(), SCHEMA]:
         typer.echo(path)
+
+
+if __name__ == "__main__":
+    main()

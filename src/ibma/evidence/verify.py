@@ -1,35 +1,46 @@
 """Check that committed reports say what the records say (`ibma verify`).
 
 A profile with committed evidence is checked against it, so that a clone is enough. Another profile
-is checked against the records under runs/. Numbers are compared as numbers, everything else as
-text.
+is checked against the records under runs/. Records are checked first: their digests, their metrics
+against their predictions, their settings against what was chosen. Then every file of the report is
+made again. Numbers are compared as numbers, figures by what is drawn, everything else as text.
 """
 
 from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
+
 from ibma import paths
 from ibma.errors import IbmaError
 from ibma.evidence import archive
+from ibma.features.store import label_tensor
 from ibma.files import read_json
 from ibma.params import load
 from ibma.report import inputs as report_inputs
-from ibma.report import numbers
+from ibma.report import numbers, page, pictures, results_page
 from ibma.report.inputs import Inputs
 from ibma.report.numbers import Numbers
 from ibma.report.table import Scalar
 from ibma.results import records
+from ibma.training.record import Record
 
 EQUAL = 1e-8  # relative; files hold ten digits, and processors differ beyond them
-CHECKED = ("tables", "metrics")  # folders in which no other file may be
+DRAWN = 1e-3  # of coordinates in a figure, which end in more digits than anyone sees
+SEEN = 64  # of 255, how far a pixel may be from the figure drawn again: edges are rounded
+FOLDERS = ("tables", "metrics", "plots")  # in which no other file may be; nor in figures/
+PAGE, LOCAL = "index.html", "runs.csv"  # the second is of one machine, not in git
+LONG = 240  # characters of a line that are shown
+NUMBER = re.compile(r"[-+]?\d+\.?\d*(?:[eE][-+]?\d+)?")
 
 Place = tuple[str, str, str]  # where, committed, recomputed; both are equal where they agree
 
@@ -96,10 +107,55 @@ def verify(profile: str, root: Path) -> Outcome:
     inputs, source = read(profile, root)
     results = inputs.results
     missing = [Difference(source, "/".join(cell), why, "") for cell, why in results.gaps.items()]
-    made = numbers.build(report_inputs.rederive(inputs))
-    places = list(_compare(root / paths.REPORTS / profile, made))
+    places = [*_compare_records(inputs), *compare(report_inputs.rederive(inputs), root)]
     apart = [place for place in places if place.committed != place.recomputed]
     return Outcome(profile, source, len(results.all()), len(places), (*missing, *apart))
+
+
+def compare(inputs: Inputs, root: Path) -> Iterator[Difference]:
+    """Make a report again and yield every place of its files on either side."""
+    committed, made = root / paths.REPORTS / inputs.params.profile, numbers.build(inputs)
+    yield from _compare(committed, made)
+    with TemporaryDirectory() as scratch:
+        drawn = pictures.draw(inputs, Path(scratch) / "figures")
+        yield from _compare_figures(committed, Path(scratch))
+    yield from _compare_page(committed / PAGE, page.html(inputs, root, made, drawn))
+    if inputs.params.profile == results_page.PROFILE:
+        tables = {Path(name).stem: rows for name, rows in made.rows.items()}
+        yield from compare_results(root, tables)
+
+
+def compare_results(root: Path, tables: Mapping[str, results_page.Rows]) -> Iterator[Difference]:
+    """Yield every line of docs/results.md below `root`, filled from tables again."""
+    text = results_page.page(tables)
+    yield from _places(str(results_page.PATH), _compare_lines(root / results_page.PATH, text))
+
+
+def _compare_records(inputs: Inputs) -> Iterator[Difference]:
+    """Yield every metric of records beside that of their predictions, and every setting."""
+    results = inputs.results
+    for run in results.all():
+        name = run.id.record.as_posix()
+        if said := results.predictions.get(run.id):
+            task = results.problems[run.task]
+            y = label_tensor(task.kind, said.labels)
+            again = task.judge(said.scores, y, said.groups)
+            yield from _places(name, _compare_values(run.metrics, again))
+            matrix = str(run.confusion), str(task.confusion(said.scores, y))
+            yield Difference(name, "confusion", *matrix)
+        chosen = _chosen(inputs, run)
+        yield from _places(name, _compare_values({n: run.params.get(n) for n in chosen}, chosen))
+
+
+def _chosen(inputs: Inputs, run: Record) -> dict[str, Scalar]:
+    """Return the setting that stage `tune` chose for a run; nothing where it did not say."""
+    method, eta = inputs.params.trained_as(run.stage, run.method)
+    choices = inputs.choices.get((run.task, method), {}).get("choices", ())
+    for choice in choices:
+        if choice["run_fold"] in (run.fold, None):
+            setting = {name: choice[name] for name in ("lr", "weight_decay", "eta")}
+            return setting if None in (eta, choice["eta"]) else setting | {"eta": eta}
+    return {}
 
 
 def read(profile: str, root: Path) -> tuple[Inputs, str]:
@@ -134,11 +190,63 @@ def _compare(committed: Path, made: Numbers) -> Iterator[Difference]:
         yield from _places(name, _compare_values(read_json(committed / name, {}), metrics))
     for name, text in made.texts.items():
         yield from _places(name, _compare_lines(committed / name, text))
-    known = {*made.rows, *made.metrics, *made.texts}
-    for folder in CHECKED:
-        for path in sorted((committed / folder).glob("*")):
-            if (name := path.relative_to(committed).as_posix()) not in known:
-                yield Difference(name, "the file", "is there", "belongs to no table or task")
+    known = {*made.rows, *made.metrics, *made.texts, PAGE, LOCAL}
+    for pattern in ("*.*", *(f"{folder}/**/*" for folder in FOLDERS)):
+        yield from _unknown(committed, pattern, known)
+
+
+def _unknown(committed: Path, pattern: str, known: Collection[str]) -> Iterator[Difference]:
+    for path in sorted(committed.glob(pattern)):
+        if (name := path.relative_to(committed).as_posix()) not in known:
+            yield Difference(name, "the file", "is there", "belongs to no table or task")
+
+
+def _compare_figures(committed: Path, drawn: Path) -> Iterator[Difference]:
+    """Yield every figure, drawn again."""
+    names = sorted(path.relative_to(drawn).as_posix() for path in (drawn / "figures").glob("*"))
+    yield from _unknown(committed, "figures/**/*", names)
+    for name in names:
+        old, new = committed / name, drawn / name
+        if not old.exists():
+            yield Difference(name, "the file", "is not there", "is drawn")
+        elif name.endswith(".png"):
+            same = _same_pixels(old, new)
+            yield Difference(name, "pixels", "as drawn" if same else "others", "as drawn")
+        else:
+            yield from _places(name, _compare_drawn(old.read_text(), new.read_text()))
+
+
+def _same_pixels(old: Path, new: Path) -> bool:
+    """Return whether two pictures look alike; a file that is no picture does not."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        pair = [np.asarray(Image.open(path).convert("RGBA"), dtype=np.int16) for path in (old, new)]
+    except (UnidentifiedImageError, OSError):
+        return False
+    return pair[0].shape == pair[1].shape and int(np.abs(pair[0] - pair[1]).max()) <= SEEN
+
+
+def _compare_drawn(old: str, new: str) -> Iterator[Place]:
+    """Yield every line of an SVG; coordinates may differ by rounding."""
+    for number, pair in enumerate(zip_longest(old.splitlines(), new.splitlines(), fillvalue=""), 1):
+        yield f"line {number}", pair[0], pair[0] if _same_drawing(*pair) else pair[1]
+
+
+def _same_drawing(old: str, new: str) -> bool:
+    if old == new:
+        return True
+    numbers_of = [[float(found) for found in NUMBER.findall(line)] for line in (old, new)]
+    return NUMBER.sub("", old) == NUMBER.sub("", new) and all(
+        math.isclose(*pair, rel_tol=DRAWN, abs_tol=DRAWN) for pair in zip(*numbers_of, strict=True)
+    )
+
+
+def _compare_page(path: Path, text: str) -> Iterator[Difference]:
+    """Yield every line of the page but that of this machine's packages."""
+    for one in _places(PAGE, _compare_lines(path, text)):
+        if not one.recomputed.startswith(f"<dt>{page.PACKAGES_LINE}<"):
+            yield one
 
 
 def _places(file: str, places: Iterator[Place]) -> Iterator[Difference]:
@@ -169,7 +277,16 @@ def _compare_lines(path: Path, text: str) -> Iterator[Place]:
     """Yield every line of a text."""
     committed = path.read_text(encoding="utf-8") if path.exists() else ""
     lines = zip_longest(committed.splitlines(), text.splitlines(), fillvalue="")
-    return ((f"line {number}", *pair) for number, pair in enumerate(lines, 1))
+    return ((f"line {number}", *_apart(*pair)) for number, pair in enumerate(lines, 1))
+
+
+def _apart(old: str, new: str) -> tuple[str, str]:
+    """Cut two lines that differ to what a reader can take in: where they part."""
+    if old == new or max(len(old), len(new)) <= LONG:
+        return old, new
+    start = next(place for place, pair in enumerate(zip_longest(old, new)) if pair[0] != pair[1])
+    part = slice(max(0, start - LONG // 2), start + LONG // 2)
+    return old[part], new[part]
 
 
 def _text(value: object) -> str:

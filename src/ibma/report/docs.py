@@ -1,4 +1,4 @@
-"""Pages of docs/ that are generated from docstrings and data set cards (`ibma docs`)."""
+"""Pages of docs/ that are generated from docstrings, data set cards and tables (`ibma docs`)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Any
 
 from tabulate import tabulate
 
-from ibma import datasets, methods, twins
+from ibma import datasets, methods, paths, twins
 from ibma.datasets import Card, Counts
 from ibma.methods import ibma
+from ibma.report import results_page
 
 FIELDS = ("Citation", "Official code", "Code over paper", "Choices", "Parity")
 METHODS, DATASETS = Path("docs/methods.md"), Path("docs/datasets.md")
@@ -26,6 +27,8 @@ def write() -> tuple[Path, ...]:
     """Write the pages and return their paths."""
     METHODS.parent.mkdir(exist_ok=True)
     pages = {METHODS: methods_page(), DATASETS: datasets_page()}
+    if (paths.REPORTS / results_page.PROFILE).exists():
+        pages[results_page.PATH] = results_page.committed(Path())
     for path, text in pages.items():
         path.write_text(text, encoding="utf-8")
     return tuple(pages)

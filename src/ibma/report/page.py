@@ -25,6 +25,7 @@ from ibma.report.table import Column, Scalar, Table
 from ibma.report.templates import environment
 from ibma.results.claims import task_name
 
+PACKAGES_LINE = "Packages"  # of the provenance: that of the machine that wrote the page
 PACKAGES = ("torch", "transformers", "dvc", "mlflow", "scikit-learn", "scipy")
 FAISS = ("faiss-gpu", "faiss-cpu")  # two builds, of which one is installed
 OUTPUTS = ("tables", "figures", "metrics", "plots")  # folders that are written anew
@@ -53,7 +54,7 @@ def render(inputs: Inputs, root: Path) -> Path:
     table.write_csv(_runs(inputs), out / "runs.csv")
     drawn = pictures.draw(inputs, out / "figures")
     page = out / "index.html"
-    page.write_text(_html(inputs, root, made, drawn), encoding="utf-8")
+    page.write_text(html(inputs, root, made, drawn), encoding="utf-8")
     return page
 
 
@@ -82,10 +83,12 @@ class Shown:
     folded: bool = False
 
 
-def _html(inputs: Inputs, root: Path, made: Numbers, drawn: Mapping[str, Picture]) -> str:
+def html(inputs: Inputs, root: Path, made: Numbers, drawn: Mapping[str, Picture]) -> str:
+    """Return the page; its pictures are the files in `reports/<profile>/figures/` below `root`."""
     out = root / paths.REPORTS / inputs.params.profile
     tables = {one.key: one for one in made.tables}
-    svgs = {name: (out / f"figures/{name}.svg").read_bytes() for name in drawn}
+    files = {name: out / f"figures/{name}.svg" for name in drawn}
+    svgs = {name: file.read_bytes() if file.exists() else b"" for name, file in files.items()}
     context = {
         "params": inputs.params,
         "answer": verdict.answer(inputs),
@@ -103,7 +106,6 @@ def _html(inputs: Inputs, root: Path, made: Numbers, drawn: Mapping[str, Picture
         "checks": audit.summary(inputs.checks),
         "provenance": _provenance(inputs),
         "gaps": _gaps(inputs),
-        "has_evidence": (root / paths.evidence(inputs.params.profile)).exists(),
         "grouped": _grouped,
     }
     return str(environment().get_template("index.html.jinja").render(context))
@@ -169,7 +171,7 @@ def _provenance(inputs: Inputs) -> list[tuple[str, str]]:
         ("Commit of the records", ", ".join(commits)),
         ("Device, instructions, threads", "; ".join(environments)),
         ("Sources", ", ".join(f"{task}: {source}" for task, source in sorted(sources.items()))),
-        ("Packages", ", ".join(_versions())),
+        (PACKAGES_LINE, ", ".join(_versions())),
     ]
 
 

@@ -28,10 +28,10 @@ FOLDS = (
     "run k tests on fold k mod {folds}, and a pair shares its fold and its seed. Folds differ in "
     "their test samples, so that a difference is tried on several test sets; but the runs are not "
     "independent, since they share training samples, and those on one fold their test samples: "
-    "intervals are too narrow and plain p-values too small."
+    "the interval of a mean is too narrow for that; those of differences allow for it."
 )
 ONE_TEST_SET = (
-    "every run is tested on the same samples, and a pair shares its seed: the test separates a "
+    "every run is tested on the same samples, and a pair shares its seed: runs alone separate a "
     "difference from the luck of initialisation and order, not from that of the test samples."
 )
 
@@ -335,9 +335,11 @@ def _difference(inputs: Inputs, test: Test | None) -> Value:
     words = [formatting.p_value(test.holm)]
     if said in (Verdict.BETTER, Verdict.WORSE, Verdict.SAME):
         words.insert(0, said.removeprefix("IBMA "))
-    elif said == Verdict.UNEQUAL:
+    if said == Verdict.UNEQUAL:
         words = ["unequal settings"]
-    elif test.total:
+    elif said in (Verdict.BETTER, Verdict.WORSE) and test.total and _within(test.total):
+        words.append(f"within {significance.MARGIN:g} point")
+    elif said == Verdict.EQUAL and test.total:
         words.append(f"detectable {formatting.number(test.total.detectable, 'percent')}")
     return Number(
         one.difference,
@@ -375,8 +377,13 @@ def verdict(inputs: Inputs, test: Test) -> Verdict:
     if test.total is None or test.holm is None:
         return Verdict.NO_TEST
     if test.holm >= ALPHA:
-        return Verdict.SAME if test.total.equivalent_p < ALPHA else Verdict.EQUAL
+        return Verdict.SAME if _within(test.total) else Verdict.EQUAL
     return Verdict.BETTER if test.paired.difference > 0 else Verdict.WORSE
+
+
+def _within(total: stats.Total) -> bool:
+    """Return whether a difference is shown to be within the margin of equivalence."""
+    return total.equivalent_p < ALPHA
 
 
 def equal_settings(inputs: Inputs, test: Test) -> bool:

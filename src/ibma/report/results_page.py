@@ -1,0 +1,99 @@
+"""docs/results.md: prose whose numbers are cells of the tables of profile `open`.
+
+The text is `templates/results.md.jinja`; `ibma docs` fills it from the committed tables, `ibma
+verify open` from the records, and compares. So no number in it can differ from its table.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ibma import paths
+from ibma.errors import IbmaError
+from ibma.report import formatting
+from ibma.report.templates import environment
+
+PATH, PROFILE = Path("docs/results.md"), "open"
+
+Rows = Sequence[Mapping[str, object]]
+
+
+def committed(root: Path) -> str:
+    """Fill the page from the committed tables."""
+    tables = {}
+    for path in sorted((root / paths.REPORTS / PROFILE / "tables").glob("*.csv")):
+        with path.open(newline="", encoding="utf-8") as file:
+            tables[path.stem] = list(csv.DictReader(file))
+    return page(tables)
+
+
+def page(tables: Mapping[str, Rows]) -> str:
+    """Fill the page.
+
+    Args:
+        tables: name -> rows, as the CSV file of that name holds them.
+    """
+    return str(environment().get_template("results.md.jinja").render(told=Told(tables)))
+
+
+class Told:
+    """What the text asks of the tables; every number of it goes through here."""
+
+    def __init__(self, tables: Mapping[str, Rows]) -> None:
+        self._tables = tables
+
+    def cell(self, table: str, column: str, **where: object) -> str:
+        """Return the one cell of a column whose row has these values.
+
+        Raises:
+            IbmaError: no row has them, or several do.
+        """
+        found = [
+            row
+            for row in self._tables.get(table, ())
+            if all(str(row.get(name)) == str(value) for name, value in where.items())
+        ]
+        if len(found) != 1 or column not in found[0]:
+            shown = ", ".join(f"{name} {value}" for name, value in where.items())
+            raise IbmaError(
+                f"results.md.jinja: {table}.csv: {column} of {shown}: {len(found)} rows: name one "
+                "that the table has"
+            )
+        return str(found[0][column])
+
+    def number(self, table: str, column: str, unit: str = "percent", **where: object) -> str:
+        """Print one cell with the digits of its unit."""
+        return formatting.number(float(self.cell(table, column, **where)), unit)
+
+    def mean(self, task: str, method: str) -> str:
+        """Print a method's mean on a task in percent."""
+        return self.number("leaderboard", "mean", task=task, method=method)
+
+    def gap(self, opponent: str, task: str) -> str:
+        """Print IBMA minus an opponent in points, with its 95 % interval."""
+        difference, low, high = (
+            float(self.cell("real_claims", name, opponent=opponent, task=task))
+            for name in ("difference", "total low", "total high")
+        )
+        shown = formatting.number(difference, "percent", sign=True)
+        return f"{shown} {formatting.interval(low, high, 'percent')}"
+
+    def p(self, opponent: str, task: str) -> str:
+        """Print the p-value of a comparison after Holm's correction in its family."""
+        return self.number("real_claims", "holm", "p", opponent=opponent, task=task)
+
+    def count(self, opponent: str, *verdicts: str) -> int:
+        """Count the tasks on which the comparison with an opponent has one of these verdicts."""
+        rows = [row for row in self._tables["real_claims"] if row["opponent"] == opponent]
+        return sum(row["verdict"] in verdicts for row in rows)
+
+    def largest(self, opponent: str) -> str:
+        """Name the task with the largest difference from an opponent that may be compared."""
+        rows = [
+            row
+            for row in self._tables["real_claims"]
+            if row["opponent"] == opponent and not str(row["verdict"]).startswith("no claim")
+        ]
+        return str(max(rows, key=lambda row: abs(float(str(row["difference"]))))["task"])
