@@ -1,7 +1,8 @@
-"""Check whether the numbers that the paper prints agree, from `published.yaml` alone.
+"""Check whether the numbers that the paper prints agree with each other.
 
-Knows nothing of our results. A printed number means every value that rounds to it; a check
-fails only if no such values fit.
+From `published.yaml` alone, but for Table 1, whose counts are compared with those of the official
+releases (data set cards). Knows nothing of our results. A printed number means every value that
+rounds to it; a check fails only if no such values fit.
 """
 
 from __future__ import annotations
@@ -9,8 +10,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
+from ibma import datasets
 from ibma.paper.published import Cell, Column, Published, Row, Table
 
 RUNS = 10  # of every mean and p-value (paper, captions and C.4)
@@ -20,13 +25,24 @@ COMPARED = (2, 3, 4, 7)  # tables of methods that significance tables refer to
 TESTS = (10, 11, 12, 13, 14, 15)
 HOLDS, FAILS, OPEN = "holds", "fails", "cannot be checked"
 EPSILON = 1e-9  # of sums of decimals in binary
+HIGH = 0.99  # CHOICE: runs of two methods that are correlated more differ by a constant alone
+VERY_HIGH = 0.9  # CHOICE: worth naming
+STEPS = 101  # of a printed sd within its rounding
 SEVERITY = {  # kind of check -> how bad a failure is, worst first
+    "possible number": "impossible",
     "same number twice": "contradiction",
     "mean": "contradiction",
     "statement": "contradiction",
     "tested baseline": "contradiction",
     "p-value": "implausible",
+    "count": "other count",
     "best and second": "wrong mark",
+}
+
+
+MARKS: dict[str, Callable[[Cell], bool]] = {
+    "bold": lambda cell: cell.best,
+    "underlined": lambda cell: cell.second,
 }
 
 
@@ -57,6 +73,8 @@ COLUMNS = ("Verdict", "Severity", "Kind", "Where", "The paper prints", "What fol
 def run(paper: Published) -> list[Check]:
     """Make every check; failures come first, the worst of them on top."""
     checks = [
+        *_possible(paper),
+        *_counted(paper),
         *_repeated(paper),
         *_means(paper),
         *_marks(paper),
@@ -144,6 +162,63 @@ def _cells(table: Table) -> Iterator[tuple[Row, Column, Cell]]:
                 yield row, column, row.cells[column.key]
 
 
+# --- numbers that cannot be, and counts ----------------------------------------------------------
+
+
+def _possible(paper: Published) -> Iterator[Check]:
+    """Check of each table that its numbers are some that their units can have."""
+    for table in paper.tables.values():
+        wrong = [
+            f"{_place(table, row, column)}: {cell.value:g}"
+            + ("" if cell.sd is None else f" ± {cell.sd:g}")
+            for row, column, cell in _cells(table)
+            if not _can_be(cell, column)
+        ]
+        yield _check(
+            "possible number",
+            f"Table {table.number}",
+            "numbers in their units, sds above 0, p-values between 0 and 1",
+            "; ".join(wrong) or "all of them can be",
+            not wrong,
+        )
+
+
+def _can_be(cell: Cell, column: Column) -> bool:
+    """Return whether a quantity can have a printed value; the IB losses of Table 5 have no sign."""
+    if cell.sd is not None and cell.sd <= 0:
+        return False
+    match column.unit:
+        case "percent":
+            return 0 <= cell.value <= 100
+        case "fraction":
+            return 0 <= cell.value <= 1
+        case "p":
+            return 0 < cell.value < 1
+        case "count":
+            return cell.value >= 1 and cell.value == int(cell.value)
+        case "minutes":
+            return cell.value > 0
+        case _:
+            return True
+
+
+def _counted(paper: Published) -> Iterator[Check]:
+    """Check Table 1 against the classes and sizes of the official releases."""
+    table = paper.table(1)
+    for row in table.rows:
+        card = datasets.load(row.key).CARD
+        assert card.official is not None
+        known = {"classes": len(card.classes), **asdict(card.official)}
+        for column in table.columns:
+            printed, official = row.cells[column.key].value, known[column.key]
+            where, claim = _place(table, row, column), f"{printed:,.0f}"
+            if official is None:
+                yield Check(OPEN, "", "count", where, claim, "the official release states none")
+            else:
+                found = f"the official release has {official:,}"
+                yield _check("count", where, claim, found, printed == official)
+
+
 # --- numbers that are printed more than once -----------------------------------------------------
 
 
@@ -200,16 +275,29 @@ def _means(paper: Published) -> Iterator[Check]:
 
 
 def _marks(paper: Published) -> Iterator[Check]:
-    """Check that bold is the best of its column (data set in Table 5), underlined the next."""
+    """Check that bold is the best of its column (data set in Table 5), underlined the next.
+
+    Where a table marks some column so, it is to mark every column of that unit, and nothing else.
+    """
     for table in paper.tables.values():
-        for column in table.columns:
-            for rows in _rivals(table, column):
-                yield from _marks_of(table, column, rows)
+        for mark, has in MARKS.items():
+            units = {column.unit for _, column, cell in _cells(table) if has(cell)}
+            for column in (column for column in table.columns if column.unit in units):
+                for rows in _rivals(table, column):
+                    yield from _marks_of(table, column, rows, mark)
     table = paper.table(8)
     cells = {column.label: table.rows[0].cells[column.key] for column in table.columns}
     best = max(cells, key=lambda label: cells[label].value)
-    bold = [label for label, cell in cells.items() if cell.best]
-    yield _check("best and second", "Table 8", f"bold: {', '.join(bold)}", best, bold == [best])
+    for mark, has in MARKS.items():
+        marked = [label for label, cell in cells.items() if has(cell)]
+        right = [best] if mark == "bold" else []
+        yield _check(
+            "best and second",
+            "Table 8",
+            f"{mark}: {', '.join(marked) or 'none'}",
+            ", ".join(right) or "none in its one row",
+            marked == right,
+        )
 
 
 def _rivals(table: Table, column: Column) -> Iterator[list[Row]]:
@@ -220,28 +308,23 @@ def _rivals(table: Table, column: Column) -> Iterator[list[Row]]:
         yield [row for row in rows if column.key in row.cells]
 
 
-def _marks_of(table: Table, column: Column, rows: Sequence[Row]) -> Iterator[Check]:
-    metric = column.metric or ""
-    lower = metric.startswith(LOWER_IS_BETTER)
+def _marks_of(table: Table, column: Column, rows: Sequence[Row], mark: str) -> Iterator[Check]:
+    """Check one mark of a column in both directions: who has it, and who should."""
+    lower = (column.metric or "").startswith(LOWER_IS_BETTER)
     ranked = sorted({row.cells[column.key].value for row in rows}, reverse=not lower)
-    marks: dict[str, Callable[[Cell], bool]] = {
-        "bold": lambda cell: cell.best,
-        "underlined": lambda cell: cell.second,
-    }
-    for place, (mark, has) in enumerate(marks.items()):
-        marked = [row for row in rows if has(row.cells[column.key])]
-        if not marked or len(ranked) <= place:
-            continue
-        values = {row.cells[column.key].value for row in marked}
-        right = [row.label for row in rows if row.cells[column.key].value == ranked[place]]
-        yield _check(
-            "best and second",
-            f"Table {table.number}, {column.label}",
-            f"{mark}: {', '.join(row.label for row in marked)}",
-            f"{'best' if place == 0 else 'second best'} is "
-            f"{_text(ranked[place], column.unit)}: {', '.join(right)}",
-            values == {ranked[place]},
-        )
+    place = list(MARKS).index(mark)
+    if len(ranked) <= max(place, 1):  # with one value there is nothing to tell apart
+        return
+    marked = [row.label for row in rows if MARKS[mark](row.cells[column.key])]
+    right = [row.label for row in rows if row.cells[column.key].value == ranked[place]]
+    yield _check(
+        "best and second",
+        f"Table {table.number}, {column.label}",
+        f"{mark}: {', '.join(marked) or 'none'}",
+        f"{'best' if place == 0 else 'second best'} is "
+        f"{_text(ranked[place], column.unit)}: {', '.join(right)}",
+        marked == right,
+    )
 
 
 # --- significance tables -------------------------------------------------------------------------
@@ -281,7 +364,7 @@ def _may_be_tested(number: int, method: str | None) -> bool:
 
 
 def _p_values(paper: Published) -> Iterator[Check]:
-    """Check p-values: printed means, sds and n allow a range, from correlation -1 to 1 of pairs."""
+    """Check that paired runs can give the printed p-values, and say how they must be correlated."""
     for number in TESTS:
         table = paper.table(number)
         for row in table.rows:
@@ -290,50 +373,88 @@ def _p_values(paper: Published) -> Iterator[Check]:
             if baseline.sd is None or ours.sd is None:
                 yield Check(OPEN, "", "p-value", _place(table, row), f"p = {printed:.1e}", "no sd")
                 continue
-            low, high = p_range(ours, baseline, table.unit)
-            needed = correlation(ours, baseline, printed)
-            inside = low <= printed * 1.05 and printed * 0.95 <= high
+            found, holds = _needed(ours, baseline, printed, table.unit)
             yield _check(
                 "p-value",
                 _place(table, row),
                 f"{_shown(ours, table.unit)} against {_shown(baseline, table.unit)}, "
                 f"p = {printed:.1e}",
-                f"two-sided p from {low:.1e} to {high:.1e} (one-sided: half of these); the printed "
-                f"p needs runs correlated at {needed}",
-                inside,
+                found,
+                holds,
             )
 
 
-def p_range(ours: Cell, baseline: Cell, unit: str) -> tuple[float, float]:
-    """Return the smallest and largest two-sided p that rounding and correlation allow."""
-    assert ours.sd is not None and baseline.sd is not None
+def _needed(ours: Cell, baseline: Cell, p: float, unit: str) -> tuple[str, bool]:
+    """Say which correlation of paired runs gives p, and whether there can be one."""
+    if not 0 < p < 1:
+        return "no test has this p-value", False
+    needed = correlations(ours, baseline, p, unit)
+    said = (
+        f"runs correlated at {max(needed.low, -1):.2f} to {min(needed.high, 1):.2f} give it; "
+        f"uncorrelated ones p = {_shown_p(p_range(ours, baseline, unit, 0.0))}"
+    )
+    if needed.high < -1 or needed.low > 1:
+        return f"no correlation gives it (needed: {needed.low:.2f} to {needed.high:.2f})", False
+    if needed.low > HIGH:
+        return f"{said}: more than {HIGH}, runs that differ by a constant alone", False
+    if needed.high < 0:
+        said += ": a negative correlation"
+    elif needed.low > VERY_HIGH:
+        said += ": a very high correlation"
+    return said, True
+
+
+def _shown_p(p: Range) -> str:
+    return f"{p.low:.1e} to {p.high:.1e}"
+
+
+def correlations(ours: Cell, baseline: Cell, p: float, unit: str) -> Range:
+    """Return every correlation of paired runs that gives p, over the rounding of all numbers.
+
+    Of differences with standard deviation D = gap sqrt(n) / t the correlation is
+    (s1^2 + s2^2 - D^2) / (2 s1 s2). It falls with D; sds are tried in steps of their rounding.
+    """
+    from scipy.stats import t
+
+    half = 0.05 * 10.0 ** math.floor(math.log10(p))  # two digits are printed
+    gap = _gap(ours, baseline, unit)
+    ends = [
+        end * math.sqrt(RUNS) / float(t.isf(min(q, 1.0) / 2, RUNS - 1))
+        for end, q in ((gap.low, p - half), (gap.high, p + half))
+    ]
+    one, two = np.meshgrid(*(_steps(cell.sd, unit) for cell in (ours, baseline)))
+    high, low = ((one**2 + two**2 - spread**2) / (2 * one * two) for spread in ends)
+    return Range(float(low.min()), float(high.max()))
+
+
+def p_range(ours: Cell, baseline: Cell, unit: str, correlation: float) -> Range:
+    """Return the two-sided p that runs correlated so give, over the rounding of all numbers."""
+    from scipy.stats import t
+
+    gap = _gap(ours, baseline, unit)
+    one, two = np.meshgrid(*(_steps(cell.sd, unit) for cell in (ours, baseline)))
+    spread = np.sqrt(one**2 + two**2 - 2 * correlation * one * two)
+    with np.errstate(divide="ignore"):
+        low, high = (
+            2 * t.sf(end * math.sqrt(RUNS) / spread, RUNS - 1) for end in (gap.high, gap.low)
+        )
+    return Range(float(low.min()), float(high.max()))
+
+
+def _gap(ours: Cell, baseline: Cell, unit: str) -> Range:
+    """Return how far apart two means may be, without a sign."""
     gap = _of(ours, unit) - _of(baseline, unit)
-    sds = [rounded(sd, DECIMALS[unit]) for sd in (ours.sd, baseline.sd)]
-    # correlation 1 leaves |s1 - s2|, correlation -1 leaves s1 + s2
-    apart = max(0.0, sds[0].low - sds[1].high, sds[1].low - sds[0].high)
-    together = sds[0].high + sds[1].high
-    return _p(gap.high, apart), _p(max(gap.low, 0.0), together)
+    if gap.low <= 0 <= gap.high:
+        return Range(0.0, max(-gap.low, gap.high))
+    return Range(*sorted((abs(gap.low), abs(gap.high))))
 
 
-def _p(gap: float, sd: float) -> float:
-    """Return the two-sided p of a mean difference over RUNS pairs with this sd of differences."""
-    from scipy.stats import t
-
-    if sd <= 0:
-        return 0.0
-    return float(2 * t.sf(gap / (sd / math.sqrt(RUNS)), RUNS - 1))
-
-
-def correlation(ours: Cell, baseline: Cell, p: float) -> str:
-    """Say at which correlation of paired runs the unrounded numbers give this p."""
-    from scipy.stats import t
-
-    assert ours.sd is not None and baseline.sd is not None
-    if not ours.sd * baseline.sd:
-        return "an undefined value (a printed sd is 0)"
-    spread = (ours.value - baseline.value) * math.sqrt(RUNS) / float(t.isf(p / 2, RUNS - 1))
-    found = (ours.sd**2 + baseline.sd**2 - spread**2) / (2 * ours.sd * baseline.sd)
-    return f"{found:.2f}" if abs(found) <= 1 else f"{found:.2f}, which no correlation can be"
+def _steps(sd: float | None, unit: str) -> NDArray[np.float64]:
+    """Return values of a printed sd within its rounding, ends included; all are above 0."""
+    assert sd is not None
+    found = rounded(sd, DECIMALS[unit])
+    smallest = 0.01 * 10.0 ** -DECIMALS[unit]
+    return np.linspace(max(found.low, smallest), max(found.high, smallest), STEPS)
 
 
 # --- sentences -----------------------------------------------------------------------------------

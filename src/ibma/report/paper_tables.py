@@ -648,7 +648,9 @@ def _audit(inputs: Inputs) -> Table:
         (
             "A printed number means every value that rounds to it; a check fails only if no such "
             "values fit.",
-            "p-values: the printed means, sds and n = 10 allow a range of p, from correlation -1 "
-            "to 1 of the paired runs; the correlation that gives the printed p is given with it.",
+            "p-values: with the printed means, sds and n = 10 a p-value says how paired runs are "
+            "correlated; the range is over the rounding of all numbers. A range below 0 or above "
+            f"{audit.VERY_HIGH} is named, one above {audit.HIGH} fails.",
+            "Table 1 is compared with the official releases, as the data set cards give them.",
         ),
     )
