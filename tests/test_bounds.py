@@ -48,6 +48,20 @@ def test_ib_is_below_ibb_under_the_assumption_of_theorem_3_1(problem):
 
 
 @given(problems)
+@settings(max_examples=60, deadline=None)
+def test_the_bound_needs_no_assumption_on_the_class_shares(problem):
+    """Any p gives a bound: E[phi ln 1/p] is a cross-entropy, lowest where p is the mean of phi."""
+    seed, n, g, k, sharpness = problem
+    rng = torch.Generator().manual_seed(seed)
+    z, other, x = (draw_phi(rng, n, g, k, sharpness) for _ in range(3))
+    q = bounds.normalise_conditional(*bounds.conditional_sums(z, draw_phi(rng, n, g, k, 1.0)))
+    shares = torch.softmax(sharpness * torch.randn(g, k, generator=rng, dtype=x.dtype), -1)
+    tight, loose = (bounds.u_term(x, p).mean() for p in (x.mean(0), shares))
+    assert tight <= loose + 1e-9
+    assert bounds.ib_modality(z, x, [other]) <= loose - bounds.v_term(z, other, q).mean() + 1e-9
+
+
+@given(problems)
 @settings(max_examples=40, deadline=None)
 def test_equation_3_factorises_and_u_does_not_contain_z(problem):
     seed, n, _, k, sharpness = problem

@@ -134,8 +134,8 @@ def test_claims_name_every_rival_once_and_every_entry_is_used():
 
 def test_tables_of_real_data_come_before_those_without_a_task(built):
     keys = list(built)
-    assert keys[:4] == ["01", "audit", "leaderboard", "real_claims"]
-    assert keys[4:] == [
+    assert keys[:5] == ["01", "audit", "leaderboard", "real_claims", "real_uncertainty"]
+    assert keys[5:] == [
         *(f"real_{task}" for task in PROFILE.tasks),
         *("real_ib", "real_eta", "real_tuned", "real_cost"),
         *(f"{number:02d}" for number in range(2, 17)),
@@ -180,8 +180,11 @@ def test_one_family_is_one_opponent_over_all_tasks(read):
         by_opponent[test.opponent].append(test)
     for family in by_opponent.values():
         assert [test.compared.task for test in family] == list(PROFILE.tasks)
-        smallest = min(family, key=lambda test: test.paired.p)
-        assert smallest.holm == pytest.approx(min(1.0, 6 * smallest.paired.p))
+        smallest = min(family, key=lambda test: test.total.p)
+        assert smallest.holm == pytest.approx(min(1.0, 6 * smallest.total.p))
+        assert all(test.page >= test.holm for test in family)
+    smallest = min(read.tests, key=lambda test: test.total.p)
+    assert smallest.page == pytest.approx(min(1.0, len(read.tests) * smallest.total.p))
     assert {test.rival for test in by_opponent["best baseline"]} == {"dmib"}
     stored = significance.to_json(read.tests)
     assert [significance.Test.from_json(content) for content in stored] == read.tests
@@ -202,8 +205,19 @@ def test_claims_are_a_matrix_whose_file_holds_every_test(built):
     assert flat["ibma_no_align", "ravdess"]["verdict"] == "IBMA better"
     one = flat["ce3", "ravdess"]
     assert all(one[name] is not None for name in ("p", "wilcoxon_p", "holm", "effect_low"))
-    corrected = {task for (_, task), row in flat.items() if row["p folds corrected"]}
-    assert corrected == set(FOLDS) and one["p folds corrected"] > one["p"]
+    careful = {task for (_, task), row in flat.items() if row["total p"] > 1.01 * row["p"]}
+    assert careful == set(FOLDS), "runs on folds share training samples"
+
+
+def test_what_claims_rest_on_is_taken_apart(built):
+    table = built["real_uncertainty"]
+    assert len(table.rows) == 10 * len(PROFILE.tasks)
+    for row in rows(table):
+        runs, both = row["Over runs"], row["Over both"]
+        assert row["Over test rows"] == "no predictions"
+        assert both.value == runs.value
+        assert both.low <= runs.low + 1e-9 and runs.high <= both.high + 1e-9
+        assert row["Holm"].value <= row["Holm, page"].value and row["Detectable"].value > 0
 
 
 def test_notes_say_what_pairs_show_with_folds_and_with_one_test_set(built):
@@ -215,14 +229,20 @@ def test_notes_say_what_pairs_show_with_folds_and_with_one_test_set(built):
 
 def test_a_verdict_follows_the_corrected_p(read):
     test = read.tests[0]
-    for holm, difference, said in (
-        (0.04, 1.0, "IBMA better"),
-        (0.04, -1.0, "IBMA worse"),
-        (0.06, 1.0, "no difference shown"),
-        (None, 0.0, "no test"),
+    for holm, difference, within, said in (
+        (0.04, 1.0, 0.9, "IBMA better"),
+        (0.04, -1.0, 0.01, "IBMA worse"),
+        (0.06, 1.0, 0.9, "no difference shown"),
+        (0.06, 1.0, 0.04, "equivalent"),
+        (None, 0.0, 0.9, "no test"),
     ):
         paired = replace(test.paired, difference=difference)
-        assert real_tables.verdict(read, replace(test, holm=holm, paired=paired)) == said
+        total = replace(test.total, equivalent_p=within)
+        judged = replace(test, holm=holm, paired=paired, total=total)
+        assert real_tables.verdict(read, judged) == said
+        note = real_tables._difference(read, judged).note
+        assert ("within 1 point" in note) == (said == "IBMA worse")
+        assert ("detectable" in note) == (said == "no difference shown")
 
 
 def test_methods_that_nobody_tuned_are_compared_at_equal_settings_or_not_at_all(read):

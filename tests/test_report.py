@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from dataclasses import asdict, replace
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -406,7 +407,7 @@ def rows_of_markdown(text: str) -> list[list[str]]:
     """Return the cells of its table as a reader sees them, marks taken off."""
     rows = [re.split(r"(?<!\\)\|", x)[1:-1] for x in text.splitlines() if x.startswith("|")]
     marks = r"\*\*([^*]*)\*\*|<u>([^<]*)</u>"
-    plain = [[re.sub(marks, r"\1\2", cell.strip()) for cell in row] for row in rows]
+    plain = [[unescape(re.sub(marks, r"\1\2", cell.strip())) for cell in row] for row in rows]
     return [[re.sub(r"\\(.)", r"\1", cell) for cell in row] for row in plain[:1] + plain[2:]]
 
 

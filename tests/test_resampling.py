@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ibma.features.store import label_tensor
 from ibma.network import tasks
 from ibma.results import resampling
 from ibma.results.records import Results
@@ -51,7 +52,7 @@ def test_a_weighted_metric_is_that_of_rows_counted_as_often(kind, seed):
     rows = draw.integers(0, len(one.ids), len(one.ids))
     weights = np.stack([np.ones(len(one.ids)), np.bincount(rows, minlength=len(one.ids))])
     for drawn, place in ((np.arange(len(one.ids)), 0), (rows, 1)):
-        y = resampling.label_tensor(task.kind, one.labels[drawn])
+        y = label_tensor(task.kind, one.labels[drawn])
         expected = task.judge(one.scores[drawn], y, one.groups[drawn])
         for name in names:
             found = resampling.weighted(task, one, name, weights.astype(float))

@@ -23,7 +23,6 @@ import numpy as np
 from ibma import paths
 from ibma.errors import IbmaError
 from ibma.evidence import archive
-from ibma.features.store import label_tensor
 from ibma.files import read_json
 from ibma.params import load
 from ibma.report import inputs as report_inputs
@@ -133,6 +132,8 @@ def compare_results(root: Path, tables: Mapping[str, results_page.Rows]) -> Iter
 
 def _compare_records(inputs: Inputs) -> Iterator[Difference]:
     """Yield every metric of records beside that of their predictions, and every setting."""
+    from ibma.features.store import label_tensor
+
     results = inputs.results
     for run in results.all():
         name = run.id.record.as_posix()

@@ -21,7 +21,7 @@ from ibma.report import formatting, table
 from ibma.report.inputs import Inputs
 from ibma.report.table import Column, Mark, Number, Row, Scalar, Table, Value
 from ibma.results import claims, records, significance, stats
-from ibma.results.claims import CONTROL, OURS
+from ibma.results.claims import ABSTRACT_ONLY, CONTROL, OURS
 from ibma.results.significance import Test
 from ibma.results.stats import Total
 
@@ -31,9 +31,11 @@ TIMED = "minutes_per_epoch"  # the metric that stage `timing` measures, not the 
 PROBED = "mauc/"  # metrics that stage `probe` measures: mAUC of one encoder alone
 MIB, MIB_FORMS = "mib", ("mib_e", "mib_l", "mib_c")  # the paper prints the best of the three
 OTHER_READING = {"acc2": "acc2_has0", "f1": "f1_has0"}
-ABSTRACT_ONLY = ("mmib", "dclf")  # methods of which only the abstract is public
 ADDED = ("ibma_plugin", "ibma_code")  # bounds of ours in the paper's table of bounds
 ALPHA = 0.05
+
+
+ABSTRACTS = "Known from its abstract only: neither code nor text was available; ours is a reading."
 
 
 class Verdict(StrEnum):
@@ -413,14 +415,15 @@ def _pivot(params: Params, paper: published.Table, lines: Sequence[Line]) -> Ite
     used = {line.column for line in lines}
     cells = {(line.row, line.column, line.other_reading): line for line in lines}
     for label in dict.fromkeys(line.row for line in lines):
-        values: list[Value] = [label]
+        methods = {line.target.method for line in lines if line.row == label}
+        known = " (known from its abstract only)" if methods <= set(ABSTRACT_ONLY) else ""
+        values: list[Value] = [label + known]
         for column in paper.columns:
             if column.key in used:
                 line = cells.get((label, column.key, False))
                 values += [line.published if line else None, _shown(params, line)]
                 if column.metric in OTHER_READING:
                     values.append(_shown(params, cells.get((label, column.key, True))))
-        methods = {line.target.method for line in lines if line.row == label}
         yield Row(tuple(values), ours=methods == {OURS})
 
 
@@ -466,10 +469,8 @@ def _notes(inputs: Inputs, paper: published.Table, tasks: Sequence[str]) -> Iter
             "Acc-2 and F1 have two readings and the paper does not say which: utterances of score "
             "0 left out, or (zero counted) negative against the rest."
         )
-    for method in ABSTRACT_ONLY:
-        if method in methods:
-            name = claims.method_name(method)
-            yield f"{name} is our reading of its abstract; neither code nor text was available."
+    if methods & set(ABSTRACT_ONLY):
+        yield ABSTRACTS
     if inputs.timing and any(target.metric == TIMED for target in targets):
         yield timing_note(inputs.timing)
     if any(str(target.metric).startswith(PROBED) for target in targets):

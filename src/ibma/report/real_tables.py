@@ -13,7 +13,7 @@ from typing import Any
 from ibma import datasets
 from ibma.report import formatting, table
 from ibma.report.inputs import Inputs
-from ibma.report.paper_tables import timing_note
+from ibma.report.paper_tables import ABSTRACTS, timing_note
 from ibma.report.table import NOT_RUN, Column, Number, Row, Scalar, Table, Value
 from ibma.results import claims, records, resampling, significance, stats
 from ibma.results.claims import CONTROL, OURS, Claim, method_name, metric_name, task_name
@@ -101,6 +101,8 @@ def leaderboard(inputs: Inputs) -> Table:
         for method in sorted(inputs.params.methods, key=lambda method: ranks.get(method, 0))
     ]
     notes = ["The best and the second best of a column are marked over all its rows."]
+    if set(inputs.params.methods) & set(claims.ABSTRACT_ONLY):
+        notes.append(ABSTRACTS)
     if ranks:
         apart = stats.critical_difference(len(ranks), len(means))
         notes.append(

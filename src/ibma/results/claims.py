@@ -36,6 +36,7 @@ OURS: str = _content()["ours"]
 ABLATION: str = _content()["ablation"]
 CONTROL: str = _content()["control"]
 JUDGED_BY: tuple[str, ...] = tuple(_content()["judged_by"])
+ABSTRACT_ONLY: tuple[str, ...] = tuple(_content()["abstract_only"])
 BASELINE, BOUND = _content()["best"]  # names of the opponents that are the best of several
 CLAIMS = tuple(Claim(**entry) for entry in _content()["claims"])
 
@@ -53,8 +54,9 @@ def candidates(opponent: str, params: Params) -> list[str]:
 
 
 def method_name(method: str) -> str:
-    """Return the printed name of a method."""
-    return str(_content()["methods"].get(method, method))
+    """Return the printed name of a method, which says where only its abstract is known."""
+    name = str(_content()["methods"].get(method, method))
+    return f"{name} (abstract only)" if method in ABSTRACT_ONLY else name
 
 
 def task_name(task: str) -> str:

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ibma import paths
 from ibma.errors import IbmaError
-from ibma.features.store import read_meta
-from ibma.network import tasks
-from ibma.network.tasks import Task
+from ibma.files import read_json
 from ibma.params import Params
 from ibma.results import stats
 from ibma.results.claims import JUDGED_BY
@@ -22,6 +21,9 @@ from ibma.training import predictions, record
 from ibma.training.cell import expected_key, why_not_run
 from ibma.training.predictions import Predictions
 from ibma.training.record import Record, RunId
+
+if TYPE_CHECKING:
+    from ibma.network.tasks import Task
 
 SENSITIVITY = "sensitivity"
 SCALES = {"percent": 100.0}  # a metric's factor in a unit; 1 in any other
@@ -129,8 +131,16 @@ def load(params: Params, root: Path = Path(), *, check_keys: bool = True) -> Res
 
 def _problem(features: Path) -> Task:
     """Return what the predictions of a task are judged by."""
-    meta = read_meta(features)
-    return tasks.build(meta["kind"], meta["classes"])
+    from ibma.network import tasks  # torch, which a report without predictions does not need
+
+    meta = read_json(features / "meta.json", {})
+    try:
+        return tasks.build(meta["kind"], meta["classes"])
+    except KeyError:
+        raise IbmaError(
+            f"{features / 'meta.json'}: says neither kind nor classes, by which predictions are "
+            "judged: run `dvc repro extract`"
+        ) from None
 
 
 def _load_cell(

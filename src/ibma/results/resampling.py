@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ibma.features.store import label_tensor
-from ibma.network.tasks import Classify, MultiLabel, OneClass, Sentiment, Task
 from ibma.results.records import Results
 from ibma.training.predictions import Predictions
 from ibma.training.record import Record, RunId
+
+if TYPE_CHECKING:
+    from ibma.network.tasks import Task
 
 RESAMPLES = 1000
 RNG_SEED = 0  # CHOICE: fixed, so that the same predictions give the same interval
@@ -103,6 +105,9 @@ def weighted(task: Task, said: Predictions, metric: str, weights: Array) -> Arra
         [R], NaN where undefined; None for a metric that is not resampled: macro averages, MAE,
         correlation and the F1 of slices, by none of which a task is judged.
     """
+    from ibma.features.store import label_tensor
+    from ibma.network.tasks import Classify, MultiLabel, OneClass, Sentiment
+
     y = label_tensor(task.kind, said.labels)
     scores, kind, part = said.scores.astype(np.float64), *metric.partition("/")[::2]
     match task:
