@@ -7,19 +7,46 @@ from pathlib import Path
 import pytest
 
 from ibma import datasets, methods
+from ibma.errors import IbmaError
 from ibma.methods.ibma import bound_names
 from ibma.paper import audit, published
-from ibma.report import docs
+from ibma.report import docs, results_page
 
 HERE = Path(__file__).parent
 GOLDEN = {path.stem for path in (HERE / "golden").glob("*.npz")}
 
 
 @pytest.mark.parametrize(
-    ("path", "page"), [(docs.METHODS, docs.methods_page), (docs.DATASETS, docs.datasets_page)]
+    ("path", "page"),
+    [
+        (docs.METHODS, docs.methods_page),
+        (docs.DATASETS, docs.datasets_page),
+        (results_page.PATH, lambda: results_page.committed(HERE.parent)),
+    ],
 )
 def test_the_committed_pages_are_the_generated_ones(path, page):
     assert (HERE.parent / path).read_text(encoding="utf-8") == page(), "run `ibma docs` and commit"
+
+
+def test_no_result_is_typed_into_the_results_page():
+    """A number with a sign, an interval, or a decimal of a percentage comes from a table."""
+    text = (HERE.parent / "src/ibma/report/templates/results.md.jinja").read_text(encoding="utf-8")
+    typed = re.sub(r"\{[{%].*?[%}]\}", "", text, flags=re.S)
+    assert not re.findall(r"[-+]\d+\.\d|\[-?\d|\b\d+\.\d", typed)
+    settings = {".1", ".5", ".9", ".05", ".75"}  # eta, the level of a test, and a fact of the data
+    assert set(re.findall(r"(?<!\w)\.\d+", typed)) <= settings
+
+
+def test_a_cell_that_no_table_has_is_one_line():
+    told = results_page.Told({"real_cost": [{"Method": "IBMA", "Seconds": "1"}]})
+    assert told.number("real_cost", "Seconds", "times", Method="IBMA") == "1.00"
+    for table, column, where in (
+        ("real_cost", "Seconds", {"Method": "mine"}),
+        ("real_cost", "Minutes", {"Method": "IBMA"}),
+        ("mine", "Seconds", {}),
+    ):
+        with pytest.raises(IbmaError, match="name one that the table has"):
+            told.cell(table, column, **where)
 
 
 def test_every_data_set_is_described_and_its_link_leads_to_it():

@@ -31,6 +31,7 @@ from ibma.report.inputs import Inputs
 from ibma.report.numbers import Numbers
 from ibma.report.table import Scalar
 from ibma.results import records
+from ibma.training.cell import Setting
 from ibma.training.record import Record
 
 EQUAL = 1e-8  # relative; files hold ten digits, and processors differ beyond them
@@ -151,12 +152,12 @@ def _compare_records(inputs: Inputs) -> Iterator[Difference]:
 def _chosen(inputs: Inputs, run: Record) -> dict[str, Scalar]:
     """Return the setting that stage `tune` chose for a run; nothing where it did not say."""
     method, eta = inputs.params.trained_as(run.stage, run.method)
-    choices = inputs.choices.get((run.task, method), {}).get("choices", ())
-    for choice in choices:
-        if choice["run_fold"] in (run.fold, None):
-            setting = {name: choice[name] for name in ("lr", "weight_decay", "eta")}
-            return setting if None in (eta, choice["eta"]) else setting | {"eta": eta}
-    return {}
+    choices = inputs.choices.get((run.task, method), {}).get("choices")
+    if not choices:
+        return {}
+    choice = choices[run.seed % len(choices)]  # in turn, as `training.cell.chosen` has it
+    setting = {name: choice.get(name) for name in Setting._fields}
+    return setting if None in (eta, setting["eta"]) else setting | {"eta": eta}
 
 
 def read(profile: str, root: Path) -> tuple[Inputs, str]:
