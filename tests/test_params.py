@@ -87,7 +87,7 @@ KEYS = {
         }
     },
     "training": TRAINING
-    | {"beta": "positive", "normalise": "switch", "pseudo_classes": "several"}
+    | {"phi": "choice", "beta": "positive", "pseudo_classes": "several"}
     | {"refresh": "choice", "compile": "switch"},
     "tune": {
         **{"folds": "several", "epochs": "count", "budget": "count"},

@@ -489,10 +489,11 @@ class Training(Block):
     """Width D of every embedding."""
     heads: Count
     """Attention heads of the fusion block; they divide width."""
+    phi: Literal["printed", "unit"]
+    """Soft assignment of inputs and representations: of vectors as they are (the paper's section
+    3.1), or of unit vectors (the released code). A form of IBMA may have another, see methods."""
     beta: Positive
-    """Of the soft assignment phi = softmax(-beta ||f - c||^2)."""
-    normalise: Switch
-    """L2-normalise features and centroids before phi."""
+    """Of phi = softmax(-beta ||f - c||^2); 1 in the paper and in the released code."""
     pseudo_classes: Several
     """Clusters that stand in for the classes of one-class data."""
     refresh: Literal["epoch", "pass"]

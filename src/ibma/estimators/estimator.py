@@ -30,11 +30,11 @@ from ibma import methods
 from ibma.errors import IbmaError
 from ibma.estimators import inputs, saved
 from ibma.estimators.inputs import Reader
-from ibma.estimators.loss import PHI, BadArgument
+from ibma.estimators.loss import BadArgument
 from ibma.estimators.tasks import Bins, WeightedClassify, WeightedMultiLabel
 from ibma.features.store import Features, Rows, StoredModality, TrainingSet
 from ibma.network import tasks
-from ibma.network.centroids import Assignment, InputAssignments, projected, vocabulary_of
+from ibma.network.centroids import PHI, Assignment, InputAssignments, projected, vocabulary_of
 from ibma.network.method import FUSED, Method, Spec
 from ibma.network.tasks import Task
 from ibma.training import record

@@ -23,14 +23,18 @@ from ibma.features.store import Features, Tables
 from ibma.network import bounds
 from ibma.network.tasks import Task
 
+PHI = {"printed": False, "unit": True}  # regime of phi -> whether vectors are normalised first
+
 
 @dataclass(frozen=True)
 class Assignment:
     """How features are softly assigned to centroids.
 
-    The paper gives neither parameter; the released code normalises with beta = 1
-    (Statistical-Deep-Learning/IBMA@c04b18b, ib_loss.py), which keeps the logits in [-4 beta, 0].
-    Without it, distances of 512-d features saturate phi to one-hot.
+    There are two regimes (`PHI`). The paper's section 3.1 takes vectors as they are: distances grow
+    with the width and the norm of the embedding, so that phi is soon nearly one-hot. The released
+    code (Statistical-Deep-Learning/IBMA@c04b18b, ib_loss.py) takes unit vectors, which keeps the
+    logits in [-4 beta, 0] and phi nearly flat at its beta of 1. The paper's formula has no beta,
+    which is beta = 1.
 
     Args:
         beta: inverse temperature of the squared distance.

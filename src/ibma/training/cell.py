@@ -46,7 +46,7 @@ class Cell:
         method_file: the file in `methods/` that defines the network.
         hparams: keyword arguments of that file's `Model`.
         encoders: `tasks.<task>.encoders` of params.yaml.
-        epochs, batch_size, width, heads, beta, normalise, refresh, compile: as
+        epochs, batch_size, width, heads, phi, beta, refresh, compile: as
             `params.Training` explains them.
         features, centroids: folders that stages `extract` and `centroids` wrote.
         device: auto, cpu or cuda. threads: CPU threads of one run.
@@ -63,8 +63,8 @@ class Cell:
     batch_size: int
     width: int
     heads: int
+    phi: str
     beta: float
-    normalise: bool
     refresh: str
     compile: bool
     features: Path
@@ -95,8 +95,8 @@ class Cell:
             batch_size=chosen.batch_size,
             width=training.width,
             heads=training.heads,
+            phi=training.phi,
             beta=training.beta,
-            normalise=training.normalise,
             refresh=training.refresh,
             compile=training.compile,
             features=root / paths.FEATURES / task,
@@ -153,7 +153,7 @@ class Cell:
                 "encoders": {name: dict(config) for name, config in self.encoders.items()},
                 "training": [
                     *(self.epochs, self.batch_size, self.width, self.heads),
-                    *(self.beta, self.normalise, self.refresh, self.compile),
+                    *(self.phi, self.beta, self.refresh, self.compile),
                 ],
                 "setting": list(setting),
                 "run": run,
@@ -172,10 +172,10 @@ class Cell:
         return store.opened(self.features)
 
     def assignment(self) -> Assignment:
-        """Return how phi is computed."""
-        from ibma.network.centroids import Assignment
+        """Return how phi is computed: of inputs, of reported IB losses, of IBMA unless it says."""
+        from ibma.network.centroids import PHI, Assignment
 
-        return Assignment(self.beta, self.normalise)
+        return Assignment(self.beta, PHI[self.phi])
 
     def problem(self) -> Task:
         """Return the task that the stored features pose: its labels, head, loss and metrics."""

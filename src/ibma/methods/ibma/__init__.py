@@ -24,10 +24,11 @@ evaluation mode after the epoch, which makes an epoch a third longer.
 Choices: the initial feature centroids come from one evaluation pass (the paper: "zeros or one
 forward pass"). With three modalities the alignment runs over all ordered pairs and Q_j does not
 depend on j'; U_j counts once per pair. Multi-label data has two classes per label and IBB is
-averaged over labels (undefined in the paper). One-class data has pseudo-classes. `normalise` and
-`beta` of phi: see `ibma.network.centroids.Assignment`. The released form runs on the paper's
-centroids and this network's heads. The paper does not say how VIB, APIB and CLUB enter (Table 6);
-here all share one frame, sum_j [U(Z_j, X_j) - sum_j' J(Z_j, Z_j')] + sum_m U(Z, X_m) - J(Z, Y), see
+averaged over labels (undefined in the paper). One-class data has pseudo-classes. `phi` and
+`beta` of an entry are the regime of its representations (`ibma.network.centroids.Assignment`); the
+inputs and the reported IB losses keep that of `training`, so that one ruler measures every method.
+The released form runs on the paper's centroids and this network's heads. The paper does not say how
+VIB, APIB and CLUB enter (Table 6); here all share one frame, sum_j [U(Z_j, X_j) - sum_j' J(Z_j, Z_j')] + sum_m U(Z, X_m) - J(Z, Y), see
 `Frame`.
 
 Parity: ibma_ib_upper_bound, ibma_IBUpperBoundLoss, ibma_cluster_scores_beta1.0, ibma_estimate_q,
@@ -45,14 +46,14 @@ import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import permutations
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from ibma.errors import IbmaError
 from ibma.features.store import Batch, RowsOf
-from ibma.network.centroids import Assignment, class_systems
+from ibma.network.centroids import PHI, Assignment, class_systems
 from ibma.network.method import (
     FUSED,
     Constructor,
@@ -289,18 +290,35 @@ class Model(Headed):
     Args:
         align: False drops the bounds of single modalities (the ablation of Table 5).
         bound: name of a file of this folder.
+        phi: regime of the representations' phi, "printed" or "unit"; None for that of the problem.
+        beta: of that phi; None for that of the problem.
         options: parameters of that bound.
     """
 
+    OWN = ("align", "bound", "phi", "beta")  # the other hyper-parameters are the bound's
     reads_eta = True
 
     def __init__(
-        self, spec: Spec, *, align: bool = True, bound: str = "ibb", **options: object
+        self,
+        spec: Spec,
+        *,
+        align: bool = True,
+        bound: str = "ibb",
+        phi: Literal["printed", "unit"] | None = None,
+        beta: float | None = None,
+        **options: object,
     ) -> None:
         super().__init__(spec)
         if spec.eta is None:
             raise IbmaError("method 'ibma' needs an eta in (0, 1): its setting has none")
+        if beta is not None and beta <= 0:
+            raise IbmaError(f"params.yaml: beta of a method 'ibma' is {beta}: expected above 0")
         self.eta = spec.eta
+        given = spec.assignment
+        regime = Assignment(
+            given.beta if beta is None else beta, given.normalise if phi is None else PHI[phi]
+        )
+        spec = replace(spec, assignment=regime)
         self.bound = find_bound(bound)(BoundSpec.of(spec), align, **options)
         self.inner = self.bound.optimiser
         self.leaves_parameters_unused = self.bound.leaves_parameters_unused
@@ -308,7 +326,7 @@ class Model(Headed):
     @classmethod
     def constructors(cls, hparams: Mapping[str, Any]) -> Iterator[Constructor]:
         """Yield this constructor, then the bound's with its options."""
-        own = {name: value for name, value in hparams.items() if name in ("align", "bound")}
+        own = {name: value for name, value in hparams.items() if name in cls.OWN}
         yield Constructor("", cls.__init__, own)
         bound = str(hparams.get("bound", "ibb"))
         options = {name: value for name, value in hparams.items() if name not in own}
