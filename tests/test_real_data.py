@@ -52,6 +52,7 @@ def fake(task: str, method: str, seed: int, eta: float = 0.5) -> Record:
         ib={"one": -0.02 + 0.001 * seed, "fused": -0.05, "u/one": 0.1},
         ib_before={"one": -0.5 + 0.002 * seed, "fused": -0.01, "u/one": 0.1},
         history={"task": [2.0, 1.0]},
+        regime={},
         weights="",
         environment={"device": "cpu", "instructions": "portable", "threads": 1},
         provenance={"device": "cpu", "seconds_per_epoch": [0.1, 0.1], "git_commit": None},

@@ -40,6 +40,7 @@ def made(method: str, seed: int, accuracy: float | None = None) -> Record:
         ib={"audio": -0.01, "fused": 0.2},
         ib_before={"audio": 0.0, "fused": 0.0},
         history={"task": [1.5, 0.75], "ibb/audio|visual": [0.2, 0.1]},
+        regime={"share/audio": [0.0, 0.2]},
         weights="",
         environment={"device": "cpu", "instructions": "portable", "threads": 1},
         provenance={

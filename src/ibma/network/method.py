@@ -291,6 +291,13 @@ class Method(nn.Module):
         """Return named, already weighted loss terms; the loop sums and logs them."""
         return {"task": self.spec.task.loss(out.logits, batch.y)}
 
+    def regime(self, out: Output, batch: Batch) -> dict[str, Tensor]:
+        """Hook: say how a bound acts on a batch, as named scalars without a gradient.
+
+        The loop asks it on the first batch of every epoch, before the backward pass.
+        """
+        return {}
+
     def before_epoch(self, epoch: int, outputs: Outputs) -> None:
         """Hook: prepare an epoch, in evaluation mode and without gradients.
 

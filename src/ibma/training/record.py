@@ -65,6 +65,8 @@ class Record:
         metrics: fractions in [0, 1], or None where undefined.
         ib, ib_before: plug-in IB losses of the trained and of the untrained network, in nats.
         history: loss term -> mean per epoch.
+        regime: `<what>/<place>` -> at the start of each epoch; see `ibma.methods.ibma` (empty for
+            methods without a bound of its frame).
         weights: sha256 of the trained network's safetensors file.
         environment: see `Environment`; part of the key.
         provenance: where, when and how fast the run was made; ignored when records are compared.
@@ -86,6 +88,7 @@ class Record:
     ib: dict[str, float]
     ib_before: dict[str, float]
     history: dict[str, list[float]]
+    regime: dict[str, list[float]]
     weights: str
     environment: Environment
     provenance: dict[str, Any]

@@ -101,6 +101,7 @@ def train_run(cell: Cell, run: int, setting: Setting, quiet: bool = False) -> Fi
         ib=ib_losses(cell, run, model, embeddings, device),
         ib_before=ib_untrained(cell, run, setting, device),
         history=fit.history,
+        regime=fit.regime,
         weights=sha256(weights).hexdigest(),
         environment=environment(cell),
         provenance=provenance(device, fit.seconds, started),

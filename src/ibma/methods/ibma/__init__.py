@@ -28,8 +28,8 @@ averaged over labels (undefined in the paper). One-class data has pseudo-classes
 `beta` of an entry are the regime of its representations (`ibma.network.centroids.Assignment`); the
 inputs and the reported IB losses keep that of `training`, so that one ruler measures every method.
 The released form runs on the paper's centroids and this network's heads. The paper does not say how
-VIB, APIB and CLUB enter (Table 6); here all share one frame, sum_j [U(Z_j, X_j) - sum_j' J(Z_j, Z_j')] + sum_m U(Z, X_m) - J(Z, Y), see
-`Frame`.
+VIB, APIB and CLUB enter (Table 6); here all share one frame,
+sum_j [U(Z_j, X_j) - sum_j' J(Z_j, Z_j')] + sum_m U(Z, X_m) - J(Z, Y), see `Frame`.
 
 Parity: ibma_ib_upper_bound, ibma_IBUpperBoundLoss, ibma_cluster_scores_beta1.0, ibma_estimate_q,
 ibma_compute_centroids, ibma_club, club_mean, club_infonce_lower, vib_dai_gate, vib_alemi_kl_bits,
@@ -267,6 +267,10 @@ class Frame(nn.Module):
     def inner_step(self, step: Step) -> None:
         """Hook: learn or sum up, between `forward` and `losses` of a training step."""
 
+    def regime(self, step: Step) -> dict[str, Tensor]:
+        """Hook: say how the bound sees a step, as `<what>/<place>`, each a scalar."""
+        return {}
+
 
 def bound_names() -> list[str]:
     """List every bound: one per file of this folder that does not start with an underscore."""
@@ -341,6 +345,27 @@ class Model(Headed):
         terms = self.bound.terms(self.step(out, batch))
         return super().losses(out, batch) | {name: self.eta * v for name, v in terms.items()}
 
+    def regime(self, out: Output, batch: Batch) -> dict[str, Tensor]:
+        """Return what a bound with phi says of it (`Frame.regime`), and `share/<place>`.
+
+        A share is the norm of the gradient of eta times the bound over that of the cross-entropies.
+        CHOICE: both with respect to the representations, through the terms that read them (not
+        through the fusion), which costs no second pass back through the network.
+        """
+        step = self.step(out, batch)
+        with torch.no_grad():
+            found = self.bound.regime(step)
+        if not found:
+            return {}
+        z = {place: value.detach().requires_grad_() for place, value in step.z.items()}
+        logits = {f"logits/{name}": self.heads[name](z[name]) for name in self.names}
+        again = Output({n: z[n] for n in self.names}, z[FUSED], self.head(z[FUSED]), logits)
+        plain = _norms(super().losses(again, batch), z)
+        bound = _norms(self.bound.terms(replace(step, z=z, extra={})), z)
+        return found | {
+            f"share/{place}": self.eta * bound[place] / plain[place].clamp_min(1e-12) for place in z
+        }
+
     def before_epoch(self, epoch: int, outputs: Outputs) -> None:
         """Let the bound renew what it keeps of the training split."""
         again = epoch == 0 or self.spec.refresh == "pass"
@@ -364,3 +389,12 @@ class Model(Headed):
         if self.bound.undecayed:
             groups.append({"params": self.bound.undecayed, "weight_decay": 0.0})
         return groups
+
+
+def _norms(terms: Mapping[str, Tensor], z: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the norm of the gradient of all terms with respect to each representation."""
+    total = torch.stack(list(terms.values())).sum()
+    gradients = torch.autograd.grad(
+        total, list(z.values()), allow_unused=True, materialize_grads=True
+    )
+    return {place: each.norm() for place, each in zip(z, gradients, strict=True)}

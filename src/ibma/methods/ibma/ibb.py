@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from itertools import permutations
 
@@ -49,6 +50,22 @@ class Bound(Assigned):
             v = self.v(FUSED, self.phi(FUSED, step), step.systems)
             terms[f"ibb/{FUSED}"] = self.get_buffer("u").sum() - v
         return terms
+
+    def regime(self, step: Step) -> dict[str, Tensor]:
+        """Add `v/<place>`: V over its value -ln K at a uniform Q, 1 where the bound does nothing.
+
+        V of a modality is the mean over the others that it is aligned with.
+        """
+        floor, found = -math.log(max(self.spec.systems[1], 2)), {}
+        for place in (place for place in self.assigned if place in step.z):
+            if place == FUSED:
+                values = [self.v(FUSED, self.phi(FUSED, step), step.systems)]
+            else:
+                others = (other for other in self.names if other != place)
+                parts = ((other, step.having(place, other)) for other in others)
+                values = [self.v(place, self.phi(place, p), self.phi(o, p)) for o, p in parts]
+            found[f"v/{place}"] = torch.stack(values).mean() / floor
+        return super().regime(step) | found
 
     def _aligned(self, j: str, other: str, step: Step) -> Tensor:
         v = self.v(j, self.phi(j, step), self.phi(other, step))
