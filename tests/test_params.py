@@ -90,8 +90,9 @@ KEYS = {
     | {"phi": "choice", "beta": "positive", "pseudo_classes": "several"}
     | {"refresh": "choice", "compile": "switch"},
     "tune": {
-        **{"folds": "several", "epochs": "count", "budget": "count"},
-        "grid": {"lr": ["positive"], "weight_decay": ["decay"], "eta": ["eta"]},
+        **{"folds": "several", "epochs": "count"},
+        "grid": {"lr": ["positive"], "weight_decay": ["decay"], "eta": ["eta"]}
+        | {"weight_factor": ["positive"]},
     },
     **dict.fromkeys(METHODS, {"*": {"method": "name"}}),
     "sensitivity": {"task": "name", "methods": ["name"], "etas": ["eta"]},

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from ibma import fetch, params, plan, pretrained
-from ibma.experiments import tune
 from ibma.plan import Asked
 
 ROOT = Path(__file__).parent.parent
@@ -135,10 +134,11 @@ def test_shapes_from_the_parameters_are_those_that_are_stored(tmp_path, monkeypa
 
 def test_trials_are_those_of_the_tune_stage(tmp_path):
     crema, tissue = (Asked(load("paper"), tmp_path, task) for task in ("crema_d", "tissue"))
-    assert crema.trials("concat") == 5 * 9 and crema.trials("ibma") == 5 * 81
+    assert crema.trials("concat") == crema.trials("ce3") == 5 * 9, "without a weight of their own"
+    assert crema.trials("ibma") == crema.trials("omib") == 5 * (9 + 8)
     assert tissue.trials("ibma") == 0, "one class: nothing to select by"
     ravdess = Asked(load("open"), tmp_path, "ravdess")
-    assert ravdess.trials("ibma") == 5 * 5 * len(tune.grid(load("open").tune, reads_eta=True))
+    assert ravdess.trials("ibma") == 5 * load("open").tune.folds * (4 + 2)
 
 
 def test_what_is_missing_is_said(measured, monkeypatch):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import itertools
 import json
 import os
 import pkgutil
@@ -509,23 +510,51 @@ class Training(Block):
 
 
 class Grid(Block):
-    """Values that tuning may combine."""
+    """What every method tries: each lr with each weight decay, then its own main weight."""
 
     lr: Rates
     weight_decay: Decays
     eta: Etas
+    """Of methods that read it; the middle one is taken while lr and weight decay are chosen."""
+    weight_factor: Rates
+    """Factors on the own weights of the others, as many as there are etas; 1 is among them."""
+
+    @model_validator(mode="after")
+    def _all_try_as_much(self) -> Grid:
+        if len(self.weight_factor) != len(self.eta):
+            expected = f"as many entries as eta ({len(self.eta)}): all methods try as much"
+            raise _wrong(expected, "weight_factor", found=self.weight_factor)
+        if 1 not in self.weight_factor:
+            raise _wrong(
+                "1 among them, the weight as it is", "weight_factor", found=self.weight_factor
+            )
+        return self
+
+    @property
+    def points(self) -> list[tuple[float, float]]:
+        """Return every (lr, weight decay), in the order in which all methods try them."""
+        return list(itertools.product(self.lr, self.weight_decay))
+
+    @property
+    def middle_eta(self) -> float:
+        """Return the eta at which lr and weight decay are chosen."""
+        return self.eta[(len(self.eta) - 1) // 2]
 
 
 class Tune(Block):
-    """How lr, weight decay and eta are chosen inside the training split."""
+    """How lr, weight decay and a method's main weight are chosen inside the training split."""
 
     folds: Several
     """Cross-validation folds."""
     epochs: Count
     """Length of a trial."""
-    budget: Count
-    """Grid points that each method may try."""
     grid: Grid
+
+    @property
+    def rule(self) -> dict[str, Any]:
+        """Return how lr and weight decay are chosen, and from which points, as JSON values."""
+        points = [list(point) for point in self.grid.points]
+        return {"points": points, "folds": self.folds, "epochs": self.epochs}
 
 
 class Sensitivity(Block):

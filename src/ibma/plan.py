@@ -70,15 +70,16 @@ class Asked:
         return round(sum(self.samples) * (1 - 1 / folds)) if folds else self.samples[0]
 
     def trials(self, method: str) -> int:
-        """Return how many networks stage `tune` trains: grid points x folds x test folds."""
+        """Return how many networks stage `tune` trains: settings x folds x test folds."""
         if self.card.kind == "one_class":  # train holds no anomaly to select by
             return 0
         from ibma import methods
         from ibma.experiments import tune
 
-        reads_eta = methods.find(self.params.method(method).file).reads_eta
-        points = tune.grid(self.params.tune, reads_eta)
-        return len(points) * self.params.tune.folds * max(self.card.folds, 1)
+        grid, model = self.params.tune.grid, methods.find(self.params.method(method).file)
+        points = tune.points(grid, model)
+        settings = len(points) + len(tune.weights(grid, model, points[0]))
+        return settings * self.params.tune.folds * max(self.card.folds, 1)
 
     def kind(self, modality: str) -> str:
         """Return the kind of a modality as it is stored."""

@@ -123,7 +123,7 @@ def name_runs(params: Params, cell: Cell) -> Iterator[Wanted]:
     environment = run.environment(cell)
     method, eta = params.trained_as(cell.stage, cell.method)
     for seed in range(params.seeds):
-        setting = chosen(cell.task, method, cell.fold(seed), eta)
+        setting = chosen(cell.task, method, seed, eta)
         yield Wanted(cell, seed, setting, cell.key(seed, setting, environment))
 
 

@@ -103,6 +103,7 @@ def methods_page() -> str:
         found = fields(_module(name).__doc__ or "")
         lines += ["", f"## {_title(name)} (`{name}`)", ""]
         lines += [f"- **{field}**: {found[field]}" for field in FIELDS]
+        lines += [f"- **Tuned beside lr and weight decay**: {_tuned(name)}."]
     lines += [
         "",
         "## Bounds in IBMA's place",
@@ -127,6 +128,16 @@ def fields(docstring: str) -> dict[str, str]:
         if colon and name in FIELDS:
             found[name] = rest
     return found
+
+
+def _tuned(name: str) -> str:
+    """Say what stage `tune` tries at the best point of lr and weight decay."""
+    model = methods.find(name)
+    if model.reads_eta:
+        return "eta"
+    if not model.own_weights:
+        return "nothing, it adds nothing to the task losses"
+    return f"a factor on {', '.join(f'`{weight}`' for weight in model.own_weights)}"
 
 
 def _module(name: str) -> ModuleType:

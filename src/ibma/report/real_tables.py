@@ -486,10 +486,10 @@ def _tuned(inputs: Inputs) -> Table:
         tuple(rows),
         (
             "Score: mean over folds of the best learning rate and weight decay tried at that eta; "
-            "empty: not among the points that the budget allowed. Where there are test folds the "
+            "empty: not tried. Where there are test folds the "
             "choice is made once for each fold, on its training rows.",
-            "Metric none: one-class training data has no anomaly, so nothing is tried and the "
-            "middle point of the grid is taken.",
+            "Metric none: one-class training data has no anomaly, so nothing is tried and runs "
+            "take the points of the grid in turn.",
         ),
     )
 

@@ -15,7 +15,7 @@ from ibma import paths
 from ibma.files import read_json
 from ibma.paper import published
 from ibma.params import Params
-from ibma.results import claims, records, stats
+from ibma.results import claims, fairness, records, stats
 from ibma.results.claims import ABLATION, BASELINE, BOUND, CONTROL, OURS
 from ibma.results.records import Results
 from ibma.results.stats import Paired
@@ -80,8 +80,10 @@ def run(params: Params, results: Results, paper: published.Published) -> list[Te
 def _test(
     params: Params, results: Results, table: str, opponent: str, compared: Compared
 ) -> Test | None:
-    """Make one test; None where no seed has both sides."""
+    """Make one test; None where no seed has both sides, or the two may not be compared."""
     rival = _rival(params, results, compared, opponent)
+    if fairness.unfair(results.of(compared.task, OURS), results.of(compared.task, rival)):
+        return None
     pairs = records.pairs(
         results.of(compared.task, OURS),
         results.of(compared.task, rival),

@@ -61,7 +61,8 @@ class Record:
         key: digest of what determines the record, see `training.cell.Cell.key`.
         source: twin or real.
         fold: test fold, None for a fixed split.
-        params: learning rate, weight decay, eta and the method's own hyper-parameters.
+        params: learning rate, weight decay, eta, weight_factor and the method's own hyper-parameters.
+        tuned: how lr and weight decay were chosen, and from which points (`Cell.rule`).
         metrics: fractions in [0, 1], or None where undefined.
         ib, ib_before: plug-in IB losses of the trained and of the untrained network, in nats.
         history: loss term -> mean per epoch.
@@ -84,6 +85,7 @@ class Record:
     n_train: int
     n_test: int
     params: dict[str, Any]
+    tuned: dict[str, Any]
     metrics: dict[str, float | None]
     ib: dict[str, float]
     ib_before: dict[str, float]

@@ -97,6 +97,7 @@ def train_run(cell: Cell, run: int, setting: Setting, quiet: bool = False) -> Fi
         n_train=len(train),
         n_test=len(test),
         params={**setting._asdict(), **cell.hparams},
+        tuned=cell.rule(),
         metrics=cell.problem().metrics(logits, test.labels(), test.groups()),
         ib=ib_losses(cell, run, model, embeddings, device),
         ib_before=ib_untrained(cell, run, setting, device),
