@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 class Setting(NamedTuple):
     """One point of the search space: what the optimiser uses, and how a method's terms weigh.
 
-    eta weighs the bound of methods that read it; weight_factor multiplies the own weights of the others
-    (`Method.own_weights`).
+    eta weighs the bound of methods that read it; weight_factor multiplies the own weights of the
+    others (`Method.own_weights`).
     """
 
     lr: float

@@ -61,7 +61,7 @@ class Record:
         key: digest of what determines the record, see `training.cell.Cell.key`.
         source: twin or real.
         fold: test fold, None for a fixed split.
-        params: learning rate, weight decay, eta, weight_factor and the method's own hyper-parameters.
+        params: the fields of `training.cell.Setting` and the method's own hyper-parameters.
         tuned: how lr and weight decay were chosen, and from which points (`Cell.rule`).
         metrics: fractions in [0, 1], or None where undefined.
         ib, ib_before: plug-in IB losses of the trained and of the untrained network, in nats.
