@@ -119,7 +119,8 @@ def test_shapes_of_every_kind_of_task_with_two_and_three_modalities(method):
         out, where = model(data.x), f"{kind}, {modalities} modalities"
         assert out.logits.shape == (12, OUTPUTS.get(kind, 3)), where
         assert out.fused.shape[0] == 12 and out.fused.ndim == 2, where
-        assert list(out.z) == list(data.x), where
+        read = list(data.x)[:1] if method == "unimodal" else list(data.x)
+        assert list(out.z) == read, where
         assert all(value.shape == (12, WIDTH) for value in out.z.values()), where
 
 
@@ -273,6 +274,38 @@ def test_ce3_is_ibma_without_the_bound():
         torch.testing.assert_close(value, terms[name])
 
 
+def test_unimodal_is_the_modality_s_half_of_ce3_and_reads_nothing_else():
+    data, ce3 = batch(), make("ce3").eval()
+    for name in data.x:
+        alone = make("unimodal", modality=name).eval()
+        alone.encoders[name].load_state_dict(ce3.encoders[name].state_dict())
+        alone.head.load_state_dict(ce3.heads[name].state_dict())
+        logits = ce3(data.x).extra[f"logits/{name}"]
+        torch.testing.assert_close(alone({name: data.x[name]}).logits, logits)
+        torch.testing.assert_close(
+            alone.losses(alone(data.x), data)["task"],
+            ce3.losses(ce3(data.x), data)[f"ce/{name}"],
+        )
+    with pytest.raises(IbmaError, match="modality 'view9': expected view0 or view1"):
+        make("unimodal", modality="view9")
+
+
+def test_aligned_ib_pulls_the_views_of_a_sample_together():
+    model, data = make("aligned_ib", modalities=3), batch(modalities=3)
+    optimiser, before = torch.optim.Adam(model.parameters(), lr=0.01), None
+    for _ in range(60):
+        terms = step(model, data)
+        before = before or {name: value.item() for name, value in terms.items()}
+        optimiser.zero_grad()
+        total(terms).backward()
+        optimiser.step()
+    assert all(value.item() < 0.5 * before[name] for name, value in terms.items())
+    doubled = step(make("aligned_ib", modalities=3, beta=0.2), data)
+    once = step(make("aligned_ib", modalities=3), data)
+    torch.testing.assert_close(doubled["disagreement"], 2 * once["disagreement"])
+    torch.testing.assert_close(doubled["contrastive"], once["contrastive"])
+
+
 def omib_gradients(epoch: int) -> dict[str, bool]:
     model, data = make("omib"), batch()
     start_epoch(model, epoch, data)
@@ -341,7 +374,7 @@ def test_a_scale_multiplies_the_own_weights_and_nothing_else():
         assert moved == bool(own), method
         assert not (own and methods.find(method).reads_eta)
         without += [] if own or methods.find(method).reads_eta else [method]
-    assert without == ["bigated", "ce3", "concat"]
+    assert without == ["bigated", "ce3", "concat", "unimodal"]
 
 
 def test_omib_beta_scales_the_compression_terms_only():

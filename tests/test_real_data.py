@@ -59,6 +59,7 @@ def fake(task: str, method: str, seed: int, eta: float = 0.5) -> Record:
         ib_before={"one": -0.5 + 0.002 * seed, "fused": -0.01, "u/one": 0.1},
         history={"task": [2.0, 1.0]},
         regime={},
+        cost={"parameters": 10, "trained": 8, "flops": 20},
         weights="",
         environment={"device": "cpu", "instructions": "portable", "threads": 1},
         provenance={"device": "cpu", "seconds_per_epoch": [0.1, 0.1], "git_commit": None},

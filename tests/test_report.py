@@ -69,6 +69,7 @@ def fake(task: str, method: str, seed: int, **changed: object) -> Record:
         ib_before=ib,
         history={"task": [2.0, 1.0 + value]},
         regime={},
+        cost={"parameters": 10, "trained": 8, "flops": 20},
         weights="",
         environment={"device": "cpu", "instructions": "portable", "threads": 1},
         provenance={"device": "cpu", "seconds_per_epoch": [0.1, 0.1], "git_commit": None},

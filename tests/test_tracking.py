@@ -42,6 +42,7 @@ def made(method: str, seed: int, accuracy: float | None = None) -> Record:
         ib_before={"audio": 0.0, "fused": 0.0},
         history={"task": [1.5, 0.75], "ibb/audio|visual": [0.2, 0.1]},
         regime={"share/audio": [0.0, 0.2]},
+        cost={"parameters": 10, "trained": 8, "flops": 20},
         weights="",
         environment={"device": "cpu", "instructions": "portable", "threads": 1},
         provenance={

@@ -43,6 +43,7 @@ from pydantic_core import PydanticCustomError, core_schema
 from ibma.errors import IbmaError
 
 SHOWN = 60  # characters of a wrong value that an error shows
+EACH = "each"  # as a method's modality: one entry for every modality
 FUSED = "fused"  # what methods call the fused representation; no modality may have that name
 DURATION = 66_150  # audio samples that a spectrogram covers: 3 s at 22,050 Hz
 
@@ -465,8 +466,9 @@ class TaskParams(Block):
 
     @model_validator(mode="after")
     def _modalities_fit(self) -> TaskParams:
-        if FUSED in self.encoders:
-            raise _wrong("another name: methods call their fusion so", "encoders", found=FUSED)
+        for taken, why in ((FUSED, "methods call their fusion so"), (EACH, "it means every one")):
+            if taken in self.encoders:
+                raise _wrong(f"another name: {why}", "encoders", found=taken)
         for reserved in {"raw", "on_bad"} & self.options.keys():
             raise _wrong("arguments of the data set alone", "options", found=reserved)
         for modality, feature in self.features.items():
@@ -683,13 +685,23 @@ class Params(Block):
     gradcam: GradCam
 
     def stages_of_methods(self) -> dict[str, dict[str, MethodParams]]:
-        """Return stage -> its methods, in the order in which tables list them."""
-        return {
-            "train": self.train,
-            "train_ibma": self.train_ibma,
-            "ablation": self.ablation,
-            "bounds": self.bounds,
-        }
+        """Return stage -> its methods, in the order in which tables list them.
+
+        An entry with `modality: each` is one for every modality of any task.
+        """
+        stages = ("train", "train_ibma", "ablation", "bounds")
+        return {stage: dict(self._each_modality(getattr(self, stage))) for stage in stages}
+
+    def _each_modality(
+        self, methods: Mapping[str, MethodParams]
+    ) -> Iterator[tuple[str, MethodParams]]:
+        known = {modality: None for task in self.tasks.values() for modality in task.encoders}
+        for name, entry in methods.items():
+            if entry.hparams.get("modality") != EACH:
+                yield name, entry
+                continue
+            for modality in known:
+                yield f"{name}_{modality}", entry.model_copy(update={"modality": modality})
 
     @property
     def methods(self) -> dict[str, MethodParams]:
@@ -697,14 +709,26 @@ class Params(Block):
         stages = self.stages_of_methods().values()
         return {name: entry for methods in stages for name, entry in methods.items()}
 
+    def methods_of(self, task: str) -> dict[str, MethodParams]:
+        """Return the methods that run on a task: all but those of a modality that it lacks.
+
+        Raises:
+            IbmaError: there is no such task.
+        """
+        modalities = (None, *self.task(task).encoders)
+        known = self.methods.items()
+        return {name: one for name, one in known if one.hparams.get("modality") in modalities}
+
     def stage_of(self, method: str) -> str:
         """Return the stage that trains a method.
 
         Raises:
             IbmaError: no stage lists it.
         """
-        self.method(method)
-        return next(stage for stage, known in self.stages_of_methods().items() if method in known)
+        for stage, known in self.stages_of_methods().items():
+            if method in known:
+                return stage
+        raise self._unknown(method)
 
     def trained_as(self, stage: str, name: str) -> tuple[str, float | None]:
         """Return what the records called `name` of a stage are runs of.
@@ -729,9 +753,13 @@ class Params(Block):
         Raises:
             IbmaError: no stage lists it.
         """
-        if name not in self.methods:
-            raise IbmaError(f"params.yaml: unknown method '{name}' {_hint(name, self.methods)}")
-        return self.methods[name]
+        known = self.methods
+        if name not in known:
+            raise self._unknown(name)
+        return known[name]
+
+    def _unknown(self, method: str) -> IbmaError:
+        return IbmaError(f"params.yaml: unknown method '{method}' {_hint(method, self.methods)}")
 
     def task(self, name: str) -> TaskParams:
         """Return the entry of a task.
@@ -746,8 +774,9 @@ class Params(Block):
     def cells(self) -> Iterator[tuple[str, str, str]]:
         """Yield (stage, task, name) of every folder of records."""
         for task in self.tasks:
+            of_task = self.methods_of(task)
             for stage, methods in self.stages_of_methods().items():
-                yield from ((stage, task, method) for method in methods)
+                yield from ((stage, task, method) for method in methods if method in of_task)
         yield from (("sensitivity", self.sensitivity.task, n) for n in self.sensitivity.names())
 
     @model_validator(mode="after")

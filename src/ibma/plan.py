@@ -266,8 +266,8 @@ def table(params: Params, root: Path) -> list[Row]:
 
 
 def _row(asked: Asked, rate: Rates) -> Row:
-    params, methods, network = asked.params, asked.params.methods, asked.network_gb
-    rate = _gpu_rates(asked) or rate
+    params, network = asked.params, asked.network_gb
+    methods, rate = params.methods_of(asked.task), _gpu_rates(asked) or rate
     trials = {method: asked.trials(method) for method in methods}
     share = 1 - 1 / params.tune.folds  # of the training rows that a fold learns from
     tuned = {method: number * share * params.tune.epochs for method, number in trials.items()}

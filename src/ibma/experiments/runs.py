@@ -76,7 +76,8 @@ def train_stage(
     Raises:
         IbmaError: the stage has no such method, or runs failed; the others are finished and kept.
     """
-    methods = params.stages_of_methods()[stage]
+    of_task = params.methods_of(task)
+    methods = [method for method in params.stages_of_methods()[stage] if method in of_task]
     if only is not None and only not in methods:
         raise IbmaError(f"params.yaml: {stage} has no '{only}': expected {', '.join(methods)}")
     train(params, stage, task, [only] if only else list(methods), on_finished)

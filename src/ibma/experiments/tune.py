@@ -107,7 +107,7 @@ def tune_task(params: Params, task: str, only: str | None = None) -> None:
     Raises:
         IbmaError: a trial failed; finished ones are kept.
     """
-    names = [only] if only else list(params.methods)
+    names = [only] if only else list(params.methods_of(task))
     with held(paths.TUNING / task):
         if why := why_not_run(task):
             print(f"{task}: not run: {why}", file=sys.stderr)

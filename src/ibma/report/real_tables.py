@@ -155,7 +155,7 @@ def _every_metric(inputs: Inputs, task: str) -> Table:
     metrics = [name for name in first.metrics if name != "mauc_defined"]
     columns = [_column(inputs, task, metric) for metric in metrics]
     rows = []
-    for method in inputs.params.methods:
+    for method in inputs.params.methods_of(task):
         runs = by_method.get(method, ())
         missing = "undefined" if runs else inputs.results.why(task, method)
         numbers: list[Value] = [column[method] or missing for column in columns]

@@ -53,8 +53,11 @@ def candidates(opponent: str, params: Params) -> list[str]:
 
 
 def method_name(method: str) -> str:
-    """Return the printed name of a method."""
-    return str(_content()["methods"].get(method, method))
+    """Return the printed name of a method; `unimodal_<modality>` names its modality."""
+    names, (kind, _, modality) = _content()["methods"], method.partition("_")
+    if kind == "unimodal" and modality:
+        return f"{names[kind]} {modality}"
+    return str(names.get(method, method))
 
 
 def task_name(task: str) -> str:

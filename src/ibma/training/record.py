@@ -68,6 +68,7 @@ class Record:
         history: loss term -> mean per epoch.
         regime: `<what>/<place>` -> at the start of each epoch; see `ibma.methods.ibma` (empty for
             methods without a bound of its frame).
+        cost: parameters, those of them that are trained, and flops of predicting one sample.
         weights: sha256 of the trained network's safetensors file.
         environment: see `Environment`; part of the key.
         provenance: where, when and how fast the run was made; ignored when records are compared.
@@ -91,6 +92,7 @@ class Record:
     ib_before: dict[str, float]
     history: dict[str, list[float]]
     regime: dict[str, list[float]]
+    cost: dict[str, int]
     weights: str
     environment: Environment
     provenance: dict[str, Any]
