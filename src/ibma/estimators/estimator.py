@@ -288,12 +288,11 @@ class Estimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             _, judge = next(features.training(0).hold_outs(folds, self.seed_))
             features.splits[judge.index] = "valid"
         configs = {name: reader.encoder for name, reader in self.readers_.items()}
-        arrays = {
-            name: np.concatenate(
-                [rows for _, rows in projected(features, name, vocabulary_of(configs[name], kind))]
-            )
-            for name, kind in ((name, one.kind) for name, one in features.modalities.items())
-        }
+        arrays = {}
+        for name in features.modalities:
+            vocabulary = vocabulary_of(configs[name], features, name)
+            chunks = projected(features, name, vocabulary)
+            arrays[name] = np.concatenate([rows for _, rows in chunks])
         known = InputAssignments.compute(features, task, configs, self._assignment(), 0, arrays)
         return Problem(features, known[0], task, self._select_device(), self.seed_)
 

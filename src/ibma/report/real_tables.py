@@ -95,7 +95,9 @@ def leaderboard(inputs: Inputs) -> Table:
             ),
             ours=method == OURS,
         )
-        for method in sorted(inputs.params.methods, key=lambda method: ranks.get(method, len(ranks)))
+        for method in sorted(
+            inputs.params.methods, key=lambda method: ranks.get(method, len(ranks))
+        )
     ]
     notes = ["The best and the second best of a column are marked over all its rows."]
     if ranks:
