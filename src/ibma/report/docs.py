@@ -20,12 +20,12 @@ METHODS, DATASETS = Path("docs/methods.md"), Path("docs/datasets.md")
 ENCODERS = (  # what the paper cites, and what is run where that cannot be had by name
     "- **Words of films** (MELD, IEMOCAP, CMU-MOSI): the paper cites RoBERTa for its BERT-based "
     "encoder. Run: `FacebookAI/roberta-base`, MIT licence.",
-    "- **Radiology reports**: the paper cites ClinicalBERT of Huang et al. 2019. Its authors share "
-    "it through a link to a file host and state no licence (kexinhuang12345/clinicalBERT@06d01c6), "
-    "so it cannot be fetched by name. Run: the nearest that can, "
-    "`emilyalsentzer/Bio_ClinicalBERT`, MIT licence, BERT trained further on the same notes "
-    "(MIMIC-III). Who has the authors' folder renames its `bert_config.json` to `config.json` and gives the folder's path as `pretrained` "
-    "and `tokenizer`.",
+    "- **Radiology reports**: the paper cites ClinicalBERT of Huang et al. 2019. Its authors "
+    "share it through a link to a file host and state no licence "
+    "(kexinhuang12345/clinicalBERT@06d01c6), so it cannot be fetched by name. Run: the nearest "
+    "that can, `emilyalsentzer/Bio_ClinicalBERT`, MIT licence, BERT trained further on the same "
+    "notes (MIMIC-III). Who has the authors' folder renames its `bert_config.json` to "
+    "`config.json` and gives the folder's path as `pretrained` and `tokenizer`.",
     "- **Radiographs**: the paper cites the ViT-B of Xiao et al. 2023, and the released code loads "
     "its masked autoencoder. That checkpoint (lambert-x/medical_mae) is in the layout of another "
     "library, which the encoder here does not read. Run: `google/vit-base-patch16-224-in21k`, "
