@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from problems import METHODS, Problem
+from problems import METHODS, VECTORS, Problem
+from test_methods import batch, make, start_epoch
 
 from ibma.methods import ibma
 from ibma.network.method import FUSED
@@ -70,3 +71,29 @@ def test_a_high_beta_makes_phi_sharp_and_the_bound_pull(make_cell):
     assert sharp.regime["phi_entropy/fused"][-1] < 0.7 < 0.99 < flat.regime["phi_entropy/fused"][-1]
     without = replace(sharp, regime={}, digest="")
     assert peak_share(without) is None and not inactive(without)
+
+
+def test_a_single_modality_has_a_share_and_nothing_to_be_aligned_with():
+    alone = {"left": VECTORS["left"]}
+    fit = Problem(views=alone).fit("ibma", CPU, epochs=3)
+    fit.run("test")
+    assert {"v/fused", "share/fused", "phi_max/left"} <= set(
+        fit.regime
+    ) and "v/left" not in fit.regime
+    assert fit.regime["share/left"] == [0.0] * 3 < fit.regime["share/fused"]
+
+
+def test_a_modality_that_no_sample_of_the_batch_has_leaves_finite_numbers():
+    for there in ([], [3]):
+        model, data = make("ibma", modalities=3), batch(modalities=3)
+        for epoch in (0, 1):
+            start_epoch(model, epoch, data)
+            model.inner_step(model(data.x), data)
+        known = torch.zeros(len(data.y), dtype=torch.bool)
+        known[there] = True
+        data = replace(data, x=data.x | {"present/view0": known})
+        out = model(data.x)
+        model.inner_step(out, data)
+        regime = model.regime(out, data)
+        assert all(value.isfinite() for value in regime.values())
+        assert bool(regime["phi_max/view0"] > 0) == bool(there) == bool(regime["v/view0"] > 0)

@@ -679,7 +679,7 @@ def test_no_link_of_the_page_is_dead(made):
 def test_the_answer_counts_no_twin_and_says_ties(project):
     said = verdict.answer(read(project))
     assert said.headline.startswith("This profile cannot say. The data of 8 of its 9 tasks is gen")
-    assert "Real data: Split digits." in said.data and "unit vectors at beta 1" in said.data
+    assert "Real data: Split digits." in said.data and "as they are at beta 1" in said.data
     assert said.points[0].startswith("Of 1 real task IBMA has the highest mean alone on 1, and")
     assert said.points[1].startswith("No published number is judged")
     for seed in range(3):

@@ -54,18 +54,22 @@ class Bound(Assigned):
     def regime(self, step: Step) -> dict[str, Tensor]:
         """Add `v/<place>`: V over its value -ln K at a uniform Q, 1 where the bound does nothing.
 
-        V of a modality is the mean over the others that it is aligned with.
+        V of a modality is the mean over the others that it is aligned with, 0 for one without any
+        sample in common; a single modality is aligned with nothing and has none.
         """
-        floor, found = -math.log(max(self.spec.systems[1], 2)), {}
-        for place in (place for place in self.assigned if place in step.z):
-            if place == FUSED:
-                values = [self.v(FUSED, self.phi(FUSED, step), step.systems)]
-            else:
-                others = (other for other in self.names if other != place)
-                parts = ((other, step.having(place, other)) for other in others)
-                values = [self.v(place, self.phi(place, p), self.phi(o, p)) for o, p in parts]
-            found[f"v/{place}"] = torch.stack(values).mean() / floor
-        return super().regime(step) | found
+        floor, found = -math.log(max(self.spec.systems[1], 2)), super().regime(step)
+        for place in self.assigned:
+            others = [other for other in self.names if other != place]
+            if place != FUSED and others:
+                values = [self.term(step, (place, other), self._v_of_those) for other in others]
+                found[f"v/{place}"] = torch.stack(values).mean() / floor
+        if FUSED in step.z:
+            found[f"v/{FUSED}"] = self.v(FUSED, self.phi(FUSED, step), step.systems) / floor
+        return found
+
+    def _v_of_those(self, j: str, other: str, part: Step) -> Tensor:
+        """Return V of the samples that have both; `term` multiplies by their share."""
+        return self.v(j, self.phi(j, part), self.phi(other, part)) / part.share
 
     def _aligned(self, j: str, other: str, step: Step) -> Tensor:
         v = self.v(j, self.phi(j, step), self.phi(other, step))
