@@ -255,6 +255,26 @@ def test_a_package_that_is_not_installed_names_the_extra():
         encoders.build(config, kind="text", shape=(12,), width=WIDTH)
 
 
+def test_roberta_s_first_token_has_id_0_and_counts(tmp_path):
+    """Its own padding is id 1; stored texts are padded with 0, and read as it reads them itself."""
+    from transformers import RobertaConfig, RobertaModel
+
+    sizes = {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 1, "intermediate_size": 32}
+    sizes |= {"num_attention_heads": 2, "max_position_embeddings": 10}
+    torch.manual_seed(0)
+    theirs = RobertaModel(RobertaConfig(**sizes), add_pooling_layer=False).eval()
+    theirs.save_pretrained(tmp_path)
+    config = {"name": "bert", "pretrained": str(tmp_path)}
+    ours = encoders.build(config, kind="text", shape=(8,), width=4).eval()
+    stored = torch.tensor([[0, 7, 9, 2, 0, 0, 0, 0], [0, 5, 6, 7, 8, 9, 3, 2]])
+    known = torch.tensor([[1] * 4 + [0] * 4, [1] * 8])
+    states = theirs(stored.where(known == 1, 1), attention_mask=known).last_hidden_state
+    means = (states * known.unsqueeze(-1)).sum(1) / known.sum(1, keepdim=True)
+    torch.testing.assert_close(ours.backbone(stored), means)
+    with pytest.raises(IbmaError, match="max_length 8: the stored texts have 9 ids"):
+        encoders.build(config, kind="text", shape=(9,), width=4)
+
+
 def test_pretrained_weights_of_another_network_are_refused(tmp_path):
     """transformers would only warn and start at random."""
     build(VIT, "image", pixels(2, 3, 16, 16)).backbone.network.save_pretrained(tmp_path)

@@ -20,10 +20,16 @@ def small() -> dict:
     values = yaml.safe_load((ROOT / "profiles/twin.yaml").read_text())
     for name in ("datasets", "tasks"):
         values[name] = {"split_digits": values[name]["split_digits"]}
-    values |= {"train": {"concat": {}}, "seeds": 1, "keep_weights": ["ibma"]}
+    values |= {
+        "train": {"concat": {}},
+        "train_ibma": {"ibma": {}},
+        "seeds": 1,
+        "keep_weights": ["ibma"],
+    }
     values["bounds"] = {"ibma_vib": values["bounds"]["ibma_vib"]}
     values["training"]["epochs"] = 3
-    values["tune"] |= {"folds": 2, "epochs": 1, "budget": 1}
+    values["tune"] |= {"folds": 2, "epochs": 1}
+    values["tune"]["grid"] |= {"weight_decay": [1e-5], "weight_factor": [1]}
     values["tune"]["grid"]["eta"] = [0.9]  # far from .3, so that the metrics move
     values["timing"] = {"task": "split_digits", "rounds": 2}
     values["sensitivity"] = {"task": "split_digits", "methods": ["ibma"], "etas": [0.5]}

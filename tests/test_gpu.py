@@ -165,6 +165,7 @@ def test_an_epoch_never_waits_for_the_gpu(method):
         torch.cuda.set_sync_debug_mode("error")
         try:
             for batch in fit.rows.load(shares, GPU):
+                fit.watched.watching = True
                 fit.step(batch)
             fit.refresh()
         finally:

@@ -1,6 +1,7 @@
 """Every method on tiny problems: shapes, finite terms, learning, refusals."""
 
 import copy
+import inspect
 from dataclasses import replace
 from itertools import product
 
@@ -22,7 +23,7 @@ WIDTH, INPUTS, CLASSES = 8, 5, ("a", "b", "c")
 METHODS = [*methods.names(), *(f"ibma_{bound}" for bound in bound_names() if bound != "ibb")]
 KINDS = ["classify", "multilabel", "one_class", "sentiment"]
 OUTPUTS = {"one_class": 32}
-EPOCHS = 10  # OMIB warms up for 5 of them
+EPOCHS = 20  # OMIB warms up for 2 of them
 torch.set_num_threads(1)
 
 
@@ -118,7 +119,8 @@ def test_shapes_of_every_kind_of_task_with_two_and_three_modalities(method):
         out, where = model(data.x), f"{kind}, {modalities} modalities"
         assert out.logits.shape == (12, OUTPUTS.get(kind, 3)), where
         assert out.fused.shape[0] == 12 and out.fused.ndim == 2, where
-        assert list(out.z) == list(data.x), where
+        read = list(data.x)[:1] if method == "unimodal" else list(data.x)
+        assert list(out.z) == read, where
         assert all(value.shape == (12, WIDTH) for value in out.z.values()), where
 
 
@@ -232,6 +234,21 @@ def test_the_released_bound_without_alignment_is_refused():
         make("ibma_released", align=False)
 
 
+def test_an_entry_may_name_its_own_regime_of_phi():
+    """Of its representations: what is left out is the problem's."""
+    raw, own = Assignment(4.0, normalise=False), {"phi": "printed", "beta": 4.0}
+    assert make("ibma", **own).bound.spec.assignment == raw
+    assert make("ibma", phi="printed").bound.spec.assignment == replace(raw, beta=1.0)
+    assert make("ibma").bound.spec.assignment == spec().assignment
+    for wrong, said in (
+        ({"phi": "flat"}, "phi: expected 'printed' or 'unit'"),
+        ({"beta": -1}, "beta"),
+    ):
+        with pytest.raises(IbmaError, match=said):
+            methods.check("ibma", wrong)
+            make("ibma", **wrong)
+
+
 def test_concat_has_no_interaction_between_modalities():
     """Its logits are a sum of one linear score per modality."""
     model, data = make("concat").eval(), batch()
@@ -257,6 +274,38 @@ def test_ce3_is_ibma_without_the_bound():
         torch.testing.assert_close(value, terms[name])
 
 
+def test_unimodal_is_the_modality_s_half_of_ce3_and_reads_nothing_else():
+    data, ce3 = batch(), make("ce3").eval()
+    for name in data.x:
+        alone = make("unimodal", modality=name).eval()
+        alone.encoders[name].load_state_dict(ce3.encoders[name].state_dict())
+        alone.head.load_state_dict(ce3.heads[name].state_dict())
+        logits = ce3(data.x).extra[f"logits/{name}"]
+        torch.testing.assert_close(alone({name: data.x[name]}).logits, logits)
+        torch.testing.assert_close(
+            alone.losses(alone(data.x), data)["task"],
+            ce3.losses(ce3(data.x), data)[f"ce/{name}"],
+        )
+    with pytest.raises(IbmaError, match="modality 'view9': expected view0 or view1"):
+        make("unimodal", modality="view9")
+
+
+def test_aligned_ib_pulls_the_views_of_a_sample_together():
+    model, data = make("aligned_ib", modalities=3), batch(modalities=3)
+    optimiser, before = torch.optim.Adam(model.parameters(), lr=0.01), None
+    for _ in range(60):
+        terms = step(model, data)
+        before = before or {name: value.item() for name, value in terms.items()}
+        optimiser.zero_grad()
+        total(terms).backward()
+        optimiser.step()
+    assert all(value.item() < 0.5 * before[name] for name, value in terms.items())
+    doubled = step(make("aligned_ib", modalities=3, beta=0.2), data)
+    once = step(make("aligned_ib", modalities=3), data)
+    torch.testing.assert_close(doubled["disagreement"], 2 * once["disagreement"])
+    torch.testing.assert_close(doubled["contrastive"], once["contrastive"])
+
+
 def omib_gradients(epoch: int) -> dict[str, bool]:
     model, data = make("omib"), batch()
     start_epoch(model, epoch, data)
@@ -269,14 +318,14 @@ def omib_gradients(epoch: int) -> dict[str, bool]:
 
 
 def test_omib_warm_up_trains_encoders_and_decoders_only():
-    assert omib_gradients(4) == {
+    assert omib_gradients(1) == {
         "encoders": True,
         "gaussians": False,
         "fusion": False,
         "head": False,
         "decoders": True,
     }
-    assert all(omib_gradients(5).values())
+    assert all(omib_gradients(2).values())
 
 
 def test_omib_terms_keep_their_names_in_both_phases():
@@ -287,11 +336,45 @@ def test_omib_terms_keep_their_names_in_both_phases():
     assert names[0] == names[1] == ["task", "kl/view0", "kl/view1", "trb/view0", "trb/view1"]
 
 
-@pytest.mark.parametrize(("epochs", "expected"), [(500, 50), (20, 5), (12, 5), (3, 1), (1, 0)])
-def test_omib_warm_up_length(epochs, expected):
+def test_omib_warms_up_for_a_share_of_the_training():
     from ibma.methods.omib import warm_up_length
 
-    assert warm_up_length(epochs) == expected
+    lengths = {500: 50, 60: 6, 20: 2, 12: 1, 3: 1, 2: 1, 1: 0}
+    assert {epochs: warm_up_length(0.1, epochs) for epochs in lengths} == lengths
+    assert make("omib", warm_up=0.5).warm_up == EPOCHS // 2
+
+
+def defaults(method: str) -> dict[str, float]:
+    """Return the own weights of a method as its constructor has them."""
+    model = methods.find(method)
+    constructor = next(model.constructors({}))
+    of = inspect.signature(constructor.function).parameters
+    return {name: of[name].default for name in model.own_weights}
+
+
+def test_a_scale_multiplies_the_own_weights_and_nothing_else():
+    """Methods without any are the same at every scale; those that read eta are tuned by it."""
+    data, without = batch(), []
+    for method in methods.names():
+        own = defaults(method)
+        if method == "dmib":
+            own = {"kl_weight": 500.0}  # of its variant
+        ten = {name: 10.0 * value for name, value in own.items()}
+        scaled = replace(spec(), weight_factor=10.0)
+        losses = []
+        for problem, hparams in ((scaled, {}), (spec(), ten), (spec(), {})):
+            torch.manual_seed(0)
+            model = methods.build(method, problem, **hparams)
+            start_epoch(model, EPOCHS - 1, data)
+            torch.manual_seed(1)
+            losses.append(step(model, data))
+        for name, value in losses[0].items():
+            torch.testing.assert_close(value, losses[1][name], msg=f"{method} {name}")
+        moved = any(not torch.equal(value, losses[2][name]) for name, value in losses[0].items())
+        assert moved == bool(own), method
+        assert not (own and methods.find(method).reads_eta)
+        without += [] if own or methods.find(method).reads_eta else [method]
+    assert without == ["bigated", "ce3", "concat", "unimodal"]
 
 
 def test_omib_beta_scales_the_compression_terms_only():

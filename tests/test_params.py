@@ -87,11 +87,12 @@ KEYS = {
         }
     },
     "training": TRAINING
-    | {"beta": "positive", "normalise": "switch", "pseudo_classes": "several"}
+    | {"phi": "choice", "beta": "positive", "pseudo_classes": "several"}
     | {"refresh": "choice", "compile": "switch"},
     "tune": {
-        **{"folds": "several", "epochs": "count", "budget": "count"},
-        "grid": {"lr": ["positive"], "weight_decay": ["decay"], "eta": ["eta"]},
+        **{"folds": "several", "epochs": "count"},
+        "grid": {"lr": ["positive"], "weight_decay": ["decay"], "eta": ["eta"]}
+        | {"weight_factor": ["positive"]},
     },
     **dict.fromkeys(METHODS, {"*": {"method": "name"}}),
     "sensitivity": {"task": "name", "methods": ["name"], "etas": ["eta"]},
@@ -409,7 +410,10 @@ def test_every_shipped_profile_loads_under_its_own_name_and_params_is_one_of_the
 def test_methods_know_their_stage_file_and_hyper_parameters():
     twin = params.load(ROOT / "profiles/twin.yaml")
     assert list(twin.stages_of_methods()) == list(METHODS)
-    assert list(twin.methods) == [name for stage in METHODS for name in TWIN[stage]]
+    modalities = dict.fromkeys(m for task in twin.tasks.values() for m in task.encoders)
+    each = [f"unimodal_{modality}" for modality in modalities]
+    named = [each if name == "unimodal" else [name] for stage in METHODS for name in TWIN[stage]]
+    assert list(twin.methods) == [name for names in named for name in names]
     assert twin.method("concat").file == "concat" and twin.method("concat").hparams == {}
     assert twin.method("ibma_vib").file == "ibma"
     assert twin.method("ibma_vib").hparams == {"bound": "vib"}
@@ -450,6 +454,25 @@ def test_what_is_given_to_code_is_checked_against_its_own_types():
     params.check_arguments(samples, {"split": "b", "lateral": False}, "at")
     params.check_arguments(model, {"weight": 1, "scale": "x", "any": []}, "at")
     params.check_arguments(model, {"weight": None}, "at")
+
+
+def test_an_entry_for_each_modality_runs_where_a_task_has_it():
+    twin = params.load(ROOT / "profiles/twin.yaml")
+    modalities = {m for task in twin.tasks.values() for m in task.encoders}
+    assert {f"unimodal_{m}" for m in modalities} <= set(twin.methods)
+    assert "unimodal" not in twin.methods
+    for task, entry in twin.tasks.items():
+        own = [name for name in twin.methods_of(task) if name.startswith("unimodal")]
+        assert own == [
+            name for name in twin.methods if name.removeprefix("unimodal_") in entry.encoders
+        ]
+        assert {name for _, of, name in twin.cells() if of == task} >= {*own, "ce3", "omib"}
+        assert all(twin.method(name).hparams == {"modality": name[9:]} for name in own)
+        assert {twin.stage_of(name) for name in own} == {"ablation"}
+    cells = [name for _, task, name in twin.cells() if task == "split_digits"]
+    assert [n for n in cells if n.startswith("unimodal")] == ["unimodal_left", "unimodal_right"]
+    others = {n for n in twin.methods if not n.startswith("unimodal")}
+    assert others <= set(twin.methods_of("split_digits"))
 
 
 def test_the_committed_schema_is_that_of_the_models_and_refuses_what_they_refuse():

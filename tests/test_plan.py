@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from ibma import fetch, params, plan, pretrained
-from ibma.experiments import tune
 from ibma.plan import Asked
 
 ROOT = Path(__file__).parent.parent
@@ -55,17 +54,21 @@ def test_hours_are_rows_times_epochs_times_what_was_measured(measured):
     assert rates.hours(60, {"concat": 24, "ibma": 1}) == pytest.approx((24 * 6 + 12) / 3600)
     assert rates.hours(30, {"misa": 1}) == pytest.approx(4.5 / 3600), "half the rows, the median"
     assert rates.hours(None, {"ibma": 1}) is None
-    # 22 methods, 3 seeds of 8 epochs; all but two take the median of 6 and 12 seconds
+    # 26 methods, 3 seeds of 8 epochs; all but two take the median of 6 and 12 seconds
     row = row_of(profile, measured, "crema_d")
-    assert row["train h"] == pytest.approx(24 * (6 + 12 + 20 * 9) / 3600)
-    # 2 points on 5 folds, 2 epochs each, of four fifths of the rows
-    assert row["tune h"] == pytest.approx(2 * 5 * 2 * 0.8 * (6 + 12 + 20 * 9) / 3600)
+    assert row["methods"] == 26
+    assert row["train h"] == pytest.approx(24 * (6 + 12 + 24 * 9) / 3600)
+    # on 3 folds, 2 epochs each, of two thirds of the rows: 2 points, and of all that have a weight
+    # of their own (not Concat, BiGated, CE3 and two single modalities) one value more
+    settings = 2 * 6 + 3 * 12 + (4 * 2 + 20 * 3) * 9
+    assert row["tune h"] == pytest.approx(settings * 3 * 2 * (2 / 3) / 3600)
     fixed = row_of(profile, measured, "crema_d, fixed etas")
     assert fixed["train h"] == pytest.approx(9 * 24 * 12 / 3600) and fixed["networks"] == 27
     assert fixed["tune h"] == fixed["trials"] == fixed["weights GB"] == 0
     total = plan.table(profile, measured)[-1]
     assert total["train h"] == pytest.approx(row["train h"] + fixed["train h"])
-    assert total["networks"] == 9 * 22 * 3 + 27
+    of_tasks = [len(profile.methods_of(task)) for task in profile.tasks]
+    assert sorted(set(of_tasks)) == [26, 27] and total["networks"] == sum(of_tasks) * 3 + 27
 
 
 def test_rates_of_the_latest_gpu_record_stand_in_where_the_stage_has_not_run(tmp_path):
@@ -135,10 +138,11 @@ def test_shapes_from_the_parameters_are_those_that_are_stored(tmp_path, monkeypa
 
 def test_trials_are_those_of_the_tune_stage(tmp_path):
     crema, tissue = (Asked(load("paper"), tmp_path, task) for task in ("crema_d", "tissue"))
-    assert crema.trials("concat") == 5 * 9 and crema.trials("ibma") == 5 * 81
+    assert crema.trials("concat") == crema.trials("ce3") == 5 * 9, "without a weight of their own"
+    assert crema.trials("ibma") == crema.trials("omib") == 5 * (9 + 8)
     assert tissue.trials("ibma") == 0, "one class: nothing to select by"
     ravdess = Asked(load("open"), tmp_path, "ravdess")
-    assert ravdess.trials("ibma") == 5 * 5 * len(tune.grid(load("open").tune, reads_eta=True))
+    assert ravdess.trials("ibma") == 5 * load("open").tune.folds * (4 + 2)
 
 
 def test_what_is_missing_is_said(measured, monkeypatch):
@@ -179,7 +183,7 @@ def test_the_text_has_a_line_a_task_and_says_what_it_does_not_know(measured):
     lines = plan.text(load("twin"), measured).splitlines()
     assert lines[0] == "Profile twin: 3 seeds of 8 epochs"
     task = next(line for line in lines if line.startswith("crema_d "))
-    assert task.split()[:6] == ["crema_d", "twin", "60", "22", "66", "220"]
+    assert task.split()[:6] == ["crema_d", "twin", "60", "26", "78", "219"]
     unknown = next(line for line in lines if line.startswith("mosi "))
     assert unknown.split()[2] == "?" and unknown.split()[6:9] == ["?", "?", "?"]
     assert max(map(len, lines[:14])) <= 120

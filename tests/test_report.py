@@ -58,11 +58,19 @@ def fake(task: str, method: str, seed: int, **changed: object) -> Record:
         fold=None,
         n_train=10,
         n_test=5,
-        params={"lr": 0.001, "weight_decay": 0.0, "eta": 0.5 if "ibma" in method else None},
+        params={
+            "lr": 0.001,
+            "weight_decay": 0.0,
+            "eta": 0.5 if "ibma" in method else None,
+            "weight_factor": 1.0,
+        },
+        tuned={"points": [[0.001, 0.0]], "folds": 3, "epochs": 2, "by": "accuracy"},
         metrics=metrics,
         ib=ib,
         ib_before=ib,
         history={"task": [2.0, 1.0 + value]},
+        regime={},
+        cost={"parameters": 10, "trained": 8, "flops": 20},
         weights="",
         environment={"device": "cpu", "instructions": "portable", "threads": 1},
         provenance={"device": "cpu", "seconds_per_epoch": [0.1, 0.1], "git_commit": None},
@@ -672,7 +680,7 @@ def test_no_link_of_the_page_is_dead(made):
 def test_the_answer_counts_no_twin_and_says_ties(project):
     said = verdict.answer(read(project))
     assert said.headline.startswith("This profile cannot say. The data of 8 of its 9 tasks is gen")
-    assert "Real data: Split digits." in said.data and "unit vectors at beta 1" in said.data
+    assert "Real data: Split digits." in said.data and "as they are at beta 1" in said.data
     assert said.points[0].startswith("Of 1 real task IBMA has the highest mean alone on 1, and")
     assert said.points[1].startswith("No published number is judged")
     for seed in range(3):

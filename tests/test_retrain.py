@@ -25,7 +25,12 @@ def small() -> dict:
     """Profile `twin` cut down to the digits, two methods, two seeds of one epoch."""
     raw = yaml.safe_load((ROOT / "profiles/twin.yaml").read_text())
     raw |= {name: {TASK: raw[name][TASK]} for name in ("datasets", "tasks")}
-    raw |= {"train": {"concat": {}}, "train_ibma": {"ibma": {}}, "ablation": {}, "bounds": {}}
+    raw |= {
+        "train": {"concat": {}},
+        "train_ibma": {"ibma": {}},
+        "ablation": {},
+        "bounds": {},
+    }
     raw |= {"seeds": 2, "keep_weights": ["ibma"]}
     raw["engine"]["workers"] = raw["training"]["epochs"] = 1
     raw["sensitivity"] = {"task": TASK, "methods": ["ibma"], "etas": [0.3]}
@@ -48,6 +53,7 @@ def trained(tmp_path_factory):
             runpy.run_path(str(ROOT / f"stages/{stage}.py"))[stage](profile, TASK)
         for method, eta in (("concat", None), ("ibma", 0.5)):
             choice = {"run_fold": None, "lr": 0.001, "weight_decay": 1e-6, "eta": eta}
+            choice |= {"weight_factor": 1.0}
             write_json(paths.choice(TASK, method), {"choices": [choice]})
         for stage in ("train", "train_ibma"):
             runs.train_stage(profile, stage, TASK)

@@ -17,9 +17,10 @@ from ibma.formats import checksums
 from ibma.network.centroids import write_all
 from ibma.results import records
 from ibma.training import record
-from ibma.training.cell import Cell
+from ibma.training.cell import Cell, Setting
 
 ROOT = Path(__file__).parent.parent
+GRID = {"lr": [0.001], "weight_decay": [1e-5], "eta": [0.5], "weight_factor": [1]}
 
 
 def load(**changes: object) -> params.Params:
@@ -27,11 +28,17 @@ def load(**changes: object) -> params.Params:
     values = yaml.safe_load((ROOT / "profiles/twin.yaml").read_text())
     for name in ("datasets", "tasks"):
         values[name] = {"split_digits": values[name]["split_digits"]}
-    values |= {"train": {"concat": {}}, "bounds": {}, "seeds": 2, "keep_weights": ["ibma"]}
+    values |= {
+        "train": {"concat": {}},
+        "train_ibma": {"ibma": {}},
+        "bounds": {},
+        "seeds": 2,
+        "keep_weights": ["ibma"],
+    }
     values["ablation"] = {"ce3": {}}
     values["training"]["epochs"] = 2
     values["tasks"]["split_digits"]["batch_size"] = 256
-    values["tune"] |= {"folds": 2, "epochs": 1, "budget": 1}
+    values["tune"] |= {"folds": 2, "epochs": 1, "grid": GRID}
     values["timing"] = {"task": "split_digits", "rounds": 2}
     values["sensitivity"] = {"task": "split_digits", "methods": ["ibma"], "etas": [0.5]}
     values["probe"] = {"task": "split_digits", "methods": ["ibma"]}
@@ -199,7 +206,7 @@ def test_a_choice_tells_of_every_parameter_and_all_code_that_trains_its_method(
 ):
     monkeypatch.setattr(tune, "run_all", lambda *_: ())  # what is chosen does not matter here
     monkeypatch.setattr(tune, "_kept", lambda _: [])
-    monkeypatch.setattr(tune, "_best", lambda *_: {})
+    monkeypatch.setattr(tune.Tried, "best", lambda *_: (Setting(0.1, 0.0, None), 0.0))
 
     def keys(**changes: object) -> str:
         tune.tune_task(load(**changes), "split_digits", "ibma")
@@ -222,8 +229,9 @@ def test_a_choice_tells_of_every_parameter_and_all_code_that_trains_its_method(
 
 def test_trials_are_kept_and_choices_follow_the_grid(project, capsys):
     tune.tune_task(load(), "split_digits")
-    assert capsys.readouterr().err.splitlines()[-1] == "tune: 6 kept, 0 tried"
-    wide = load().tune.model_copy(update={"budget": 2})
+    count = 2 * len(load().methods)
+    assert capsys.readouterr().err.splitlines()[-1] == f"tune: {count} kept, 0 tried"
+    wide = load().tune.model_copy(update={"grid": params.Grid(**GRID | {"lr": [0.001, 0.01]})})
     tune.tune_task(load().model_copy(update={"tune": wide}), "split_digits", "ibma")
     content = json.loads(paths.choice("split_digits", "ibma").read_text())
     assert len(content["scores"]) == 4 and len(content["choices"]) == 1

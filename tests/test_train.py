@@ -245,3 +245,14 @@ def test_a_file_that_is_no_record_is_named(tmp_path):
     (tmp_path / "seed_0.json").write_text("{}")
     with pytest.raises(IbmaError, match="seed_0.json: not a record"):
         record.read(tmp_path / "seed_0.json")
+
+
+def test_a_record_counts_parameters_and_the_operations_of_a_prediction(make_cell):
+    """Concat by hand: two encoders 3 -> 16 -> 16 and a head 32 -> 3; two flops a multiply-add."""
+    model = {method: train(make_cell(method=method, epochs=1)) for method in ("concat", "ibma")}
+    products = 2 * (3 * 16 + 16 * 16) + 32 * 3
+    cost = model["concat"].cost
+    assert cost["flops"] == 2 * products
+    assert cost["parameters"] == cost["trained"] == products + 2 * (16 + 16) + 3
+    attention = 2 * (4 * 16 * 16 + 2 * 4 * 16 * 16)  # of two tokens: projections and MLP
+    assert model["ibma"].cost["flops"] > 2 * (products + attention)

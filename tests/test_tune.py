@@ -1,21 +1,30 @@
-"""Five-fold choice inside train: no test row, groups unsplit, equal budget, resumable."""
+"""The choice inside train: no test row, groups unsplit, alike for every method, resumable."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from ibma import params, paths
+from ibma import methods, params, paths
 from ibma.errors import IbmaError
 from ibma.experiments import tune
 from ibma.features import store
 from ibma.files import write_json
-from ibma.training.cell import chosen
+from ibma.training.cell import Setting, chosen
 
-GRID = {"lr": [0.001, 0.01], "weight_decay": [0.0, 0.1], "eta": [0.1, 0.9]}
-TUNING = params.Tune.model_validate({"folds": 3, "epochs": 1, "budget": 3, "grid": GRID})
+GRID = {
+    "lr": [0.001, 0.01],
+    "weight_decay": [0.0, 0.1],
+    "eta": [0.1, 0.9],
+    "weight_factor": [1.0, 10.0],
+}
+TUNING = params.Tune.model_validate({"folds": 3, "epochs": 1, "grid": GRID})
 TWIN = Path(__file__).parent.parent / "profiles/twin.yaml"
-PROFILE = params.load(TWIN).model_copy(update={"tune": TUNING})
+PROFILE = params.load(TWIN).model_copy(update={"tune": TUNING, "seeds": 5})
+
+
+def setting_of(row: dict) -> Setting:
+    return Setting(*(row[name] for name in Setting._fields))
 
 
 @pytest.fixture
@@ -31,10 +40,24 @@ def choose(tmp_path, monkeypatch):
     return run
 
 
-def test_every_method_gets_the_same_budget():
-    assert len(tune.grid(TUNING, reads_eta=True)) == len(tune.grid(TUNING, reads_eta=False)) == 3
-    assert tune.grid(TUNING, True) == tune.grid(TUNING, True)
-    assert all(point.eta is None for point in tune.grid(TUNING, False))
+def test_every_method_meets_the_same_points_in_the_same_order_and_as_many_weights():
+    counts = {}
+    for name in methods.names():
+        model = methods.find(name)
+        points = tune.points(TUNING.grid, model)
+        assert [(one.lr, one.weight_decay) for one in points] == TUNING.grid.points, name
+        assert {one.weight_factor for one in points} == {1}, name
+        more = tune.weights(TUNING.grid, model, points[1])
+        assert {(one.lr, one.weight_decay) for one in more} <= {TUNING.grid.points[1]}, name
+        varied = (
+            {one.eta for one in more} if model.reads_eta else {one.weight_factor for one in more}
+        )
+        assert len(varied) == len(more) and points[1] not in more, name
+        counts.setdefault(bool(model.reads_eta or model.own_weights), set()).add(len(more))
+    assert counts == {True: {len(GRID["eta"]) - 1}, False: {0}}
+    for wrong in ({"weight_factor": [1]}, {"weight_factor": [0.1, 10]}):
+        with pytest.raises(ValueError, match="as many entries as eta|1 among them"):
+            params.Grid.model_validate(GRID | wrong)
 
 
 def test_folds_are_inside_train_and_never_split_a_group(make_cell):
@@ -55,43 +78,59 @@ def test_the_training_type_cannot_hold_a_test_row(make_cell):
     assert not hasattr(store.TestSet, "hold_outs")
 
 
-def test_choice_is_the_best_mean_and_every_fold_is_on_file(make_cell, choose):
-    cell = make_cell()
-    content = choose(cell)
-    assert len(content["scores"]) == 3 * 3
-    means = {}
-    for row in content["scores"]:
-        means.setdefault((row["lr"], row["weight_decay"], row["eta"]), []).append(row["score"])
-    best = max(sum(v) / 3 for v in means.values())
-    assert content["choices"][0]["score"] == pytest.approx(best)
-    assert chosen("fake", "ibma", None, None).eta in (0.1, 0.9)
-    assert chosen("fake", "ibma", None, 0.3).eta == 0.3
+def test_the_main_weight_is_tried_at_the_best_point_and_the_best_mean_is_chosen(make_cell, choose):
+    for method, name in (("ibma", "eta"), ("omib", "weight_factor")):
+        content = choose(make_cell(method=method))
+        assert len(content["scores"]) == (4 + 1) * 3, "points and weights, on three folds"
+        means: dict = {}
+        for row in content["scores"]:
+            means.setdefault(setting_of(row), []).append(row["score"])
+        *points, weighed = ((sum(values) / 3, setting) for setting, values in means.items())
+        best = max(points, key=lambda point: point[0])
+        assert weighed[1][:2] == best[1][:2] and weighed[1] != best[1]
+        assert content["choices"][0]["score"] == pytest.approx(max(best[0], weighed[0]))
+        assert content["rule"] == {"by": "accuracy"}, "and the points of a cell of a profile"
+        assert content["choices"][0][name] in GRID[name]
+    assert chosen("fake", "ibma", 0, 0.3).eta == 0.3
 
 
 def test_an_override_of_eta_does_not_reach_methods_that_do_not_read_it(make_cell, choose):
     choose(make_cell(method="concat"))
-    assert chosen("fake", "concat", None, 0.3).eta is None
+    assert chosen("fake", "concat", 0, 0.3).eta is None
 
 
-def test_one_choice_per_test_fold_and_none_where_train_shows_nothing(make_cell, choose):
-    assert [one["run_fold"] for one in choose(make_cell(folds=3))["choices"]] == [0, 1, 2]
-    (untried,) = choose(make_cell(kind="one_class"))["choices"]
-    assert untried["score"] is None and untried["run_fold"] is None
+def test_one_choice_per_test_fold(make_cell, choose):
+    content = choose(make_cell(folds=3))
+    assert [one["run_fold"] for one in content["choices"]] == [0, 1, 2]
+    for run in range(6):
+        assert chosen("fake", "ibma", run, None) == setting_of(content["choices"][run % 3])
+
+
+def test_where_train_shows_nothing_every_method_takes_the_points_in_turn(make_cell, choose):
+    taken = []
+    for method in ("ibma", "omib", "concat"):
+        content = choose(make_cell(kind="one_class", method=method))
+        assert content["metric"] is content["rule"]["by"] is None and not content["scores"]
+        taken.append([chosen("fake", method, run, None)[:2] for run in range(5)])
+    assert taken[0] == taken[1] == taken[2] == [*TUNING.grid.points, TUNING.grid.points[0]]
+    few = PROFILE.model_copy(update={"seeds": 3})
+    with pytest.raises(IbmaError, match="seeds: 3: expected 4 or more, a run at every point"):
+        tune.choose(few, [make_cell(kind="one_class")])
 
 
 def test_trials_are_tried_once_and_damaged_scores_again(make_cell, choose, capsys):
     cell = make_cell()
     first = choose(cell)
-    assert capsys.readouterr().err.endswith("tune: 0 kept, 3 tried\n")
+    assert capsys.readouterr().err.endswith("tune: 0 kept, 6 tried\n")
     kept = sorted(paths.store().rglob("*.json"))
     kept[0].write_text("{")
     assert choose(cell) == first
-    assert capsys.readouterr().err.endswith("tune: 2 kept, 1 tried\n")
+    assert capsys.readouterr().err.endswith("tune: 5 kept, 1 tried\n")
 
 
 def test_a_missing_or_damaged_choice_says_what_to_run(tmp_path):
     with pytest.raises(IbmaError, match="missing: run `dvc repro tune@fake`"):
-        chosen("fake", "ibma", None, None, tmp_path)
+        chosen("fake", "ibma", 0, None, tmp_path)
     write_json(tmp_path / paths.choice("fake", "ibma"), {"choices": []})
     with pytest.raises(IbmaError, match="damaged: run `dvc repro -f tune@fake`"):
-        chosen("fake", "ibma", None, None, tmp_path)
+        chosen("fake", "ibma", 0, None, tmp_path)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import itertools
 import json
 import os
 import pkgutil
@@ -42,6 +43,7 @@ from pydantic_core import PydanticCustomError, core_schema
 from ibma.errors import IbmaError
 
 SHOWN = 60  # characters of a wrong value that an error shows
+EACH = "each"  # as a method's modality: one entry for every modality
 FUSED = "fused"  # what methods call the fused representation; no modality may have that name
 DURATION = 66_150  # audio samples that a spectrogram covers: 3 s at 22,050 Hz
 
@@ -464,8 +466,9 @@ class TaskParams(Block):
 
     @model_validator(mode="after")
     def _modalities_fit(self) -> TaskParams:
-        if FUSED in self.encoders:
-            raise _wrong("another name: methods call their fusion so", "encoders", found=FUSED)
+        for taken, why in ((FUSED, "methods call their fusion so"), (EACH, "it means every one")):
+            if taken in self.encoders:
+                raise _wrong(f"another name: {why}", "encoders", found=taken)
         for reserved in {"raw", "on_bad"} & self.options.keys():
             raise _wrong("arguments of the data set alone", "options", found=reserved)
         for modality, feature in self.features.items():
@@ -489,10 +492,11 @@ class Training(Block):
     """Width D of every embedding."""
     heads: Count
     """Attention heads of the fusion block; they divide width."""
+    phi: Literal["printed", "unit"]
+    """Soft assignment of inputs and representations: of vectors as they are (the paper's section
+    3.1), or of unit vectors (the released code). A form of IBMA may have another, see methods."""
     beta: Positive
-    """Of the soft assignment phi = softmax(-beta ||f - c||^2)."""
-    normalise: Switch
-    """L2-normalise features and centroids before phi."""
+    """Of phi = softmax(-beta ||f - c||^2); 1 in the paper and in the released code."""
     pseudo_classes: Several
     """Clusters that stand in for the classes of one-class data."""
     refresh: Literal["epoch", "pass"]
@@ -508,23 +512,51 @@ class Training(Block):
 
 
 class Grid(Block):
-    """Values that tuning may combine."""
+    """What every method tries: each lr with each weight decay, then its own main weight."""
 
     lr: Rates
     weight_decay: Decays
     eta: Etas
+    """Of methods that read it; the middle one is taken while lr and weight decay are chosen."""
+    weight_factor: Rates
+    """Factors on the own weights of the others, as many as there are etas; 1 is among them."""
+
+    @model_validator(mode="after")
+    def _all_try_as_much(self) -> Grid:
+        if len(self.weight_factor) != len(self.eta):
+            expected = f"as many entries as eta ({len(self.eta)}): all methods try as much"
+            raise _wrong(expected, "weight_factor", found=self.weight_factor)
+        if 1 not in self.weight_factor:
+            raise _wrong(
+                "1 among them, the weight as it is", "weight_factor", found=self.weight_factor
+            )
+        return self
+
+    @property
+    def points(self) -> list[tuple[float, float]]:
+        """Return every (lr, weight decay), in the order in which all methods try them."""
+        return list(itertools.product(self.lr, self.weight_decay))
+
+    @property
+    def middle_eta(self) -> float:
+        """Return the eta at which lr and weight decay are chosen."""
+        return self.eta[(len(self.eta) - 1) // 2]
 
 
 class Tune(Block):
-    """How lr, weight decay and eta are chosen inside the training split."""
+    """How lr, weight decay and a method's main weight are chosen inside the training split."""
 
     folds: Several
     """Cross-validation folds."""
     epochs: Count
     """Length of a trial."""
-    budget: Count
-    """Grid points that each method may try."""
     grid: Grid
+
+    @property
+    def rule(self) -> dict[str, Any]:
+        """Return how lr and weight decay are chosen, and from which points, as JSON values."""
+        points = [list(point) for point in self.grid.points]
+        return {"points": points, "folds": self.folds, "epochs": self.epochs}
 
 
 class Sensitivity(Block):
@@ -653,13 +685,23 @@ class Params(Block):
     gradcam: GradCam
 
     def stages_of_methods(self) -> dict[str, dict[str, MethodParams]]:
-        """Return stage -> its methods, in the order in which tables list them."""
-        return {
-            "train": self.train,
-            "train_ibma": self.train_ibma,
-            "ablation": self.ablation,
-            "bounds": self.bounds,
-        }
+        """Return stage -> its methods, in the order in which tables list them.
+
+        An entry with `modality: each` is one for every modality of any task.
+        """
+        stages = ("train", "train_ibma", "ablation", "bounds")
+        return {stage: dict(self._each_modality(getattr(self, stage))) for stage in stages}
+
+    def _each_modality(
+        self, methods: Mapping[str, MethodParams]
+    ) -> Iterator[tuple[str, MethodParams]]:
+        known = {modality: None for task in self.tasks.values() for modality in task.encoders}
+        for name, entry in methods.items():
+            if entry.hparams.get("modality") != EACH:
+                yield name, entry
+                continue
+            for modality in known:
+                yield f"{name}_{modality}", entry.model_copy(update={"modality": modality})
 
     @property
     def methods(self) -> dict[str, MethodParams]:
@@ -667,14 +709,26 @@ class Params(Block):
         stages = self.stages_of_methods().values()
         return {name: entry for methods in stages for name, entry in methods.items()}
 
+    def methods_of(self, task: str) -> dict[str, MethodParams]:
+        """Return the methods that run on a task: all but those of a modality that it lacks.
+
+        Raises:
+            IbmaError: there is no such task.
+        """
+        modalities = (None, *self.task(task).encoders)
+        known = self.methods.items()
+        return {name: one for name, one in known if one.hparams.get("modality") in modalities}
+
     def stage_of(self, method: str) -> str:
         """Return the stage that trains a method.
 
         Raises:
             IbmaError: no stage lists it.
         """
-        self.method(method)
-        return next(stage for stage, known in self.stages_of_methods().items() if method in known)
+        for stage, known in self.stages_of_methods().items():
+            if method in known:
+                return stage
+        raise self._unknown(method)
 
     def trained_as(self, stage: str, name: str) -> tuple[str, float | None]:
         """Return what the records called `name` of a stage are runs of.
@@ -699,9 +753,13 @@ class Params(Block):
         Raises:
             IbmaError: no stage lists it.
         """
-        if name not in self.methods:
-            raise IbmaError(f"params.yaml: unknown method '{name}' {_hint(name, self.methods)}")
-        return self.methods[name]
+        known = self.methods
+        if name not in known:
+            raise self._unknown(name)
+        return known[name]
+
+    def _unknown(self, method: str) -> IbmaError:
+        return IbmaError(f"params.yaml: unknown method '{method}' {_hint(method, self.methods)}")
 
     def task(self, name: str) -> TaskParams:
         """Return the entry of a task.
@@ -716,8 +774,9 @@ class Params(Block):
     def cells(self) -> Iterator[tuple[str, str, str]]:
         """Yield (stage, task, name) of every folder of records."""
         for task in self.tasks:
+            of_task = self.methods_of(task)
             for stage, methods in self.stages_of_methods().items():
-                yield from ((stage, task, method) for method in methods)
+                yield from ((stage, task, method) for method in methods if method in of_task)
         yield from (("sensitivity", self.sensitivity.task, n) for n in self.sensitivity.names())
 
     @model_validator(mode="after")

@@ -70,15 +70,16 @@ class Asked:
         return round(sum(self.samples) * (1 - 1 / folds)) if folds else self.samples[0]
 
     def trials(self, method: str) -> int:
-        """Return how many networks stage `tune` trains: grid points x folds x test folds."""
+        """Return how many networks stage `tune` trains: settings x folds x test folds."""
         if self.card.kind == "one_class":  # train holds no anomaly to select by
             return 0
         from ibma import methods
         from ibma.experiments import tune
 
-        reads_eta = methods.find(self.params.method(method).file).reads_eta
-        points = tune.grid(self.params.tune, reads_eta)
-        return len(points) * self.params.tune.folds * max(self.card.folds, 1)
+        grid, model = self.params.tune.grid, methods.find(self.params.method(method).file)
+        points = tune.points(grid, model)
+        settings = len(points) + len(tune.weights(grid, model, points[0]))
+        return settings * self.params.tune.folds * max(self.card.folds, 1)
 
     def kind(self, modality: str) -> str:
         """Return the kind of a modality as it is stored."""
@@ -265,8 +266,8 @@ def table(params: Params, root: Path) -> list[Row]:
 
 
 def _row(asked: Asked, rate: Rates) -> Row:
-    params, methods, network = asked.params, asked.params.methods, asked.network_gb
-    rate = _gpu_rates(asked) or rate
+    params, network = asked.params, asked.network_gb
+    methods, rate = params.methods_of(asked.task), _gpu_rates(asked) or rate
     trials = {method: asked.trials(method) for method in methods}
     share = 1 - 1 / params.tune.folds  # of the training rows that a fold learns from
     tuned = {method: number * share * params.tune.epochs for method, number in trials.items()}

@@ -30,11 +30,11 @@ from ibma import methods
 from ibma.errors import IbmaError
 from ibma.estimators import inputs, saved
 from ibma.estimators.inputs import Reader
-from ibma.estimators.loss import PHI, BadArgument
+from ibma.estimators.loss import BadArgument
 from ibma.estimators.tasks import Bins, WeightedClassify, WeightedMultiLabel
 from ibma.features.store import Features, Rows, StoredModality, TrainingSet
 from ibma.network import tasks
-from ibma.network.centroids import Assignment, InputAssignments, projected, vocabulary_of
+from ibma.network.centroids import PHI, Assignment, InputAssignments, projected, vocabulary_of
 from ibma.network.method import FUSED, Method, Spec
 from ibma.network.tasks import Task
 from ibma.training import record
@@ -288,12 +288,11 @@ class Estimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             _, judge = next(features.training(0).hold_outs(folds, self.seed_))
             features.splits[judge.index] = "valid"
         configs = {name: reader.encoder for name, reader in self.readers_.items()}
-        arrays = {
-            name: np.concatenate(
-                [rows for _, rows in projected(features, name, vocabulary_of(configs[name], kind))]
-            )
-            for name, kind in ((name, one.kind) for name, one in features.modalities.items())
-        }
+        arrays = {}
+        for name in features.modalities:
+            vocabulary = vocabulary_of(configs[name], features, name)
+            chunks = projected(features, name, vocabulary)
+            arrays[name] = np.concatenate([rows for _, rows in chunks])
         known = InputAssignments.compute(features, task, configs, self._assignment(), 0, arrays)
         return Problem(features, known[0], task, self._select_device(), self.seed_)
 

@@ -16,11 +16,10 @@ from torch import Tensor, nn
 from ibma.errors import IbmaError
 from ibma.methods.ibma import BoundSpec, Frame, Step, find_bound
 from ibma.network import bounds, distributed, tasks
-from ibma.network.centroids import Assignment, ClassSums
+from ibma.network.centroids import PHI, Assignment, ClassSums
 from ibma.network.method import FUSED
 
 Named = Mapping[str, Tensor]
-PHI = {"printed": False, "unit": True}  # regime of phi -> whether vectors are normalised first
 
 
 class BadArgument(IbmaError, ValueError):

@@ -103,7 +103,7 @@ def _inputs(params: Params) -> Iterator[Path]:
     yield from (paths.TIMING, paths.PROBE)
     for task in params.tasks:
         yield paths.FEATURES / task / "meta.json"
-        yield from (paths.choice(task, method) for method in params.methods)
+        yield from (paths.choice(task, method) for method in params.methods_of(task))
 
 
 def _line(value: object) -> str:

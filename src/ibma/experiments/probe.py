@@ -96,7 +96,7 @@ def restore(cell: Cell, one: Record, path: Path, device: torch.device) -> Method
             f"{path}: not the weights that the record of {one.id} names: delete it and run `dvc "
             f"repro -f {one.stage}@{one.task}`"
         )
-    setting = Setting(one.params["lr"], one.params["weight_decay"], one.params["eta"])
+    setting = Setting(*(one.params[name] for name in Setting._fields))
     model = cell.build(one.seed, setting, cell.epochs, seed=one.seed, on=device)
     try:
         model.load_state_dict(load(content))

@@ -81,7 +81,8 @@ def train_stage(
     Raises:
         IbmaError: the stage has no such method, or runs failed; the others are finished and kept.
     """
-    methods = params.stages_of_methods()[stage]
+    of_task = params.methods_of(task)
+    methods = [method for method in params.stages_of_methods()[stage] if method in of_task]
     if only is not None and only not in methods:
         raise IbmaError(f"params.yaml: {stage} has no '{only}': expected {', '.join(methods)}")
     train(params, stage, task, [only] if only else list(methods), on_finished)
@@ -128,7 +129,7 @@ def name_runs(params: Params, cell: Cell) -> Iterator[Wanted]:
     environment = run.environment(cell)
     method, eta = params.trained_as(cell.stage, cell.method)
     for seed in range(params.seeds):
-        setting = chosen(cell.task, method, cell.fold(seed), eta)
+        setting = chosen(cell.task, method, seed, eta)
         yield Wanted(cell, seed, setting, cell.key(seed, setting, environment))
 
 

@@ -30,7 +30,7 @@ def time_methods(params: Params) -> None:
     if why := why_not_run(task):
         print(f"{task}: not run: {why}", file=sys.stderr)
         return write_json(paths.TIMING, {})
-    cells = {method: Cell.of(params, task, method) for method in params.methods}
+    cells = {method: Cell.of(params, task, method) for method in params.methods_of(task)}
     grid = params.tune.grid
     settings = {
         method: Setting(

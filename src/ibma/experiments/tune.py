@@ -1,14 +1,19 @@
-"""Choice of lr, weight decay and eta by cross-validation inside the training split (paper B.2).
+"""Choice of lr, weight decay and main weight by cross-validation inside train (paper B.2).
 
-The functions here take a `TrainingSet`; no test row can be reached from it. Every method tries the
-same number of grid points (`tune.budget`) on the same folds. For a data set with test folds the
-choice is made once per test fold, on that fold's training rows only.
+It is equal by construction. Every method meets the same points of (lr, weight decay) in the same
+order, on the same folds. At the best of them it tries the other values of its main weight: eta, or
+a factor on the weights of its own (`Method.own_weights`), as many of either. A method that adds
+nothing to the task losses (Concat, BiGated, CE3, Unimodal) has no weight and nothing more to try.
+
+The functions here take a `TrainingSet`; no test row can be reached from it. For a data set with
+test folds the choice is made once per test fold, on that fold's training rows only. Where training
+data shows nothing to choose by (one class), nothing is tried: run k of every method trains at point
+k mod the number of points, so that pairs of runs are at equal points.
 """
 
 from __future__ import annotations
 
 import functools
-import itertools
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,37 +24,53 @@ from typing import Any
 import numpy as np
 
 from ibma import methods, paths
+from ibma.errors import IbmaError
 from ibma.experiments.progress import run_all
 from ibma.features import store
 from ibma.features.store import HoldOut, TrainingSet
 from ibma.files import held, read_json, write_json
-from ibma.params import Params, Tune
+from ibma.network.method import Method
+from ibma.params import Grid, Params, Tune
 from ibma.training import record, run
 from ibma.training.cell import Cell, Setting, why_not_run
 from ibma.training.loop import Fit, configure_torch, predict, select_device
 
-Score = dict[str, Any]  # run_fold, fold, lr, weight_decay, eta, score
+Score = dict[str, Any]  # run_fold, fold, score and the fields of a setting
+
+
+@dataclass(frozen=True, eq=False)  # its identity is a key
+class Split:
+    """The training split of a cell's run, inside which its settings are tried."""
+
+    cell: Cell
+    run: int
+
+    def folds(self, count: int) -> tuple[tuple[TrainingSet, HoldOut], ...]:
+        """Return the folds of its cross-validation."""
+        return _hold_outs(self.cell.features, self.cell.meta["digest"], self.run, count)
+
+    @classmethod
+    def all_of(cls, cell: Cell) -> list[Split]:
+        """Return a split for each test fold; none where train holds nothing to choose by."""
+        count = max(cell.meta["folds"], 1) if cell.problem().selection else 0
+        return [cls(cell, run) for run in range(count)]
 
 
 @dataclass(frozen=True, eq=False)  # its identity is a key
 class Trials:
-    """Every grid point of a method on one fold of one run's training split.
+    """Some settings of a method on one fold of a training split."""
 
-    Args:
-        run: gives the training split. fold: of the cross-validation inside it.
-    """
-
-    cell: Cell
+    split: Split
     tuning: Tune
     settings: tuple[Setting, ...]
-    run: int
     fold: int
 
     @functools.cached_property
     def path(self) -> Path:
         """Return where the store holds the scores."""
+        cell = self.split.cell
         ingredients = {
-            "cell": self.cell.key(self.run, Setting(0.0, 0.0, None), run.environment(self.cell)),
+            "cell": cell.key(self.split.run, Setting(0.0, 0.0, None), run.environment(cell)),
             "tune": [self.tuning.folds, self.tuning.epochs, self.fold],
             "settings": self.settings,
         }
@@ -58,20 +79,23 @@ class Trials:
 
     def __str__(self) -> str:
         """Return the name that people read."""
-        return f"{self.cell.task} {self.cell.method} fold {self.fold}"
+        return f"{self.split.cell.task} {self.split.cell.method} fold {self.fold}"
 
 
-def grid(tuning: Tune, reads_eta: bool) -> tuple[Setting, ...]:
-    """Return the `budget` grid points a method may try, drawn once with a fixed seed, in order.
+def points(grid: Grid, model: type[Method]) -> tuple[Setting, ...]:
+    """Return every point of (lr, weight decay), at a method's main weight as it is."""
+    eta = grid.middle_eta if model.reads_eta else None
+    return tuple(Setting(lr, weight_decay, eta) for lr, weight_decay in grid.points)
 
-    Methods that do not read eta have fewer combinations; if their grid is smaller than the budget,
-    all of it is tried.
-    """
-    etas: Sequence[float | None] = tuning.grid.eta if reads_eta else [None]
-    optimiser = list(itertools.product(tuning.grid.lr, tuning.grid.weight_decay))
-    points = [Setting(*pair, eta) for pair, eta in itertools.product(optimiser, etas)]
-    drawn = np.random.default_rng(0).permutation(len(points))[: tuning.budget]
-    return tuple(points[i] for i in sorted(drawn))
+
+def weights(grid: Grid, model: type[Method], at: Setting) -> tuple[Setting, ...]:
+    """Return the other values of a method's main weight at a point; none if it has no weight."""
+    every: list[Setting] = []
+    if model.reads_eta:
+        every = [at._replace(eta=eta) for eta in grid.eta]
+    elif model.own_weights:
+        every = [at._replace(weight_factor=factor) for factor in grid.weight_factor]
+    return tuple(setting for setting in every if setting != at)
 
 
 def tune_task(params: Params, task: str, only: str | None = None) -> None:
@@ -83,7 +107,7 @@ def tune_task(params: Params, task: str, only: str | None = None) -> None:
     Raises:
         IbmaError: a trial failed; finished ones are kept.
     """
-    names = [only] if only else list(params.methods)
+    names = [only] if only else list(params.methods_of(task))
     with held(paths.TUNING / task):
         if why := why_not_run(task):
             print(f"{task}: not run: {why}", file=sys.stderr)
@@ -98,29 +122,67 @@ def tune_task(params: Params, task: str, only: str | None = None) -> None:
 
 
 def choose(params: Params, cells: Sequence[Cell]) -> dict[str, dict[str, Any]]:
-    """Try what the store lacks; return method -> its choice, with all scores behind it."""
-    wanted = {cell.method: _trials(params.tune, cell) for cell in cells}
-    every = [trials for of_method in wanted.values() for trials in of_method]
-    missing = {one: (try_settings, one) for one in every if _kept(one) is None}
-    if missing:
-        run.warm_up(cells[0])
-    for one, future in run_all(params.engine, params.device, "tune", missing):
-        write_json(one.path, {"scores": future.result()})
-    print(f"tune: {len(every) - len(missing)} kept, {len(missing)} tried", file=sys.stderr)
-    return {cell.method: _choice(params.tune, cell, wanted[cell.method]) for cell in cells}
+    """Try what the store lacks; return method -> its choice, with all scores behind it.
+
+    Raises:
+        IbmaError: a trial failed, or there are fewer runs than points that they take in turn.
+    """
+    grid, tried = params.tune.grid, Tried(params)
+    for cell in cells:
+        if cell.problem().selection is None and params.seeds < len(grid.points):
+            raise IbmaError(
+                f"params.yaml: seeds: {params.seeds}: expected {len(grid.points)} or more, a run "
+                f"at every point of tune.grid: on {cell.task} train shows nothing to choose by"
+            )
+    splits = {cell.method: Split.all_of(cell) for cell in cells}
+    every = [split for of_method in splits.values() for split in of_method]
+    models = {split: methods.find(split.cell.method_file) for split in every}
+    tried.complete({split: points(grid, models[split]) for split in every})
+    best = {split: tried.best(split)[0] for split in every}
+    tried.complete({split: weights(grid, models[split], best[split]) for split in every})
+    print(f"tune: {tried.kept} kept, {tried.new} tried", file=sys.stderr)
+    return {cell.method: _choice(params.tune, cell, splits[cell.method], tried) for cell in cells}
 
 
-def _trials(tuning: Tune, cell: Cell) -> list[Trials]:
-    """Return a method's trials; none where train holds nothing to select by (one class)."""
-    if not cell.problem().selection:
-        return []
-    settings = grid(tuning, methods.find(cell.method_file).reads_eta)
-    runs = range(max(cell.meta["folds"], 1))
-    return [
-        Trials(cell, tuning, settings, each, fold)
-        for each in runs
-        for fold in range(len(_hold_outs(cell.features, cell.meta["digest"], each, tuning.folds)))
-    ]
+class Tried:
+    """The scores of all trials so far.
+
+    Attributes:
+        scores: split -> every fold's score of every setting tried on it, in order.
+        kept, new: how many trials the store held, and how many were tried now.
+    """
+
+    def __init__(self, params: Params) -> None:
+        self.params, self.kept, self.new = params, 0, 0
+        self.scores: dict[Split, list[Score]] = {}
+
+    def complete(self, wanted: Mapping[Split, tuple[Setting, ...]]) -> None:
+        """Try some settings on all folds of each split, but for what the store holds."""
+        tuning = self.params.tune
+        trials = [
+            Trials(split, tuning, settings, fold)
+            for split, settings in wanted.items()
+            if settings
+            for fold in range(len(split.folds(tuning.folds)))
+        ]
+        missing = {one: (try_settings, one) for one in trials if _kept(one) is None}
+        if missing:
+            run.warm_up(trials[0].split.cell)
+        for one, future in run_all(self.params.engine, self.params.device, "tune", missing):
+            write_json(one.path, {"scores": future.result()})
+        self.kept, self.new = self.kept + len(trials) - len(missing), self.new + len(missing)
+        for one in trials:
+            self.scores.setdefault(one.split, []).extend(_kept(one) or ())
+
+    def best(self, split: Split) -> tuple[Setting, float]:
+        """Return the setting with the best mean score, and the score; the first wins a tie."""
+        by_setting: dict[Setting, list[float]] = {}
+        for row in self.scores[split]:
+            setting = Setting(*(row[name] for name in Setting._fields))
+            by_setting.setdefault(setting, []).append(row["score"])
+        means = {setting: float(np.mean(values)) for setting, values in by_setting.items()}
+        best = max(means, key=lambda setting: means[setting])
+        return best, means[best]
 
 
 @functools.lru_cache(maxsize=64)
@@ -141,16 +203,14 @@ def _kept(one: Trials) -> list[Score] | None:
 
 def try_settings(one: Trials) -> list[Score]:
     """Train on a fold with every setting and score what was held out."""
-    cell = one.cell
+    cell, run = one.split.cell, one.split.run
     configure_torch(cell.threads, cell.compile)
     device = select_device(cell.device)
-    learn, judge = _hold_outs(cell.features, cell.meta["digest"], one.run, one.tuning.folds)[
-        one.fold
-    ]
-    learn = learn.joined(cell.tables(one.run, device))
+    learn, judge = one.split.folds(one.tuning.folds)[one.fold]
+    learn = learn.joined(cell.tables(run, device))
     scores = []
     for setting in one.settings:
-        model = cell.build(one.run, setting, one.tuning.epochs, seed=one.fold, on=device)
+        model = cell.build(run, setting, one.tuning.epochs, seed=one.fold, on=device)
         fit = Fit(
             model,
             learn,
@@ -165,42 +225,33 @@ def try_settings(one: Trials) -> list[Score]:
         logits, _ = predict(model, judge, device)
         metrics = cell.problem().metrics(logits, judge.labels(), judge.groups())
         value = metrics[str(cell.problem().selection)]
-        where = {"run_fold": cell.fold(one.run), "fold": one.fold}
+        where = {"run_fold": cell.fold(run), "fold": one.fold}
         scores.append({**where, **setting._asdict(), "score": 0.0 if value is None else value})
     return scores
 
 
-def _choice(tuning: Tune, cell: Cell, trials: Sequence[Trials]) -> dict[str, Any]:
-    """Return the best setting per test fold, with every score it was chosen by.
+def _choice(tuning: Tune, cell: Cell, splits: Sequence[Split], tried: Tried) -> dict[str, Any]:
+    """Return the best setting per test fold, with every score and the rule it was chosen by.
 
-    Without trials it is the middle point of the grid. `key` is a digest of the code and parameters
-    that train this cell: by it DVC sees that stages which read this choice are stale.
+    Without trials it is every point in turn. `key` is a digest of the code and parameters that
+    train this cell: by it DVC sees that stages which read this choice are stale.
     """
-    scores = [score for one in trials for score in _kept(one) or ()]
-    runs = range(max(cell.meta["folds"], 1)) if trials else ()
-    middle = grid(tuning, methods.find(cell.method_file).reads_eta)
-    untried = {"run_fold": None, **middle[len(middle) // 2]._asdict(), "score": None}
+    chosen = [
+        {"run_fold": cell.fold(split.run), **setting._asdict(), "score": score}
+        for split in splits
+        for setting, score in [tried.best(split)]
+    ]
+    in_turn = [
+        {"run_fold": None, **point._asdict(), "score": None}
+        for point in points(tuning.grid, methods.find(cell.method_file))
+    ]
     return {
         "key": cell.key(0, Setting(0.0, 0.0, None), run.environment(cell)),
         "task": cell.task,
         "method": cell.method,
         "metric": cell.problem().selection,
+        "rule": cell.rule(),
         "grid": tuning.grid.model_dump(),
-        "folds": tuning.folds,
-        "epochs": tuning.epochs,
-        "choices": [_best(scores, cell.fold(each)) for each in runs] or [untried],
-        "scores": scores,
+        "choices": chosen or in_turn,
+        "scores": [score for split in splits for score in tried.scores[split]],
     }
-
-
-def _best(scores: Sequence[Mapping[str, Any]], run_fold: int | None) -> dict[str, Any]:
-    """Return the setting with the best mean score; the first in grid order wins a tie."""
-    mine = [row for row in scores if row["run_fold"] == run_fold]
-    points = list(dict.fromkeys(_setting(row) for row in mine))
-    means = [float(np.mean([r["score"] for r in mine if _setting(r) == p])) for p in points]
-    best = int(np.argmax(means))
-    return {"run_fold": run_fold, **points[best]._asdict(), "score": means[best]}
-
-
-def _setting(row: Mapping[str, Any]) -> Setting:
-    return Setting(row["lr"], row["weight_decay"], row["eta"])

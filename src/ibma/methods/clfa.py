@@ -41,9 +41,11 @@ class Model(Method):
         temperature: of its cosines.
     """
 
+    own_weights = ("alpha",)
+
     def __init__(self, spec: Spec, *, alpha: float = 1.0, temperature: float = 0.1) -> None:
         super().__init__(spec)
-        self.alpha, self.temperature = alpha, temperature
+        self.alpha, self.temperature = spec.weight_factor * alpha, temperature
         width = spec.width
         self.projections = nn.ModuleDict(
             {

@@ -76,10 +76,11 @@ class Model(Method):
     """
 
     leaves_parameters_unused = True
+    own_weights = ("level_weight",)  # side_weight is of task losses
 
     def __init__(self, spec: Spec, *, level_weight: float = 0.1, side_weight: float = 0.5) -> None:
         super().__init__(spec)
-        self.level_weight, self.side_weight = level_weight, side_weight
+        self.level_weight, self.side_weight = spec.weight_factor * level_weight, side_weight
         self.modality_level = False
         self.fusion = Fusion(len(self.names), spec.width, spec.heads)
         self.head = spec.task.head(spec.width)

@@ -47,11 +47,13 @@ class Model(Method):
         beta: weight of the KLs.
     """
 
+    own_weights = ("beta",)
+
     def __init__(
         self, spec: Spec, *, bottleneck: int = 256, hidden: int = 512, beta: float = 1e-3
     ) -> None:
         super().__init__(spec)
-        self.beta = beta
+        self.beta = spec.weight_factor * beta
         self.views = nn.ModuleDict({n: nn.Linear(spec.width, 2 * bottleneck) for n in self.names})
         self.fusion = nn.Sequential(
             nn.Linear(len(self.names) * bottleneck, hidden), nn.ReLU(), nn.Linear(hidden, hidden)

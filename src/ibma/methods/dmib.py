@@ -85,6 +85,8 @@ class Model(Method):
         dynamic: weigh modalities by feature gates and confidence.
     """
 
+    own_weights = ("kl_weight",)  # side_weight is of task losses
+
     def __init__(
         self,
         spec: Spec,
@@ -103,7 +105,7 @@ class Model(Method):
         self.steps_differ = self.prognosis  # its masked view is drawn on the host
         defaults = (1.0, 10.0) if self.prognosis else (1000.0, 500.0)
         self.side_weight = defaults[0] if side_weight is None else side_weight
-        self.kl_weight = defaults[1] if kl_weight is None else kl_weight
+        self.kl_weight = spec.weight_factor * (defaults[1] if kl_weight is None else kl_weight)
         head, each = spec.task.head, spec.width if self.prognosis else hidden
         if dynamic:
             self.gates = nn.ModuleDict({n: nn.Linear(spec.width, spec.width) for n in self.names})

@@ -94,6 +94,8 @@ class Model(Method):
         condition: "task", or "gauss" as in the code.
     """
 
+    own_weights = ("weight",)
+
     def __init__(
         self,
         spec: Spec,
@@ -105,7 +107,7 @@ class Model(Method):
         condition: str = "task",
     ) -> None:
         super().__init__(spec)
-        self.weight = weight
+        self.weight = spec.weight_factor * weight
         gauss = one_of("condition", condition, ("task", "gauss")) == "gauss"
         self.auxiliary = dict(zip(self.names, (*self.names[1:], self.names[0]), strict=True))
         self.compressors = nn.ModuleDict(

@@ -69,6 +69,7 @@ class Model(Method):
     """
 
     clip_value = 1.0
+    own_weights = ("sim_weight", "diff_weight", "recon_weight")
 
     def __init__(
         self,
@@ -80,7 +81,9 @@ class Model(Method):
         recon_weight: float = 1.0,
     ) -> None:
         super().__init__(spec)
-        self.weights = (sim_weight, diff_weight, recon_weight)
+        self.weights = [
+            spec.weight_factor * each for each in (sim_weight, diff_weight, recon_weight)
+        ]
         count = len(self.names)
         self.project = nn.ModuleDict(
             {

@@ -60,9 +60,11 @@ class Model(Method):
         compress: weight b of the information inside each.
     """
 
+    own_weights = ("relate", "compress")
+
     def __init__(self, spec: Spec, *, relate: float = 0.1, compress: float = 1e-3) -> None:
         super().__init__(spec)
-        self.relate, self.compress = relate, compress
+        self.relate, self.compress = spec.weight_factor * relate, spec.weight_factor * compress
         width = spec.width
         self.mean = nn.ModuleDict({n: nn.Linear(width, width) for n in self.names})
         self.log_variance = nn.ModuleDict({n: nn.Linear(width, width) for n in self.names})

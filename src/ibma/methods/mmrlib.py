@@ -11,9 +11,11 @@ dimensions; the alignment score is a vector of sigmoids, not a scalar.
 
 Choices: one token per modality, so its attention over one key is a linear map and its two-step
 cross fusion carries nothing: the block stays, the fusion is the shared one. Log variance clamped
-to [-8, 8]. All weights 1 as there, on a task loss that is a mean (there a sum over 8, so there the
-regularisers weigh an eighth). Three modalities: KLs summed, alignment averaged over pairs with a
-discriminator each. Evaluation takes the means (its relation trainer samples at test).
+to [-8, 8]. Its task loss is a sum over a batch of 8 beside terms that are means, all weights 1.
+Ours stays a mean, so that learning rate and weight decay act as elsewhere, and the terms weigh an
+eighth: the same proportions at any batch size. Three modalities: KLs summed, alignment averaged
+over pairs with a discriminator each. Evaluation takes the means (its relation trainer samples at
+test).
 
 Parity: mmrlib_reparam_kl, mmrlib_align_concat.
 """
@@ -32,6 +34,7 @@ from ibma.network import bounds
 from ibma.network.method import Fusion, Method, Output, Spec, presence
 
 LIMIT = 8.0  # of |ln variance|
+SUMMED = 8  # samples over which the code's task loss is a sum: its batch
 
 
 def alignment(score: nn.Module, a: Tensor, b: Tensor, negatives: int = 1) -> Tensor:
@@ -83,12 +86,15 @@ class Model(Method):
     """MMRLIB: Gaussian embeddings, aligned by a discriminator of true pairs.
 
     Args:
-        align_weight, kl_weight: loss weights, 1 as in the code.
+        align_weight, kl_weight: loss weights, 1 as in the code, on the scale of its task loss.
     """
+
+    own_weights = ("align_weight", "kl_weight")
 
     def __init__(self, spec: Spec, *, align_weight: float = 1.0, kl_weight: float = 1.0) -> None:
         super().__init__(spec)
-        self.align_weight, self.kl_weight = align_weight, kl_weight
+        shares = (spec.weight_factor * each / SUMMED for each in (align_weight, kl_weight))
+        self.align_weight, self.kl_weight = shares
         width = spec.width
         self.mean = nn.ModuleDict({n: Block(width) for n in self.names})
         self.log_variance = nn.ModuleDict({n: Block(width) for n in self.names})

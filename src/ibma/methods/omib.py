@@ -18,10 +18,10 @@ with r_1 = 1 and r_m from the information that modality m adds to xi (`relative_
 Choices: what the summaries leave open. KL sums over dimensions. Gaussian block: D -> 2D ReLU,
 linear mean, softplus(linear - 5) deviation (MIB's block, because the tables compare the two).
 Decoder: 2D -> D ReLU -> C. One Adam over all terms of the main phase, xi attached in all of them.
-No noise at evaluation. With three modalities each r_m is taken against the first one. beta is a
-number: the paper computes it per data set from entropies that MINE estimates, but for continuous
-inputs H(v) = I(v; v) is infinite and MINE returns about the log of its batch size, so that rule
-measures the batch, and it is not built here.
+The warm-up takes a tenth of the epochs. No noise at evaluation. With three modalities each r_m is
+taken against the first one. beta is a number: the paper computes it per data set from entropies
+that MINE estimates, but for continuous inputs H(v) = I(v; v) is infinite and MINE returns about the
+log of its batch size, so that rule measures the batch, and it is not built here.
 
 Parity: omib_DERIVED_ce (the published formula, not official code).
 """
@@ -37,13 +37,12 @@ from ibma.features.store import Batch
 from ibma.network import bounds
 from ibma.network.method import Fusion, Gaussian, Method, Output, Outputs, Spec, presence
 
-WARM_UP_SHARE, WARM_UP_LEAST = 0.1, 5
 RATIO_FLOOR = 1e-8
 
 
-def warm_up_length(epochs: int) -> int:
-    """Return the epochs of warm-up. CHOICE: a tenth, at least 5, at most half of the training."""
-    return min(max(round(WARM_UP_SHARE * epochs), WARM_UP_LEAST), epochs // 2)
+def warm_up_length(share: float, epochs: int) -> int:
+    """Return the epochs of warm-up: a share of the training, at least one if there are two."""
+    return min(max(round(share * epochs), 1), epochs - 1)
 
 
 def prediction_kl(log_p: Tensor, log_q: Tensor) -> Tensor:
@@ -76,15 +75,17 @@ class Model(Method):
 
     Args:
         beta: weight of the compression terms.
+        warm_up: share of the epochs that warm up.
     """
 
     leaves_parameters_unused = True  # in the warm-up
+    own_weights = ("beta",)
 
-    def __init__(self, spec: Spec, *, beta: float = 1e-3) -> None:
+    def __init__(self, spec: Spec, *, beta: float = 1e-3, warm_up: float = 0.1) -> None:
         super().__init__(spec)
         width = spec.width
-        self.beta = beta
-        self.warming = True
+        self.beta = spec.weight_factor * beta
+        self.warming, self.warm_up = True, warm_up_length(warm_up, spec.epochs)
         self.gaussians = nn.ModuleDict({name: Gaussian(width, 2 * width) for name in self.names})
         self.fusion = Fusion(len(self.names), width, spec.heads)
         self.head = spec.task.head(width)
@@ -97,7 +98,7 @@ class Model(Method):
 
     def before_epoch(self, epoch: int, outputs: Outputs) -> None:
         """Choose the phase: warm-up, or the main one."""
-        self.warming = epoch < warm_up_length(self.spec.epochs)
+        self.warming = epoch < self.warm_up
 
     def forward(self, x: Mapping[str, Tensor]) -> Output:
         """Run the network on stored features, modality -> [B, ...].

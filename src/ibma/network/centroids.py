@@ -23,14 +23,18 @@ from ibma.features.store import Features, Tables
 from ibma.network import bounds
 from ibma.network.tasks import Task
 
+PHI = {"printed": False, "unit": True}  # regime of phi -> whether vectors are normalised first
+
 
 @dataclass(frozen=True)
 class Assignment:
     """How features are softly assigned to centroids.
 
-    The paper gives neither parameter; the released code normalises with beta = 1
-    (Statistical-Deep-Learning/IBMA@c04b18b, ib_loss.py), which keeps the logits in [-4 beta, 0].
-    Without it, distances of 512-d features saturate phi to one-hot.
+    There are two regimes (`PHI`). The paper's section 3.1 takes vectors as they are: distances grow
+    with the width and the norm of the embedding, so that phi is soon nearly one-hot. The released
+    code (Statistical-Deep-Learning/IBMA@c04b18b, ib_loss.py) takes unit vectors, which keeps the
+    logits in [-4 beta, 0] and phi nearly flat at its beta of 1. The paper's formula has no beta,
+    which is beta = 1.
 
     Args:
         beta: inverse temperature of the squared distance.
@@ -197,9 +201,15 @@ def stream(
         yield place, input_vectors(kind, array[place], vocabulary)
 
 
-def vocabulary_of(encoder: Mapping[str, object], kind: str) -> int:
-    """Return the number of token ids of a text modality, 0 for others."""
-    return int(str(encoder.get("vocab_size", 30522))) if kind == "text" else 0
+def vocabulary_of(encoder: Mapping[str, object], features: Features, name: str) -> int:
+    """Return the number of token ids of a text modality, 0 for others.
+
+    Pretrained encoders bring their own: BERT's, or as many as the stored ids need.
+    """
+    if features.modalities[name].kind != "text":
+        return 0
+    stored = int(features.arrays[name].max(initial=0)) + 1
+    return max(int(str(encoder.get("vocab_size", 30522))), stored)
 
 
 INPUT_WIDTH = 512  # wider inputs are projected to this; CHOICE: the paper's embedding size
@@ -352,8 +362,8 @@ class InputAssignments:
             systems.append(of_all.numpy() * learnt_from)
             results.append(cls({}, {}, bounds.priors(of_all[train]), vectors, pseudo))
         side_by_side = np.concatenate(systems, axis=1)
-        for name, modality in features.modalities.items():
-            vocabulary = vocabulary_of(encoders[name], modality.kind)
+        for name in features.modalities:
+            vocabulary = vocabulary_of(encoders[name], features, name)
             space = InputSpace(assignment)
             chunks = stream(features, name, vocabulary)
             known = side_by_side
@@ -463,8 +473,8 @@ def write_all(
     Args:
         classes: number of pseudo-classes of one-class data.
     """
-    for name, modality in features.modalities.items():
-        vocabulary = vocabulary_of(encoders[name], modality.kind)
+    for name in features.modalities:
+        vocabulary = vocabulary_of(encoders[name], features, name)
         project(features, name, vocabulary, vectors_path(folder, name))
     arrays = {name: vectors_file(folder, name) for name in features.modalities}
     every_fold = InputAssignments.compute(features, task, encoders, assignment, classes, arrays)

@@ -27,7 +27,7 @@ def infonce(scores: Tensor) -> Tensor:
     return (scores.diagonal() - scores.logsumexp(1)).mean() + math.log(len(scores))
 
 
-def cosine_scores(a: Tensor, b: Tensor, temperature: float) -> Tensor:
+def cosine_scores(a: Tensor, b: Tensor, temperature: float | Tensor) -> Tensor:
     """Return the cosine of every row of a [B, d] and of b [N, d] over the temperature: [B, N].
 
     A zero row has cosine 0 with everything.
@@ -35,7 +35,7 @@ def cosine_scores(a: Tensor, b: Tensor, temperature: float) -> Tensor:
     return F.normalize(a, dim=1) @ F.normalize(b, dim=1).T / temperature
 
 
-def contrastive(a: Tensor, b: Tensor, temperature: float) -> Tensor:
+def contrastive(a: Tensor, b: Tensor, temperature: float | Tensor) -> Tensor:
     """Compute the symmetric InfoNCE cross-entropy between two views of the same samples: a scalar.
 
     ChangKe123/CLFA@ac96b8d, models.py, VitBERT.contrastive (on pooled vectors).

@@ -176,13 +176,20 @@ class Frames(nn.Module):
 
 
 class Bert(nn.Module):
-    """BERT, read out as the mean over tokens that are not padding (id 0)."""
+    """BERT, read out as the mean over tokens that are not padding (id 0).
+
+    Pretrained weights may be RoBERTa's, whose first token has id 0; the first token always counts.
+    """
 
     def __init__(self, config: Mapping[str, Any], length: int) -> None:
         super().__init__()
         from transformers.models.bert.configuration_bert import BertConfig
         from transformers.models.bert.modeling_bert import BertModel
 
+        roberta = _family(config.get("pretrained")) == "roberta"
+        model: Any = BertModel
+        if roberta:
+            from transformers.models.roberta.modeling_roberta import RobertaModel as model
         sizes = {
             "vocab_size": config.get("vocab_size", 30522),
             "max_position_embeddings": config.get("max_length", 512),
@@ -190,9 +197,11 @@ class Bert(nn.Module):
             "attention_probs_dropout_prob": config.get("dropout", 0.1),
             **_block(config),
         }
-        self.network = _network(BertModel, BertConfig, sizes, config, add_pooling_layer=False)
+        self.network = _network(model, BertConfig, sizes, config, add_pooling_layer=False)
         self.network.set_attn_implementation("sdpa")  # other ones read a mask of booleans otherwise
         longest = int(self.network.config.max_position_embeddings)
+        if roberta:  # which counts from behind its padding id
+            longest -= self.network.config.pad_token_id + 1
         _require(
             length <= longest, "bert", f"max_length {longest}: the stored texts have {length} ids"
         )
@@ -201,7 +210,7 @@ class Bert(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Encode token ids: [B, L] -> [B, width]; an empty text counts as one padding token."""
         mask = (x != 0).long()
-        mask[:, 0] |= (mask.sum(1) == 0).long()
+        mask[:, 0] = 1
         # with four dimensions transformers takes it as it is; two it reads on the host, which waits
         seen = mask[:, None, None, :].bool()
         states = self.network(input_ids=x.long(), attention_mask=seen).last_hidden_state
@@ -329,6 +338,19 @@ def _block(config: Mapping[str, Any]) -> dict[str, Any]:
         "num_attention_heads": heads,
         "intermediate_size": 4 * width,
     }
+
+
+def _family(source: object) -> str:
+    """Return the kind of network that pretrained weights say they are; empty where none is read."""
+    from transformers.configuration_utils import PretrainedConfig
+
+    if source is None:
+        return ""
+    try:
+        found, _ = PretrainedConfig.get_config_dict(pretrained.locate(str(source)))
+    except OSError:  # `_network` says so
+        return ""
+    return str(found.get("model_type", ""))
 
 
 def _network(

@@ -65,6 +65,7 @@ class Spec:
         systems: (G, K), the label shape of `ibma.network.tasks`.
         assignment: how phi is computed.
         eta: weight of the IB bound (paper Eq. 2); None for methods that do not read it.
+        weight_factor: factor on a method's own weights, see `Method.own_weights`.
         u: modality -> the mean of U over train, in nats. It is a constant, because Eq. 3 factorises
             and Z drops out of U.
         input_widths: modality -> R, the width of its input vectors (`Batch.inputs`).
@@ -80,6 +81,7 @@ class Spec:
     systems: tuple[int, int]
     assignment: Assignment
     eta: float | None = None
+    weight_factor: float = 1.0
     u: Mapping[str, float] = field(default_factory=dict)
     input_widths: Mapping[str, int] = field(default_factory=dict)
     refresh: str = "epoch"
@@ -226,6 +228,9 @@ class Method(nn.Module):
 
     Attributes:
         reads_eta: whether the method reads `Spec.eta`; nothing else says so.
+        own_weights: hyper-parameters that weigh what a method adds to the task losses, if it adds
+            anything and does not read eta. `Spec.weight_factor` multiplies all of them; tuning
+            tries it where it tries eta for the others.
         leaves_parameters_unused: whether some parameters get no gradient in some steps. Several
             processes then search for them in every step.
         clip_value: gradients are clipped to [-clip_value, clip_value]; None for no clipping.
@@ -237,6 +242,7 @@ class Method(nn.Module):
     """
 
     reads_eta = False
+    own_weights: tuple[str, ...] = ()
     leaves_parameters_unused = False
     clip_value: float | None = None
     sample_in_evaluation = False
@@ -290,6 +296,13 @@ class Method(nn.Module):
     def losses(self, out: Output, batch: Batch) -> dict[str, Tensor]:
         """Return named, already weighted loss terms; the loop sums and logs them."""
         return {"task": self.spec.task.loss(out.logits, batch.y)}
+
+    def regime(self, out: Output, batch: Batch) -> dict[str, Tensor]:
+        """Hook: say how a bound acts on a batch, as named scalars without a gradient.
+
+        The loop asks it on the first batch of every epoch, before the backward pass.
+        """
+        return {}
 
     def before_epoch(self, epoch: int, outputs: Outputs) -> None:
         """Hook: prepare an epoch, in evaluation mode and without gradients.
@@ -383,6 +396,7 @@ class MIBForm(Method):
         eval_sample: sample in evaluation too, as that code does.
     """
 
+    own_weights = ("beta",)
     HIDDEN = 1024
     MAIN_WEIGHT = 2  # the fused task loss counts twice, as in that code
 
@@ -395,7 +409,7 @@ class MIBForm(Method):
         eval_sample: bool = False,
     ) -> None:
         super().__init__(spec)
-        self.beta = beta
+        self.beta = spec.weight_factor * beta
         self.sample_in_evaluation = eval_sample
         self.concat = one_of("fusion", fusion, ("shared", "concat")) == "concat"
 

@@ -18,6 +18,24 @@ from ibma.report import results_page
 
 FIELDS = ("Citation", "Official code", "Code over paper", "Choices", "Parity")
 METHODS, DATASETS = Path("docs/methods.md"), Path("docs/datasets.md")
+ENCODERS = (  # what the paper cites, and what is run where that cannot be had by name
+    "- **Words of films** (MELD, IEMOCAP, CMU-MOSI): the paper cites RoBERTa for its BERT-based "
+    "encoder. Run: `FacebookAI/roberta-base`, MIT licence.",
+    "- **Radiology reports**: the paper cites ClinicalBERT of Huang et al. 2019. Its authors "
+    "share it through a link to a file host and state no licence "
+    "(kexinhuang12345/clinicalBERT@06d01c6), so it cannot be fetched by name. Run: the nearest "
+    "that can, `emilyalsentzer/Bio_ClinicalBERT`, MIT licence, BERT trained further on the same "
+    "notes (MIMIC-III). Who has the authors' folder renames its `bert_config.json` to "
+    "`config.json` and gives the folder's path as `pretrained` and `tokenizer`.",
+    "- **Radiographs**: the paper cites the ViT-B of Xiao et al. 2023, and the released code loads "
+    "its masked autoencoder. That checkpoint (lambert-x/medical_mae) is in the layout of another "
+    "library, which the encoder here does not read. Run: `google/vit-base-patch16-224-in21k`, "
+    "Apache 2.0, the same network trained on ImageNet-21k.",
+    "- **Sound, faces, tissue**: ResNet-18 from random weights and an MLP, as the paper says; it "
+    "names no weights.",
+    "- **Head of the one-class task**: 32 outputs, as a network of Ruff et al. 2018 has. The paper "
+    "does not say how wide its own is.",
+)
 COLUMNS = ("Data set", "Modalities", "Paper (Table 1)", "Official release", "Access", "Twin")
 PLAIN: dict[str, Any] = {"tablefmt": "github", "disable_numparse": True}
 ACCESS = {"open": "open", "request": "by request", "builtin": "comes with a package"}
@@ -100,12 +118,15 @@ def methods_page() -> str:
         "authors' code in `tests/golden/` that a test compares with ours.",
         "",
         *(f"- [{_title(name)}](#{_anchor(f'{_title(name)} ({name})')})" for name in names),
+        "- [Encoders of profile `paper`](#encoders-of-profile-paper)",
         "- [Bounds in IBMA's place](#bounds-in-ibmas-place)",
     ]
     for name in names:
         found = fields(_module(name).__doc__ or "")
         lines += ["", f"## {_title(name)} (`{name}`)", ""]
         lines += [f"- **{field}**: {found[field]}" for field in FIELDS]
+        lines += [f"- **Tuned beside lr and weight decay**: {_tuned(name)}."]
+    lines += ["", "## Encoders of profile `paper`", "", *ENCODERS]
     lines += [
         "",
         "## Bounds in IBMA's place",
@@ -130,6 +151,16 @@ def fields(docstring: str) -> dict[str, str]:
         if colon and name in FIELDS:
             found[name] = rest
     return found
+
+
+def _tuned(name: str) -> str:
+    """Say what stage `tune` tries at the best point of lr and weight decay."""
+    model = methods.find(name)
+    if model.reads_eta:
+        return "eta"
+    if not model.own_weights:
+        return "nothing, it adds nothing to the task losses"
+    return f"a factor on {', '.join(f'`{weight}`' for weight in model.own_weights)}"
 
 
 def _module(name: str) -> ModuleType:

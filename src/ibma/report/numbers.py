@@ -64,7 +64,7 @@ def build(inputs: Inputs) -> Numbers:
 
 def _trials(inputs: Inputs) -> Iterator[dict[str, Scalar]]:
     """Yield every fold's score of every trial of stage `tune`, and whether it was chosen."""
-    setting = ("run_fold", "lr", "weight_decay", "eta")
+    setting = ("run_fold", "lr", "weight_decay", "eta", "weight_factor")
     for (task, method), tuned in inputs.choices.items():
         chosen = {tuple(choice[name] for name in setting) for choice in tuned["choices"]}
         for trial in tuned["scores"]:

@@ -98,7 +98,9 @@ def leaderboard(inputs: Inputs) -> Table:
             ),
             ours=method == OURS,
         )
-        for method in sorted(inputs.params.methods, key=lambda method: ranks.get(method, 0))
+        for method in sorted(
+            inputs.params.methods, key=lambda method: ranks.get(method, len(ranks))
+        )
     ]
     notes = ["The best and the second best of a column are marked over all its rows."]
     if set(inputs.params.methods) & set(claims.ABSTRACT_ONLY):
@@ -162,7 +164,7 @@ def _every_metric(inputs: Inputs, task: str) -> Table:
     metrics = [name for name in first.metrics if name != "mauc_defined"]
     columns = [_column(inputs, task, metric) for metric in metrics]
     rows = []
-    for method in inputs.params.methods:
+    for method in inputs.params.methods_of(task):
         runs = by_method.get(method, ())
         missing = "undefined" if runs else inputs.results.why(task, method)
         numbers: list[Value] = [column[method] or missing for column in columns]
@@ -570,10 +572,10 @@ def _tuned(inputs: Inputs) -> Table:
         tuple(rows),
         (
             "Score: mean over folds of the best learning rate and weight decay tried at that eta; "
-            "empty: not among the points that the budget allowed. Where there are test folds the "
+            "empty: not tried. Where there are test folds the "
             "choice is made once for each fold, on its training rows.",
-            "Metric none: one-class training data has no anomaly, so nothing is tried and the "
-            "middle point of the grid is taken.",
+            "Metric none: one-class training data has no anomaly, so nothing is tried and runs "
+            "take the points of the grid in turn.",
         ),
     )
 

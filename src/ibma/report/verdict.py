@@ -69,8 +69,9 @@ def _data(inputs: Inputs, real: Sequence[str]) -> str:
     """Say which data and which set-up the answer is about."""
     params, training = inputs.params, inputs.params.training
     names = ", ".join(task_name(task) for task in real) or "none"
-    vectors = "unit vectors" if training.normalise else "vectors as they are"
-    printed = " (the paper's section 3.1 has no normalisation)" if training.normalise else ""
+    unit = training.phi == "unit"
+    vectors = "unit vectors" if unit else "vectors as they are"
+    printed = " (the paper's section 3.1 has no normalisation)" if unit else ""
     eta = "chosen by cross-validation" if params.eta is None else f"{params.eta:g} everywhere"
     return (
         f"Real data: {names}. {len(params.methods)} methods, {params.seeds} runs each, "

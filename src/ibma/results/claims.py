@@ -54,8 +54,14 @@ def candidates(opponent: str, params: Params) -> list[str]:
 
 
 def method_name(method: str) -> str:
-    """Return the printed name of a method, which says where only its abstract is known."""
-    name = str(_content()["methods"].get(method, method))
+    """Return the printed name of a method, which says where only its abstract is known.
+
+    `unimodal_<modality>` names its modality.
+    """
+    names, (kind, _, modality) = _content()["methods"], method.partition("_")
+    if kind == "unimodal" and modality:
+        return f"{names[kind]} {modality}"
+    name = str(names.get(method, method))
     return f"{name} (abstract only)" if method in ABSTRACT_ONLY else name
 
 

@@ -16,7 +16,7 @@ from ibma import paths
 from ibma.files import read_json
 from ibma.paper import published
 from ibma.params import Params
-from ibma.results import claims, records, stats
+from ibma.results import claims, fairness, records, stats
 from ibma.results.claims import ABLATION, BASELINE, BOUND, CONTROL, OURS
 from ibma.results.records import Results
 from ibma.results.resampling import Resampled
@@ -106,9 +106,11 @@ def _test(
     opponent: str,
     compared: Compared,
 ) -> Test | None:
-    """Make one test; None where no seed has both sides."""
+    """Make one test; None where no seed has both sides, or the two may not be compared."""
     rival = _rival(params, results, compared, opponent)
     mine, others = (results.of(compared.task, method) for method in (OURS, rival))
+    if fairness.unfair(mine, others):
+        return None
     pairs = records.pairs(mine, others, compared.metric, compared.unit)
     if not pairs:
         return None

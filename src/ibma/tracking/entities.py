@@ -87,6 +87,7 @@ def metrics(record: Record) -> list[Metric]:
     final = record.metrics | {f"ib/{name}": value for name, value in record.ib.items()}
     final["system/peak_memory_bytes"] = record.provenance.get("peak_memory_bytes")
     series = {f"loss/{term}": values for term, values in record.history.items()}
+    series |= {f"regime/{name}": values for name, values in record.regime.items()}
     series["seconds_per_epoch"] = record.provenance.get("seconds_per_epoch") or []
     points = [(key, value, 0) for key, value in final.items()]
     points += [(key, v, step) for key, values in series.items() for step, v in enumerate(values, 1)]

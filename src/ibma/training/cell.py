@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,11 +29,16 @@ if TYPE_CHECKING:
 
 
 class Setting(NamedTuple):
-    """One point of the search space: what the optimiser and the bound use."""
+    """One point of the search space: what the optimiser uses, and how a method's terms weigh.
+
+    eta weighs the bound of methods that read it; weight_factor multiplies the own weights of the
+    others (`Method.own_weights`).
+    """
 
     lr: float
     weight_decay: float
     eta: float | None
+    weight_factor: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -46,9 +51,10 @@ class Cell:
         method_file: the file in `methods/` that defines the network.
         hparams: keyword arguments of that file's `Model`.
         encoders: `tasks.<task>.encoders` of params.yaml.
-        epochs, batch_size, width, heads, beta, normalise, refresh, compile: as
+        epochs, batch_size, width, heads, phi, beta, refresh, compile: as
             `params.Training` explains them.
         features, centroids: folders that stages `extract` and `centroids` wrote.
+        tuning: `params.Tune.rule`, by which lr and weight decay were chosen.
         device: auto, cpu or cuda. threads: CPU threads of one run.
     """
 
@@ -63,12 +69,13 @@ class Cell:
     batch_size: int
     width: int
     heads: int
+    phi: str
     beta: float
-    normalise: bool
     refresh: str
     compile: bool
     features: Path
     centroids: Path
+    tuning: Mapping[str, Any] = field(default_factory=dict)
     device: str = "auto"
     threads: int = 1
     instructions: str = "portable"
@@ -95,12 +102,13 @@ class Cell:
             batch_size=chosen.batch_size,
             width=training.width,
             heads=training.heads,
+            phi=training.phi,
             beta=training.beta,
-            normalise=training.normalise,
             refresh=training.refresh,
             compile=training.compile,
             features=root / paths.FEATURES / task,
             centroids=root / paths.CENTROIDS / task,
+            tuning=params.tune.rule,
             device=params.device,
             threads=params.threads or cores(),
             instructions=params.instructions,
@@ -153,9 +161,10 @@ class Cell:
                 "encoders": {name: dict(config) for name, config in self.encoders.items()},
                 "training": [
                     *(self.epochs, self.batch_size, self.width, self.heads),
-                    *(self.beta, self.normalise, self.refresh, self.compile),
+                    *(self.phi, self.beta, self.refresh, self.compile),
                 ],
                 "setting": list(setting),
+                "tuning": dict(self.tuning),
                 "run": run,
                 "features": self.meta["digest"],
                 "environment": dict(environment),
@@ -172,16 +181,24 @@ class Cell:
         return store.opened(self.features)
 
     def assignment(self) -> Assignment:
-        """Return how phi is computed."""
-        from ibma.network.centroids import Assignment
+        """Return how phi is computed: of inputs, of reported IB losses, of IBMA unless it says."""
+        from ibma.network.centroids import PHI, Assignment
 
-        return Assignment(self.beta, self.normalise)
+        return Assignment(self.beta, PHI[self.phi])
 
     def problem(self) -> Task:
         """Return the task that the stored features pose: its labels, head, loss and metrics."""
         from ibma.network import tasks
 
         return tasks.build(self.meta["kind"], self.meta["classes"])
+
+    def rule(self) -> dict[str, Any]:
+        """Return how lr and weight decay were chosen: `tuning`, and by which metric.
+
+        By None where training data shows nothing to choose by (one class): runs take the points
+        in turn.
+        """
+        return {**self.tuning, "by": self.problem().selection}
 
     def inputs(self, run: int) -> InputAssignments:
         """Read phi(X) and U for the training split of a run."""
@@ -222,6 +239,7 @@ class Cell:
             epochs=epochs,
             assignment=self.assignment(),
             eta=setting.eta,
+            weight_factor=setting.weight_factor,
             refresh=self.refresh,
         )
         methods.check(self.method_file, self.hparams)
@@ -244,13 +262,12 @@ def why_not_run(task: str, root: Path = Path()) -> str | None:
     return why
 
 
-def chosen(
-    task: str, method: str, fold: int | None, eta: float | None, root: Path = Path()
-) -> Setting:
-    """Return the setting that stage `tune` chose for a method.
+def chosen(task: str, method: str, run: int, eta: float | None, root: Path = Path()) -> Setting:
+    """Return the setting that stage `tune` chose for a run of a method.
 
     Args:
-        fold: the test fold of the run, None for a fixed split.
+        run: the run's number. Choices, one for each test fold, or one for each point of the grid
+            where nothing can be chosen, serve the runs in turn, as folds do (`Cell.fold`).
         eta: overrides the choice of a method that reads eta; None keeps the choice.
 
     Raises:
@@ -259,11 +276,11 @@ def chosen(
     path = root / paths.choice(task, method)
     try:
         choices = json.loads(path.read_text(encoding="utf-8"))["choices"]
-        choice = next(one for one in choices if one["run_fold"] in (fold, None))
-        found = Setting(choice["lr"], choice["weight_decay"], choice["eta"])
+        choice = choices[run % len(choices)]
+        found = Setting(*(choice[name] for name in Setting._fields))
     except FileNotFoundError:
         raise IbmaError(f"{path}: missing: run `dvc repro tune@{task}`") from None
-    except (ValueError, KeyError, TypeError, StopIteration):
+    except (ValueError, KeyError, TypeError, ZeroDivisionError):
         raise IbmaError(f"{path}: damaged: run `dvc repro -f tune@{task}`") from None
     return found if eta is None or found.eta is None else found._replace(eta=eta)
 
@@ -278,7 +295,7 @@ def expected_key(params: Params, one: Record, root: Path = Path()) -> str:
     """
     cell = Cell.named(params, one.stage, one.task, one.method, root)
     method, eta = params.trained_as(one.stage, one.method)
-    setting = chosen(one.task, method, cell.fold(one.seed), eta, root)
+    setting = chosen(one.task, method, one.seed, eta, root)
     environment = record.Environment(
         device=one.environment["device"],
         instructions=params.instructions,

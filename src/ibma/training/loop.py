@@ -103,18 +103,27 @@ def run_network(
 
 
 class Objective(nn.Module):
-    """A method's loss terms on a batch, as the one module that several processes train."""
+    """A method's loss terms on a batch, as the one module that several processes train.
+
+    Attributes:
+        watching: whether the next batch is asked for `Method.regime`, kept in `regime`.
+    """
 
     def __init__(self, model: Method, compiled: bool, precision: torch.dtype | None) -> None:
         super().__init__()
         self.model, self.precision = model, precision
         self.network = cast(Network, torch.compile(model) if compiled else model)
+        self.watching = False
+        self.regime: dict[str, Tensor] = {}
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return term -> scalar, after the method's inner step."""
         out = run_network(self.network, batch.x, self.precision)
         self.model.inner_step(out, batch)
-        return self.model.losses(out, batch)
+        terms = self.model.losses(out, batch)
+        if self.watching:  # the model and what is drawn at random stay as they are
+            self.regime, self.watching = self.model.regime(out, batch), False
+        return terms
 
 
 def distribute(objective: Objective, device: torch.device) -> nn.Module:
@@ -180,7 +189,8 @@ class Fit:
         self.batch_size, self.device = batch_size, device
         self.precision, self.quiet = precision, quiet
         self.checkpoint = Checkpoint(checkpoint, key) if checkpoint else None
-        self.objective = distribute(Objective(model, compiled, precision), device)
+        self.watched = Objective(model, compiled, precision)
+        self.objective = distribute(self.watched, device)
         self.optimiser = torch.optim.Adam(
             model.parameter_groups(),
             lr=setting.lr,
@@ -192,6 +202,7 @@ class Fit:
             for group in optimiser.param_groups if optimiser else []:
                 group["capturable"] = device.type == "cuda"  # its count of steps is the GPU's
         self.history: dict[str, list[float]] = {}
+        self.regime: dict[str, list[float]] = {}
         self.seconds: list[float] = []
         self.epoch = 0
 
@@ -220,9 +231,11 @@ class Fit:
         try:
             while self.epoch < self.epochs:
                 start = time.perf_counter()
-                terms = self._one_epoch()
+                terms, regime = self._one_epoch()
                 self.seconds.append(time.perf_counter() - start)
                 self._log(terms, label)
+                for name, value in regime.items():
+                    self.regime.setdefault(name, []).append(value)
                 self.epoch += 1
                 if time.monotonic() - saved > CHECKPOINT_SECONDS:
                     self._save()
@@ -232,7 +245,11 @@ class Fit:
             if self.checkpoint is not None:
                 self.checkpoint.close()
 
-    def _one_epoch(self) -> dict[str, float]:
+    def _one_epoch(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Train an epoch; return the mean of every loss term, and the regime at its start.
+
+        CHOICE: the regime is that of the epoch's first batch.
+        """
         torch.manual_seed(self.seed * 1_000_003 + self.epoch + 1 + distributed.rank() * 999_983)
         if self.epoch == 0:
             self.model.eval()
@@ -245,14 +262,18 @@ class Fit:
         shares = map(distributed.share, batches)
         names: Iterable[str] = ()
         totals = torch.zeros((), device=self.device)
-        step = self.steps()
+        step = self.steps()  # none replays the first batch, which is watched
+        self.watched.watching = True
         for rows, batch in zip(batches, self.rows.load(shares, self.device), strict=True):
             names, values = step(batch)
             totals = totals + values * (batch.weight * len(rows) / distributed.world())
-        distributed.add_up([totals])
-        seen = sum(map(len, batches))
+        seen, regime = sum(map(len, batches)), self.watched.regime
+        at_start = torch.stack([*regime.values(), totals.new_zeros(())]) / distributed.world()
+        distributed.add_up([totals, at_start])
         # one read per epoch: the device is not waited for inside it
-        return dict(zip(names, (value / seen for value in totals.tolist()), strict=True))
+        numbers = torch.cat([totals, at_start]).tolist()
+        terms = {name: value / seen for name, value in zip(names, numbers, strict=False)}
+        return terms, dict(zip(regime, numbers[len(terms) :], strict=False))
 
     def steps(self) -> Callable[[Batch], replay.Result]:
         """Return what makes the steps of one epoch."""
@@ -297,6 +318,7 @@ class Fit:
             if self.model.inner is not None:
                 self.model.inner.load_state_dict(state["inner"])
             self.history, self.seconds = state["history"], state["seconds"]
+            self.regime = state["regime"]
             self.epoch = state["epoch"]
 
     def _save(self) -> None:
@@ -309,6 +331,7 @@ class Fit:
             "optimiser": self.optimiser.state_dict(),
             "inner": self.model.inner.state_dict() if self.model.inner is not None else None,
             "history": self.history,
+            "regime": self.regime,
             "seconds": self.seconds,
             "epoch": self.epoch,
         }

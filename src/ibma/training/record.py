@@ -68,10 +68,14 @@ class Record:
         key: digest of what determines the record, see `training.cell.Cell.key`.
         source: twin or real.
         fold: test fold, None for a fixed split.
-        params: learning rate, weight decay, eta and the method's own hyper-parameters.
+        params: the fields of `training.cell.Setting` and the method's own hyper-parameters.
+        tuned: how lr and weight decay were chosen, and from which points (`Cell.rule`).
         metrics: fractions in [0, 1] but for `mae` and `corr`, or None where undefined.
         ib, ib_before: plug-in IB losses of the trained and of the untrained network, in nats.
         history: loss term -> mean per epoch.
+        regime: `<what>/<place>` -> at the start of each epoch; see `ibma.methods.ibma` (empty for
+            methods without a bound of its frame).
+        cost: parameters, those of them that are trained, and flops of predicting one sample.
         weights: sha256 of the trained network's safetensors file.
         environment: see `Environment`; part of the key.
         provenance: where, when and how fast the run was made; ignored when records are compared.
@@ -91,10 +95,13 @@ class Record:
     n_train: int
     n_test: int
     params: dict[str, Any]
+    tuned: dict[str, Any]
     metrics: dict[str, float | None]
     ib: dict[str, float]
     ib_before: dict[str, float]
     history: dict[str, list[float]]
+    regime: dict[str, list[float]]
+    cost: dict[str, int]
     weights: str
     environment: Environment
     provenance: dict[str, Any]

@@ -102,10 +102,13 @@ def train_run(cell: Cell, run: int, setting: Setting, quiet: bool = False) -> Fi
         n_train=len(train),
         n_test=len(test),
         params={**setting._asdict(), **cell.hparams},
+        tuned=cell.rule(),
         metrics=problem.judge(said.scores, test.labels(), test.groups()),
         ib=ib_losses(cell, run, model, embeddings, device),
         ib_before=ib_untrained(cell, run, setting, device),
         history=fit.history,
+        regime=fit.regime,
+        cost=cost(cell, model, device),
         weights=sha256(weights).hexdigest(),
         environment=environment(cell),
         provenance=provenance(device, fit.seconds, started),
@@ -159,7 +162,8 @@ def ib_losses(
     """Compute plug-in IB losses on the test split (Table 5), in nats, and U per modality.
 
     Feature centroids come from the network on train, input assignments from stage `centroids`;
-    the joint tables are averaged over test. Samples that lack a modality are left out.
+    the joint tables are averaged over test. Samples that lack a modality are left out. A network
+    that does not represent every modality has the loss of its fused representation alone.
 
     Args:
         embeddings: the network's representations of the test rows, place -> [n, D].
@@ -191,6 +195,7 @@ def ib_losses(
             bounds.ib_modality(phi[name], phi_x[name], [phi[o] for o in phi_x if o != name])
         )
         for name in phi_x
+        if phi.keys() >= phi_x.keys()
     }
     result["fused"] = float(bounds.ib_fused(phi["fused"], list(phi_x.values()), truth))
     return result | {f"u/{name}": value for name, value in inputs.u.items()}
@@ -206,6 +211,29 @@ def ib_untrained(cell: Cell, run: int, setting: Setting, device: torch.device) -
             run_network(model, batch.x)
     _, embeddings = predict(model, features.test(run), device)
     return ib_losses(cell, run, model, embeddings, device)
+
+
+def cost(cell: Cell, model: Method, device: torch.device) -> dict[str, int]:
+    """Count a network's parameters, those that train, and the operations of predicting a sample.
+
+    `flops` are those of matrix products and convolutions, a multiply-add counting as two
+    (torch.utils.flop_counter), for a sample that has every modality.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    features, rows = cell.open(), cell.open().everything()
+    one = features.having(rows.index, *features.modalities)[:1]
+    batch = next(iter(rows.taking(one).batches(1, device)))
+    model.eval()
+    # with gradients: without them torch fuses a transformer layer into one operation, not counted
+    with torch.enable_grad(), FlopCounterMode(display=False) as counter:
+        run_network(model, batch.x)
+    sizes = [(weight.numel(), weight.requires_grad) for weight in model.parameters()]
+    return {
+        "parameters": sum(size for size, _ in sizes),
+        "trained": sum(size for size, trains in sizes if trains),
+        "flops": int(counter.get_total_flops()),
+    }
 
 
 def provenance(on: torch.device, seconds: list[float], started: str) -> dict[str, Any]:

@@ -24,11 +24,12 @@ evaluation mode after the epoch, which makes an epoch a third longer.
 Choices: the initial feature centroids come from one evaluation pass (the paper: "zeros or one
 forward pass"). With three modalities the alignment runs over all ordered pairs and Q_j does not
 depend on j'; U_j counts once per pair. Multi-label data has two classes per label and IBB is
-averaged over labels (undefined in the paper). One-class data has pseudo-classes. `normalise` and
-`beta` of phi: see `ibma.network.centroids.Assignment`. The released form runs on the paper's
-centroids and this network's heads. The paper does not say how VIB, APIB and CLUB enter (Table 6);
-here all share one frame, sum_j [U(Z_j, X_j) - sum_j' J(Z_j, Z_j')] + sum_m U(Z, X_m) - J(Z, Y), see
-`Frame`.
+averaged over labels (undefined in the paper). One-class data has pseudo-classes. `phi` and
+`beta` of an entry are the regime of its representations (`ibma.network.centroids.Assignment`); the
+inputs and the reported IB losses keep that of `training`, so that one ruler measures every method.
+The released form runs on the paper's centroids and this network's heads. The paper does not say how
+VIB, APIB and CLUB enter (Table 6); here all share one frame,
+sum_j [U(Z_j, X_j) - sum_j' J(Z_j, Z_j')] + sum_m U(Z, X_m) - J(Z, Y), see `Frame`.
 
 Parity: ibma_ib_upper_bound, ibma_IBUpperBoundLoss, ibma_cluster_scores_beta1.0, ibma_estimate_q,
 ibma_compute_centroids, ibma_club, club_mean, club_infonce_lower, vib_dai_gate, vib_alemi_kl_bits,
@@ -45,14 +46,14 @@ import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import permutations
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from ibma.errors import IbmaError
 from ibma.features.store import Batch, RowsOf
-from ibma.network.centroids import Assignment, class_systems
+from ibma.network.centroids import PHI, Assignment, class_systems
 from ibma.network.method import (
     FUSED,
     Constructor,
@@ -266,6 +267,10 @@ class Frame(nn.Module):
     def inner_step(self, step: Step) -> None:
         """Hook: learn or sum up, between `forward` and `losses` of a training step."""
 
+    def regime(self, step: Step) -> dict[str, Tensor]:
+        """Hook: say how the bound sees a step, as `<what>/<place>`, each a scalar."""
+        return {}
+
 
 def bound_names() -> list[str]:
     """List every bound: one per file of this folder that does not start with an underscore."""
@@ -289,18 +294,35 @@ class Model(Headed):
     Args:
         align: False drops the bounds of single modalities (the ablation of Table 5).
         bound: name of a file of this folder.
+        phi: regime of the representations' phi, "printed" or "unit"; None for that of the problem.
+        beta: of that phi; None for that of the problem.
         options: parameters of that bound.
     """
 
+    OWN = ("align", "bound", "phi", "beta")  # the other hyper-parameters are the bound's
     reads_eta = True
 
     def __init__(
-        self, spec: Spec, *, align: bool = True, bound: str = "ibb", **options: object
+        self,
+        spec: Spec,
+        *,
+        align: bool = True,
+        bound: str = "ibb",
+        phi: Literal["printed", "unit"] | None = None,
+        beta: float | None = None,
+        **options: object,
     ) -> None:
         super().__init__(spec)
         if spec.eta is None:
             raise IbmaError("method 'ibma' needs an eta in (0, 1): its setting has none")
+        if beta is not None and beta <= 0:
+            raise IbmaError(f"params.yaml: beta of a method 'ibma' is {beta}: expected above 0")
         self.eta = spec.eta
+        given = spec.assignment
+        regime = Assignment(
+            given.beta if beta is None else beta, given.normalise if phi is None else PHI[phi]
+        )
+        spec = replace(spec, assignment=regime)
         self.bound = find_bound(bound)(BoundSpec.of(spec), align, **options)
         self.inner = self.bound.optimiser
         self.leaves_parameters_unused = self.bound.leaves_parameters_unused
@@ -308,7 +330,7 @@ class Model(Headed):
     @classmethod
     def constructors(cls, hparams: Mapping[str, Any]) -> Iterator[Constructor]:
         """Yield this constructor, then the bound's with its options."""
-        own = {name: value for name, value in hparams.items() if name in ("align", "bound")}
+        own = {name: value for name, value in hparams.items() if name in cls.OWN}
         yield Constructor("", cls.__init__, own)
         bound = str(hparams.get("bound", "ibb"))
         options = {name: value for name, value in hparams.items() if name not in own}
@@ -322,6 +344,27 @@ class Model(Headed):
         """Return `ce/<modality>`, `ce/fused` and eta times the terms of the bound."""
         terms = self.bound.terms(self.step(out, batch))
         return super().losses(out, batch) | {name: self.eta * v for name, v in terms.items()}
+
+    def regime(self, out: Output, batch: Batch) -> dict[str, Tensor]:
+        """Return what a bound with phi says of it (`Frame.regime`), and `share/<place>`.
+
+        A share is the norm of the gradient of eta times the bound over that of the cross-entropies.
+        CHOICE: both with respect to the representations, through the terms that read them (not
+        through the fusion), which costs no second pass back through the network.
+        """
+        step = self.step(out, batch)
+        with torch.no_grad():
+            found = self.bound.regime(step)
+        if not found:
+            return {}
+        z = {place: value.detach().requires_grad_() for place, value in step.z.items()}
+        logits = {f"logits/{name}": self.heads[name](z[name]) for name in self.names}
+        again = Output({n: z[n] for n in self.names}, z[FUSED], self.head(z[FUSED]), logits)
+        plain = _norms(super().losses(again, batch), z)
+        bound = _norms(self.bound.terms(replace(step, z=z, extra={})), z)
+        return found | {
+            f"share/{place}": self.eta * bound[place] / plain[place].clamp_min(1e-12) for place in z
+        }
 
     def before_epoch(self, epoch: int, outputs: Outputs) -> None:
         """Let the bound renew what it keeps of the training split."""
@@ -346,3 +389,12 @@ class Model(Headed):
         if self.bound.undecayed:
             groups.append({"params": self.bound.undecayed, "weight_decay": 0.0})
         return groups
+
+
+def _norms(terms: Mapping[str, Tensor], z: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the norm of the gradient of all terms with respect to each representation."""
+    total = torch.stack(list(terms.values())).sum()
+    gradients = torch.autograd.grad(
+        total, list(z.values()), allow_unused=True, materialize_grads=True
+    )
+    return {place: each.norm() for place, each in zip(z, gradients, strict=True)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -69,6 +70,21 @@ class Assigned(Frame):
             new = self.spec.assignment.centroids(self.get_buffer(f"sums_{place}"), counts)
             self.get_buffer(f"centroids_{place}").copy_(new)
         self.forget()
+
+    def regime(self, step: Step) -> dict[str, Tensor]:
+        """Return `phi_max/<place>`, phi's mean maximum, and `phi_entropy/<place>` over ln K.
+
+        Both are 0 where no sample has the modality.
+        """
+        nats = math.log(max(self.spec.systems[1], 2))
+        found = {}
+        for place in (place for place in self.assigned if place in step.z):
+            phi = self.phi(place, step.having(place))
+            count = max(phi.shape[0] * phi.shape[1], 1)
+            found[f"phi_max/{place}"] = phi.amax(-1).sum() / count
+            entropy = -(phi * phi.clamp_min(bounds.FLOOR).log()).sum()
+            found[f"phi_entropy/{place}"] = entropy / count / nats
+        return found
 
     def forget(self) -> None:
         """Empty the sums."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from itertools import permutations
 
@@ -49,6 +50,26 @@ class Bound(Assigned):
             v = self.v(FUSED, self.phi(FUSED, step), step.systems)
             terms[f"ibb/{FUSED}"] = self.get_buffer("u").sum() - v
         return terms
+
+    def regime(self, step: Step) -> dict[str, Tensor]:
+        """Add `v/<place>`: V over its value -ln K at a uniform Q, 1 where the bound does nothing.
+
+        V of a modality is the mean over the others that it is aligned with, 0 for one without any
+        sample in common; a single modality is aligned with nothing and has none.
+        """
+        floor, found = -math.log(max(self.spec.systems[1], 2)), super().regime(step)
+        for place in self.assigned:
+            others = [other for other in self.names if other != place]
+            if place != FUSED and others:
+                values = [self.term(step, (place, other), self._v_of_those) for other in others]
+                found[f"v/{place}"] = torch.stack(values).mean() / floor
+        if FUSED in step.z:
+            found[f"v/{FUSED}"] = self.v(FUSED, self.phi(FUSED, step), step.systems) / floor
+        return found
+
+    def _v_of_those(self, j: str, other: str, part: Step) -> Tensor:
+        """Return V of the samples that have both; `term` multiplies by their share."""
+        return self.v(j, self.phi(j, part), self.phi(other, part)) / part.share
 
     def _aligned(self, j: str, other: str, step: Step) -> Tensor:
         v = self.v(j, self.phi(j, step), self.phi(other, step))

@@ -1,0 +1,33 @@
+"""Which cells may be compared: those whose optimiser settings come from one rule and its points."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ibma.training.record import Record
+
+Point = tuple[float, float]
+
+
+def unfair(ours: Sequence[Record], theirs: Sequence[Record]) -> str:
+    """Return why two cells may not be compared; empty where they may.
+
+    Their learning rates and weight decays must be chosen by the same rule from the same points.
+    Where training data shows nothing to choose by, the runs of a pair must be at equal points.
+    """
+    runs = [*ours, *theirs]
+    if any(run.tuned != runs[0].tuned for run in runs):
+        return "optimiser settings of the two were chosen by different rules or from other points"
+    for run in runs:
+        if list(_point(run)) not in run.tuned["points"]:
+            return f"{run.id}: lr and weight decay are not among the points of its rule"
+    if runs and runs[0].tuned["by"] is None:
+        points = {run.seed: _point(run) for run in theirs}
+        for run in ours:
+            if points.get(run.seed, _point(run)) != _point(run):
+                return f"{run.id}: at another point of the grid than its pair, and nobody chose"
+    return ""
+
+
+def _point(run: Record) -> Point:
+    return run.params["lr"], run.params["weight_decay"]

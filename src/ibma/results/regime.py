@@ -1,0 +1,23 @@
+"""In which regime a bound acted: what a record says of its phi, its V and its gradient."""
+
+from __future__ import annotations
+
+from ibma.training.record import Record
+
+ACTIVE = 0.01  # share of the cross-entropy's gradient from which a bound acts (CHOICE)
+
+
+def peak_share(run: Record) -> float | None:
+    """Return the largest share of the bound's gradient over the whole training.
+
+    It is the norm of the gradient of eta times the bound over that of the cross-entropies, the
+    largest over epochs and representations; None for a method without a bound.
+    """
+    shares = [max(values) for name, values in run.regime.items() if name.startswith("share/")]
+    return max(shares, default=None)
+
+
+def inactive(run: Record) -> bool:
+    """Return whether a run has a bound whose share stayed under `ACTIVE` in every epoch."""
+    peak = peak_share(run)
+    return peak is not None and peak < ACTIVE
