@@ -145,7 +145,7 @@ def test_tables_of_real_data_come_before_those_without_a_task(built):
     assert keys[:4] == ["01", "audit", "leaderboard", "real_claims"]
     assert keys[4:] == [
         *(f"real_{task}" for task in PROFILE.tasks),
-        *("real_ib", "real_eta", "real_tuned", "real_cost"),
+        *("real_ib", "real_eta", "real_tuned", "real_cost", "regime"),
         *(f"{number:02d}" for number in range(2, 17)),
     ]
     assert not any(table.twin for table in built.values())

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ibma.report.formatting import one_line
-from ibma.results import stats
+from ibma.results import separation, stats
 from ibma.training.record import Record
 
 if TYPE_CHECKING:
@@ -167,6 +167,35 @@ def eta_curves(
         axes.set(xlabel="eta", ylabel=f"{metric} on test (%)")
         _head(axes.figure, title, twin)
         axes.legend(fontsize=SMALL)
+
+
+def regimes_of_phi(stem: Path) -> None:
+    """Draw IBB's alignment term against the separation of classes, a panel for each regime.
+
+    A line for each number of classes, light for few and black for many; 1 is a term that does
+    nothing. Regimes of one sharpness share a panel.
+
+    Args:
+        stem: path of the files without their endings.
+    """
+    apart = np.linspace(0, 1, 201)
+    names: dict[float, list[str]] = {}
+    for one in separation.REGIMES:
+        names.setdefault(one.sharpness, []).append(one.name)
+    titles = ["\n".join(own) for own in names.values()]
+    height = 0.7 + 1.5 * math.ceil(len(titles) / WIDE)
+    with _figure(WIDTH, height, stem) as figure:
+        panels = _panels(figure, titles, WIDE, SMALL, sharey=True)
+        for sharpness, axes in zip(names, panels, strict=True):
+            axes.axhline(1, color="0.6", linewidth=0.8, linestyle="--")
+            for classes in reversed(separation.CLASSES):
+                grey = 0.8 * (separation.CLASSES[-1] - classes) / (len(separation.CLASSES) - 1)
+                exponents = separation.exponents(classes, sharpness, apart)
+                values = separation.alignment(classes, exponents) / math.log(classes)
+                axes.plot(apart, values, color=f"{grey:.2f}", linewidth=1)
+        figure.supxlabel("separation of classes: 0 none, 1 as far as unit vectors", fontsize=SMALL)
+        figure.supylabel("-V over ln K", fontsize=SMALL)
+        _head(figure, "The alignment term of IBB, K = 2 (light) to 10 (black) classes", False)
 
 
 def critical_difference(scores: Mapping[str, Mapping[str, float]], twin: bool, stem: Path) -> None:

@@ -10,7 +10,7 @@ from ibma.report import figures, formatting, real_tables
 from ibma.report.figures import Difference
 from ibma.report.inputs import Inputs
 from ibma.report.real_tables import Verdict
-from ibma.results import claims, records, stats
+from ibma.results import claims, records, separation, stats
 from ibma.results.claims import CONTROL, OURS, method_name, metric_name, task_name
 from ibma.results.significance import Test
 
@@ -49,6 +49,7 @@ def draw(inputs: Inputs, folder: Path) -> dict[str, Picture]:
         *_draw_comparisons(inputs, folder),
         *_draw_etas(inputs, folder),
         *_draw_measured(inputs, folder),
+        _draw_regime(folder),
     )
     return {picture.name: picture for picture in drawn}
 
@@ -196,3 +197,15 @@ def _draw_measured(inputs: Inputs, folder: Path) -> Iterator[Picture]:
             times = measured[OURS]["median"] / measured[CONTROL]["median"]
             caption = f"An epoch of IBMA takes {times:.2f} times one of {names[CONTROL]}."
         yield Picture("times", f"{task_name(task)}: seconds an epoch of every method", caption)
+
+
+def _draw_regime(folder: Path) -> Picture:
+    """Draw the closed form of IBB's alignment term."""
+    figures.regimes_of_phi(folder / "regime")
+    found = separation.course(7, 1.0)
+    caption = (
+        f"Seven classes of unit vectors at beta 1: {found.start:.3f} nats where classes coincide, "
+        f"{found.highest:.3f} on the way, {found.end:.3f} where they are as far apart as they can "
+        "be."
+    )
+    return Picture("regime", "The alignment term of IBB against separation", caption)
