@@ -39,9 +39,9 @@ def made(tmp_path_factory):
     """Records, the report made of them, and their evidence."""
     root = fill(tmp_path_factory.mktemp("made"))
     profile = keep_methods(root / "params.yaml")
-    for name, (_, eta) in profile.sensitivity.names().items():
+    for name, variant in profile.variants("sensitivity", "crema_d").items():
         for seed in range(profile.seeds):
-            one = fake("crema_d", "ibma", seed, params={"lr": 0.001, "eta": eta})
+            one = fake("crema_d", "ibma", seed, params={"lr": 0.001, "eta": variant.eta})
             one = replace(one, stage="sensitivity", method=name, digest="")
             one.write(root / one.id.record)
     with pytest.MonkeyPatch.context() as patch:

@@ -163,7 +163,8 @@ def _every_metric(inputs: Inputs, task: str) -> Table:
         numbers: list[Value] = [column[method] or missing for column in columns]
         name, folder = method_name(method), records.folder(runs)
         rows.append(Row((name, len(runs), *numbers), folder, ours=method == OURS))
-    card = datasets.load(inputs.params.tasks[task].dataset).CARD
+    entry = inputs.params.tasks[task]
+    card = datasets.card(datasets.load(entry.dataset), entry.options)
     notes = [
         "The best and the second best of a column are marked over all its rows, the control and "
         "the forms of IBMA included.",
