@@ -79,9 +79,9 @@ def fill(root: Path) -> Path:
                 one.write(root / one.id.record)
             write_json(root / f"data/tune/{task}/{method}.json", tuned(task, method))
     at = PROFILE.sensitivity
-    for name, (method, eta) in at.names().items():
+    for name, one_of in PROFILE.variants("sensitivity", at.task).items():
         for seed in range(PROFILE.seeds):
-            one = fake(at.task, method, seed, eta)
+            one = fake(at.task, one_of.method, seed, one_of.eta)
             one = replace(one, stage="sensitivity", method=name, digest="")
             one.write(root / one.id.record)
     seconds = {m: {"median": 1.0 + 0.1 * i, "low": 0.9, "high": 3.0} for i, m in enumerate(METHODS)}

@@ -29,7 +29,7 @@ PACKAGES = ("torch", "transformers", "dvc", "mlflow", "scikit-learn", "scipy")
 FAISS = ("faiss-gpu", "faiss-cpu")  # two builds, of which one is installed
 OUTPUTS = ("tables", "figures", "metrics", "plots")  # folders that are written anew
 FIGURES = {"08": "eta", "09": "times"}  # of the paper's tables
-STUDIES = ("regime",)  # tables with a figure of the same name
+STUDIES = ("regimes", "noise", "regime")  # tables with a figure of the same name
 IN_FILES = ("real_ib", "real_tuned")  # tables too long for the page
 
 
@@ -144,7 +144,7 @@ def _more(tables: Mapping[str, Table], drawn: Mapping[str, Picture]) -> list[Sho
 
 def _studies(tables: Mapping[str, Table], drawn: Mapping[str, Picture]) -> list[Shown]:
     """Choose the tables of the studies, each with its figure."""
-    return [Shown(tables[name], (drawn[name],)) for name in STUDIES if name in tables]
+    return [Shown(tables[name], (drawn[name],)) for name in STUDIES if name in drawn]
 
 
 def _grouped(columns: Sequence[Column]) -> list[tuple[str, list[tuple[int, Column]]]]:
