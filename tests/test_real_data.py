@@ -84,6 +84,12 @@ def fill(root: Path) -> Path:
             one = fake(at.task, one_of.method, seed, one_of.eta)
             one = replace(one, stage="sensitivity", method=name, digest="")
             one.write(root / one.id.record)
+    for task in PROFILE.tasks:
+        folds = range(FOLDS[task]) if task in FOLDS else [None]
+        runs = [{"fold": k, "metrics": {"accuracy": 0.6 + (k or 0) / 100}} for k in folds]
+        why = {"missing": "no vector", "runs": []}
+        line = {"missing": None, "runs": runs} if task == "ravdess" else why
+        write_json(root / f"data/logistic/{task}.json", line)
     seconds = {m: {"median": 1.0 + 0.1 * i, "low": 0.9, "high": 3.0} for i, m in enumerate(METHODS)}
     timed = {"task": "ravdess", "source": "real", "device": "cpu", "threads": 1, "rounds": 3}
     write_json(root / "data/timing.json", timed | {"methods": seconds})
@@ -184,6 +190,15 @@ def test_a_cell_is_mean_sd_and_interval_over_its_runs(built, read):
     assert found == pytest.approx((mean, sd, mean - half, mean + half)) and shown.n == 10
     flat = built["real_ravdess"].flat()
     assert next(r for r in flat if r["method"] == "ce3")["mean"] == pytest.approx(mean)
+
+
+def test_logistic_regression_stands_below_every_method_once_a_fold(built):
+    last = built["real_ravdess"].rows[-1].values
+    assert last[:2] == ("Logistic regression", FOLDS["ravdess"])
+    assert last[2].value == pytest.approx(62.0) and not last[2].mark
+    assert built["real_ravdess"].flat()[-1]["method"] == "logistic_regression"
+    digits = built["real_split_digits"].rows[-1].values
+    assert digits == ("Logistic regression", 0, "not run: no vector")
 
 
 def test_one_family_is_one_opponent_over_all_tasks(read):

@@ -24,7 +24,8 @@ def keep_methods(path: Path) -> params.Params:
     """Leave the methods of which the fixture has records."""
     raw = yaml.safe_load((ROOT / "profiles/twin.yaml").read_text())
     raw["train"] = {name: {} for name in ("concat", "omib")}
-    raw["bounds"] = {}
+    raw["bounds"], raw["train_ibma"] = {}, {"ibma": {}}
+    raw["regimes"]["tasks"], raw["noise"]["tasks"] = [], {}
     path.write_text(yaml.safe_dump(raw))
     return params.load(path)
 
