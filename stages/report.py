@@ -1,5 +1,6 @@
 """Write the report of a profile: `python stages/report.py`."""
 
+from operator import attrgetter
 from pathlib import Path
 
 import checkout  # noqa: F401
@@ -29,7 +30,7 @@ def drop_dead_entries(params: Params) -> None:
     alive: set[str] = set()
     for name, stage in YAML(typ="safe").load(paths.PIPELINE)["stages"].items():
         block = stage.get("foreach", "").strip("${}")  # of params.yaml
-        alive |= {f"{name}@{key}" for key in getattr(params, block)} if block else {name}
+        alive |= {f"{name}@{key}" for key in attrgetter(block)(params)} if block else {name}
     if not paths.LOCK.exists() or alive >= YAML(typ="safe").load(paths.LOCK)["stages"].keys():
         return
     yaml = YAML()  # reads and writes as DVC does, so that nothing else changes

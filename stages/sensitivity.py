@@ -8,10 +8,11 @@ from ibma.params import Params, prepare
 
 def sensitivity(params: Params) -> None:
     """Train the methods of block `sensitivity` at each of its etas (Table 8)."""
-    from ibma.experiments.runs import train_at_etas
+    from ibma.experiments.runs import train_study
     from ibma.tracking import LIVE, Mirror
 
-    train_at_etas(params, Mirror(params, patience=LIVE).log)
+    finish = Mirror(params, patience=LIVE).log
+    train_study(params, "sensitivity", params.sensitivity.task, finish)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,8 @@ def small() -> dict:
     values["sensitivity"] = {"task": "split_digits", "methods": ["ibma"], "etas": [0.5]}
     values["probe"] = {"task": "split_digits", "methods": ["ibma"]}
     values["gradcam"] |= {"tasks": {}, "methods": ["ibma"]}
+    values["regimes"] |= {"forms": ["ibma"], "betas": [16.0]}
+    values["noise"]["tasks"] = {}
     return values
 
 
@@ -206,7 +208,7 @@ def test_adding_a_method_trains_that_method_only(experiment):
     (root / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     output = run(root, "dvc", "repro")
     assert "train split_digits: 1 kept, 1 trained" in output
-    assert output.count(" 0 trained") == len(READ_ETA) + 1, "and sensitivity"
+    assert output.count(" 0 trained") == len(READ_ETA) + 2, "and two studies"
     after = {path: path.read_bytes() for path in root.glob("runs/**/*.json")}
     assert {path for path in after if after[path] != before.get(path)} == {
         root / "runs/train/split_digits/added/seed_0.json"

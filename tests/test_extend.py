@@ -79,6 +79,8 @@ def copy_of_the_project(tmp_path: Path) -> Path:
     for stage in ("timing", "sensitivity"):
         values[stage]["task"] = "parity"
     values["probe"] = {"task": "parity", "methods": ["ibma"]}
+    values["regimes"] |= {"tasks": [], "forms": ["ibma"], "control": "mean"}
+    values["noise"] |= {"tasks": {}, "methods": ["mean"]}
     values["gradcam"] = {"tasks": {}, "methods": [], "examples": 1}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     return tmp_path

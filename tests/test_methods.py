@@ -353,7 +353,7 @@ def defaults(method: str) -> dict[str, float]:
 
 
 def test_a_scale_multiplies_the_own_weights_and_nothing_else():
-    """Methods without any are the same at every scale; those that read eta are tuned by it."""
+    """Methods without any are the same at every scale; most that read eta are tuned by it."""
     data, without = batch(), []
     for method in methods.names():
         own = defaults(method)
@@ -365,6 +365,8 @@ def test_a_scale_multiplies_the_own_weights_and_nothing_else():
         for problem, hparams in ((scaled, {}), (spec(), ten), (spec(), {})):
             torch.manual_seed(0)
             model = methods.build(method, problem, **hparams)
+            start_epoch(model, 0, data)
+            step(model, data)  # before it the Q of a bound is uniform, whatever weighs it
             start_epoch(model, EPOCHS - 1, data)
             torch.manual_seed(1)
             losses.append(step(model, data))
@@ -372,7 +374,6 @@ def test_a_scale_multiplies_the_own_weights_and_nothing_else():
             torch.testing.assert_close(value, losses[1][name], msg=f"{method} {name}")
         moved = any(not torch.equal(value, losses[2][name]) for name, value in losses[0].items())
         assert moved == bool(own), method
-        assert not (own and methods.find(method).reads_eta)
         without += [] if own or methods.find(method).reads_eta else [method]
     assert without == ["bigated", "ce3", "concat", "unimodal"]
 

@@ -96,6 +96,11 @@ KEYS = {
     },
     **dict.fromkeys(METHODS, {"*": {"method": "name"}}),
     "sensitivity": {"task": "name", "methods": ["name"], "etas": ["eta"]},
+    "regimes": {
+        **{"tasks": ["name"], "forms": ["name"], "control": "name", "phis": ["choice"]},
+        **{"betas": ["positive"], "etas": ["eta"]},
+    },
+    "noise": {"tasks": {"*": "name"}, "methods": ["name"], "levels": ["positive"]},
     "timing": {"task": "name", "rounds": "several"},
     "probe": {"task": "name", "methods": ["name"]},
     "gradcam": {"tasks": {"*": "name"}, "methods": ["name"], "examples": "count"},
@@ -224,7 +229,7 @@ DISAGREE = [  # place, value, what the line says
     ("training.width", 33, "training.width: expected a multiple of heads (4), found 33"),
     ("tune.grid.lr", [], "tune.grid.lr: expected one entry or more, found []"),
     ("tune.grid.lr", [0.1, 0.1], "tune.grid.lr: expected each value once, found 0.1"),
-    ("sensitivity.etas", [0.1, 0.10000001], "sensitivity.etas: expected etas that differ"),
+    ("sensitivity.etas", [0.1, 0.10000001], "sensitivity.etas: expected numbers that differ"),
     ("sensitivity.methods", [], "sensitivity.methods: expected one entry or more"),
     ("sensitivity.methods", ["ibmaa"], "sensitivity.methods: expected methods of train, train_ib"),
     ("probe.methods", ["ibma", "ibma"], 'probe.methods: expected each value once, found "ibma"'),
@@ -234,6 +239,13 @@ DISAGREE = [  # place, value, what the line says
     ("keep_weights", ["omib", "ibma", "ibma_no_aligne"], "did you mean 'ibma_no_align'?"),
     ("timing.task", "crema", "timing.task: expected a name under tasks (did you mean 'crema_d'?)"),
     ("probe.task", "mosi", "probe.task: expected a name under tasks"),
+    ("regimes.tasks", ["moci"], "regimes.tasks: expected names under tasks"),
+    ("regimes.forms", ["ce3"], "regimes.forms: expected entries of method ibma"),
+    ("regimes.control", "ce4", "regimes.control: expected a method of those blocks"),
+    ("regimes.betas", [4, 4.0000001], "regimes.betas: expected numbers that differ"),
+    ("regimes.phis", ["flat"], "regimes.phis[0]: expected 'printed' or 'unit'"),
+    ("noise.tasks", {"split_digits": "rigth"}, "noise.tasks.split_digits: expected a modality"),
+    ("noise.methods", ["omiib"], "noise.methods: expected methods of train, train_ibma"),
     ("sensitivity.task", "mosi", "sensitivity.task: expected a name under tasks"),
     ("gradcam.tasks", {"mosi": "visual"}, "gradcam.tasks: expected names under tasks"),
     ("gradcam.tasks", {"crema_d": "video"}, "a modality of tasks.crema_d.encoders (known: audio"),
@@ -418,16 +430,26 @@ def test_methods_know_their_stage_file_and_hyper_parameters():
     assert twin.method("ibma_vib").file == "ibma"
     assert twin.method("ibma_vib").hparams == {"bound": "vib"}
     assert twin.stage_of("ce3") == "ablation" and twin.stage_of("ibma_code") == "bounds"
-    assert twin.trained_as("train", "omib") == ("omib", None)
-    assert twin.trained_as("sensitivity", "ibma_eta_0.3") == ("ibma", 0.3)
+    Variant = params.Variant
+    assert twin.trained_as("train", "mosi", "omib") == Variant("omib")
+    assert twin.trained_as("sensitivity", "crema_d", "ibma_eta_0.3") == Variant("ibma", 0.3)
     fixed = twin.model_copy(update={"eta": 0.4})
-    assert fixed.trained_as("bounds", "ibma_vib") == ("ibma_vib", 0.4)
+    assert fixed.trained_as("bounds", "mosi", "ibma_vib") == Variant("ibma_vib", 0.4)
+    name, task = "ibma_no_align_unit_beta_16_eta_0.5", "split_digits"
+    regime = {"phi": "unit", "beta": 16.0}
+    one = Variant("ibma_no_align", 0.5, regime, optimiser_of="ce3")
+    assert twin.trained_as("regimes", task, name) == one
+    assert twin.trained_as("regimes", task, "ce3") == Variant("ce3")
+    noise = params.Noise("left", 0.0, 2.0)
+    assert twin.trained_as("noise", task, "ibma_train_0_test_2") == Variant("ibma", noise=noise)
+    assert len(twin.variants("noise", task)) == 2 * 4 and not twin.variants("noise", "mosi")
     for ask, said in (
         (lambda: twin.method("concatt"), "unknown method 'concatt' .did you mean 'concat'"),
         (lambda: twin.stage_of("x"), "unknown method 'x' .known: concat, "),
         (lambda: twin.task("crema"), "unknown task 'crema' .did you mean 'crema_d'"),
-        (lambda: twin.trained_as("bounds", "omib"), "no 'omib' in stage 'bounds'"),
-        (lambda: twin.trained_as("sensitivity", "ibma_eta_0.35"), "no 'ibma_eta_0.35' in stage"),
+        (lambda: twin.trained_as("bounds", "mosi", "omib"), "no 'omib' in stage 'bounds'"),
+        (lambda: twin.trained_as("sensitivity", "crema_d", "ibma_eta_0.35"), "no 'ibma_eta_0.35'"),
+        (lambda: twin.trained_as("sensitivity", "mosi", "ibma_eta_0.3"), "in stage 'sensitivity'"),
     ):
         with pytest.raises(IbmaError, match=said):
             ask()

@@ -62,7 +62,7 @@ def test_hours_are_rows_times_epochs_times_what_was_measured(measured):
     # of their own (not Concat, BiGated, CE3 and two single modalities) one value more
     settings = 2 * 6 + 3 * 12 + (4 * 2 + 20 * 3) * 9
     assert row["tune h"] == pytest.approx(settings * 3 * 2 * (2 / 3) / 3600)
-    fixed = row_of(profile, measured, "crema_d, fixed etas")
+    fixed = row_of(profile, measured, "crema_d, sensitivity")
     assert fixed["train h"] == pytest.approx(9 * 24 * 12 / 3600) and fixed["networks"] == 27
     assert fixed["tune h"] == fixed["trials"] == fixed["weights GB"] == 0
     total = plan.table(profile, measured)[-1]

@@ -3,11 +3,12 @@
 import hashlib
 import os
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from ibma import fetch
+from ibma import datasets, fetch
 from ibma.datasets import Dropped, ravdess
 from ibma.errors import IbmaError
 
@@ -39,6 +40,21 @@ def test_names_become_labels_folds_and_groups(raw, monkeypatch):
     assert [s.split for s in found] == ["fold4", "fold0", "fold3"]
     assert [s.group for s in found] == ["actor01", "actor02", "actor24"]
     assert [s.parts["face"] for s in found] == [(0.5, *[0.25] * 33, i) for i in range(3)]
+
+
+def test_emotions_merge_into_groups_and_nothing_else_changes(raw, monkeypatch):
+    monkeypatch.setattr(ravdess, "CLIPS", len(CLIPS))
+    whole = list(ravdess.samples(raw))
+    for target, count in (("quadrant", 4), ("valence", 2)):
+        groups, card = ravdess.MERGED[target], datasets.card(ravdess, {"target": target})
+        assert sorted(e for own in groups.values() for e in own) == sorted(ravdess.CARD.classes)
+        assert len(card.classes) == count and card.folds == ravdess.CARD.folds
+        for one, merged in zip(whole, ravdess.samples(raw, target=target), strict=True):
+            emotion = ravdess.CARD.classes[one.label]
+            assert emotion in groups[card.classes[merged.label]]
+            assert replace(merged, label=one.label) == one
+    with pytest.raises(IbmaError, match="target 'mood': expected emotion or quadrant or valence"):
+        datasets.card(ravdess, {"target": "mood"})
 
 
 def test_every_actor_is_in_one_fold():

@@ -79,11 +79,17 @@ def fill(root: Path) -> Path:
                 one.write(root / one.id.record)
             write_json(root / f"data/tune/{task}/{method}.json", tuned(task, method))
     at = PROFILE.sensitivity
-    for name, (method, eta) in at.names().items():
+    for name, one_of in PROFILE.variants("sensitivity", at.task).items():
         for seed in range(PROFILE.seeds):
-            one = fake(at.task, method, seed, eta)
+            one = fake(at.task, one_of.method, seed, one_of.eta)
             one = replace(one, stage="sensitivity", method=name, digest="")
             one.write(root / one.id.record)
+    for task in PROFILE.tasks:
+        folds = range(FOLDS[task]) if task in FOLDS else [None]
+        runs = [{"fold": k, "metrics": {"accuracy": 0.6 + (k or 0) / 100}} for k in folds]
+        why = {"missing": "no vector", "runs": []}
+        line = {"missing": None, "runs": runs} if task == "ravdess" else why
+        write_json(root / f"data/logistic/{task}.json", line)
     seconds = {m: {"median": 1.0 + 0.1 * i, "low": 0.9, "high": 3.0} for i, m in enumerate(METHODS)}
     timed = {"task": "ravdess", "source": "real", "device": "cpu", "threads": 1, "rounds": 3}
     write_json(root / "data/timing.json", timed | {"methods": seconds})
@@ -145,7 +151,7 @@ def test_tables_of_real_data_come_before_those_without_a_task(built):
     assert keys[:5] == ["01", "audit", "leaderboard", "real_claims", "real_uncertainty"]
     assert keys[5:] == [
         *(f"real_{task}" for task in PROFILE.tasks),
-        *("real_ib", "real_eta", "real_tuned", "real_cost"),
+        *("real_ib", "real_eta", "real_tuned", "real_cost", "regime"),
         *(f"{number:02d}" for number in range(2, 17)),
     ]
     assert not any(table.twin for table in built.values())
@@ -184,6 +190,15 @@ def test_a_cell_is_mean_sd_and_interval_over_its_runs(built, read):
     assert found == pytest.approx((mean, sd, mean - half, mean + half)) and shown.n == 10
     flat = built["real_ravdess"].flat()
     assert next(r for r in flat if r["method"] == "ce3")["mean"] == pytest.approx(mean)
+
+
+def test_logistic_regression_stands_below_every_method_once_a_fold(built):
+    last = built["real_ravdess"].rows[-1].values
+    assert last[:2] == ("Logistic regression", FOLDS["ravdess"])
+    assert last[2].value == pytest.approx(62.0) and not last[2].mark
+    assert built["real_ravdess"].flat()[-1]["method"] == "logistic_regression"
+    digits = built["real_split_digits"].rows[-1].values
+    assert digits == ("Logistic regression", 0, "not run: no vector")
 
 
 def test_one_family_is_one_opponent_over_all_tasks(read):

@@ -37,6 +37,8 @@ def small() -> dict:
     raw["probe"] = {"task": TASK, "methods": ["ibma"]}
     raw["timing"]["task"] = TASK
     raw["gradcam"] |= {"tasks": {}, "methods": ["ibma"]}
+    raw["regimes"] |= {"tasks": [], "forms": ["ibma"], "control": "concat"}
+    raw["noise"]["tasks"] = {}
     return raw
 
 
@@ -57,7 +59,7 @@ def trained(tmp_path_factory):
             write_json(paths.choice(TASK, method), {"choices": [choice]})
         for stage in ("train", "train_ibma"):
             runs.train_stage(profile, stage, TASK)
-        runs.train_at_etas(profile)
+        runs.train_study(profile, "sensitivity", TASK)
     return here
 
 

@@ -43,6 +43,7 @@ def load(**changes: object) -> params.Params:
     values["sensitivity"] = {"task": "split_digits", "methods": ["ibma"], "etas": [0.5]}
     values["probe"] = {"task": "split_digits", "methods": ["ibma"]}
     values["gradcam"] |= {"tasks": {}, "methods": ["ibma"]}
+    values["regimes"] |= {"forms": ["ibma"], "betas": [1.0, 16.0]}
     return params.parse(values | changes, Path("params.yaml"))
 
 
@@ -190,15 +191,53 @@ def test_readers_take_no_record_of_other_parameters_data_or_code(project, capsys
     for other in (load(eta=0.3), load(threads=2), load(instructions="native")):
         found = records.load(other)
         assert not found.runs[cell] and found.gaps[cell] == stale
-    monkeypatch.setattr(record, "code_digest", lambda _: "another")
+    monkeypatch.setattr(record, "code_digest", lambda *_: "another")
     assert records.load(load()).gaps[cell] == stale
 
 
 def test_a_fixed_eta_is_a_run_of_its_own(project, capsys):
-    runs.train_at_etas(load())
+    runs.train_study(load(), "sensitivity", "split_digits")
     one = record.read(record.RunId("sensitivity", "split_digits", "ibma_eta_0.5", 1).record)
     assert one.params["eta"] == 0.5
     assert len(records.load(load()).at_eta("ibma", 0.5)) == 2
+
+
+def test_a_regime_is_a_run_with_its_own_phi_at_the_settings_of_the_control(project, capsys):
+    profile = load()
+    choice = paths.choice("split_digits", "ce3")
+    content = json.loads(choice.read_text())
+    content["choices"][0] |= {"lr": 0.004, "weight_decay": 0.002}
+    choice.write_text(json.dumps(content))
+    runs.train_study(profile, "regimes", "split_digits")
+    assert capsys.readouterr().err.endswith("regimes split_digits: 0 kept, 6 trained\n")
+    found = records.load(profile).of_study("regimes", "split_digits")
+    assert list(found) == ["ce3", "ibma_unit_beta_1_eta_0.5", "ibma_unit_beta_16_eta_0.5"]
+    for name, own in found.items():
+        assert {(one.params["lr"], one.params["weight_decay"]) for one in own} == {(0.004, 0.002)}
+        assert {one.params.get("beta") for one in own} == {
+            {"ce3": None, "ibma_unit_beta_1_eta_0.5": 1.0}.get(name, 16.0)
+        }
+    flat, sharp = (found[f"ibma_unit_beta_{beta}_eta_0.5"][0] for beta in (1, 16))
+    assert sharp.regime["phi_max/fused"][-1] > flat.regime["phi_max/fused"][-1]
+    assert not list(paths.MODELS.rglob("*.safetensors")), "nobody reads their weights"
+
+
+def test_noise_is_part_of_a_run_and_of_its_key(project, capsys):
+    profile = load()
+    runs.train_study(profile, "noise", "split_digits")
+    found = records.load(profile).of_study("noise", "split_digits")
+    assert len(found) == 2 * 4 and all(len(own) == 2 for own in found.values())
+    assert len({one.key for own in found.values() for one in own}) == 16
+    for method in ("concat", "ibma"):
+        mean = {
+            pair: sum(one.metrics["accuracy"] for one in found[f"{method}_train_{pair}"])
+            for pair in ("0_test_0", "2_test_0", "0_test_2", "2_test_2")
+        }
+        assert mean["0_test_0"] > mean["0_test_2"] + 0.1, "a network that has seen no noise"
+        clean, noisy = (found[f"{method}_train_{pair}"][0] for pair in ("0_test_0", "2_test_0"))
+        assert clean.history != noisy.history
+        assert clean.history == found[f"{method}_train_0_test_2"][0].history
+        assert clean.ib["right"] != noisy.ib["right"] and clean.ib["u/left"] != noisy.ib["u/left"]
 
 
 def test_a_choice_tells_of_every_parameter_and_all_code_that_trains_its_method(
@@ -222,7 +261,7 @@ def test_a_choice_tells_of_every_parameter_and_all_code_that_trains_its_method(
         keys(threads=2),
         keys(instructions="native"),
     ]
-    monkeypatch.setattr(record, "code_digest", lambda _: "another")
+    monkeypatch.setattr(record, "code_digest", lambda *_: "another")
     assert len({*seen, keys()}) == len(seen) + 1
     assert keys(seeds=3, eta=0.3) == keys()
 

@@ -49,9 +49,8 @@ def test_every_method_meets_the_same_points_in_the_same_order_and_as_many_weight
         assert {one.weight_factor for one in points} == {1}, name
         more = tune.weights(TUNING.grid, model, points[1])
         assert {(one.lr, one.weight_decay) for one in more} <= {TUNING.grid.points[1]}, name
-        varied = (
-            {one.eta for one in more} if model.reads_eta else {one.weight_factor for one in more}
-        )
+        own = bool(model.own_weights)  # they come before eta
+        varied = {one.weight_factor if own else one.eta for one in more}
         assert len(varied) == len(more) and points[1] not in more, name
         counts.setdefault(bool(model.reads_eta or model.own_weights), set()).add(len(more))
     assert counts == {True: {len(GRID["eta"]) - 1}, False: {0}}

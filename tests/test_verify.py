@@ -34,7 +34,8 @@ def keep_methods(path: Path) -> params.Params:
     """Leave the methods of which the fixture has records."""
     raw = yaml.safe_load((ROOT / "profiles/twin.yaml").read_text())
     raw["train"] = {name: {} for name in ("concat", "omib")}
-    raw["bounds"] = {}
+    raw["bounds"], raw["train_ibma"] = {}, {"ibma": {}}
+    raw["regimes"]["tasks"], raw["noise"]["tasks"] = [], {}
     path.write_text(yaml.safe_dump(raw))
     return params.load(path)
 
@@ -104,9 +105,9 @@ def made(tmp_path_factory):
     """Records, the report made of them, and their evidence."""
     root = fill(tmp_path_factory.mktemp("made"))
     profile = keep_methods(root / "params.yaml")
-    for name, (_, eta) in profile.sensitivity.names().items():
+    for name, variant in profile.variants("sensitivity", "crema_d").items():
         for seed in range(profile.seeds):
-            one = fake("crema_d", "ibma", seed, params={"lr": 0.001, "eta": eta})
+            one = fake("crema_d", "ibma", seed, params={"lr": 0.001, "eta": variant.eta})
             one = replace(one, stage="sensitivity", method=name, digest="")
             one.write(root / one.id.record)
     predict(root)

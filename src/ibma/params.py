@@ -20,6 +20,7 @@ import pkgutil
 import platform
 import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
@@ -95,6 +96,15 @@ def _each_once(values: list[Any]) -> list[Any]:
     return values
 
 
+def _told_apart(values: list[float]) -> list[float]:
+    """Refuse numbers that are written alike: the records of both would share a folder."""
+    written = [f"{value:g}" for value in values]
+    for place, value in enumerate(written):
+        if value in written[:place]:
+            raise _wrong("numbers that differ in six digits", found=values[place])
+    return values
+
+
 # --- types ---------------------------------------------------------------------------------------
 
 MOST = 1_000_000
@@ -127,7 +137,9 @@ Names = Annotated[list[Name], AfterValidator(_each_once)]
 SomeNames = Annotated[Names, Field(min_length=1)]
 Rates = Annotated[list[Positive], Field(min_length=1), AfterValidator(_each_once)]
 Decays = Annotated[list[NotNegative], Field(min_length=1), AfterValidator(_each_once)]
-Etas = Annotated[list[Eta], Field(min_length=1), AfterValidator(_each_once)]
+Etas = Annotated[list[Eta], Field(min_length=1), AfterValidator(_told_apart)]
+Levels = Annotated[list[Positive], Field(min_length=1), AfterValidator(_told_apart)]
+PhiName = Literal["printed", "unit"]
 Counts = Annotated[list[Count], Field(min_length=1)]
 Hyper = Annotated[
     Scalar | list[Scalar], _expect("text, a finite number, true, false, null, or a list of them")
@@ -492,7 +504,7 @@ class Training(Block):
     """Width D of every embedding."""
     heads: Count
     """Attention heads of the fusion block; they divide width."""
-    phi: Literal["printed", "unit"]
+    phi: PhiName
     """Soft assignment of inputs and representations: of vectors as they are (the paper's section
     3.1), or of unit vectors (the released code). A form of IBMA may have another, see methods."""
     beta: Positive
@@ -559,6 +571,39 @@ class Tune(Block):
         return {"points": points, "folds": self.folds, "epochs": self.epochs}
 
 
+@dataclass(frozen=True)
+class Noise:
+    """Gaussian noise in one modality, see `features/noise.py`.
+
+    Args:
+        modality: the one that is noisy.
+        train, test: level in the training and in the test rows, in standard deviations.
+    """
+
+    modality: str
+    train: float
+    test: float
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What the records of a name are runs of: a method, and what a study changes of its entry.
+
+    Args:
+        method: an entry of a block of methods.
+        eta: overrides the choice of stage tune for a method that reads eta; None keeps it.
+        hparams: hyper-parameters beside the entry's own, or in their place.
+        optimiser_of: the method whose chosen lr and weight decay are taken; None for its own.
+        noise: in the features; None for none.
+    """
+
+    method: str
+    eta: float | None = None
+    hparams: Mapping[str, Any] = field(default_factory=dict)
+    optimiser_of: str | None = None
+    noise: Noise | None = None
+
+
 class Sensitivity(Block):
     """Runs of some methods at fixed etas on one task; the first method's are Table 8."""
 
@@ -566,22 +611,75 @@ class Sensitivity(Block):
     methods: SomeNames
     etas: Etas
 
-    @model_validator(mode="after")
-    def _folders_differ(self) -> Sensitivity:
-        """Two etas that are written alike would share one folder."""
-        written = [f"{eta:g}" for eta in self.etas]
-        for place, eta in enumerate(written):
-            if eta in written[:place]:
-                raise _wrong("etas that differ in six digits", "etas", found=self.etas[place])
-        return self
-
     def name(self, method: str, eta: float) -> str:
         """Return what a method's runs at an eta are called in the records."""
         return f"{method}_eta_{eta:g}"
 
-    def names(self) -> dict[str, tuple[str, float]]:
-        """Return name -> method and eta of all these runs."""
-        return {self.name(m, eta): (m, eta) for m in self.methods for eta in self.etas}
+    def variants(self) -> dict[str, dict[str, Variant]]:
+        """Return task -> name of records -> what they are runs of."""
+        pairs = itertools.product(self.methods, self.etas)
+        return {self.task: {self.name(m, eta): Variant(m, eta) for m, eta in pairs}}
+
+
+class Regimes(Block):
+    """Forms of IBMA in every regime of phi at fixed etas, all with one optimiser setting."""
+
+    tasks: Names
+    """Where; empty to leave the study out."""
+    forms: SomeNames
+    """Entries of method ibma."""
+    control: Name
+    """Trained beside them; its lr and weight decay, as stage tune chose them, serve all."""
+    phis: Annotated[list[PhiName], Field(min_length=1), AfterValidator(_each_once)]
+    betas: Levels
+    etas: Etas
+
+    def name(self, form: str, phi: str, beta: float, eta: float) -> str:
+        """Return what a form's runs in a regime are called in the records."""
+        return f"{form}_{phi}_beta_{beta:g}_eta_{eta:g}"
+
+    def points(self) -> Iterator[tuple[PhiName, float, float]]:
+        """Yield phi, beta and eta of every regime."""
+        return itertools.product(self.phis, self.betas, self.etas)
+
+    def variants(self) -> dict[str, dict[str, Variant]]:
+        """Return task -> name of records -> what they are runs of."""
+        named = {self.control: Variant(self.control)}
+        for form, (phi, beta, eta) in itertools.product(self.forms, self.points()):
+            regime = {"phi": phi, "beta": beta}
+            one = Variant(form, eta, regime, optimiser_of=self.control)
+            named[self.name(form, phi, beta, eta)] = one
+        return dict.fromkeys(self.tasks, named)
+
+
+class NoiseStudy(Block):
+    """Noise in one modality of a task: in training, in the test, and in both."""
+
+    tasks: dict[Name, Name]
+    """Task -> its noisy modality; empty to leave the study out."""
+    methods: SomeNames
+    levels: Levels
+    """In standard deviations of each feature over the training rows; clean is always among them."""
+
+    def name(self, method: str, train: float, test: float) -> str:
+        """Return what a method's runs at two levels are called in the records."""
+        return f"{method}_train_{train:g}_test_{test:g}"
+
+    def pairs(self) -> list[tuple[float, float]]:
+        """List the levels of noise in training and in the test that are run together."""
+        levels = self.levels
+        train, test = [(each, 0.0) for each in levels], [(0.0, each) for each in levels]
+        return [(0.0, 0.0), *train, *test, *((each, each) for each in levels)]
+
+    def variants(self) -> dict[str, dict[str, Variant]]:
+        """Return task -> name of records -> what they are runs of."""
+        return {
+            task: {
+                self.name(method, *pair): Variant(method, noise=Noise(modality, *pair))
+                for method, pair in itertools.product(self.methods, self.pairs())
+            }
+            for task, modality in self.tasks.items()
+        }
 
 
 class Timing(Block):
@@ -680,6 +778,8 @@ class Params(Block):
     bounds: Methods
     """IBMA with other bounds in place of its own."""
     sensitivity: Sensitivity
+    regimes: Regimes
+    noise: NoiseStudy
     timing: Timing
     probe: Probe
     gradcam: GradCam
@@ -730,19 +830,27 @@ class Params(Block):
                 return stage
         raise self._unknown(method)
 
-    def trained_as(self, stage: str, name: str) -> tuple[str, float | None]:
-        """Return what the records called `name` of a stage are runs of.
+    def studies(self) -> dict[str, dict[str, dict[str, Variant]]]:
+        """Return stage -> task -> name of records -> what they are runs of, for every study."""
+        return {
+            "sensitivity": self.sensitivity.variants(),
+            "regimes": self.regimes.variants(),
+            "noise": self.noise.variants(),
+        }
 
-        Returns:
-            The method, and the eta that overrides the one that stage `tune` chose, if one does.
+    def variants(self, stage: str, task: str) -> dict[str, Variant]:
+        """Return what the records of a stage on a task are called, and what they are runs of."""
+        if stage in self.stages_of_methods():
+            return {name: Variant(name, self.eta) for name in self.stages_of_methods()[stage]}
+        return self.studies().get(stage, {}).get(task, {})
+
+    def trained_as(self, stage: str, task: str, name: str) -> Variant:
+        """Return what the records called `name` of a stage on a task are runs of.
 
         Raises:
             IbmaError: the stage has no such records.
         """
-        methods = self.stages_of_methods().get(stage, {})
-        known: dict[str, tuple[str, float | None]] = {name: (name, self.eta) for name in methods}
-        if stage == "sensitivity":
-            known |= self.sensitivity.names()
+        known = self.variants(stage, task)
         if name not in known:
             raise IbmaError(f"params.yaml: no '{name}' in stage '{stage}' {_hint(name, known)}")
         return known[name]
@@ -777,7 +885,9 @@ class Params(Block):
             of_task = self.methods_of(task)
             for stage, methods in self.stages_of_methods().items():
                 yield from ((stage, task, method) for method in methods if method in of_task)
-        yield from (("sensitivity", self.sensitivity.task, n) for n in self.sensitivity.names())
+        for stage, tasks in self.studies().items():
+            for task, named in tasks.items():
+                yield from ((stage, task, name) for name in named)
 
     @model_validator(mode="after")
     def _data_is_known(self) -> Params:
@@ -806,6 +916,12 @@ class Params(Block):
     def _stages_name_tasks(self) -> Params:
         for key in ("sensitivity", "timing", "probe"):
             _among(getattr(self, key).task, self.tasks, f"{key}.task", "a name under tasks")
+        for key in ("regimes", "noise"):
+            for name in getattr(self, key).tasks:
+                _among(name, self.tasks, f"{key}.tasks", "names under tasks")
+        for task, modality in self.noise.tasks.items():
+            encoders, key = self.tasks[task].encoders, f"noise.tasks.{task}"
+            _among(modality, encoders, key, f"a modality of tasks.{task}.encoders")
         for task, modality in self.gradcam.tasks.items():
             _among(task, self.tasks, "gradcam.tasks", "names under tasks")
             encoders, key = self.tasks[task].encoders, f"gradcam.tasks.{task}"
@@ -818,9 +934,13 @@ class Params(Block):
     @model_validator(mode="after")
     def _stages_name_methods(self) -> Params:
         what = "methods of train, train_ibma, ablation or bounds"
-        for key in ("sensitivity", "probe", "gradcam"):
+        for key in ("sensitivity", "noise", "probe", "gradcam"):
             for name in getattr(self, key).methods:
                 _among(name, self.methods, f"{key}.methods", what)
+        _among(self.regimes.control, self.methods, "regimes.control", "a method of those blocks")
+        ours = [name for name, entry in self.methods.items() if entry.file == "ibma"]
+        for name in self.regimes.forms:
+            _among(name, ours, "regimes.forms", "entries of method ibma, which have a phi")
         for name in self.keep_weights:
             _among(name, self.methods, "keep_weights", what)
         for key in ("probe", "gradcam"):

@@ -8,7 +8,7 @@ from pathlib import Path
 PARAMS, PROFILES = Path("params.yaml"), Path("profiles")
 RAW, MANIFESTS = Path("data/raw"), Path("data/manifests")
 FEATURES, CENTROIDS = Path("data/features"), Path("data/centroids")
-TUNING, SCRATCH = Path("data/tune"), Path("data/scratch")
+TUNING, LOGISTIC, SCRATCH = Path("data/tune"), Path("data/logistic"), Path("data/scratch")
 TIMING, PROBE, GRADCAM, SIGNIFICANCE, AUDIT, TRACK = (
     Path(f"data/{name}.json")
     for name in ("timing", "probe", "gradcam", "significance", "audit", "track")
@@ -40,6 +40,11 @@ def manifest(dataset: str) -> Path:
 def choice(task: str, method: str) -> Path:
     """Return the file that holds what stage `tune` chose for a method."""
     return TUNING / task / f"{method}.json"
+
+
+def logistic(task: str) -> Path:
+    """Return the file that holds what logistic regression gives on a task."""
+    return LOGISTIC / f"{task}.json"
 
 
 def record(stage: str, task: str, method: str, seed: int) -> Path:

@@ -11,6 +11,7 @@ import json
 import math
 import shutil
 import statistics
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +24,15 @@ from ibma import datasets, fetch, paths, pretrained
 from ibma.errors import IbmaError
 from ibma.features import media
 from ibma.files import read_json
-from ibma.params import DURATION, FeatureParams, Params, PictureFeature, SoundFeature, TextFeature
+from ibma.params import (
+    DURATION,
+    FeatureParams,
+    Params,
+    PictureFeature,
+    SoundFeature,
+    TextFeature,
+    Variant,
+)
 
 GB = 1e9
 WEIGHT_BYTES = 4  # networks are stored in single precision
@@ -244,20 +253,12 @@ def _absent_weights(params: Params) -> Iterator[tuple[str, str]]:
 
 
 def table(params: Params, root: Path) -> list[Row]:
-    """Return the plan: a row for each task, one for the runs at fixed etas, and sums."""
-    rate, at = rates(params, root), params.sensitivity
+    """Return the plan: a row for each task, one for each task of a study, and sums."""
+    rate = rates(params, root)
     rows = [_row(Asked(params, root, task), rate) for task in params.tasks]
-    runs, asked = len(at.methods) * len(at.etas), Asked(params, root, at.task)
-    epochs = dict.fromkeys(at.methods, len(at.etas) * params.seeds * params.training.epochs)
-    fixed = next(row for row in rows if row["task"] == at.task) | {
-        "task": f"{at.task}, fixed etas",
-        "methods": runs,
-        "networks": runs * params.seeds,
-        "train h": rate.hours(asked.rows, epochs),
-    }
-    for heading in ("trials", "tune h", "features GB", "weights GB"):  # nothing is added to these
-        fixed[heading] = fixed[heading] and 0
-    rows.append(fixed)
+    for stage, tasks in params.studies().items():
+        for task, named in tasks.items():
+            rows.append(_study_row(Asked(params, root, task), rate, stage, named))
     total: Row = {"task": "sum of the known", "source": "", "rows": ""}
     for heading in rows[0].keys() - total.keys():
         known = [row[heading] for row in rows if row[heading] is not None]
@@ -285,6 +286,21 @@ def _row(asked: Asked, rate: Rates) -> Row:
         "features GB": asked.features_gb,
         "weights GB": None if network is None else network * kept,
     }
+
+
+def _study_row(asked: Asked, rate: Rates, stage: str, named: Mapping[str, Variant]) -> Row:
+    """Return the row of a study on a task; nothing is tuned, stored or kept for it."""
+    times, epochs = Counter(one.method for one in named.values()), asked.params.training.epochs
+    trained = {m: count * asked.params.seeds * epochs for m, count in times.items()}
+    row = _row(asked, rate) | {
+        "task": f"{asked.task}, {stage}",
+        "methods": len(named),
+        "networks": len(named) * asked.params.seeds,
+        "train h": rate.hours(asked.rows, trained),
+    }
+    for heading in ("trials", "tune h", "features GB", "weights GB"):
+        row[heading] = row[heading] and 0
+    return row
 
 
 def text(params: Params, root: Path) -> str:

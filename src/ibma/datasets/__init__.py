@@ -163,13 +163,15 @@ class Dataset(Protocol):
 def card(dataset: Dataset, options: Mapping[str, Any]) -> Card:
     """Return the card under a task's options: a data set may have labels of several kinds.
 
+    Without the option `target` it is `CARD`.
+
     Raises:
         IbmaError: A target that the data set does not have.
     """
     cards: Mapping[str, Card] = getattr(dataset, "CARDS", {})
-    if not cards:
+    if not cards or "target" not in options:
         return dataset.CARD
-    target = str(options.get("target"))
+    target = str(options["target"])
     if target not in cards:
         raise IbmaError(f"params.yaml: options: target '{target}': expected {' or '.join(cards)}")
     return cards[target]

@@ -3,7 +3,8 @@
 Sound: the publisher's `Audio_Speech_Actors_01-24.zip` (`Actor_NN/*.wav`, 48 kHz), or a folder of
 `.flac`/`.wav` files of the same names. Face: 35 OpenFace action units averaged over the clip, from
 cristinalunaj/MMEmotionRecognition@aeb7844; no face pixels enter. Folds: five subject-wise test
-folds of Luna-Jimenez et al. 2022, Appl. Sci. 12(1):327; run k tests on fold k mod 5.
+folds of Luna-Jimenez et al. 2022, Appl. Sci. 12(1):327; run k tests on fold k mod 5. Option
+`target` merges the emotions into 4 (`quadrant`) or 2 classes (`valence`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from ibma.datasets import Card, Counts, Dropped, Remote, Sample
@@ -73,6 +75,34 @@ FILES = (
         ACTION_UNITS,
     ),
 )
+# CHOICE: emotions merged by their place in the circle of valence and arousal, for the study of how
+# the bound depends on the number of classes. Each group: its name, then its emotions.
+MERGED: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "quadrant": {
+        "calm": ("neutral", "calm"),
+        "glad": ("happy", "surprised"),
+        "low": ("sad", "fearful"),
+        "hostile": ("angry", "disgust"),
+    },
+    "valence": {
+        "not negative": ("neutral", "calm", "happy", "surprised"),
+        "negative": ("sad", "fearful", "angry", "disgust"),
+    },
+}
+CARDS: Mapping[str, Card] = {"emotion": CARD} | {
+    target: replace(
+        CARD,
+        title=f"RAVDESS (speech), {len(groups)} classes",
+        classes=tuple(groups),
+        notes=(
+            *CARD.notes,
+            "Classes are groups of emotions: "
+            + "; ".join(f"{name} is {', '.join(own)}" for name, own in groups.items())
+            + ".",
+        ),
+    )
+    for target, groups in MERGED.items()
+}
 ARCHIVES = ("Audio_Speech_Actors_01-24.zip",)
 ADVICE = "run `dvc repro -f download@ravdess`"
 FACES = Table(
@@ -106,8 +136,13 @@ def fetch_mirror(mirror: Path, raw: Path) -> bool:
     return True
 
 
-def samples(raw: Path, *, on_bad: str = "stop") -> Iterator[Sample | Dropped]:
+def samples(
+    raw: Path, *, on_bad: str = "stop", target: str = "emotion"
+) -> Iterator[Sample | Dropped]:
     """Walk the clips in the order of their names; group = actor.
+
+    Args:
+        target: `emotion` (8 classes), or `quadrant` (4) or `valence` (2), which merge emotions.
 
     Raises:
         IbmaError: There are no clips, or (on_bad="stop") others than 1,440; an emotion is outside
@@ -118,6 +153,7 @@ def samples(raw: Path, *, on_bad: str = "stop") -> Iterator[Sample | Dropped]:
         row["name"]: tuple(tabular.measure(row[unit]) for unit in UNITS)
         for _, row in tabular.rows(raw / ACTION_UNITS, FACES)
     }
+    labels = _labels(target)
     clips = sorted(
         (path for path in raw.rglob("03-01-*") if path.suffix in (".wav", ".flac")),
         key=lambda path: path.stem,
@@ -144,7 +180,19 @@ def samples(raw: Path, *, on_bad: str = "stop") -> Iterator[Sample | Dropped]:
             continue
         fold = next(i for i, actors in enumerate(FOLDS) if actor in actors)
         parts: dict[str, Path | tuple[float, ...]] = {"audio": path, "face": face}
-        yield Sample(path.stem, f"fold{fold}", f"actor{actor:02d}", emotion - 1, parts)
+        yield Sample(path.stem, f"fold{fold}", f"actor{actor:02d}", labels[emotion - 1], parts)
+
+
+def _labels(target: str) -> list[int]:
+    """Return the label of every emotion."""
+    if target not in MERGED:
+        return list(range(len(CARD.classes)))
+    group_of = {
+        emotion: label
+        for label, emotions in enumerate(MERGED[target].values())
+        for emotion in emotions
+    }
+    return [group_of[emotion] for emotion in CARD.classes]
 
 
 def _video(sound: str) -> str:

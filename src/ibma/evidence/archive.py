@@ -102,7 +102,7 @@ def _inputs(params: Params) -> Iterator[Path]:
     """Yield what tables read beside the records."""
     yield from (paths.TIMING, paths.PROBE)
     for task in params.tasks:
-        yield paths.FEATURES / task / "meta.json"
+        yield from (paths.FEATURES / task / "meta.json", paths.logistic(task))
         yield from (paths.choice(task, method) for method in params.methods_of(task))
 
 

@@ -21,7 +21,7 @@ from ibma.files import held, write_bytes
 from ibma.formats import checksums
 from ibma.params import Params
 from ibma.training import record, run
-from ibma.training.cell import Cell, Setting, chosen, why_not_run
+from ibma.training.cell import Cell, Setting, setting_of, why_not_run
 from ibma.training.record import Record, RunId
 
 Finish = Callable[[Record], None]
@@ -47,7 +47,8 @@ class Wanted:
 
     def keeps_weights(self, params: Params) -> bool:
         """Return whether the trained network is kept: later stages and people read it."""
-        return self.cell.stage != "sensitivity" and self.cell.method in params.keep_weights
+        is_study = self.cell.stage in params.studies()
+        return not is_study and self.cell.method in params.keep_weights
 
     @property
     def record(self) -> Path:
@@ -88,8 +89,8 @@ def train_stage(
     train(params, stage, task, [only] if only else list(methods), on_finished)
 
 
-def train_at_etas(params: Params, on_finished: Finish = no_more) -> None:
-    """Train the methods of stage `sensitivity` at each of its etas.
+def train_study(params: Params, stage: str, task: str, on_finished: Finish = no_more) -> None:
+    """Train every variant of a study on a task: stage sensitivity, regimes or noise.
 
     Args:
         on_finished: see `train_stage`.
@@ -97,8 +98,7 @@ def train_at_etas(params: Params, on_finished: Finish = no_more) -> None:
     Raises:
         IbmaError: runs failed; the others are finished and kept.
     """
-    at = params.sensitivity
-    train(params, "sensitivity", at.task, list(at.names()), on_finished)
+    train(params, stage, task, list(params.variants(stage, task)), on_finished)
 
 
 def train(params: Params, stage: str, task: str, names: Sequence[str], on_finished: Finish) -> None:
@@ -127,9 +127,9 @@ def train(params: Params, stage: str, task: str, names: Sequence[str], on_finish
 def name_runs(params: Params, cell: Cell) -> Iterator[Wanted]:
     """Yield every run of a cell, with the setting that stage `tune` chose and its key."""
     environment = run.environment(cell)
-    method, eta = params.trained_as(cell.stage, cell.method)
+    variant = params.trained_as(cell.stage, cell.task, cell.method)
     for seed in range(params.seeds):
-        setting = chosen(cell.task, method, seed, eta)
+        setting = setting_of(cell.task, variant, seed)
         yield Wanted(cell, seed, setting, cell.key(seed, setting, environment))
 
 

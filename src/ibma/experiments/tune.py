@@ -1,8 +1,8 @@
 """Choice of lr, weight decay and main weight by cross-validation inside train (paper B.2).
 
 It is equal by construction. Every method meets the same points of (lr, weight decay) in the same
-order, on the same folds. At the best of them it tries the other values of its main weight: eta, or
-a factor on the weights of its own (`Method.own_weights`), as many of either. A method that adds
+order, on the same folds. At the best of them it tries the other values of its main weight: a factor
+on the weights of its own (`Method.own_weights`), or else eta, as many of either. A method that adds
 nothing to the task losses (Concat, BiGated, CE3, Unimodal) has no weight and nothing more to try.
 
 The functions here take a `TrainingSet`; no test row can be reached from it. For a data set with
@@ -91,10 +91,10 @@ def points(grid: Grid, model: type[Method]) -> tuple[Setting, ...]:
 def weights(grid: Grid, model: type[Method], at: Setting) -> tuple[Setting, ...]:
     """Return the other values of a method's main weight at a point; none if it has no weight."""
     every: list[Setting] = []
-    if model.reads_eta:
-        every = [at._replace(eta=eta) for eta in grid.eta]
-    elif model.own_weights:
+    if model.own_weights:
         every = [at._replace(weight_factor=factor) for factor in grid.weight_factor]
+    elif model.reads_eta:
+        every = [at._replace(eta=eta) for eta in grid.eta]
     return tuple(setting for setting in every if setting != at)
 
 

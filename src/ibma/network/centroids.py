@@ -380,6 +380,24 @@ class InputAssignments:
                 one.u[name] = float(bounds.u_term(one.phi[name][kept], one.prior).mean())
         return results
 
+    def renewed(
+        self,
+        features: Features,
+        run: int,
+        task: Task,
+        encoders: Mapping[str, Mapping[str, object]],
+        assignment: Assignment,
+    ) -> InputAssignments:
+        """Compute the same of other features of the same rows, for one run's training split."""
+        arrays = {}
+        for name in features.modalities:
+            vocabulary = vocabulary_of(encoders[name], features, name)
+            parts = [part for _, part in projected(features, name, vocabulary)]
+            arrays[name] = np.concatenate(parts)
+        classes = 0 if self.pseudo is None else self.pseudo.shape[1]
+        every = InputAssignments.compute(features, task, encoders, assignment, classes, arrays)
+        return every[features.fold(run) or 0]
+
     def tables(self, device: torch.device, previous: Tensor | None = None) -> Tables:
         """Return what batches carry of each row, on a device.
 

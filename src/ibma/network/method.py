@@ -229,8 +229,8 @@ class Method(nn.Module):
     Attributes:
         reads_eta: whether the method reads `Spec.eta`; nothing else says so.
         own_weights: hyper-parameters that weigh what a method adds to the task losses, if it adds
-            anything and does not read eta. `Spec.weight_factor` multiplies all of them; tuning
-            tries it where it tries eta for the others.
+            anything and eta is not what tuning varies. `Spec.weight_factor` multiplies all of
+            them; tuning tries it where it tries eta for the others.
         leaves_parameters_unused: whether some parameters get no gradient in some steps. Several
             processes then search for them in every step.
         clip_value: gradients are clipped to [-clip_value, clip_value]; None for no clipping.

@@ -156,11 +156,9 @@ def fields(docstring: str) -> dict[str, str]:
 def _tuned(name: str) -> str:
     """Say what stage `tune` tries at the best point of lr and weight decay."""
     model = methods.find(name)
-    if model.reads_eta:
-        return "eta"
-    if not model.own_weights:
-        return "nothing, it adds nothing to the task losses"
-    return f"a factor on {', '.join(f'`{weight}`' for weight in model.own_weights)}"
+    if model.own_weights:
+        return f"a factor on {', '.join(f'`{weight}`' for weight in model.own_weights)}"
+    return "eta" if model.reads_eta else "nothing, it adds nothing to the task losses"
 
 
 def _module(name: str) -> ModuleType:

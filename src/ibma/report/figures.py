@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ibma.report.formatting import one_line
-from ibma.results import stats
+from ibma.results import regime, separation, stats
 from ibma.training.record import Record
 
 if TYPE_CHECKING:
@@ -167,6 +167,99 @@ def eta_curves(
         axes.set(xlabel="eta", ylabel=f"{metric} on test (%)")
         _head(axes.figure, title, twin)
         axes.legend(fontsize=SMALL)
+
+
+def regimes_of_phi(stem: Path) -> None:
+    """Draw IBB's alignment term against the separation of classes, a panel for each regime.
+
+    A line for each number of classes, light for few and black for many; 1 is a term that does
+    nothing. Regimes of one sharpness share a panel.
+
+    Args:
+        stem: path of the files without their endings.
+    """
+    apart = np.linspace(0, 1, 201)
+    names: dict[float, list[str]] = {}
+    for one in separation.REGIMES:
+        names.setdefault(one.sharpness, []).append(one.name)
+    titles = ["\n".join(own) for own in names.values()]
+    height = 0.7 + 1.5 * math.ceil(len(titles) / WIDE)
+    with _figure(WIDTH, height, stem) as figure:
+        panels = _panels(figure, titles, WIDE, SMALL, sharey=True)
+        for sharpness, axes in zip(names, panels, strict=True):
+            axes.axhline(1, color="0.6", linewidth=0.8, linestyle="--")
+            for classes in reversed(separation.CLASSES):
+                grey = 0.8 * (separation.CLASSES[-1] - classes) / (len(separation.CLASSES) - 1)
+                exponents = separation.exponents(classes, sharpness, apart)
+                values = separation.alignment(classes, exponents) / math.log(classes)
+                axes.plot(apart, values, color=f"{grey:.2f}", linewidth=1)
+        figure.supxlabel("separation of classes: 0 none, 1 as far as unit vectors", fontsize=SMALL)
+        figure.supylabel("-V over ln K", fontsize=SMALL)
+        _head(figure, "The alignment term of IBB, K = 2 (light) to 10 (black) classes", False)
+
+
+def shares(
+    tasks: Mapping[str, Sequence[tuple[float, stats.Summary]]], rival: str, twin: bool, stem: Path
+) -> None:
+    """Draw IBMA minus a rival against how much the alignment pulls, a panel for each task.
+
+    Args:
+        tasks: printed name -> share of the gradient and difference in points, of every regime.
+        rival: printed name.
+        twin: whether generated data made any of them.
+        stem: path of the files without their endings.
+    """
+    wide = min(WIDE, len(tasks))
+    height = 1.0 + 1.6 * math.ceil(len(tasks) / wide)
+    with _figure(WIDTH, height, stem) as figure:
+        panels = _panels(figure, list(tasks), wide, SMALL, sharex=True)
+        for regimes, axes in zip(tasks.values(), panels, strict=True):
+            axes.axhline(0, color="0.6", linewidth=0.8)
+            axes.axvline(regime.ACTIVE, color="0.6", linewidth=0.8, linestyle=":")
+            for share, one in regimes:
+                if one.low is not None and one.high is not None:
+                    axes.plot([share, share], [one.low, one.high], "-", color="0.6", linewidth=1)
+                axes.plot([share], [one.mean], "o", color="black", markersize=4)
+            axes.set_xscale("log")
+        figure.supxlabel("gradient of alignment over that of cross-entropy", fontsize=SMALL)
+        figure.supylabel(f"IBMA minus {rival} (points)", fontsize=SMALL)
+        title = "Where the bound acts (right of the dotted line), and whether it helps there"
+        _head(figure, title, twin)
+
+
+def noise_curves(
+    panels: Mapping[str, Mapping[str, Mapping[float, float]]], metric: str, twin: bool, stem: Path
+) -> None:
+    """Draw a metric against the level of noise, a panel for each task and place of the noise.
+
+    Args:
+        panels: title -> printed name of a method -> level -> mean in percent.
+        metric: printed name.
+        twin: whether generated data made any of them.
+        stem: path of the files without their endings.
+    """
+    wide = 3  # training, test, both
+    height = 1.2 + 1.7 * math.ceil(len(panels) / wide)
+    with _figure(1.2 * WIDTH, height, stem) as figure:
+        grid = list(_panels(figure, list(panels), wide, SMALL))
+        for methods, axes in zip(panels.values(), grid, strict=True):
+            for place, (style, (name, by_level)) in enumerate(
+                zip(_styles(), methods.items(), strict=False)
+            ):
+                grey = f"{0.45 * (place % 2):.2f}"
+                axes.plot(
+                    range(len(by_level)),
+                    list(by_level.values()),
+                    linestyle=style,
+                    color=grey,
+                    label=name,
+                )
+            axes.set_xticks(range(len(by_level)), [f"{level:g}" for level in by_level])
+        figure.supxlabel("noise, in standard deviations of each feature", fontsize=SMALL)
+        figure.supylabel(f"{metric} on test (%)", fontsize=SMALL)
+        handles = grid[0].get_legend_handles_labels()
+        figure.legend(*handles, loc="outside lower center", ncols=3, fontsize=SMALL)
+        _head(figure, "Noise in one modality, means over runs", twin)
 
 
 def critical_difference(scores: Mapping[str, Mapping[str, float]], twin: bool, stem: Path) -> None:

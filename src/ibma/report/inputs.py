@@ -33,6 +33,7 @@ class Inputs:
         features: task -> `meta.json` of its features.
         choices: (task, method) -> what stage `tune` tried and chose.
         timing: what stage `timing` wrote, empty where it has not run; so are the next ones.
+        logistic: task -> what stage `logistic` wrote.
         probe: rows of stage `probe`.
         gradcam: task -> what stage `gradcam` wrote.
         tests: what stage `significance` wrote.
@@ -46,6 +47,7 @@ class Inputs:
     features: Mapping[str, Mapping[str, Any]]
     choices: Mapping[tuple[str, str], Mapping[str, Any]]
     timing: Mapping[str, Any]
+    logistic: Mapping[str, Mapping[str, Any]]
     probe: Sequence[Mapping[str, Any]]
     gradcam: Mapping[str, Mapping[str, Any]]
     tests: Sequence[Test]
@@ -87,6 +89,7 @@ def load(params: Params, root: Path = Path(), *, check_keys: bool = True) -> Inp
         features={task: meta for task, meta in features.items() if meta},
         choices={cell: choice for cell, choice in choices.items() if choice},
         timing=read_json(root / paths.TIMING, {}),
+        logistic={task: read_json(root / paths.logistic(task), {}) for task in params.tasks},
         probe=read_json(root / paths.PROBE, []),
         gradcam=read_json(root / paths.GRADCAM, {}),
         tests=[test for test in significance.stored(root) if _has_runs(results, test)],

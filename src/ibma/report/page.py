@@ -30,6 +30,7 @@ PACKAGES = ("torch", "transformers", "dvc", "mlflow", "scikit-learn", "scipy")
 FAISS = ("faiss-gpu", "faiss-cpu")  # two builds, of which one is installed
 OUTPUTS = ("tables", "figures", "metrics", "plots")  # folders that are written anew
 FIGURES = {"08": "eta", "09": "times"}  # of the paper's tables
+STUDIES = ("regimes", "noise", "regime")  # tables with a figure of the same name
 IN_FILES = ("real_uncertainty", "real_ib", "real_tuned")  # tables too long for the page
 
 
@@ -97,6 +98,7 @@ def html(inputs: Inputs, root: Path, made: Numbers, drawn: Mapping[str, Picture]
         "paper": _paper(inputs, made, drawn),
         "tasks": _tasks(inputs, tables, drawn),
         "more": _more(tables, drawn),
+        "studies": _studies(tables, drawn),
         "not_run": [one for one in made.tables if not one.rows],
         "long": [tables[key] for key in IN_FILES if key in tables],
         "meanings": paper_tables.MEANINGS,
@@ -140,6 +142,11 @@ def _more(tables: Mapping[str, Table], drawn: Mapping[str, Picture]) -> list[Sho
         for key, name in names.items()
         if key in tables
     ]
+
+
+def _studies(tables: Mapping[str, Table], drawn: Mapping[str, Picture]) -> list[Shown]:
+    """Choose the tables of the studies, each with its figure."""
+    return [Shown(tables[name], (drawn[name],)) for name in STUDIES if name in drawn]
 
 
 def _grouped(columns: Sequence[Column]) -> list[tuple[str, list[tuple[int, Column]]]]:

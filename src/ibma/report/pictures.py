@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ibma.report import figures, formatting, real_tables
+from ibma.report import figures, formatting, real_tables, study_tables
 from ibma.report.figures import Difference
 from ibma.report.inputs import Inputs
 from ibma.report.real_tables import Verdict
-from ibma.results import claims, records, stats
+from ibma.results import claims, records, regime, separation, stats, studies
 from ibma.results.claims import CONTROL, OURS, method_name, metric_name, task_name
 from ibma.results.significance import Test
 
@@ -49,6 +49,9 @@ def draw(inputs: Inputs, folder: Path) -> dict[str, Picture]:
         *_draw_comparisons(inputs, folder),
         *_draw_etas(inputs, folder),
         *_draw_measured(inputs, folder),
+        *_draw_regimes(inputs, folder),
+        *_draw_noise(inputs, folder),
+        _draw_regime(folder),
     )
     return {picture.name: picture for picture in drawn}
 
@@ -195,3 +198,69 @@ def _draw_measured(inputs: Inputs, folder: Path) -> Iterator[Picture]:
             times = measured[OURS]["median"] / measured[CONTROL]["median"]
             caption = f"An epoch of IBMA takes {times:.2f} times one of {names[CONTROL]}."
         yield Picture("times", f"{task_name(task)}: seconds an epoch of every method", caption)
+
+
+def _draw_regime(folder: Path) -> Picture:
+    """Draw the closed form of IBB's alignment term."""
+    figures.regimes_of_phi(folder / "regime")
+    found = separation.course(7, 1.0)
+    caption = (
+        f"Seven classes of unit vectors at beta 1: {found.start:.3f} nats where classes coincide, "
+        f"{found.highest:.3f} on the way, {found.end:.3f} where they are as far apart as they can "
+        "be."
+    )
+    return Picture("regime", "The alignment term of IBB against separation", caption)
+
+
+def _draw_regimes(inputs: Inputs, folder: Path) -> Iterator[Picture]:
+    """Draw IBMA minus itself without alignment, or the control, against the alignment's share."""
+    study = inputs.params.regimes
+    rival = (*study.forms[1:], study.control)[0]
+    found = {task: studies.points(inputs.results, task) for task in study.tasks}
+    panels = {
+        task_name(task): [
+            (one.share, stats.summary(list(one.apart[rival].values())))
+            for one in regimes
+            if one.apart[rival]
+        ]
+        for task, regimes in found.items()
+        if regimes
+    }
+    if not panels:
+        return
+    twin = any(inputs.results.is_twin(task) for task in study.tasks)
+    figures.shares(panels, method_name(rival), twin, folder / "regimes")
+    every = [one for regimes in found.values() for one in regimes]
+    better, worse = (
+        sum(pair) for pair in zip(*(studies.counts(r, rival) for r in found.values()), strict=True)
+    )
+    caption = (
+        f"Of {len(every)} regimes {sum(one.active for one in every)} are active (share of "
+        f"{regime.ACTIVE:.0%} or more); after Holm IBMA is better than {method_name(rival)} in "
+        f"{better} and worse in {worse}."
+    )
+    title = "IBMA minus itself without alignment, against how much the alignment pulls"
+    yield Picture("regimes", title, caption)
+
+
+def _draw_noise(inputs: Inputs, folder: Path) -> Iterator[Picture]:
+    """Draw the metric of every method against the level of noise."""
+    study, panels = inputs.params.noise, {}
+    tasks = [task for task in study.tasks if inputs.results.of_study("noise", task)]
+    for task in tasks:
+        metric = inputs.results.headline(task)
+        for place, by_level in studies.levels(inputs.results, task).items():
+            panels[f"{task_name(task)}\nnoise in {study_tables.NOISE_IN[place]}"] = {
+                method_name(method): {
+                    level: summary.mean
+                    for level, by_method in by_level.items()
+                    if (summary := records.summary(by_method.get(method, ()), metric, "percent"))
+                }
+                for method in study.methods
+            }
+    if panels:
+        twin = any(inputs.results.is_twin(task) for task in tasks)
+        metric = metric_name(inputs.results.headline(tasks[0]))
+        figures.noise_curves(panels, metric, twin, folder / "noise")
+        title = "Accuracy against noise in one modality"
+        yield Picture("noise", title, "Means over runs; the table has intervals.", wide=True)

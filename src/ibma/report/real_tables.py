@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
-from ibma import datasets
+from ibma import datasets, paths
 from ibma.report import formatting, table
 from ibma.report.inputs import Inputs
 from ibma.report.paper_tables import ABSTRACTS, timing_note
@@ -23,6 +23,7 @@ from ibma.training.record import Record
 ALPHA = 0.05
 TOTALS = {f"total {name}": name for name in stats.Total.__dataclass_fields__}
 OMIB = "omib"  # the rival whose IB losses are shown next to IBMA's
+LOGISTIC = "Logistic regression"
 CONCAT = "concat"  # the simplest network, to which times are compared
 FOLDS = (
     "run k tests on fold k mod {folds}, and a pair shares its fold and its seed. Folds differ in "
@@ -170,10 +171,15 @@ def _every_metric(inputs: Inputs, task: str) -> Table:
         numbers: list[Value] = [column[method] or missing for column in columns]
         name, folder = method_name(method), records.folder(runs)
         rows.append(Row((name, len(runs), *numbers), folder, ours=method == OURS))
-    card = datasets.load(inputs.params.tasks[task].dataset).CARD
+    line = _logistic(inputs, task, metrics)
+    rows.append(Row((LOGISTIC, *line), paths.logistic(task).as_posix()))
+    entry = inputs.params.tasks[task]
+    card = datasets.card(datasets.load(entry.dataset), entry.options)
     notes = [
         "The best and the second best of a column are marked over all its rows, the control and "
         "the forms of IBMA included.",
+        f"{LOGISTIC}: scikit-learn's, on the features of all modalities side by side; once a test "
+        "fold, without a mark and without tuning.",
         f"{task_name(task)}: {_pairing(inputs, task)}",
         *card.notes,
     ]
@@ -189,8 +195,35 @@ def _every_metric(inputs: Inputs, task: str) -> Table:
             row
             for metric, column in zip(metrics, columns, strict=True)
             for row in _data(task, metric, column)
-        ),
+        )
+        + tuple(_logistic_data(task, metrics, line[1:])),
     )
+
+
+def _logistic(inputs: Inputs, task: str, metrics: Sequence[str]) -> tuple[Value, ...]:
+    """Return n and every metric of logistic regression on a task, or why it was not run."""
+    told = inputs.logistic.get(task) or {"missing": "no stage logistic"}
+    if told["missing"]:
+        return (0, *(f"not run: {told['missing']}" for _ in metrics))
+    numbers: list[Value] = []
+    for name in metrics:
+        values = [one["metrics"].get(name) for one in told["runs"]]
+        percents = [100 * value for value in values if value is not None]
+        within = records.RANGES["percent"]
+        one = stats.summary(percents, within) if percents else None
+        numbers.append(table.mean(one, "percent") or "undefined")
+    return (len(told["runs"]), *numbers)
+
+
+def _logistic_data(
+    task: str, metrics: Sequence[str], numbers: Sequence[Value]
+) -> list[dict[str, Scalar]]:
+    return [
+        row
+        for metric, number in zip(metrics, numbers, strict=True)
+        if isinstance(number, Number)
+        for row in _data(task, metric, {"logistic_regression": number})
+    ]
 
 
 def _pairing(inputs: Inputs, task: str) -> str:

@@ -70,6 +70,11 @@ class Results:
         etas = self.params.sensitivity.etas
         return {eta: runs for eta in etas if (runs := self.at_eta(method, eta))}
 
+    def of_study(self, stage: str, task: str) -> dict[str, Sequence[Record]]:
+        """Return name -> records of a study on a task, for each name that has any."""
+        names = self.params.variants(stage, task)
+        return {name: runs for name in names if (runs := self.runs.get((stage, task, name), ()))}
+
     def of_task(self, task: str | None) -> dict[str, Sequence[Record]]:
         """Return method -> records of a task, for each method that has any."""
         by_method = {method: self.of(task, method) for method in self.params.methods}

@@ -21,3 +21,9 @@ def inactive(run: Record) -> bool:
     """Return whether a run has a bound whose share stayed under `ACTIVE` in every epoch."""
     peak = peak_share(run)
     return peak is not None and peak < ACTIVE
+
+
+def alignment_share(run: Record) -> float | None:
+    """Return the same of the alignment alone: the largest share over epochs and modalities."""
+    places = [name for name in run.regime if name.startswith("share/") and name != "share/fused"]
+    return max((max(run.regime[name]) for name in places), default=None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from ibma.network.centroids import Assignment, InputAssignments
     from ibma.network.method import Method
     from ibma.network.tasks import Task
-    from ibma.params import Params
+    from ibma.params import Noise, Params, Variant
     from ibma.training.record import Environment, Record
+
+NOISE_CODE = "features/noise.py"
 
 
 class Setting(NamedTuple):
@@ -47,7 +49,8 @@ class Cell:
 
     Args:
         stage: the stage that trains it, which names the folder of its records.
-        method: the name of its records; `<method>_eta_<eta>` in stage `sensitivity`.
+        method: the name of its records, to which a study adds what it changes, for example
+            `<method>_eta_<eta>` in stage `sensitivity`.
         method_file: the file in `methods/` that defines the network.
         hparams: keyword arguments of that file's `Model`.
         encoders: `tasks.<task>.encoders` of params.yaml.
@@ -56,6 +59,7 @@ class Cell:
         features, centroids: folders that stages `extract` and `centroids` wrote.
         tuning: `params.Tune.rule`, by which lr and weight decay were chosen.
         device: auto, cpu or cuda. threads: CPU threads of one run.
+        noise: in the features of a modality, see `features/noise.py`; None for none.
     """
 
     profile: str
@@ -79,6 +83,7 @@ class Cell:
     device: str = "auto"
     threads: int = 1
     instructions: str = "portable"
+    noise: Noise | None = None
 
     @classmethod
     def of(cls, params: Params, task: str, method: str, root: Path = Path()) -> Cell:
@@ -121,8 +126,10 @@ class Cell:
         Raises:
             IbmaError: params.yaml names no such task, or the stage has no such records.
         """
-        method, _ = params.trained_as(stage, name)
-        return replace(cls.of(params, task, method, root), stage=stage, method=name)
+        variant = params.trained_as(stage, task, name)
+        cell = cls.of(params, task, variant.method, root)
+        hparams = {**cell.hparams, **variant.hparams}
+        return replace(cell, stage=stage, method=name, hparams=hparams, noise=variant.noise)
 
     @property
     def meta(self) -> Mapping[str, Any]:
@@ -167,18 +174,27 @@ class Cell:
                 "tuning": dict(self.tuning),
                 "run": run,
                 "features": self.meta["digest"],
+                "noise": asdict(self.noise) if self.noise else None,
                 "environment": dict(environment),
-                "code": record.code_digest(self.method_file),
+                "code": record.code_digest(self.method_file, *([NOISE_CODE] if self.noise else [])),
             }
         )
 
     # --- what needs torch ------------------------------------------------------------------------
 
-    def open(self) -> Features:
-        """Open the features; a process keeps the last ones open."""
-        from ibma.features import store
+    def open(self, run: int = 0) -> Features:
+        """Open the features; a process keeps the last ones open.
 
-        return store.opened(self.features)
+        Args:
+            run: whose noise they carry, where the cell adds any.
+
+        Raises:
+            IbmaError: noise is asked for in a modality that is not made of fractions.
+        """
+        from ibma.features import noise, store
+
+        features = store.opened(self.features)
+        return noise.added(features, run, self.noise) if self.noise else features
 
     def assignment(self) -> Assignment:
         """Return how phi is computed: of inputs, of reported IB losses, of IBMA unless it says."""
@@ -201,18 +217,21 @@ class Cell:
         return {**self.tuning, "by": self.problem().selection}
 
     def inputs(self, run: int) -> InputAssignments:
-        """Read phi(X) and U for the training split of a run."""
+        """Read phi(X) and U for the training split of a run; of noisy inputs compute them anew."""
         from ibma.network.centroids import InputAssignments, file_name
 
-        return InputAssignments.read(self.centroids / file_name(self.fold(run)))
+        stored = InputAssignments.read(self.centroids / file_name(self.fold(run)))
+        if self.noise is None:
+            return stored
+        return stored.renewed(self.open(run), run, self.problem(), self.encoders, self.assignment())
 
     def tables(self, run: int, on: torch.device) -> Tables:
         """Return what batches of a run's training split carry of each row, on a device."""
-        return self.inputs(run).tables(on, self.open().training(run).previous_labels())
+        return self.inputs(run).tables(on, self.open(run).training(run).previous_labels())
 
     def training(self, run: int, on: torch.device) -> TrainingSet:
         """Return the rows that a run learns from; their batches carry `tables`."""
-        return self.open().training(run).joined(self.tables(run, on))
+        return self.open(run).training(run).joined(self.tables(run, on))
 
     def build(self, run: int, setting: Setting, epochs: int, seed: int, on: torch.device) -> Method:
         """Build a freshly initialised network; its initialisation is a pure function of `seed`.
@@ -230,7 +249,7 @@ class Cell:
         from ibma.network.method import Spec
 
         spec = Spec.of(
-            self.open(),
+            self.open(run),
             self.inputs(run),
             self._encoder,
             task=self.problem(),
@@ -285,6 +304,19 @@ def chosen(task: str, method: str, run: int, eta: float | None, root: Path = Pat
     return found if eta is None or found.eta is None else found._replace(eta=eta)
 
 
+def setting_of(task: str, variant: Variant, run: int, root: Path = Path()) -> Setting:
+    """Return the setting of a run of a variant, from the choices of stage `tune`.
+
+    Raises:
+        IbmaError: a choice is missing or damaged.
+    """
+    own = chosen(task, variant.method, run, variant.eta, root)
+    if variant.optimiser_of is None:
+        return own
+    other = chosen(task, variant.optimiser_of, run, None, root)
+    return own._replace(lr=other.lr, weight_decay=other.weight_decay)
+
+
 def expected_key(params: Params, one: Record, root: Path = Path()) -> str:
     """Return the key that a record would have under the present parameters, data and code.
 
@@ -294,8 +326,8 @@ def expected_key(params: Params, one: Record, root: Path = Path()) -> str:
         IbmaError: the present parameters, features or choices do not name such a run.
     """
     cell = Cell.named(params, one.stage, one.task, one.method, root)
-    method, eta = params.trained_as(one.stage, one.method)
-    setting = chosen(one.task, method, one.seed, eta, root)
+    variant = params.trained_as(one.stage, one.task, one.method)
+    setting = setting_of(one.task, variant, one.seed, root)
     environment = record.Environment(
         device=one.environment["device"],
         instructions=params.instructions,

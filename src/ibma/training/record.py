@@ -25,7 +25,7 @@ PREDICTIONS = ".npz"  # ending of the file beside a record
 
 
 class RunId(NamedTuple):
-    """Which run this is; stage `sensitivity` calls its methods `<method>_eta_<eta>`."""
+    """Which run this is; a study adds to the method what it changes, see `params.Variant`."""
 
     stage: str
     task: str
@@ -154,12 +154,16 @@ def key_of(ingredients: Mapping[str, Any]) -> str:
 
 
 @functools.cache
-def code_digest(method_file: str) -> str:
-    """Return the sha256 of the code that trains a method: what all share, and its own."""
+def code_digest(method_file: str, *more: str) -> str:
+    """Return the sha256 of the code that trains a method: what all share, and its own.
+
+    Args:
+        more: files of the package that a run reads besides.
+    """
     package = Path(__file__).parents[1]
     digest = hashlib.sha256()
     own = package / "methods" / method_file
-    for place in (*(package / name for name in SHARED_CODE), own, own.with_suffix(".py")):
+    for place in (*(package / name for name in (*SHARED_CODE, *more)), own, own.with_suffix(".py")):
         for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
             if path.exists():
                 digest.update(path.relative_to(package).as_posix().encode() + b"\0")

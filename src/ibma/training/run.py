@@ -69,7 +69,7 @@ def train_run(cell: Cell, run: int, setting: Setting, quiet: bool = False) -> Fi
     configure_torch(cell.threads, cell.compile)
     device, started = select_device(cell.device), datetime.now(UTC).isoformat(timespec="seconds")
     key = cell.key(run, setting, environment(cell))
-    features = cell.open()
+    features = cell.open(run)
     train, test = cell.training(run, device), features.test(run)
     model = cell.build(run, setting, cell.epochs, seed=run, on=device)
     fit = Fit(
@@ -168,7 +168,7 @@ def ib_losses(
     Args:
         embeddings: the network's representations of the test rows, place -> [n, D].
     """
-    features = cell.open()
+    features = cell.open(run)
     train, test = features.training(run), features.test(run)
     inputs, assignment = cell.inputs(run), cell.assignment()
     share = own_share(train.taking(features.having(train.index, *features.modalities)))
@@ -204,7 +204,7 @@ def ib_losses(
 @torch.no_grad()
 def ib_untrained(cell: Cell, run: int, setting: Setting, device: torch.device) -> dict[str, float]:
     """Compute `ib_losses` of the untrained network, its batch statistics set by one pass."""
-    features = cell.open()
+    features = cell.open(run)
     model = cell.build(run, setting, cell.epochs, seed=run, on=device).train()
     for batch in features.training(run).batches(EVALUATION_BATCH, device):
         if len(batch.y) > 1:

@@ -1,0 +1,84 @@
+"""Judge what a task's features give to scikit-learn's logistic regression (stage `logistic`).
+
+It stands beside the methods of a task, so that nobody takes a weak set-up for a finding. The same
+training and test rows, the features of all modalities side by side, standardised over the training
+rows. CHOICE: the library's own regularisation, C = 1; nothing is tuned.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ibma import paths
+from ibma.files import read_json, write_json
+
+if TYPE_CHECKING:
+    from ibma.features.store import Features, Rows
+
+VECTORS = ("vector", "expression")  # kinds of modalities that it reads
+ITERATIONS = 5000
+ABSENT = -1e4  # logit of a class that training rows lack
+
+
+def judge_task(task: str) -> None:
+    """Write the metrics of every test fold of a task, or why it is not run."""
+    meta, runs = read_json(paths.FEATURES / task / "meta.json", {}), []
+    why = unfit(meta)
+    if why:  # most tasks of most profiles: they do not wait for torch
+        print(f"{task}: logistic regression not run: {why}", file=sys.stderr)
+    else:
+        from ibma.features import store
+
+        features = store.opened(paths.FEATURES / task)
+        runs = [judge(features, run) for run in range(max(meta["folds"], 1))]
+    write_json(paths.logistic(task), {"missing": why, "runs": runs})
+
+
+def unfit(meta: Mapping[str, Any]) -> str | None:
+    """Return why logistic regression cannot read the features that a meta.json describes, if so."""
+    if not meta or "missing" in meta:
+        return str(meta.get("missing", "no features"))
+    if meta["kind"] == "one_class":
+        return "the training rows have one class"
+    if meta["kind"] == "multilabel":
+        return "a sample has several labels"
+    for name, modality in meta["modalities"].items():
+        if modality["kind"] not in VECTORS:
+            what = "token ids" if modality["kind"] == "text" else modality["kind"]
+            return f"'{name}' is {what}, no vector"
+        if meta["absent"][name]:
+            return f"samples lack '{name}'"
+    return None
+
+
+def judge(features: Features, run: int) -> dict[str, Any]:
+    """Fit on the training rows of a run; return its fold and its metrics on test."""
+    import torch
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    from ibma.network import tasks
+
+    problem = tasks.build(features.meta["kind"], features.meta["classes"])
+    assert isinstance(problem, tasks.Classify), "see unfit"
+    train, test = features.training(run), features.test(run)
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=ITERATIONS))
+    model.fit(_vectors(train), problem.target(train.labels()).numpy())
+    logits = torch.full((len(test), problem.outputs), ABSENT, dtype=torch.float64)
+    known = torch.from_numpy(model.classes_)
+    logits[:, known] = torch.from_numpy(model.predict_log_proba(_vectors(test)))
+    metrics = problem.metrics(logits, test.labels(), test.groups())
+    return {"fold": features.fold(run), "metrics": metrics}
+
+
+def _vectors(rows: Rows) -> NDArray[np.float64]:
+    """Return the features of all modalities side by side, [n, D]."""
+    arrays = rows.features.arrays.values()
+    parts = [array[rows.index].reshape(len(rows), -1) for array in arrays]
+    return np.concatenate(parts, axis=1).astype(np.float64)

@@ -1,0 +1,54 @@
+"""Logistic regression on stored features: the same rows as every method, or a reason why not."""
+
+import json
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from ibma import paths
+from ibma.experiments import logistic
+from ibma.features import store
+
+
+def test_it_learns_from_the_training_rows_of_a_fold_and_is_judged_on_its_test_rows(fake_store):
+    features = store.opened(fake_store("classify", 2, 4))
+    x = np.concatenate([np.asarray(a, dtype=np.float64) for a in features.arrays.values()], axis=1)
+    y = features.labels[:, 0]
+    for run in range(4):
+        train, test = features.training(run).index, features.test(run).index
+        scaler = StandardScaler().fit(x[train])
+        model = LogisticRegression(max_iter=5000).fit(scaler.transform(x[train]), y[train])
+        found = logistic.judge(features, run)
+        expected = (model.predict(scaler.transform(x[test])) == y[test]).mean()
+        assert found == {"fold": run, "metrics": {"accuracy": pytest.approx(expected)}}
+        assert expected > 0.9
+
+
+def test_scores_are_classes_and_a_class_that_train_lacks_is_never_chosen(fake_store):
+    features = store.opened(fake_store("sentiment", 2, 0))
+    metrics = logistic.judge(features, 0)["metrics"]
+    assert metrics["acc2"] > 0.9 and set(metrics) >= {"acc3", "f1", "acc2_has0"}
+
+
+def test_what_it_cannot_read_is_not_run_and_says_why(fake_store, tmp_path, monkeypatch, capsys):
+    meta = store.read_meta(fake_store("classify", 2, 0))
+    assert logistic.unfit(meta) is None
+    frames = {"modalities": {"view0": {"kind": "frames"}}}
+    words = {"modalities": {"view0": {"kind": "text"}}}
+    for changed, said in (
+        ({"kind": "multilabel"}, "a sample has several labels"),
+        ({"kind": "one_class"}, "the training rows have one class"),
+        (frames, "'view0' is frames, no vector"),
+        (words, "'view0' is token ids, no vector"),
+        ({"absent": {"view0": 3, "view1": 0}}, "samples lack 'view0'"),
+        ({"missing": "no data"}, "no data"),
+    ):
+        assert logistic.unfit(meta | changed) == said
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    logistic.judge_task("gone")
+    assert capsys.readouterr().err == "gone: logistic regression not run: no features\n"
+    written = json.loads(paths.logistic("gone").read_text())
+    assert written == {"missing": "no features", "runs": []}

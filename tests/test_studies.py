@@ -1,0 +1,137 @@
+"""The studies of regimes and of noise: what is compared, over what, and what the tables say."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import test_report
+import yaml
+from test_report import fake, fill, write
+
+from ibma import params
+from ibma.report import inputs, pictures, study_tables
+from ibma.report.table import Number, Table, as_latex, as_markdown
+from ibma.results import records, studies
+
+ROOT = Path(__file__).parent.parent
+TASK = "split_digits"
+GAIN = {1.0: 0.0, 4.0: 0.02, 16.0: -0.01}  # accuracy of IBMA over no alignment, by beta
+SHARE = {1.0: 0.002, 4.0: 0.3, 16.0: 2.0}
+
+
+def profile() -> params.Params:
+    raw = yaml.safe_load((ROOT / "profiles/twin.yaml").read_text())
+    raw["regimes"] |= {"betas": list(GAIN), "etas": [0.5]}
+    raw["noise"] |= {"methods": ["concat", "ce3", "ibma"], "levels": [1.0, 4.0]}
+    return params.parse(raw, Path("params.yaml"))
+
+
+def regime_runs(one: params.Params):
+    """Control .6; without alignment .7 + seed / 100; IBMA as GAIN says, its gain a bit unsteady."""
+    for name, variant in one.variants("regimes", TASK).items():
+        beta = variant.hparams.get("beta")
+        for seed in range(one.seeds):
+            accuracy = 0.6 if beta is None else 0.7 + seed / 100
+            if variant.method == "ibma":
+                accuracy += GAIN[beta] + 1e-4 * (seed - 1) * beta
+            share = (
+                {f"share/{place}": [0.0, SHARE[beta]] for place in ("left", "right")}
+                if beta
+                else {}
+            )
+            made = fake(TASK, variant.method, seed, metrics={"accuracy": accuracy}, regime=share)
+            yield replace(made, stage="regimes", method=name, digest="")
+
+
+def noise_runs(one: params.Params):
+    for name, variant in one.variants("noise", TASK).items():
+        loss = 0.05 * (variant.noise.train + 2 * variant.noise.test) * (variant.method != "ibma")
+        for seed in range(one.seeds):
+            accuracy = 0.9 - loss + seed / 1000
+            made = fake(TASK, variant.method, seed, metrics={"accuracy": accuracy})
+            yield replace(made, stage="noise", method=name, digest="")
+
+
+@pytest.fixture(scope="module")
+def read(tmp_path_factory) -> inputs.Inputs:
+    root, one = tmp_path_factory.mktemp("studies"), profile()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(records, "is_current", lambda *_: True)
+        patch.setattr(test_report, "PROFILE", one)
+        fill(root)
+        for run in (*regime_runs(one), *noise_runs(one)):
+            write(root, run)
+        return inputs.load(one, root)
+
+
+def table(read: inputs.Inputs, key: str) -> Table:
+    return next(one for one in study_tables.build(read) if one.key == key)
+
+
+def test_a_regime_is_compared_with_itself_without_alignment_and_with_the_control(read):
+    found = {one.beta: one for one in studies.points(read.results, TASK)}
+    assert list(found) == list(GAIN)
+    for beta, one in found.items():
+        assert one.share == pytest.approx(SHARE[beta]) and one.active == (beta > 1)
+        assert set(one.apart) == {"ibma_no_align", "ce3"}
+        mean = sum(one.apart["ibma_no_align"].values()) / 3
+        assert mean == pytest.approx(100 * GAIN[beta])
+    active = [one for one in found.values() if one.active]
+    mean = studies.mean_apart(active, "ibma_no_align")
+    assert mean.mean == pytest.approx(0.5) and mean.n == 3, "runs, not runs times regimes"
+    assert studies.mean_apart(active, "ce3").mean == pytest.approx(11.5)
+    assert studies.mean_apart([], "ce3") is None
+    assert studies.counts(list(found.values()), "ibma_no_align") == (1, 1)
+
+
+def test_unequal_settings_are_not_compared(read):
+    ours, theirs = (read.results.of(TASK, method) for method in ("ibma", "ce3"))
+    assert studies.differences(ours, theirs, "accuracy")
+    others = [replace(run, tuned=run.tuned | {"folds": 5}, digest="") for run in theirs]
+    assert not studies.differences(ours, others, "accuracy")
+
+
+def test_the_table_of_regimes_has_a_line_a_task_and_a_row_a_regime_in_its_file(read):
+    made = table(read, "regimes")
+    (row,) = made.rows
+    cells = dict(zip([column.heading for column in made.columns], row.values, strict=True))
+    assert row.values[1:3] == (3, "2 of 3")
+    assert cells["Share"].value == pytest.approx(0.3)
+    against = "IBMA minus IBMA without alignment"
+    assert cells[f"{against}: where active"].value == pytest.approx(0.5)
+    assert cells[f"{against}: better / worse"] == "1 / 1"
+    assert cells[f"{against}: where inactive"].value == pytest.approx(0.0)
+    assert cells["IBMA with a tuned beta minus CE3 (no bound)"] == "not run"
+    assert len(made.flat()) == 3 * 2
+    assert "1 / 1" in as_markdown(made) and as_latex(made)
+
+
+def test_the_table_of_noise_has_the_clean_runs_once_and_a_line_a_level(read):
+    made = table(read, "noise")
+    where = [row.values[1:3] for row in made.rows]
+    noisy = [(place, level) for place in ("training", "test", "both") for level in ("1", "4")]
+    assert where == [("none", "0"), *noisy]
+    worst = dict(
+        zip([column.heading for column in made.columns], made.rows[-1].values, strict=True)
+    )
+    assert worst["Concat"].value == pytest.approx(30.1)
+    assert worst["IBMA minus CE3 (no bound)"].value == pytest.approx(60.0)
+    assert isinstance(worst["IBMA"], Number) and worst["IBMA"].n == 3
+
+
+def test_studies_are_drawn_and_said(read, tmp_path):
+    (regimes,) = pictures._draw_regimes(read, tmp_path)
+    assert "Of 3 regimes 2 are active" in regimes.caption
+    assert "better than IBMA without alignment in 1 and worse in 1" in regimes.caption
+    (noise,) = pictures._draw_noise(read, tmp_path)
+    for picture in (regimes, noise):
+        text = (tmp_path / f"{picture.name}.svg").read_text()
+        assert "Split digits" in text and "TWIN" not in text
+
+
+def test_a_profile_without_studies_has_neither_table(read):
+    raw = yaml.safe_load((ROOT / "profiles/twin.yaml").read_text())
+    raw["regimes"]["tasks"], raw["noise"]["tasks"] = [], {}
+    without = params.parse(raw, Path("params.yaml"))
+    none = replace(read, params=without, results=replace(read.results, params=without))
+    assert [one.key for one in study_tables.build(none)] == ["regime"]
