@@ -88,6 +88,7 @@ def _html(inputs: Inputs, root: Path, made: Numbers, drawn: Mapping[str, Picture
     svgs = {name: (out / f"figures/{name}.svg").read_bytes() for name in drawn}
     context = {
         "params": inputs.params,
+        "own": inputs.own,
         "answer": verdict.answer(inputs),
         "leaderboard": tables["leaderboard"],
         "claims": tables.get("real_claims"),

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
-from ibma import datasets
+from ibma import tables
 from ibma.report import formatting, table
 from ibma.report.inputs import Inputs
 from ibma.report.paper_tables import timing_note
@@ -161,7 +161,7 @@ def _every_metric(inputs: Inputs, task: str) -> Table:
         numbers: list[Value] = [column[method] or missing for column in columns]
         name, folder = method_name(method), records.folder(runs)
         rows.append(Row((name, len(runs), *numbers), folder, ours=method == OURS))
-    card = datasets.load(inputs.params.tasks[task].dataset).CARD
+    card = tables.dataset(inputs.params, inputs.params.tasks[task].dataset).CARD
     notes = [
         "The best and the second best of a column are marked over all its rows, the control and "
         "the forms of IBMA included.",
