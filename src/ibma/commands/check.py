@@ -121,7 +121,7 @@ def _table(profile: Params, name: str) -> str:
     card, found = dataset.CARD, Found()
     extraction = entry.extraction() | {"on_bad": "drop"}
     walked = checked(samples(dataset, path, task, extraction), card, "drop")
-    for one in tqdm(walked, f"check {name}", unit="row", mininterval=1.0):
+    for one in tqdm(walked, f"check {name}", unit="row", mininterval=1.0, delay=1.0):
         found.add(one, card)
     stops = [] if entry.on_bad == "drop" or not found.dropped else ["on_bad: stop: this would stop"]
     spec = profile.tables[name]

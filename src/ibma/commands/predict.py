@@ -76,7 +76,7 @@ def write(weights: Path, table: Path, output: Path, folders: Sequence[str]) -> s
         text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(network.header)
-        with tqdm(desc="predict", unit="row", mininterval=1.0) as bar:
+        with tqdm(desc="predict", unit="row", mininterval=1.0, delay=1.0) as bar:
             for block in _blocks(reader.rows()):
                 writer.writerows(network.predict(block))
                 counts.update(not row.reason for row in block)

@@ -214,7 +214,8 @@ def _claims(inputs: Inputs) -> Table:
     """`real_claims`: IBMA against each rival that a claim of the paper, or of ours, names."""
     tests = claim_tests(inputs)
     rows, data = [], []
-    for claim in claims.CLAIMS if inputs.beyond else ():
+    asked = [one for one in claims.CLAIMS if claims.candidates(one.opponent, inputs.params)]
+    for claim in asked if inputs.beyond else ():
         by_task = tests[claim.opponent]
         cells = [_difference(inputs, by_task.get(task)) for task in inputs.beyond]
         said = counted(inputs, by_task.values()) if by_task else NOT_RUN

@@ -247,9 +247,8 @@ class TableData:
         Raises:
             IbmaError: It leads out of its folder.
         """
-        folder, hole, ending = (modality.folder or "").partition(HOLE)
-        name = f"{text.strip()}{ending}" if hole else text.strip()
-        return inside(paths.checkout() / folder, name)
+        folder, start, end = _around(modality.folder or "")
+        return inside(paths.checkout() / folder, f"{start}{text.strip()}{end}")
 
     # --- all rows together -------------------------------------------------------------------
 
@@ -262,7 +261,7 @@ class TableData:
         for one in self.spec.modalities.values():
             if one.folder is None:
                 continue
-            folder = paths.checkout() / one.folder.partition(HOLE)[0]
+            folder = paths.checkout() / _around(one.folder)[0]
             if not folder.is_dir():
                 raise IbmaError(f"{folder}: no such folder: correct `folder` in tables.{self.name}")
             first = None
@@ -349,6 +348,15 @@ def _stamp(path: Path) -> bytes:
     except OSError:
         return f"{path.name} missing ".encode()
     return f"{path.name} {state.st_size} {state.st_mtime_ns} ".encode()
+
+
+def _around(folder: str) -> tuple[str, str, str]:
+    """Return the folder of `pictures/x{}.png`, and what stands before and after a cell's text."""
+    before, hole, end = folder.partition(HOLE)
+    if not hole:
+        return folder, "", ""
+    root, slash, start = before.rpartition("/")
+    return root or slash, start, end
 
 
 def _number(column: str, text: str) -> float:
