@@ -200,7 +200,7 @@ def test_a_misspelt_key_is_named_with_what_was_meant():
             meant = f"unknown key '{dotted((*at, name))}x' (did you mean '{name}'?)"
             assert is_one_line_about(said, meant), said
     with changed(("tasks", "chexpert", "features", "text", "n_mels"), 32) as values:
-        assert "features.text.max_length' (known: spectrogram" in str(line(values))
+        assert "features.text.n_mels' (known: max_length" in str(line(values))
 
 
 def test_a_missing_key_is_named():

@@ -333,17 +333,23 @@ class SoundFeature(FeatureParams):
     """Audio samples (at 22,050 Hz) from one column to the next."""
     statistics: Switch = False
     """Store means and deviations over time instead: a vector for an MLP."""
+    embedding: Words = None
+    """Pretrained audio model whose vector is stored instead, for an MLP."""
 
     @model_validator(mode="after")
     def _ogm_has_its_bins(self) -> SoundFeature:
         if self.spectrogram == "ogm" and "n_mels" in self.model_fields_set:
             raise _wrong("no n_mels: ogm has 257 bins", "n_mels", found=self.n_mels)
+        others = sorted(self.model_fields_set - {"embedding"})
+        if self.embedding is not None and others:
+            expected = "nothing beside embedding, which hears the sound itself"
+            raise _wrong(expected, others[0], found=getattr(self, others[0]))
         return self
 
     @property
     def readers(self) -> tuple[str, ...]:
         """Return the encoders of spectrograms, or of vectors."""
-        return ("mlp",) if self.statistics else ("resnet",)
+        return ("mlp",) if self.statistics or self.embedding else ("resnet",)
 
 
 class PictureFeature(FeatureParams):
@@ -351,11 +357,13 @@ class PictureFeature(FeatureParams):
 
     frames: Annotated[int, Field(ge=1, le=1024), _expect("an integer from 1 to 1024")] = 3
     size: Side = 224
+    embedding: Words = None
+    """Pretrained image model whose mean vector is stored instead, for an MLP."""
 
     @property
     def readers(self) -> tuple[str, ...]:
-        """Return the encoders of pictures."""
-        return ("resnet", "vit")
+        """Return the encoders of pictures, or of vectors."""
+        return ("resnet", "vit") if self.embedding is None else ("mlp",)
 
 
 class TextFeature(FeatureParams):
@@ -394,13 +402,14 @@ class PlainFeature(FeatureParams):
         return [key for kind in FEATURES for key in kind.model_fields]
 
 
-FEATURES = (SoundFeature, PictureFeature, TextFeature)
+FEATURES = (TextFeature, SoundFeature, PictureFeature)  # a tie of keys goes to the first
 
 
 def _feature_tag(value: object) -> str:
     if isinstance(value, Mapping):
-        kinds = [kind for kind in FEATURES if not kind.model_fields.keys().isdisjoint(value)]
-        return f"<{kinds[0].__name__}>" if kinds else "<PlainFeature>"
+        shared = {kind: len(kind.model_fields.keys() & value.keys()) for kind in FEATURES}
+        likely = max(FEATURES, key=lambda kind: shared[kind])
+        return f"<{likely.__name__}>" if shared[likely] else "<PlainFeature>"
     return f"<{type(value).__name__}>" if isinstance(value, FEATURES) else "<PlainFeature>"
 
 
