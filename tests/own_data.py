@@ -86,3 +86,10 @@ def shrink(path: Path) -> None:
     task["encoders"]["Hx"] = {"name": "bert", "vocab_size": 64, "max_length": 8}
     task["encoders"]["Hx"] |= {"hidden_size": 16, "layers": 1, "heads": 2}
     path.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+
+
+def example() -> list[list[str]]:
+    """The table of docs/own-data.md: one label and one text missing, one picture gone."""
+    table = rows()
+    table[9][2], table[10][5], table[12][1] = "", "", "gone.jpg"
+    return table

@@ -1,8 +1,11 @@
 """A stranger's table, from `ibma init` to predictions, and what the commands refuse."""
 
 import csv
+import inspect
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -235,6 +238,59 @@ def test_a_data_set_in_python_is_tried_on_ten_rows(project, tmp_path):
         assert code == 1 and line in out, out
 
 
+# --- docs/own-data.md ----------------------------------------------------------------------------
+
+PAGE = (ROOT / "docs/own-data.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL)
+
+
+def shown(start: str) -> str:
+    """The block of the page that begins so."""
+    return next(block for _, block in BLOCKS if block.startswith(start))
+
+
+def test_every_block_of_the_page_says_what_happens(tmp_path, monkeypatch):
+    """But for `dvc repro` and what follows it, which the next test runs."""
+    monkeypatch.chdir(tmp_path)
+    command = tmp_path / "bin/ibma"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m ibma "$@"\n')
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{command.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
+
+    def run(block: str) -> str:
+        done = subprocess.run(block, shell=True, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run(shown("ibma init"))
+    monkeypatch.chdir(tmp_path / "project")
+    table = own_data.write(Path(), own_data.example())
+    assert table.read_text().startswith(shown("X-ray file"))
+    assert run(shown("ibma new")) == shown("profiles/clinic.yaml is written")
+    assert run(shown("ibma check clinic")) == shown("clinic.csv: 58")
+    (clinic,) = params.load().tasks.values()
+    changed = clinic.as_dict()
+    for key, block in yaml.safe_load(shown("features:")).items():
+        changed[key] |= block
+    assert params.TaskParams.model_validate(changed).features["pic"].readers == ("mlp",)
+
+    Path("src/ibma/datasets/mine.py").write_text(shown("from ibma.datasets"))
+    values = yaml.safe_load(Path("profiles/twin.yaml").read_text())
+    values["datasets"]["mine"] = {"source": "real"}
+    encoders = {"bump": {"name": "mlp"}, "note": {"name": "bert"}}
+    values["tasks"]["mine"] = {"dataset": "mine", "batch_size": 16, "encoders": encoders}
+    Path("params.yaml").write_text(yaml.safe_dump(values))
+    assert run(shown("ibma check mine")).endswith("10 rows are as they should be\n")
+    assert {kind for kind, _ in BLOCKS} == {"sh", "text", "yaml", "python"} and len(BLOCKS) == 11
+
+
+def test_every_option_of_new_is_on_the_page():
+    options = {name for name in inspect.signature(cli.new).parameters if name != "name"}
+    assert {f"--{name}" for name in options} <= set(re.findall(r"--\w+", PAGE))
+
+
 # --- the whole way -------------------------------------------------------------------------------
 
 
@@ -272,7 +328,8 @@ def test_a_table_becomes_a_report_and_predictions(project, ibma):
     again = subprocess.run(dvc, capture_output=True, text=True)
     assert "Running stage 'tables@clinic'" in again.stdout
     assert again.stdout.count("Running stage") == 1
-    weights = "models/train_ibma/clinic/ibma/seed_0"
+    _, _, weights, *options = shlex.split(shown("ibma predict"))
+    assert shown("dvc repro") == "dvc repro\n" and options[::2] == ["--input", "--output"]
     _predicts(project, ibma, weights)
     (project / "clinic.csv").write_text((project / "clinic.csv").read_text().replace("lungs", "x"))
     subprocess.run([*dvc, "extract@clinic"], capture_output=True, check=True)
