@@ -10,6 +10,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
+
+from ibma import __version__
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -153,3 +156,27 @@ def test_a_shell_completes_the_command(wheel, tmp_path):
     script = "import os; os.environ.update(_IBMA_COMPLETE='complete_bash', COMP_WORDS='ibma pre', "
     done = ibma(wheel, tmp_path, script + "COMP_CWORD='1'); " + command())
     assert done.stdout.split() == ["predict"], done.stderr
+
+
+def test_what_is_to_be_cited_and_what_changed_name_this_version():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert (cited["version"], cited["license"]) == (PROJECT["version"], PROJECT["license"])
+    assert __version__ == PROJECT["version"]
+    changes = (ROOT / "CHANGELOG.md").read_text()
+    assert "## Unreleased" in changes or f"## {__version__}" in changes
+
+
+def test_importing_the_estimators_adds_little_to_torch_and_scikit_learn(wheel, tmp_path):
+    """CPU seconds of our own modules; scikit-learn's base alone takes some 0.6."""
+    script = """
+import time, torch
+before = time.process_time()
+from ibma import IBBLoss
+loss = time.process_time() - before
+import sklearn.base
+before = time.process_time()
+from ibma import IBMAClassifier
+print(loss, time.process_time() - before)
+"""
+    loss, classifier = map(float, ibma(wheel, tmp_path, script).stdout.split())
+    assert loss < 0.5 and classifier < 0.5
