@@ -15,6 +15,7 @@ from ibma import params, pretrained
 from ibma.errors import IbmaError
 from ibma.features import efficientnet, embedding, media
 from ibma.formats import raw
+from ibma.network import encoders
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 PICTURE = np.random.default_rng(0).integers(0, 255, (40, 30, 3), dtype=np.uint8)
@@ -112,6 +113,26 @@ def test_params_know_that_an_embedding_is_a_vector(vit):
         with pytest.raises(ValueError):
             task(**wrong)
     assert media.stored_kind("image", {"embedding": "x"}) == "vector"
+
+
+def test_any_image_model_is_trained_from_its_weights(vit):
+    config = {"name": "auto", "pretrained": str(vit)}
+    for kind, shape in (("image", (3, 32, 32)), ("frames", (2, 3, 32, 32))):
+        encoder = encoders.build(config, kind=kind, shape=shape, width=4)
+        x = torch.randint(0, 255, (3, *shape), dtype=torch.uint8)
+        encoder(x).sum().backward()
+        trained = [n for n, w in encoder.named_parameters() if w.grad is not None]
+        assert len(trained) > 10 and not [name for name in trained if "pooler" in name]
+    frozen = encoders.build(config | {"train": "last"}, kind="image", shape=(3, 32, 32), width=4)
+    assert sum(w.requires_grad for w in frozen.parameters()) == 2
+    processor = transformers.AutoImageProcessor.from_pretrained(vit)
+    shown = processor(images=list(x[:, 0]), return_tensors="pt", do_resize=False,
+                      input_data_format="channels_first")["pixel_values"]  # fmt: skip
+    assert torch.allclose(frozen.prepare(x[:, 0]), shown, atol=1e-6), "its own mean and deviation"
+    with pytest.raises(IbmaError, match="this model reads 32: set size"):
+        encoders.build(config, kind="image", shape=(3, 48, 48), width=4)
+    with pytest.raises(IbmaError, match="expected a model"):
+        encoders.build({"name": "auto"}, kind="image", shape=(3, 32, 32), width=4)
 
 
 # --- EfficientNet-Lite0 --------------------------------------------------------------------------

@@ -272,9 +272,11 @@ def test_every_block_of_the_page_says_what_happens(tmp_path, monkeypatch):
     assert run(shown("ibma check clinic")) == shown("clinic.csv: 58")
     (clinic,) = params.load().tasks.values()
     changed = clinic.as_dict()
-    for key, block in yaml.safe_load(shown("features:")).items():
-        changed[key] |= block
-    assert params.TaskParams.model_validate(changed).features["pic"].readers == ("mlp",)
+    lines = [block for kind, block in BLOCKS if kind == "yaml"]
+    for block, reader in zip(lines, ("mlp", "auto"), strict=True):
+        for key, entry in yaml.safe_load(block).items():
+            changed[key] |= entry
+        assert reader in params.TaskParams.model_validate(changed).features["pic"].readers
 
     Path("src/ibma/datasets/mine.py").write_text(shown("from ibma.datasets"))
     values = yaml.safe_load(Path("profiles/twin.yaml").read_text())
@@ -283,7 +285,7 @@ def test_every_block_of_the_page_says_what_happens(tmp_path, monkeypatch):
     values["tasks"]["mine"] = {"dataset": "mine", "batch_size": 16, "encoders": encoders}
     Path("params.yaml").write_text(yaml.safe_dump(values))
     assert run(shown("ibma check mine")).endswith("10 rows are as they should be\n")
-    assert {kind for kind, _ in BLOCKS} == {"sh", "text", "yaml", "python"} and len(BLOCKS) == 11
+    assert {kind for kind, _ in BLOCKS} == {"sh", "text", "yaml", "python"} and len(BLOCKS) == 12
 
 
 def test_every_option_of_new_is_on_the_page():

@@ -282,7 +282,21 @@ class MLPEncoder(EncoderParams):
     """Widths of the hidden layers."""
 
 
-ENCODERS = {"resnet": ResNetEncoder, "vit": ViTEncoder, "bert": BertEncoder, "mlp": MLPEncoder}
+class AutoEncoder(EncoderParams):
+    """Any image model of transformers with its weights: pictures."""
+
+    name: Literal["auto"]
+    pretrained: Annotated[str, Field(min_length=1)]
+    """Hub id, local folder or package:<import name>; the model brings its sizes."""
+
+
+ENCODERS = {
+    "resnet": ResNetEncoder,
+    "vit": ViTEncoder,
+    "bert": BertEncoder,
+    "auto": AutoEncoder,
+    "mlp": MLPEncoder,
+}
 
 
 def _named_encoder(value: object) -> object:
@@ -290,7 +304,7 @@ def _named_encoder(value: object) -> object:
     if isinstance(value, Mapping):
         name = value.get("name")
         if not isinstance(name, str) or name not in ENCODERS:
-            raise _wrong("resnet, vit, bert or mlp", "name", found=name)
+            raise _wrong("resnet, vit, bert, auto or mlp", "name", found=name)
     return value
 
 
@@ -303,6 +317,7 @@ AnyEncoder = Annotated[
     Annotated[ResNetEncoder, Tag("<resnet>")]
     | Annotated[ViTEncoder, Tag("<vit>")]
     | Annotated[BertEncoder, Tag("<bert>")]
+    | Annotated[AutoEncoder, Tag("<auto>")]
     | Annotated[MLPEncoder, Tag("<mlp>")],
     Discriminator(_encoder_tag),
     BeforeValidator(_named_encoder),
@@ -363,7 +378,7 @@ class PictureFeature(FeatureParams):
     @property
     def readers(self) -> tuple[str, ...]:
         """Return the encoders of pictures, or of vectors."""
-        return ("resnet", "vit") if self.embedding is None else ("mlp",)
+        return ("resnet", "vit", "auto") if self.embedding is None else ("mlp",)
 
 
 class TextFeature(FeatureParams):
@@ -407,9 +422,9 @@ FEATURES = (TextFeature, SoundFeature, PictureFeature)  # a tie of keys goes to 
 
 def _feature_tag(value: object) -> str:
     if isinstance(value, Mapping):
-        shared = {kind: len(kind.model_fields.keys() & value.keys()) for kind in FEATURES}
-        likely = max(FEATURES, key=lambda kind: shared[kind])
-        return f"<{likely.__name__}>" if shared[likely] else "<PlainFeature>"
+        shared = [len(kind.model_fields.keys() & value.keys()) for kind in FEATURES]
+        likely = FEATURES[shared.index(max(shared))]
+        return f"<{likely.__name__}>" if any(shared) else "<PlainFeature>"
     return f"<{type(value).__name__}>" if isinstance(value, FEATURES) else "<PlainFeature>"
 
 
@@ -557,7 +572,9 @@ class TaskParams(Block):
             encoder = self.encoders[modality]
             misfit = encoder.misfit(feature)
             if encoder.name not in feature.readers:
-                misfit = "name", f"{' or '.join(feature.readers)}, to read such features"
+                *others, last = feature.readers
+                known = f"{', '.join(others)} or {last}" if others else last
+                misfit = "name", f"{known}, to read such features"
             if misfit:
                 key, expected = misfit
                 where = f"encoders.{modality}.{key}"

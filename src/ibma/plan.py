@@ -131,7 +131,7 @@ class Asked:
 
         from ibma.network import encoders
 
-        if self.shapes is None:
+        if self.shapes is None or any(one.name == "auto" for one in self.entry.encoders.values()):
             return None
         size, width = 0, self.params.training.width
         for name, (shape, _) in self.shapes.items():
