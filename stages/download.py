@@ -1,6 +1,7 @@
 """Fill data/raw/<data set> and list it: `python stages/download.py DATASET`."""
 
 import sys
+from pathlib import Path
 
 import checkout  # noqa: F401
 
@@ -11,8 +12,9 @@ from ibma.params import Params, prepare
 
 def download(params: Params, dataset: str) -> None:
     """Generate the twin of a data set, or fetch what is open of the real one."""
-    from ibma import fetch
+    from ibma import datasets, fetch
     from ibma.files import write_json
+    from ibma.formats import checksums
 
     if dataset not in params.datasets:
         listed = ", ".join(params.datasets)
@@ -21,7 +23,8 @@ def download(params: Params, dataset: str) -> None:
     manifest = fetch.dataset(dataset, params.datasets[dataset].source, raw)
     if manifest["missing"]:
         print(f"{dataset}: {manifest['missing']}", file=sys.stderr)
-    write_json(paths.manifest(dataset), manifest)
+    reader = checksums.sha256(Path(str(datasets.load(dataset).__file__)))
+    write_json(paths.manifest(dataset), manifest | {"reader": reader})
 
 
 if __name__ == "__main__":

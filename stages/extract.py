@@ -9,7 +9,7 @@ from ibma.params import Params, prepare
 
 def extract(params: Params, task: str) -> None:
     """Turn the raw samples of a task into the arrays that training reads."""
-    from ibma import datasets, fetch
+    from ibma import fetch, tables
     from ibma.features import media
     from ibma.features.extract import absent, extract
     from ibma.formats import checksums
@@ -19,9 +19,10 @@ def extract(params: Params, task: str) -> None:
     manifest = fetch.read_manifest(name)
     if manifest["missing"]:
         return absent(task, entry, manifest["missing"], out)
-    fetch.restore(name, paths.RAW / name, manifest)
+    raw, module = tables.raw(params, name), tables.dataset(params, name)
+    if name not in params.tables:
+        fetch.restore(name, raw, manifest)
     key, workers = checksums.sha256(paths.manifest(name)), params.engine.workers
-    raw, module = paths.RAW / name, datasets.load(name)
     extract(task, entry, module, raw, out, media.compute, key=key, workers=workers)
 
 

@@ -10,7 +10,10 @@ import yaml
 from ibma import __version__, cli, params, paths
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = {"profile", "plan", "verify", "archive", "track", "docs"}
+COMMANDS = {
+    *("init", "profile", "plan", "new", "check", "predict"),
+    *("verify", "archive", "track", "docs"),
+}
 
 
 @pytest.fixture

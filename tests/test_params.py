@@ -206,7 +206,7 @@ def test_a_misspelt_key_is_named_with_what_was_meant():
             meant = f"unknown key '{dotted((*at, name))}x' (did you mean '{name}'?)"
             assert is_one_line_about(said, meant), said
     with changed(("tasks", "chexpert", "features", "text", "n_mels"), 32) as values:
-        assert "features.text.max_length' (known: spectrogram" in str(line(values))
+        assert "features.text.n_mels' (known: max_length" in str(line(values))
 
 
 def test_a_missing_key_is_named():
@@ -264,13 +264,21 @@ DISAGREE = [  # place, value, what the line says
     ("tasks.crema_d.encoders", {}, "tasks.crema_d.encoders: expected one entry or more, found {}"),
     ("tasks.crema_d.encoders.fused", VIT, "encoders: expected another name: methods call their"),
     ("tasks.crema_d.encoders.a-b", VIT, "encoders.a-b: expected a name of letters, digits and _"),
-    ("tasks.crema_d.encoders.audio.name", "resent", "audio.name: expected resnet, vit, bert or m"),
+    (
+        "tasks.crema_d.encoders.audio.name",
+        "resent",
+        "audio.name: expected resnet, vit, bert, auto or m",
+    ),
     ("tasks.crema_d.encoders.audio.depths", [1], "depths: expected as many entries as hidden_siz"),
     ("tasks.crema_d.encoders.audio.pretrained", "a/b", "channels: expected no sizes beside pretr"),
     ("tasks.crema_d.encoders.audio.hidden", [3], "unknown key 'tasks.crema_d.encoders.audio.hidd"),
     ("tasks.crema_d.encoders.visual.channels", 1, "channels: expected 3, the channels of a pictu"),
     ("tasks.crema_d.encoders.audio", VIT, "audio.name: expected resnet, to read such features"),
-    ("tasks.crema_d.encoders.visual", BERT, "visual.name: expected resnet or vit, to read such"),
+    (
+        "tasks.crema_d.encoders.visual",
+        BERT,
+        "visual.name: expected resnet, vit or auto, to read such",
+    ),
     ("tasks.chexpert.encoders.text", {"name": "mlp"}, "text.name: expected bert, to read such"),
     ("tasks.chexpert.encoders.text.heads", 5, "text.hidden_size: expected a multiple of heads (5"),
     ("tasks.chexpert.encoders.text.max_length", 47, "at least the max_length of the feature (48)"),

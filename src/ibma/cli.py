@@ -1,29 +1,30 @@
-"""The `ibma` command."""
+"""The `ibma` command: what it is told. What it does lies in `ibma.commands`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from ibma import __version__, params, paths, plan, tracking
-from ibma.errors import IbmaError, run_stage
-from ibma.evidence import archive, verify
-from ibma.files import atomic_file, write_json
+from ibma.commands import evidence, profiles
+from ibma.errors import run_stage
+from ibma.files import write_json
 
 app = typer.Typer(
-    help="Reproduce the IBMA paper: `make repro`, then open reports/<profile>/index.html.",
+    help="Reproduce the IBMA paper, or use its method on your own table: docs/own-data.md.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
-SCHEMA = Path("params.schema.json")
+Kind = Literal["", "classify", "multilabel", "sentiment"]
+WEIGHTS = f"{paths.MODELS}/<stage>/<task>/<method>/seed_<k>"
+PROFILE = "a profile: `ibma profile list` shows them"
 
 
 def main() -> None:
     """Run the command line; bad input ends in one line."""
-    run_stage(lambda *_: app())
+    run_stage(lambda *_: app(prog_name="ibma"))
 
 
 def _print_version(wanted: bool) -> None:
@@ -41,57 +42,117 @@ def _options(
     """Take the options that need no command."""
 
 
+# --- projects and profiles -----------------------------------------------------------------------
+
+
+@app.command()
+def init(folder: Annotated[Path, typer.Argument(help="a new folder")]) -> None:
+    """Lay out a working project: pipeline, profiles and code."""
+    from ibma.commands import project
+
+    typer.echo(project.create(folder))
+
+
 @app.command()
 def profile(
-    name: Annotated[str, typer.Argument(help="twin, open or paper")],
+    name: Annotated[str, typer.Argument(help="twin, open, paper, one of your own, or list")],
     force: Annotated[bool, typer.Option(help="overwrite edits made in params.yaml")] = False,
 ) -> None:
-    """Write profiles/<name>.yaml over params.yaml."""
-    chosen = _as_params(_profile(name))
-    shipped = [_as_params(path) for path in paths.PROFILES.glob("*.yaml")]
-    if paths.PARAMS.exists() and not force and paths.PARAMS.read_bytes() not in shipped:
-        raise IbmaError(
-            f"{paths.PARAMS} has edits that are in no profile: save it under {paths.PROFILES}/ "
-            "first, or give --force to lose them"
-        )
-    with atomic_file(paths.PARAMS) as file:
-        file.write(chosen)
-    typer.echo(f"{paths.PARAMS} is now profile {name}: run `dvc repro` or `make repro`")
-
-
-def _as_params(shipped: Path) -> bytes:
-    """Return a profile as params.yaml holds it: its schema lies beside it, not one folder up."""
-    return shipped.read_bytes().replace(b"$schema=../", b"$schema=", 1)
-
-
-def _profile(name: str) -> Path:
-    """Return the file of a profile.
-
-    Raises:
-        IbmaError: there is none of this name.
-    """
-    known = sorted(path.stem for path in paths.PROFILES.glob("*.yaml"))
-    if name not in known:
-        listed = ", ".join(known) or "none: run this in the repository"
-        raise IbmaError(f"profile '{name}' not found in {paths.PROFILES}/ (known: {listed})")
-    return paths.PROFILES / f"{name}.yaml"
+    """Write profiles/<name>.yaml over params.yaml; `ibma profile list` shows which there are."""
+    typer.echo(profiles.listing() if name == "list" else profiles.choose(name, force))
 
 
 @app.command(name="plan")
 def show_plan(
-    profile: Annotated[
-        str, typer.Option(help="twin, open or paper [default: the one in params.yaml]")
-    ] = "",
+    profile: Annotated[str, typer.Option(help=f"{PROFILE} [default: params.yaml]")] = "",
 ) -> None:
     """Print what a profile asks for: networks, hours, disk, and what this machine lacks."""
-    path = _profile(profile) if profile else paths.PARAMS
+    path = profiles.find(profile) if profile else paths.PARAMS
     typer.echo(plan.text(params.load(path), Path()))
+
+
+# --- data of your own ----------------------------------------------------------------------------
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="letters, digits and _")],
+    csv: Annotated[Path, typer.Option(help="the table: CSV, TSV or Parquet")],
+    label: Annotated[list[str], typer.Option(help="column to predict; several: 0 or 1 in each")],
+    id: Annotated[str | None, typer.Option(help="column that names each row")] = None,
+    group: Annotated[str | None, typer.Option(help="column of patients or speakers")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="column of train, valid, test [default: drawn folds]")
+    ] = None,
+    map: Annotated[
+        list[str] | None, typer.Option(help="what a split says: dev=valid, extern=drop")
+    ] = None,
+    image: Annotated[list[str] | None, typer.Option(help="COLUMN@FOLDER of pictures")] = None,
+    audio: Annotated[list[str] | None, typer.Option(help="COLUMN@FOLDER of recordings")] = None,
+    video: Annotated[list[str] | None, typer.Option(help="COLUMN@FOLDER of films")] = None,
+    text: Annotated[list[str] | None, typer.Option(help="column of texts")] = None,
+    numbers: Annotated[
+        list[str] | None, typer.Option(help="column of numbers; all of them are one modality")
+    ] = None,
+    kind: Annotated[Kind, typer.Option(help="what is learnt [default: told by labels]")] = "",
+    separator: Annotated[str | None, typer.Option(help="between the labels of one cell")] = None,
+    force: Annotated[
+        bool, typer.Option(help="replace a profile of this name, lose edits in params.yaml")
+    ] = False,
+) -> None:
+    """Write a profile for a table of your own, and make it the present one."""
+    from ibma.commands import new
+
+    wanted = new.Wanted(
+        csv=csv,
+        label=label,
+        id=id,
+        group=group,
+        split=split,
+        kind=kind,
+        separator=separator,
+        maps=map or (),
+        image=image or (),
+        audio=audio or (),
+        video=video or (),
+        text=text or (),
+        numbers=numbers or (),
+    )
+    typer.echo(new.write(name, wanted, force))
+
+
+@app.command(name="check")
+def check_data(
+    name: Annotated[str, typer.Argument(help="a profile of `ibma new`, or a data set")],
+) -> None:
+    """Show counts, missing parts, groups in two splits, duplicates, and what will be dropped."""
+    from ibma.commands import check
+
+    typer.echo(check.text(name))
+
+
+@app.command()
+def predict(
+    weights: Annotated[Path, typer.Argument(help=WEIGHTS)],
+    input: Annotated[Path, typer.Option(help="a table with the columns of the training table")],
+    output: Annotated[Path, typer.Option(help="the CSV file to write")],
+    folder: Annotated[
+        list[str] | None, typer.Option(help="MODALITY=FOLDER of files that lie elsewhere")
+    ] = None,
+) -> None:
+    """Predict the rows of a table: probabilities, the network's record, or why not."""
+    from ibma.commands import predict
+
+    typer.echo(predict.write(weights, input, output, folder or ()))
+
+
+# --- evidence ------------------------------------------------------------------------------------
 
 
 @app.command(name="verify")
 def check(
     profile: Annotated[
-        str, typer.Argument(help="twin, open or paper [default: every one that can be checked]")
+        str, typer.Argument(help=f"{PROFILE} [default: every one that can be checked]")
     ] = "",
     again: Annotated[
         str,
@@ -103,73 +164,17 @@ def check(
     ] = "",
 ) -> None:
     """Recompute every number from the records and compare with the committed reports."""
-    names = [profile] if profile else verify.profiles(Path())
-    for other in [] if profile else verify.unchecked(Path(), names):
-        typer.echo(f"profile {other}: not checked: it has neither evidence nor records")
-    for name in names:
-        _verify(name)
-        if again:
-            _train_again(name, again)
-
-
-def _verify(profile: str) -> None:
-    """Print every place of a profile's reports that differs.
-
-    Raises:
-        IbmaError: there is one.
-    """
-    outcome = verify.verify(profile, Path())
-    for one in outcome.differences:
-        typer.echo(
-            f"{one.file}: {one.place}: committed '{one.committed}', "
-            f"{outcome.source}: '{one.recomputed}'"
-        )
-    if outcome.differences:
-        raise IbmaError(
-            f"profile {profile}: {len(outcome.differences)} of {outcome.compared} places differ "
-            f"from the {outcome.source}, the first in {outcome.differences[0].file}: "
-            "`dvc repro report` and `ibma archive` write both again, or `git checkout` them"
-        )
-    typer.echo(
-        f"profile {profile}: {outcome.compared} places of the committed reports agree with "
-        f"{outcome.runs} runs ({outcome.source})"
-    )
-
-
-def _train_again(profile: str, wanted: str) -> None:
-    """Train runs again and print how far each is from the committed one.
-
-    Raises:
-        IbmaError: some are too far; it names them.
-    """
-    from ibma.evidence import retrain
-
-    agreed, apart = 0, []
-    for one in retrain.run(profile, Path(), wanted):
-        name = f"{one.run.task}/{one.run.method}/{one.run.seed}"
-        made = "same key" if one.same_key else "another key: other code, data or parameters"
-        typer.echo(f"{name}: {made}; {one.device}, committed: {one.run.provenance['device']}")
-        for gap in one.gaps:
-            mark = "" if gap.agrees else "  DIFFERS"
-            typer.echo(f"  {gap.name}: {gap.committed} {gap.retrained} (+-{gap.allowed:.2g}){mark}")
-        if all(gap.agrees for gap in one.gaps):
-            agreed += 1
-        else:
-            apart.append(name)
-    if apart:
-        raise IbmaError(f"{', '.join(apart)}: trained again, and not what is committed: see above")
-    typer.echo(f"profile {profile}: {agreed} runs trained again agree with what is committed")
+    for line in evidence.check(profile, again):
+        typer.echo(line)
 
 
 @app.command(name="archive")
 def write_evidence() -> None:
     """Copy what the tables are made of into reports/<profile>/evidence/, to be committed."""
-    profile = params.load(paths.PARAMS)
-    out = archive.folder(Path(), profile.profile)
-    for gap in archive.pack(profile, Path(), out):
-        typer.echo(f"missing: {gap}", err=True)
-    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    typer.echo(f"{out}: {size / 1e6:.1f} MB")
+    written, gaps = evidence.pack()
+    for gap in gaps:
+        typer.echo(gap, err=True)
+    typer.echo(written)
 
 
 @app.command()
@@ -183,8 +188,8 @@ def write_docs() -> None:
     """Write the generated pages of docs/ and the schema of params.yaml."""
     from ibma.report import docs
 
-    write_json(SCHEMA, params.schema())
-    for path in [*docs.write(), SCHEMA]:
+    write_json(paths.SCHEMA, params.schema())
+    for path in [*docs.write(), paths.SCHEMA]:
         typer.echo(path)
 
 

@@ -296,7 +296,21 @@ class MLPEncoder(EncoderParams):
     """Widths of the hidden layers."""
 
 
-ENCODERS = {"resnet": ResNetEncoder, "vit": ViTEncoder, "bert": BertEncoder, "mlp": MLPEncoder}
+class AutoEncoder(EncoderParams):
+    """Any image model of transformers with its weights: pictures."""
+
+    name: Literal["auto"]
+    pretrained: Annotated[str, Field(min_length=1)]
+    """Hub id, local folder or package:<import name>; the model brings its sizes."""
+
+
+ENCODERS = {
+    "resnet": ResNetEncoder,
+    "vit": ViTEncoder,
+    "bert": BertEncoder,
+    "auto": AutoEncoder,
+    "mlp": MLPEncoder,
+}
 
 
 def _named_encoder(value: object) -> object:
@@ -304,7 +318,7 @@ def _named_encoder(value: object) -> object:
     if isinstance(value, Mapping):
         name = value.get("name")
         if not isinstance(name, str) or name not in ENCODERS:
-            raise _wrong("resnet, vit, bert or mlp", "name", found=name)
+            raise _wrong("resnet, vit, bert, auto or mlp", "name", found=name)
     return value
 
 
@@ -317,6 +331,7 @@ AnyEncoder = Annotated[
     Annotated[ResNetEncoder, Tag("<resnet>")]
     | Annotated[ViTEncoder, Tag("<vit>")]
     | Annotated[BertEncoder, Tag("<bert>")]
+    | Annotated[AutoEncoder, Tag("<auto>")]
     | Annotated[MLPEncoder, Tag("<mlp>")],
     Discriminator(_encoder_tag),
     BeforeValidator(_named_encoder),
@@ -347,17 +362,23 @@ class SoundFeature(FeatureParams):
     """Audio samples (at 22,050 Hz) from one column to the next."""
     statistics: Switch = False
     """Store means and deviations over time instead: a vector for an MLP."""
+    embedding: Words = None
+    """Pretrained audio model whose vector is stored instead, for an MLP."""
 
     @model_validator(mode="after")
     def _ogm_has_its_bins(self) -> SoundFeature:
         if self.spectrogram == "ogm" and "n_mels" in self.model_fields_set:
             raise _wrong("no n_mels: ogm has 257 bins", "n_mels", found=self.n_mels)
+        others = sorted(self.model_fields_set - {"embedding"})
+        if self.embedding is not None and others:
+            expected = "nothing beside embedding, which hears the sound itself"
+            raise _wrong(expected, others[0], found=getattr(self, others[0]))
         return self
 
     @property
     def readers(self) -> tuple[str, ...]:
         """Return the encoders of spectrograms, or of vectors."""
-        return ("mlp",) if self.statistics else ("resnet",)
+        return ("mlp",) if self.statistics or self.embedding else ("resnet",)
 
 
 class PictureFeature(FeatureParams):
@@ -365,11 +386,13 @@ class PictureFeature(FeatureParams):
 
     frames: Annotated[int, Field(ge=1, le=1024), _expect("an integer from 1 to 1024")] = 3
     size: Side = 224
+    embedding: Words = None
+    """Pretrained image model whose mean vector is stored instead, for an MLP."""
 
     @property
     def readers(self) -> tuple[str, ...]:
-        """Return the encoders of pictures."""
-        return ("resnet", "vit")
+        """Return the encoders of pictures, or of vectors."""
+        return ("resnet", "vit", "auto") if self.embedding is None else ("mlp",)
 
 
 class TextFeature(FeatureParams):
@@ -408,13 +431,14 @@ class PlainFeature(FeatureParams):
         return [key for kind in FEATURES for key in kind.model_fields]
 
 
-FEATURES = (SoundFeature, PictureFeature, TextFeature)
+FEATURES = (TextFeature, SoundFeature, PictureFeature)  # a tie of keys goes to the first
 
 
 def _feature_tag(value: object) -> str:
     if isinstance(value, Mapping):
-        kinds = [kind for kind in FEATURES if not kind.model_fields.keys().isdisjoint(value)]
-        return f"<{kinds[0].__name__}>" if kinds else "<PlainFeature>"
+        shared = [len(kind.model_fields.keys() & value.keys()) for kind in FEATURES]
+        likely = FEATURES[shared.index(max(shared))]
+        return f"<{likely.__name__}>" if any(shared) else "<PlainFeature>"
     return f"<{type(value).__name__}>" if isinstance(value, FEATURES) else "<PlainFeature>"
 
 
@@ -456,6 +480,81 @@ class DatasetParams(Block):
     """twin: generated; real: fetched, or placed by hand."""
 
 
+class TableModality(Block):
+    """A modality of a table: the files, the text or the numbers that its cells hold."""
+
+    kind: Literal["image", "audio", "video", "text", "numbers"]
+    columns: Annotated[list[str], Field(min_length=1), AfterValidator(_each_once)]
+    """One column; of numbers any number of them."""
+    folder: Words = None
+    """Where the files lie that cells name; `pictures/{}.png` completes a name."""
+
+    @model_validator(mode="after")
+    def _columns_fit(self) -> TableModality:
+        if self.kind != "numbers" and len(self.columns) > 1:
+            raise _wrong(f"one column of kind {self.kind}", "columns", found=self.columns)
+        if (self.folder is not None) != (self.kind in ("image", "audio", "video")):
+            expected = "a folder for image, audio and video, none for text and numbers"
+            raise _wrong(expected, "folder", found=self.folder)
+        return self
+
+
+class TableParams(Block):
+    """A data set that is a table with a row for each sample; `ibma new` writes this block."""
+
+    file: str
+    """CSV, TSV or Parquet; read where it lies."""
+    delimiter: Literal[",", ";", "\t", "|"] = ","
+    """Between cells; Parquet has none."""
+    id: Words
+    """Column with a name for each row; null: rows are named by their number."""
+    label: Annotated[list[str], Field(min_length=1), AfterValidator(_each_once)]
+    """Column to be predicted; of kind multilabel a column of 0 and 1 for each label."""
+    kind: Literal["classify", "multilabel", "sentiment"]
+    """One of several classes, any of several labels, or a number."""
+    classes: Annotated[list[str], AfterValidator(_each_once)] = []
+    """What cells of the label's column say; in this order the labels of results."""
+    separator: Annotated[str, Field(min_length=1)] | None = None
+    """Between the labels of one cell, where one column holds several."""
+    range: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
+    """Lowest and highest number that is learnt, of kind sentiment."""
+    group: Words = None
+    """Column of speakers or patients, whom no fold splits; null: each row is its own."""
+    split: Words = None
+    """Column that says train, valid or test; null: folds are drawn."""
+    splits: dict[str, str] = {}
+    """What a cell of that column says -> train, valid, test, or drop."""
+    folds: Annotated[int, Field(ge=0, le=100), _expect("an integer from 0 to 100")] = 0
+    """Folds that are drawn without a column of splits; run k tests on fold k mod folds."""
+    fold_seed: Annotated[int, Field(ge=0, le=MOST), _expect(f"an integer from 0 to {MOST}")] = 0
+    """Seed of the draw."""
+    modalities: dict[Name, TableModality] = Field(min_length=1)
+    """What is predicted from."""
+
+    @model_validator(mode="after")
+    def _labels_fit(self) -> TableParams:
+        several = self.kind == "multilabel" and self.separator is None
+        if len(self.label) > 1 and not several:
+            raise _wrong("one column, or kind multilabel without separator", "label")
+        if self.kind == "sentiment":
+            low, high = self.range or (0.0, 0.0)
+            if low >= high:
+                raise _wrong("[lowest, highest] of the numbers", "range", found=self.range)
+        elif len(self.classes) < 2 and not (several and len(self.label) > 1):
+            raise _wrong("two classes or more", "classes", found=self.classes)
+        return self
+
+    @model_validator(mode="after")
+    def _splits_fit(self) -> TableParams:
+        if (self.split is None) != (self.folds > 1):
+            expected = "2 or more without a column `split`, 0 with one"
+            raise _wrong(expected, "folds", found=self.folds)
+        for name, meant in self.splits.items():
+            if meant not in ("train", "valid", "test", "drop"):
+                raise _wrong("train, valid, test or drop", f"splits.{name}", found=meant)
+        return self
+
+
 class TaskParams(Block):
     """What is learnt from a data set, from which features, with which networks."""
 
@@ -488,7 +587,9 @@ class TaskParams(Block):
             encoder = self.encoders[modality]
             misfit = encoder.misfit(feature)
             if encoder.name not in feature.readers:
-                misfit = "name", f"{' or '.join(feature.readers)}, to read such features"
+                *others, last = feature.readers
+                known = f"{', '.join(others)} or {last}" if others else last
+                misfit = "name", f"{known}, to read such features"
             if misfit:
                 key, expected = misfit
                 where = f"encoders.{modality}.{key}"
@@ -765,7 +866,9 @@ class Params(Block):
     engine: Engine
     keep_weights: Names
     """Methods whose trained networks are kept."""
-    datasets: dict[Name, DatasetParams] = Field(min_length=1)
+    datasets: dict[Name, DatasetParams]
+    tables: dict[Name, TableParams] = {}
+    """Data sets of your own, see docs/own-data.md."""
     tasks: dict[Name, TaskParams] = Field(min_length=1)
     training: Training
     tune: Tune
@@ -897,7 +1000,26 @@ class Params(Block):
             if dataset.source == "twin" and name not in twins:
                 raise _wrong("real: it has no twin", f"datasets.{name}.source", found="twin")
         for name, task in self.tasks.items():
-            _among(task.dataset, self.datasets, f"tasks.{name}.dataset", "a name under datasets")
+            sets = [*self.datasets, *self.tables]
+            _among(task.dataset, sets, f"tasks.{name}.dataset", "a name under datasets or tables")
+        return self
+
+    @model_validator(mode="after")
+    def _tables_fit(self) -> Params:
+        for name in self.tables:
+            if name in self.datasets or name in _modules("datasets"):
+                raise _wrong("another name: a data set is called so", f"tables.{name}", found=name)
+        for name, task in self.tasks.items():
+            if task.dataset not in self.tables:
+                continue
+            if task.options:
+                expected = f"{{}}: tables.{task.dataset} says it all"
+                raise _wrong(expected, f"tasks.{name}.options", found=task.options)
+            known = self.tables[task.dataset].modalities
+            for modality in [*task.encoders, *known]:
+                key, what = f"tasks.{name}.encoders", f"the modalities of tables.{task.dataset}"
+                _among(modality, known, key, what)
+                _among(modality, task.encoders, key, what)
         return self
 
     @model_validator(mode="after")

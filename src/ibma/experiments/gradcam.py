@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ibma import datasets, paths, twins
+from ibma import paths, tables, twins
 from ibma.datasets import Sample
 from ibma.errors import IbmaError
 from ibma.experiments.probe import current_runs, per_class, restore
@@ -92,13 +92,13 @@ def explain_tasks(params: Params) -> None:
 def _texts(params: Params, task: str, ids: Sequence[str]) -> dict[str, str]:
     """Read the words of some samples from the raw data: features hold their token ids only."""
     entry = params.task(task)
-    raw = paths.RAW / entry.dataset
+    raw = tables.raw(params, entry.dataset)
     if not raw.exists():
         print(f"{task}: {raw} is gone: examples are shown without their texts", file=sys.stderr)
         return {}
-    dataset, options = datasets.load(entry.dataset), entry.model_dump(mode="json")
+    dataset, options = tables.dataset(params, entry.dataset), entry.model_dump(mode="json")
     return {
-        one.id: str(one.parts.get("text") or "")
+        one.id: next((part for part in one.parts.values() if isinstance(part, str)), "")
         for one in extract.samples(dataset, raw, task, options)
         if isinstance(one, Sample) and one.id in ids
     }

@@ -10,16 +10,15 @@ import reprlib
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ibma import pretrained
 from ibma.datasets import Excerpt, Part
 from ibma.errors import IbmaError
+from ibma.features import embedding as embeddings
 from ibma.formats import pictures, raw
 from ibma.formats.raw import Unreadable
 
@@ -105,6 +104,7 @@ def audio(
     n_mels: int = 128,
     hop: int = HOP,
     statistics: bool = False,
+    embedding: str | None = None,
 ) -> NDArray[np.float32]:
     """Compute the log spectrogram of the first 3 s at 22,050 Hz; shorter sound is tiled.
 
@@ -119,13 +119,18 @@ def audio(
         hop: Audio samples from one column to the next.
         statistics: Return each band's mean and standard deviation over time instead, and those of
             its change from one column to the next.
+        embedding: Name of a pretrained audio model, whose vector is returned instead. It hears the
+            3 s at its own rate.
 
     Returns:
-        [n_mels or 257, T]; with `statistics` [4 n_mels or 1028].
+        [n_mels or 257, T]; with `statistics` [4 n_mels or 1028]; with `embedding` [width].
     """
+    if embedding is not None:
+        own = embeddings.rate(embedding)
+        return embeddings.sound(_tile(_waveform(part, own), own), embedding)
     from transformers import audio_utils
 
-    wave = np.clip(_tile(_waveform(part)), -1.0, 1.0)
+    wave = np.clip(_tile(_waveform(part, SAMPLE_RATE), SAMPLE_RATE), -1.0, 1.0)
     mel = None
     if spectrogram == "logmel":
         mel = audio_utils.mel_filter_bank(
@@ -157,22 +162,22 @@ def _over_time(bands: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.concatenate([f(x, axis=1) for x in (bands, change) for f in (np.mean, np.std)])
 
 
-def _tile(wave: NDArray[np.float32]) -> NDArray[np.float32]:
-    length = SAMPLE_RATE * SECONDS
+def _tile(wave: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
+    length = rate * SECONDS
     return np.resize(wave, length) if len(wave) < length else wave[:length]
 
 
-def _waveform(part: Excerpt) -> NDArray[np.float32]:
-    """Return the first 3 s of an excerpt, as the mean of its channels at SAMPLE_RATE.
+def _waveform(part: Excerpt, rate: int) -> NDArray[np.float32]:
+    """Return the first 3 s of an excerpt, as the mean of its channels at `rate` samples a second.
 
     FFmpeg's own float downmix would not keep loudness. Only these seconds are decoded.
     """
-    first = int((part.start or 0.0) * SAMPLE_RATE)
-    last = first + SAMPLE_RATE * SECONDS
+    first = int((part.start or 0.0) * rate)
+    last = first + rate * SECONDS
     if part.end is not None:
-        last = min(last, int(part.end * SAMPLE_RATE))
+        last = min(last, int(part.end * rate))
     kept = [np.zeros(0, np.float32)]
-    for place, samples in _resampled(part.path, part.start or 0.0):
+    for place, samples in _resampled(part.path, part.start or 0.0, rate):
         kept.append(samples[max(0, first - place) : max(0, last - place)])
         if place + len(samples) >= last:
             break
@@ -189,23 +194,23 @@ def _waveform(part: Excerpt) -> NDArray[np.float32]:
     return wave
 
 
-def _resampled(path: Path, start: float) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Yield stretches of sound at SAMPLE_RATE from shortly before `start` on, and their places."""
+def _resampled(path: Path, start: float, rate: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Yield stretches of sound at a rate from shortly before `start` on, and their places."""
     import av
 
     with _opened(path) as container:
-        rate, (low, high) = _stream(container, "audio", path).rate, raw.SOUND_RATES
-        if not low <= rate <= high:
+        stored, (low, high) = _stream(container, "audio", path).rate, raw.SOUND_RATES
+        if not low <= stored <= high:
             raise Unreadable(
-                f"{path}: a sample rate of {rate} Hz: expected {low} to {high}: fetch it again"
+                f"{path}: a sample rate of {stored} Hz: expected {low} to {high}: fetch it again"
             )
         if start:
             container.seek(int(start * MICROSECONDS))
-        resampler = av.AudioResampler(format="fltp", rate=SAMPLE_RATE)
+        resampler = av.AudioResampler(format="fltp", rate=rate)
         place = None
         for frame in itertools.chain(container.decode(audio=0), [None]):
             if place is None:
-                place = round((frame.time or 0.0) * SAMPLE_RATE) if start and frame else 0
+                place = round((frame.time or 0.0) * rate) if start and frame else 0
             for out in resampler.resample(frame):
                 samples = out.to_ndarray().mean(0)
                 yield place, samples
@@ -243,8 +248,12 @@ def _stream(container: Any, kind: str, path: Path) -> Any:
     return streams[0]
 
 
-def frames(part: Excerpt, *, frames: int = 3, size: int = 224) -> NDArray[np.uint8]:
+def frames(
+    part: Excerpt, *, frames: int = 3, size: int = 224, embedding: str | None = None
+) -> NDArray[np.uint8] | NDArray[np.float32]:
     """Return `frames` pictures spread evenly over a clip, resized to size x size; [T, 3, S, S].
+
+    With `embedding`, as in `image`, their mean vector.
 
     CHOICE: even spread (OGM-GE keeps one frame a second, about three a clip, but its loader's
     choice among them is broken); a clip with fewer pictures repeats them. A first pass counts,
@@ -259,7 +268,8 @@ def frames(part: Excerpt, *, frames: int = 3, size: int = 224) -> NDArray[np.uin
         for place, frame in enumerate(_pictures(part))
         if place in wanted
     }
-    return np.stack([chosen[place] for place in wanted])
+    stills = np.stack([chosen[place] for place in wanted])
+    return stills if embedding is None else embeddings.pictures(stills, embedding)
 
 
 def _pictures(part: Excerpt) -> Iterator[Any]:
@@ -316,8 +326,21 @@ def _upright(frame: Any) -> Any:
     return picture.rotate(frame.rotation, expand=True) if frame.rotation else picture
 
 
-def image(part: Excerpt | NDArray[Any], *, size: int = 224) -> NDArray[np.uint8]:
-    """Return one picture as RGB, resized to size x size; [3, S, S]."""
+def image(
+    part: Excerpt | NDArray[Any], *, size: int = 224, embedding: str | None = None
+) -> NDArray[np.uint8] | NDArray[np.float32]:
+    """Return one picture as RGB, resized to size x size; [3, S, S].
+
+    Args:
+        part: A file or a piece of one, or an array.
+        size: Pixels a side.
+        embedding: Name of a pretrained image model, whose vector [width] is returned instead.
+    """
+    pixels = _image(part, size)
+    return pixels if embedding is None else embeddings.pictures(pixels[None], embedding)
+
+
+def _image(part: Excerpt | NDArray[Any], size: int) -> NDArray[np.uint8]:
     from PIL import Image
 
     if isinstance(part, Excerpt):
@@ -363,48 +386,13 @@ def text(
     """
     words = words.encode(errors="replace").decode()  # half a character is none
     if embedding is not None:
-        return _embed(words, max_length, embedding)
+        return embeddings.words(words, max_length, embedding)
     if tokenizer is None:
         ids = [1 + zlib.crc32(word.encode()) % (vocab_size - 1) for word in words.lower().split()]
     else:
-        ids = _tokenizer(tokenizer)(words, truncation=True, max_length=max_length)["input_ids"]
+        ids = embeddings.tokenizer(tokenizer)(words, truncation=True, max_length=max_length)[
+            "input_ids"
+        ]
     padded = np.zeros(max_length, dtype=np.int32)
     padded[: min(len(ids), max_length)] = ids[:max_length]
     return padded
-
-
-def _embed(words: str, max_length: int, name: str) -> NDArray[np.float32]:
-    import torch
-
-    network, tokenizer = _network(name), _tokenizer(name)
-    tokens = tokenizer(words, truncation=True, max_length=max_length, return_tensors="pt")
-    with torch.inference_mode():
-        states = network(**tokens).last_hidden_state
-    vector: NDArray[np.float32] = states[0].mean(0).numpy()
-    return vector
-
-
-@cache
-def _tokenizer(name: str) -> Any:
-    from transformers import AutoTokenizer
-
-    return _loaded(AutoTokenizer, "tokenizer", name)
-
-
-@cache
-def _network(name: str) -> Any:
-    import torch
-    from transformers import AutoModel
-
-    torch.set_num_threads(1)  # extraction has a process per core
-    return _loaded(AutoModel, "embedding", name).eval()
-
-
-def _loaded(kind: Any, parameter: str, name: str) -> Any:
-    try:
-        return kind.from_pretrained(pretrained.locate(name))
-    except OSError as error:
-        raise IbmaError(
-            f"params.yaml: {parameter} '{name}' is neither a folder nor to be downloaded "
-            f"({str(error).splitlines()[0]}): download it first and name its folder"
-        ) from None

@@ -43,7 +43,7 @@ class Column:
             return "" if cell.strip() else "text"
         if self.kind == "integer":
             return "" if cell.isascii() and cell.isdecimal() else "a whole number"
-        value = _number(cell)
+        value = number(cell)
         if self.kind == "number" and not (self.low <= value <= self.high and math.isfinite(value)):
             bounded = math.isfinite(self.low)
             return f"a number from {self.low:g} to {self.high:g}" if bounded else "a finite number"
@@ -68,6 +68,7 @@ class Table:
         delimiter: What separates cells.
         header: Whether the first line names the columns. Without one the columns are these, in
             this order, and no others.
+        own: Whether the user made it, who can mend it.
     """
 
     columns: Mapping[str, Column]
@@ -75,6 +76,12 @@ class Table:
     unique: Sequence[str] = ()
     delimiter: str = ","
     header: bool = True
+    own: bool = False
+
+    @property
+    def remedy(self) -> str:
+        """Return what a user does about a wrong file."""
+        return self.advice if self.own else f"use the original file: {self.advice}"
 
 
 def rows(path: Path, table: Table) -> Iterator[tuple[int, dict[str, str]]]:
@@ -88,6 +95,20 @@ def rows(path: Path, table: Table) -> Iterator[tuple[int, dict[str, str]]]:
             many or too few cells, a quote that is not closed, a cell that is not what its column
             asks for, or names the same thing as another row; there is no row; there are too many.
     """
+    for line, found in entries(path, table):
+        if isinstance(found, Exception):
+            raise _error(path, line, found, table)
+        yield line, found
+
+
+def entries(path: Path, table: Table) -> Iterator[tuple[int, dict[str, str] | Exception]]:
+    """Yield what `rows` does, and for a wrong row what is wrong with it; then go on.
+
+    After a quote that is not closed there is nothing to go on with: it takes all lines to the end.
+
+    Raises:
+        IbmaError: The file as a whole is not readable, or lacks a column or any row.
+    """
     raw.present(path, table.advice)
     csv.field_size_limit(raw.LINE)
     opened = gzip.open if path.suffix == ".gz" else open
@@ -96,50 +117,87 @@ def rows(path: Path, table: Table) -> Iterator[tuple[int, dict[str, str]]]:
     try:
         with opened(path, "rt", newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(raw.lines(file, path), delimiter=table.delimiter, strict=True)
-            header = _header(reader, path, table)
-            for cells in reader:
-                line = reader.line_num
-                if not cells:
-                    continue
-                count += 1
-                row = _row(header, cells, table)
-                if table.unique:
-                    key = tuple(row[name] for name in table.unique)
-                    if seen.setdefault(key, line) != line:
-                        raise _Wrong(f"'{' '.join(key)}' is already in line {seen[key]}")
+            names = _header(reader, path, table)
+            while True:
+                try:
+                    cells = next(reader)
+                    line = reader.line_num
+                    if not cells:
+                        continue
+                    count += 1
+                    found = _row(names, cells, table)
+                    _check_unique(found, line, seen, table)
+                except StopIteration:
+                    break
+                except (_Wrong, csv.Error) as error:
+                    count += isinstance(error, csv.Error)
+                    yield line, error
+                else:
+                    yield line, found
                 if count > raw.ROWS:
                     raise _Wrong(f"more than {raw.ROWS:,} rows")
-                yield line, row
     except (_Wrong, UnicodeDecodeError, csv.Error, *DAMAGE) as error:
-        where = f"line {line}" if isinstance(error, _Wrong) else f"after line {line}"
-        raise IbmaError(
-            f"{path}: {where}: {error}: use the original file: {table.advice}"
-        ) from None
+        raise _error(path, line, error, table) from None
     if not count:
-        raise IbmaError(f"{path}: holds no row: use the original file: {table.advice}")
+        raise IbmaError(f"{path}: holds no row: {table.remedy}")
+
+
+def _error(path: Path, line: int, error: Exception, table: Table) -> IbmaError:
+    where = f"line {line}" if isinstance(error, _Wrong) else f"after line {line}"
+    return IbmaError(f"{path}: {where}: {error}: {table.remedy}")
+
+
+def _check_unique(
+    row: Mapping[str, str], line: int, seen: dict[tuple[str, ...], int], table: Table
+) -> None:
+    key = tuple(row[name] for name in table.unique)
+    if key and seen.setdefault(key, line) != line:
+        raise _Wrong(f"'{' '.join(key)}' is already in line {seen[key]}")
 
 
 class _Wrong(Exception):
     """What is wrong with a line."""
 
 
+def header(path: Path, table: Table) -> list[str]:
+    """Return the names of a table's columns.
+
+    Raises:
+        IbmaError: The file is missing, no text, or its first line is damaged.
+    """
+    raw.present(path, table.advice)
+    opened = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opened(path, "rt", newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(raw.lines(file, path), delimiter=table.delimiter, strict=True)
+            return _header(reader, path, table)
+    except (UnicodeDecodeError, csv.Error, *DAMAGE) as error:
+        raise _error(path, 0, error, table) from None
+
+
 def _header(reader: Iterator[list[str]], path: Path, table: Table) -> list[str]:
     if not table.header:
         return list(table.columns)
-    header = next(reader, [])
+    names = next(reader, [])
+    check_columns(names, path, table)
+    return names
+
+
+def check_columns(names: Sequence[str], path: Path, table: Table) -> None:
+    """Raise an error unless every column of a table is there, and none twice.
+
+    Raises:
+        IbmaError: It names the column.
+    """
     for name in table.columns:
-        if name not in header:
-            found = ", ".join(header[:20])[:200] or "nothing"
+        if name not in names:
+            found = ", ".join(names[:20])[:200] or "nothing"
             raise IbmaError(
-                f"{path}: column '{name}' is missing, its columns are {found}: use the original "
-                f"file: {table.advice}"
+                f"{path}: column '{name}' is missing, its columns are {found}: {table.remedy}"
             )
-    for name in header:
-        if header.count(name) > 1:
-            raise IbmaError(
-                f"{path}: column '{name}' is there twice: use the original file: {table.advice}"
-            )
-    return header
+    for name in names:
+        if names.count(name) > 1:
+            raise IbmaError(f"{path}: column '{name}' is there twice: {table.remedy}")
 
 
 def _row(header: Sequence[str], cells: Sequence[str], table: Table) -> dict[str, str]:
@@ -157,7 +215,7 @@ def measure(cell: str) -> float:
     return math.nan if cell.lower() in MISSING else float(cell)
 
 
-def _number(cell: str) -> float:
+def number(cell: str) -> float:
     """Return a cell as a number, NaN if it is none; Python's own `1_000` is none."""
     try:
         return math.nan if "_" in cell else float(cell)

@@ -8,7 +8,7 @@ backbone needs it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, Self, cast
 
 import torch
@@ -24,23 +24,27 @@ READS = {  # encoder -> kinds of modality it can read
     "resnet": ("audio", "frames", "image"),
     "vit": ("frames", "image"),
     "bert": ("text",),
+    "auto": ("frames", "image"),
     "mlp": ("vector", "expression"),
 }
 SIZES = {  # encoder -> keys of a network that starts at random
     "resnet": ("channels", "embedding_size", "hidden_sizes", "depths"),
     "vit": ("size", "patch_size", "hidden_size", "layers", "heads"),
     "bert": ("vocab_size", "max_length", "hidden_size", "layers", "heads", "dropout"),
+    "auto": (),
     "mlp": ("hidden",),
 }
 
 
 class Pixels(nn.Module):
-    """Turn uint8 pixels into floats with ImageNet's mean and deviation, on the pixels' device."""
+    """Turn uint8 pixels into floats with a mean and a deviation, on the pixels' device."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, mean: Sequence[float] = IMAGE_MEAN, deviation: Sequence[float] = IMAGE_STD
+    ) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(IMAGE_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGE_STD).view(3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(deviation).view(3, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return floats of the same shape, [..., 3, S, S]."""
@@ -159,6 +163,32 @@ class ViT(nn.Module):
         """Encode pictures: [B, 3, S, S] -> [B, width]."""
         out = self.network(pixel_values=x, interpolate_pos_encoding=self.interpolate)
         return cast(Tensor, out.last_hidden_state[:, 1:].mean(1))
+
+
+class Auto(nn.Module):
+    """Any image model of transformers, read out as the mean of its last states.
+
+    Its pooling layer is not read: checkpoints of classifiers have none.
+    """
+
+    def __init__(self, config: Mapping[str, Any], size: int) -> None:
+        super().__init__()
+        import transformers
+
+        _require(config.get("pretrained") is not None, "auto", "pretrained: expected a model")
+        self.network = _network(transformers.AutoModel, None, {}, config, unread="pooler")
+        wanted = getattr(self.network.config, "image_size", size)
+        _require(wanted == size, "auto", f"this model reads {wanted}: set size in features to it")
+        processors: Any = transformers.AutoImageProcessor
+        shown = processors.from_pretrained(pretrained.locate(str(config["pretrained"])))
+        self.prepare = Pixels(shown.image_mean, shown.image_std)
+        with torch.no_grad():
+            self.width = self.forward(torch.zeros(1, 3, size, size)).shape[1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Encode prepared pictures: [B, 3, S, S] -> [B, width]."""
+        states = self.network(pixel_values=x).last_hidden_state
+        return cast(Tensor, states.flatten(2).mean(2) if states.ndim == 4 else states.mean(1))
 
 
 class Frames(nn.Module):
@@ -293,6 +323,9 @@ def build(config: Mapping[str, Any], *, kind: str, shape: tuple[int, ...], width
     elif kind == "audio":
         network = ResNet(config, kind)
         prepare, backbone = Spectrogram(network.channels), network
+    elif name == "auto":
+        auto = Auto(config, shape[-1])
+        prepare, backbone = auto.prepare, Frames(auto) if kind == "frames" else auto
     else:
         image = ResNet(config, kind) if name == "resnet" else ViT(config, shape[-1])
         prepare, backbone = Pixels(), Frames(image) if kind == "frames" else image
@@ -354,9 +387,18 @@ def _family(source: object) -> str:
 
 
 def _network(
-    model: Any, configuration: Any, sizes: dict[str, Any], config: Mapping[str, Any], **options: Any
+    model: Any,
+    configuration: Any,
+    sizes: dict[str, Any],
+    config: Mapping[str, Any],
+    unread: str | None = None,
+    **options: Any,
 ) -> Any:
-    """Build a transformers model at random from `sizes`, or with weights that config names."""
+    """Build a transformers model at random from `sizes`, or with weights that config names.
+
+    Args:
+        unread: part of the names of tensors that may be missing.
+    """
     from huggingface_hub.errors import StrictDataclassError
 
     name, source = config["name"], config.get("pretrained")
@@ -376,7 +418,11 @@ def _network(
             f"nor to be downloaded ({str(error).splitlines()[0]}): correct the name, or download "
             "the weights first and name their folder"
         ) from None
-    missing = [*loaded["missing_keys"], *loaded["mismatched_keys"]]
+    missing = [
+        key
+        for key in (*loaded["missing_keys"], *loaded["mismatched_keys"])
+        if unread is None or unread not in str(key)
+    ]
     _require(
         not missing,
         name,

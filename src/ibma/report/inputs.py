@@ -54,6 +54,11 @@ class Inputs:
     checks: Sequence[Check]
     tracked: Mapping[str, str]
 
+    @property
+    def own(self) -> bool:
+        """Whether the profile is about the user's data alone, and not about the paper."""
+        return not self.params.datasets
+
     @cached_property
     def beyond(self) -> list[str]:
         """Tasks that the paper does not have, of those with records."""

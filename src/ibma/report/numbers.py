@@ -42,8 +42,8 @@ class Numbers:
 
 def build(inputs: Inputs) -> Numbers:
     """Compute every number of a report."""
-    tables = [*paper_tables.build(inputs), *real_tables.build(inputs)]
-    tables += study_tables.build(inputs)
+    theirs = [] if inputs.own else paper_tables.build(inputs)
+    tables = [*theirs, *real_tables.build(inputs), *study_tables.build(inputs)]
     tables.sort(key=lambda made: not made.rows)
     means = real_tables.scores(inputs, inputs.tasks)
     rounded = {task: {m: round(v, 3) for m, v in by.items()} for task, by in means.items()}

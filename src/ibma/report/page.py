@@ -92,6 +92,7 @@ def html(inputs: Inputs, root: Path, made: Numbers, drawn: Mapping[str, Picture]
     svgs = {name: file.read_bytes() if file.exists() else b"" for name, file in files.items()}
     context = {
         "params": inputs.params,
+        "own": inputs.own,
         "answer": verdict.answer(inputs),
         "leaderboard": tables["leaderboard"],
         "claims": tables.get("real_claims"),

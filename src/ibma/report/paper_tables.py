@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from ibma import datasets, paths
+from ibma import paths, tables
 from ibma.datasets import Card
 from ibma.paper import audit, published
 from ibma.paper.published import Target
@@ -153,7 +153,7 @@ def _sizes(inputs: Inputs) -> Table:
     task_of = {entry.dataset: task for task, entry in reversed(inputs.params.tasks.items())}
     rows, notes = [], []
     for name in dict.fromkeys((*printed, *(task.dataset for task in inputs.params.tasks.values()))):
-        card = datasets.load(name).CARD
+        card = tables.dataset(inputs.params, name).CARD
         task = task_of.get(name)
         why = inputs.absent(task) if task else "not run: not in this profile"
         meta = inputs.features[task] if task and not why else {}

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
-from ibma import datasets, paths
+from ibma import datasets, paths, tables
 from ibma.report import formatting, table
 from ibma.report.inputs import Inputs
 from ibma.report.paper_tables import ABSTRACTS, timing_note
@@ -174,7 +174,7 @@ def _every_metric(inputs: Inputs, task: str) -> Table:
     line = _logistic(inputs, task, metrics)
     rows.append(Row((LOGISTIC, *line), paths.logistic(task).as_posix()))
     entry = inputs.params.tasks[task]
-    card = datasets.card(datasets.load(entry.dataset), entry.options)
+    card = datasets.card(tables.dataset(inputs.params, entry.dataset), entry.options)
     notes = [
         "The best and the second best of a column are marked over all its rows, the control and "
         "the forms of IBMA included.",
@@ -256,7 +256,8 @@ def _claims(inputs: Inputs) -> Table:
     """`real_claims`: IBMA against each rival that a claim of the paper, or of ours, names."""
     tests = claim_tests(inputs)
     rows, data = [], []
-    for claim in claims.CLAIMS if inputs.beyond else ():
+    asked = [one for one in claims.CLAIMS if claims.candidates(one.opponent, inputs.params)]
+    for claim in asked if inputs.beyond else ():
         by_task = tests[claim.opponent]
         cells = [_difference(inputs, by_task.get(task)) for task in inputs.beyond]
         said = counted(inputs, by_task.values()) if by_task else NOT_RUN

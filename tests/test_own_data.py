@@ -1,0 +1,428 @@
+"""A stranger's table, from `ibma init` to predictions, and what the commands refuse."""
+
+import csv
+import inspect
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import own_data
+import pytest
+import yaml
+
+from ibma import cli, params, paths
+from ibma.errors import IbmaError
+from ibma.tables.reader import TableData
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def ibma(monkeypatch, capsys):
+    """Run the command; return its exit code, and what it wrote to stdout and stderr."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["ibma", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        return (stopped.value.code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Path:
+    """A new project with a table of 60 rows."""
+    folder = own_data.start(tmp_path / "project")
+    here = os.path.dirname(sys.executable)  # DVC calls `python`
+    monkeypatch.setenv("PATH", os.pathsep.join([here, os.environ["PATH"]]))
+    monkeypatch.chdir(folder)
+    own_data.write(folder, own_data.rows())
+    return folder
+
+
+def refused(ibma, *arguments) -> str:
+    code, _, error = ibma(*arguments)
+    assert (code, error.count("\n")) == (1, 1), error
+    return error
+
+
+def told(ibma, *arguments) -> str:
+    code, out, error = ibma(*arguments)
+    assert code == 0, error
+    return out
+
+
+# --- init and new --------------------------------------------------------------------------------
+
+
+def test_a_new_project_is_whole_and_an_old_one_stays(project, ibma, tmp_path):
+    names = {"src", "stages", "profiles", "dvc.yaml", "params.yaml", "params.schema.json", ".dvc"}
+    assert names <= {path.name for path in project.iterdir()}
+    assert params.load().profile == "twin"
+    assert "is there and not empty" in refused(ibma, "init", project)
+    listed = subprocess.run(
+        [sys.executable, "-m", "dvc", "stage", "list", "--name-only"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "tune@crema_d" in listed.stdout and "tables@" not in listed.stdout
+
+
+def test_a_profile_is_written_with_comments_and_says_how_to_go_back(project, ibma):
+    out = told(ibma, *own_data.NEW)
+    assert "`ibma profile twin` goes back" in out and "`ibma check clinic`" in out
+    made = params.load()
+    assert made.profile == "clinic" and not made.datasets
+    assert made.tables["clinic"].as_dict() == own_data.spec().as_dict()
+    text = (project / "profiles/clinic.yaml").read_text()
+    assert text.count("  # ") > 25 and "\n\n\n" not in text
+    assert (project / "params.yaml").read_bytes() == text.replace(
+        "$schema=../", "$schema="
+    ).encode()
+    assert "* clinic: clinic.csv" in told(ibma, "profile", "list")
+    assert "profiles/clinic.yaml is there" in refused(ibma, *own_data.NEW)
+    assert told(ibma, "profile", "twin") and params.load().profile == "twin"
+    (project / "params.yaml").write_text("profile: mine\n")
+    other = ("new", "other", *own_data.NEW[2:])
+    assert "has edits that are in no profile" in refused(ibma, *other)
+    assert not (project / "profiles/other.yaml").exists()
+    assert "--force lost" in told(ibma, *other, "--force")
+
+
+def test_kinds_of_labels_and_delimiters_are_told_from_the_table(project, ibma):
+    own_data.write(project, own_data.rows(120), "c.csv", ";")
+    base = ("--csv", "c.csv", "--image", "pic@pictures", "--text", "Hx")
+    error = refused(ibma, "new", "a", *base, "--label", "age")
+    assert "120 distinct labels in 'age'" in error and "--kind sentiment" in error
+    told(ibma, "new", "a", *base, "--label", "age", "--kind", "sentiment")
+    made = params.load().tables["a"]
+    assert (made.delimiter, made.range, made.folds, made.id) == (";", [20.0, 139.0], 5, None)
+    told(ibma, "new", "b", *base, "--label", "Dx (final)", "--numbers", "age")
+    assert params.load().tables["b"].modalities["numbers"].columns == ["age"]
+    (project / "d.tsv").write_text("t\tn\ta\tb\nx\t1\t0\t1\ny\t2\t1\t1\n")
+    several = ("--label", "a", "--label", "b", "--text", "t", "--numbers", "n")
+    told(ibma, "new", "c", "--csv", "d.tsv", *several)
+    assert params.load().tables["c"].kind == "multilabel"
+
+
+def test_options_that_do_not_fit_are_one_line_and_write_nothing(project, ibma):
+    base = ("new", "a", "--csv", "clinic.csv", "--label", "Dx (final)", "--text", "Hx")
+    image = ("--image", "pic@pictures")
+    wrong = {
+        (*base,): "expected two modalities or more",
+        (*base, "--image", "pictures"): "expected COLUMN@FOLDER",
+        (*base, "--image", "pix@pictures"): "no column 'pix': its columns are",
+        (*base, *image, "--id", "ID"): "no column 'ID'",
+        (*base, *image, "--split", "Fold", "--map", "dev"): "expected NAME=train",
+        (*base, *image, "--split", "Fold", "--map", "dev=hold"): "expected NAME=train",
+        (*base, *image, "--map", "dev=valid"): "expected --split too",
+        ("new", "mosi", *base[2:], *image): "a data set is called so",
+        ("new", "my-data", *base[2:], *image): "expected a name of letters",
+        ("new", "a", "--csv", "no.csv", "--label", "x", "--text", "t", *image): "no.csv: missing",
+    }
+    for arguments, line in wrong.items():
+        assert line in refused(ibma, *arguments), arguments
+    assert sorted(path.stem for path in (project / "profiles").iterdir()) == [
+        *("open", "paper", "paper_small", "twin"),
+    ]
+    assert params.load().profile == "twin"
+
+
+def test_new_asks_for_a_project(tmp_path, ibma, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own_data.write(tmp_path, own_data.rows())
+    assert "run `ibma init FOLDER`" in refused(ibma, *own_data.NEW)
+
+
+# --- check ---------------------------------------------------------------------------------------
+
+
+def test_check_counts_and_names_what_will_be_dropped(project, ibma):
+    table = own_data.rows()
+    table[3][3] = "P2"  # a row for training; row 6 tests patient P3
+    table[7][3] = "P0"  # a test row of a patient in train
+    table[6][1], table[6][2], table[6][5] = "x0.png", "mass", table[0][5]  # row 0 again, in test
+    table[9][2] = ""
+    table[10][5] = ""
+    own_data.write(project, table)
+    (project / "pictures/x11.png").write_bytes(b"no picture")
+    told(ibma, *own_data.NEW)
+    out = told(ibma, "check", "clinic")
+    assert "clinic.csv: 58 samples, 2 rows dropped" in out
+    assert "pic of 0 samples, Hx of 1 samples" in out
+    assert "groups on both sides of train and test: 1 of 30: P0" in out
+    assert "samples of equal content: 1 sets, 1 of them in several splits" in out
+    assert "0000 (train), 0006 (test)" in out
+    assert "0009: Dx (final) is empty" in out
+    assert "0011: pictures/x11.png: cannot be decoded" in out
+    lines = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line}
+    assert (lines["train"], lines["valid"], lines["test"]) == (
+        ["34", "18", "16"], ["12", "6", "6"], ["12", "6", "6"],
+    )  # fmt: skip
+    told(ibma, "profile", "twin")
+    assert told(ibma, "check", "clinic") == out, "a profile that is not the present one"
+
+
+def test_check_says_what_would_stop_the_pipeline(project, ibma):
+    told(ibma, *own_data.NEW)
+    own_data.write(project, [row for row in own_data.rows() if row[4] != "test"])
+    assert "PROBLEM: no sample of split test" in told(ibma, "check", "clinic")
+    table = own_data.rows()
+    table[4][4] = "evaluation"
+    own_data.write(project, table)
+    assert "line 6: Fold 'evaluation': expected train, valid or test" in refused(
+        ibma, "check", "clinic"
+    )
+    assert "neither a data set of params.yaml nor a profile" in refused(ibma, "check", "clinics")
+
+
+CONTRACT = """
+from ibma.datasets import Card, Counts, Sample
+CARD = Card(title="Parity", kind={kind!r}, classes=("even", "odd"),
+            modalities={{"a": {modality!r}, "b": "text"}}, licence="none", access="builtin",
+            official=Counts(40, 20), cite="none")
+FILES = ()
+
+def samples({arguments}):
+    for i in range(60):
+        split = "test" if i % 3 == 0 else "train"
+        yield Sample({id}, split, f"g{{i % 20}}", {label}, {{"a": ({part},), "b": "words"}})
+"""
+RIGHT = {"kind": "classify", "modality": "vector", "arguments": "raw, *, on_bad='stop'"} | {
+    "id": "str(i)", "label": "i % 2", "part": "i / 60",
+}  # fmt: skip
+
+
+def test_a_data_set_in_python_is_tried_on_ten_rows(project, tmp_path):
+    """In the project's own code, which is what `ibma` runs there."""
+    values = yaml.safe_load((project / "profiles/twin.yaml").read_text())
+    mlp = {"name": "mlp", "hidden": [8]}
+    bert = {"name": "bert", "vocab_size": 512, "hidden_size": 16, "layers": 1, "heads": 2}
+    values["datasets"]["parity"] = {"source": "real"}
+    values["tasks"]["parity"] = {
+        "dataset": "parity", "batch_size": 16, "encoders": {"a": mlp, "b": bert},
+    }  # fmt: skip
+    (project / "params.yaml").write_text(yaml.safe_dump(values))
+
+    def check(**changed) -> tuple[int, str]:
+        code = CONTRACT.format(**RIGHT | changed)
+        (project / "src/ibma/datasets/parity.py").write_text(code)
+        environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+        done = subprocess.run(
+            [sys.executable, "-m", "ibma", "check", "parity"],
+            capture_output=True, text=True, env=environment,
+        )  # fmt: skip
+        assert done.stderr.count("\n") == bool(done.returncode), done.stderr
+        return done.returncode, done.stdout + done.stderr
+
+    code, out = check()
+    assert code == 0 and "9: test, group g9, label 1: a float32 [1]; b int32 [128]" in out
+    assert out.endswith("10 rows are as they should be\n")
+    wrong = {
+        "CARD.kind 'classification': expected one of classify": {"kind": "classification"},
+        "CARD.modalities: 'a' is 'picture': expected one of": {"modality": "picture"},
+        "samples: argument 'size': expected samples(raw, *": {
+            "arguments": "raw, size=3, on_bad=''"
+        },
+        "expected samples(raw, *, on_bad='stop', ...)": {"arguments": "raw"},
+        "sample 0: this id is there twice": {"id": "'0'"},
+        "sample 0: label True: expected a whole number": {"label": "True"},
+        "sample 0: 'a': ('x',) is no vector": {"part": "'x'"},
+    }
+    for line, changed in wrong.items():
+        code, out = check(**changed)
+        assert code == 1 and line in out, out
+
+
+# --- docs/own-data.md ----------------------------------------------------------------------------
+
+PAGE = (ROOT / "docs/own-data.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL)
+
+
+def shown(start: str) -> str:
+    """The block of the page that begins so."""
+    return next(block for _, block in BLOCKS if block.startswith(start))
+
+
+def test_every_block_of_the_page_says_what_happens(tmp_path, monkeypatch):
+    """But for `dvc repro` and what follows it, which the next test runs."""
+    monkeypatch.chdir(tmp_path)
+    command = tmp_path / "bin/ibma"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m ibma "$@"\n')
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{command.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
+
+    def run(block: str) -> str:
+        done = subprocess.run(block, shell=True, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run(shown("ibma init"))
+    monkeypatch.chdir(tmp_path / "project")
+    table = own_data.write(Path(), own_data.example())
+    assert table.read_text().startswith(shown("X-ray file"))
+    assert run(shown("ibma new")) == shown("profiles/clinic.yaml is written")
+    assert run(shown("ibma check clinic")) == shown("clinic.csv: 58")
+    (clinic,) = params.load().tasks.values()
+    changed = clinic.as_dict()
+    lines = [block for kind, block in BLOCKS if kind == "yaml"]
+    for block, reader in zip(lines, ("mlp", "auto"), strict=True):
+        for key, entry in yaml.safe_load(block).items():
+            changed[key] |= entry
+        assert reader in params.TaskParams.model_validate(changed).features["pic"].readers
+
+    Path("src/ibma/datasets/mine.py").write_text(shown("from ibma.datasets"))
+    values = yaml.safe_load(Path("profiles/twin.yaml").read_text())
+    values["datasets"]["mine"] = {"source": "real"}
+    encoders = {"bump": {"name": "mlp"}, "note": {"name": "bert"}}
+    values["tasks"]["mine"] = {"dataset": "mine", "batch_size": 16, "encoders": encoders}
+    Path("params.yaml").write_text(yaml.safe_dump(values))
+    assert run(shown("ibma check mine")).endswith("10 rows are as they should be\n")
+    assert {kind for kind, _ in BLOCKS} == {"sh", "text", "yaml", "python"} and len(BLOCKS) == 12
+
+
+def test_every_option_of_new_is_on_the_page():
+    options = {name for name in inspect.signature(cli.new).parameters if name != "name"}
+    assert {f"--{name}" for name in options} <= set(re.findall(r"--\w+", PAGE))
+
+
+# --- the whole way -------------------------------------------------------------------------------
+
+
+def stages(*names: str) -> None:
+    for name in names:
+        done = subprocess.run(
+            [sys.executable, f"stages/{name.split()[0]}.py", *name.split()[1:]],
+            capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_a_table_becomes_a_report_and_predictions(project, ibma):
+    table = own_data.rows()
+    table[1][5] = ""
+    own_data.write(project, table)
+    told(ibma, *own_data.NEW)
+    for path in (project / "profiles/clinic.yaml", project / "params.yaml"):
+        own_data.shrink(path)
+    dvc = [sys.executable, "-m", "dvc", "repro"]
+    done = subprocess.run(dvc, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr + done.stdout
+
+    out = project / "reports/clinic"
+    tables = {path.stem for path in (out / "tables").glob("*.md")}
+    assert {"leaderboard", "real_clinic", "real_claims"} <= tables
+    assert not [name for name in tables if name[:2].isdigit() or name == "audit"], "the paper's"
+    page = (out / "index.html").read_text()
+    assert "Is IBMA better on these data?" in page and "Where the networks look" in page
+    assert "not run" not in page and "The paper's tables" not in page
+    assert [path.name for path in (project / "reports").iterdir()] == ["clinic"]
+
+    # a changed table is seen, one that is as it was trains nothing
+    again = subprocess.run(dvc, capture_output=True, text=True)
+    assert "Running stage 'tables@clinic'" in again.stdout
+    assert again.stdout.count("Running stage") == 1
+    _, _, weights, *options = shlex.split(shown("ibma predict"))
+    assert shown("dvc repro") == "dvc repro\n" and options[::2] == ["--input", "--output"]
+    _predicts(project, ibma, weights)
+    (project / "clinic.csv").write_text((project / "clinic.csv").read_text().replace("lungs", "x"))
+    subprocess.run([*dvc, "extract@clinic"], capture_output=True, check=True)
+    assert "stale, parameters, data or code are others now" in refused(
+        ibma, "predict", weights, "--input", "clinic.csv", "--output", "p.csv"
+    )
+
+
+def _predicts(project: Path, ibma, weights: str) -> None:
+    """Every row of a new table gets a line, whatever is wrong with it."""
+    out = told(ibma, "predict", weights, "--input", "clinic.csv", "--output", "p.csv")
+    assert out == "p.csv: 60 rows predicted, 0 not\n"
+    found = list(csv.DictReader((project / "p.csv").open()))
+    record = json.loads((project / "runs/train_ibma/clinic/ibma/seed_0.json").read_text())
+    test = [row for row in own_data.rows() if row[4] == "test"]
+    answers = {row["id"]: row["predicted"] for row in found}
+    right = sum(answers[row[0]] == row[2] for row in test) / len(test)
+    assert right == pytest.approx(record["metrics"]["accuracy"]), "what the record says of test"
+    for row in found:
+        assert abs(float(row["p(mass)"]) + float(row["p(normal)"]) - 1) < 1e-5
+        assert (row["record"], row["ibma"], row["reason"]) == (record["key"], "0.1.0", "")
+
+    new = own_data.rows(3000)
+    for row in new:
+        row[1] = f"x{int(row[0]) % 60}.png"
+    new[0][1], new[1][5], new[2][2], new[3][1] = "gone.png", "", "cyst", ""
+    new[4][1] = new[4][5] = ""
+    new[5].append("one cell too many")
+    new[2999][0] = "0001"
+    own_data.write(project, [row for row in new if row[1] == "none"], "new.csv")
+    with (project / "new.csv").open("a", newline="") as file:
+        csv.writer(file).writerows(new)
+    out = told(ibma, "predict", f"{weights}.safetensors", "--input", "new.csv", "--output", "q.csv")
+    assert "1 rows with a label that was not learnt: Dx (final) 'cyst'" in out
+    assert out.endswith("q.csv: 2996 rows predicted, 4 not: column `reason` says why\n")
+    lines = list(csv.DictReader((project / "q.csv").open()))
+    assert len(lines) == 3000
+    reasons = {row["id"]: row["reason"] for row in lines if row["reason"]}
+    assert reasons == {
+        "0000": "pictures/gone.png: no such file, named in column 'pic'",
+        "0004": "no modality is there",
+        "line 7": "8 cells, expected 7",
+        "line 3001": "'0001' is already in line 3",
+    }
+    assert all(not row["predicted"] for row in lines if row["reason"])
+
+    (project / "texts.csv").write_text("X-ray file,Hx\na,round opacity\nb,clear lungs\n")
+    out = told(ibma, "predict", weights, "--input", "texts.csv", "--output", "t.csv")
+    assert "no column 'pic': every row is predicted without it" in out and "2 rows predicted" in out
+    (project / "ids.csv").write_text("Hx\nx\n")
+    arguments = ("--output", "t.csv")
+    assert "no column 'X-ray file', the ids" in refused(
+        ibma, "predict", weights, "--input", "ids.csv", *arguments
+    )
+    (project / "other.csv").write_text("X-ray file\nx\n")
+    assert "none of the columns pic, Hx" in refused(
+        ibma, "predict", weights, "--input", "other.csv", *arguments
+    )
+    for wrong in ("seed_0", "models/train_ibma/clinic/ibma", "models/train/clinic/concat/seed_9"):
+        line = refused(ibma, "predict", wrong, "--input", "clinic.csv", *arguments)
+        assert "expected models/<stage>" in line or "the record of" in line
+    moved = ("--folder", "Hx=pictures")
+    assert "expected MODALITY=FOLDER of pic" in refused(
+        ibma, "predict", weights, "--input", "clinic.csv", *arguments, *moved
+    )
+
+
+def test_a_relative_table_is_the_projects_also_in_an_experiments_copy(project, monkeypatch):
+    copy = project / paths.EXPERIMENTS / "tmpabc"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    table = TableData("clinic", own_data.spec())
+    assert table.path == project / "clinic.csv"
+    assert len(list(table.samples(table.path))) == 60
+
+
+def test_a_block_that_says_two_things_at_once_is_one_line(project, ibma):
+    told(ibma, *own_data.NEW)
+    values = yaml.safe_load((project / "profiles/clinic.yaml").read_text())
+    wrong = {
+        "tables.clinic.folds: expected 2 or more without": {"split": None, "splits": {}},
+        "tables.clinic.splits.dev: expected train": {"splits": {"dev": "training"}},
+        "tables.clinic.label: expected one column": {"label": ["Fold", "Hx"]},
+        "tables.clinic.range: expected [lowest": {"kind": "sentiment"},
+        "tables.clinic.classes: expected two classes": {"classes": ["mass"]},
+        "tasks.clinic.encoders: expected the modalities": {
+            "modalities": {"Hx": {"kind": "text", "columns": ["Hx"]}}
+        },
+    }
+    for line, changed in wrong.items():
+        block = {"clinic": values["tables"]["clinic"] | changed}
+        with pytest.raises(IbmaError) as caught:
+            params.parse(values | {"tables": block}, Path("params.yaml"))
+        assert line in str(caught.value), caught.value
