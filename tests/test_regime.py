@@ -39,7 +39,8 @@ def test_training_is_the_same_whether_it_is_watched_or_not(monkeypatch):
 
 def test_bounds_with_phi_say_how_flat_it_is_and_what_their_share_is():
     flatness = {"phi_max", "phi_entropy", "share"}
-    expected = {"ibma": flatness | {"v"}, "ibma_plugin": flatness, "ibma_released": flatness}
+    expected = {name: flatness | {"v"} for name in ("ibma", "beta_tuned")}
+    expected |= {"ibma_plugin": flatness, "ibma_released": flatness}
     for method in METHODS:
         whats = expected.get(method, set())
         regime = watched(method)

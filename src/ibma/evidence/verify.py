@@ -151,13 +151,22 @@ def _compare_records(inputs: Inputs) -> Iterator[Difference]:
 
 def _chosen(inputs: Inputs, run: Record) -> dict[str, Scalar]:
     """Return the setting that stage `tune` chose for a run; nothing where it did not say."""
-    method, eta = inputs.params.trained_as(run.stage, run.method)
+    variant = inputs.params.trained_as(run.stage, run.task, run.method)
+    setting = _choice(inputs, run, variant.method)
+    if setting and variant.eta is not None and setting["eta"] is not None:
+        setting["eta"] = variant.eta
+    if setting and variant.optimiser_of is not None:
+        other = _choice(inputs, run, variant.optimiser_of)
+        setting |= {name: other.get(name) for name in ("lr", "weight_decay")}
+    return setting
+
+
+def _choice(inputs: Inputs, run: Record, method: str) -> dict[str, Scalar]:
     choices = inputs.choices.get((run.task, method), {}).get("choices")
     if not choices:
         return {}
     choice = choices[run.seed % len(choices)]  # in turn, as `training.cell.chosen` has it
-    setting = {name: choice.get(name) for name in Setting._fields}
-    return setting if None in (eta, setting["eta"]) else setting | {"eta": eta}
+    return {name: choice.get(name) for name in Setting._fields}
 
 
 def read(profile: str, root: Path) -> tuple[Inputs, str]:
