@@ -15,7 +15,7 @@ import pytest
 import test_report
 import torch
 import yaml
-from test_report import ROOT, fake, fill
+from test_report import ACCURACY, ROOT, fake, fill
 
 from ibma import cli, params
 from ibma.errors import IbmaError
@@ -26,6 +26,7 @@ from ibma.network import tasks
 from ibma.report import inputs, numbers, page, pictures, results_page
 from ibma.results import records
 from ibma.training import record
+from ibma.training.cell import Setting
 from ibma.training.predictions import Predictions
 from ibma.training.record import RunId
 
@@ -33,8 +34,8 @@ from ibma.training.record import RunId
 def keep_methods(path: Path) -> params.Params:
     """Leave the methods of which the fixture has records."""
     raw = yaml.safe_load((ROOT / "profiles/twin.yaml").read_text())
-    raw["train"] = {name: {} for name in ("concat", "omib")}
-    raw["bounds"], raw["train_ibma"] = {}, {"ibma": {}}
+    for block in ("train", "train_ibma", "ablation", "bounds"):
+        raw[block] = {name: own for name, own in raw[block].items() if name in ACCURACY}
     raw["regimes"]["tasks"], raw["noise"]["tasks"] = [], {}
     path.write_text(yaml.safe_dump(raw))
     return params.load(path)
@@ -94,8 +95,8 @@ def predict(root: Path) -> None:
             predictions=said.digest,
             digest="",
         ).write(path)
-        eta = one.params["eta"]
-        chosen = {"run_fold": None, "lr": 0.001, "weight_decay": 0.0, "eta": eta, "score": 0.5}
+        chosen = {name: one.params.get(name) for name in Setting._fields}
+        chosen |= {"run_fold": None, "score": 0.5}
         choice = {"metric": "accuracy", "choices": [chosen], "scores": [chosen | {"fold": 0}]}
         write_json(root / f"data/tune/split_digits/{one.method}.json", choice)
 
