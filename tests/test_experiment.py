@@ -107,7 +107,7 @@ def test_only_stages_that_read_eta_run_again_and_what_is_made_of_them(experiment
     assert sorted(ran(output)) == sorted([*trained, *after])
     for stage in ("tune", "train"):
         assert f"Stage '{stage}@split_digits' didn't change, skipping" in output
-    assert "ablation split_digits: 1 kept, 1 trained" in output, "ce3 does not read eta"
+    assert "ablation split_digits: 3 kept, 1 trained" in output, "ce3 and unimodal read no eta"
 
 
 def test_records_of_methods_that_read_eta_hold_the_new_one_and_those_at_a_fixed_one_do_not(

@@ -53,6 +53,7 @@ from torch import Tensor, nn
 
 from ibma.errors import IbmaError
 from ibma.features.store import Batch, RowsOf
+from ibma.network import distributed
 from ibma.network.centroids import PHI, Assignment, class_systems
 from ibma.network.method import (
     FUSED,
@@ -360,11 +361,11 @@ class Model(Headed):
         z = {place: value.detach().requires_grad_() for place, value in step.z.items()}
         logits = {f"logits/{name}": self.heads[name](z[name]) for name in self.names}
         again = Output({n: z[n] for n in self.names}, z[FUSED], self.head(z[FUSED]), logits)
-        plain = _norms(super().losses(again, batch), z)
-        bound = _norms(self.bound.terms(replace(step, z=z, extra={})), z)
-        return found | {
-            f"share/{place}": self.eta * bound[place] / plain[place].clamp_min(1e-12) for place in z
-        }
+        plain = _squares(super().losses(again, batch), z)
+        bound = _squares(self.bound.terms(replace(step, z=z, extra={})), z)
+        distributed.add_up([plain, bound])
+        shares = self.eta * (bound / plain.clamp_min(1e-24)).sqrt()
+        return found | {f"share/{place}": shares[k] for k, place in enumerate(z)}
 
     def before_epoch(self, epoch: int, outputs: Outputs) -> None:
         """Let the bound renew what it keeps of the training split."""
@@ -391,10 +392,10 @@ class Model(Headed):
         return groups
 
 
-def _norms(terms: Mapping[str, Tensor], z: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the norm of the gradient of all terms with respect to each representation."""
+def _squares(terms: Mapping[str, Tensor], z: Mapping[str, Tensor]) -> Tensor:
+    """Return the squared norm of the gradient of all terms for each representation, [places]."""
     total = torch.stack(list(terms.values())).sum()
     gradients = torch.autograd.grad(
         total, list(z.values()), allow_unused=True, materialize_grads=True
     )
-    return {place: each.norm() for place, each in zip(z, gradients, strict=True)}
+    return torch.stack([each.square().sum() for each in gradients])
