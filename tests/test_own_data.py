@@ -122,6 +122,9 @@ def test_options_that_do_not_fit_are_one_line_and_write_nothing(project, ibma):
         (*base, *image, "--map", "dev=valid"): "expected --split too",
         ("new", "mosi", *base[2:], *image): "a data set is called so",
         ("new", "my-data", *base[2:], *image): "expected a name of letters",
+        ("new", "a: [b", *base[2:], *image): "expected a name of letters",
+        ("new", "../b", *base[2:], *image): "expected a name of letters",
+        ("new", "list", *base[2:], *image): "expected a name of letters",
         ("new", "a", "--csv", "no.csv", "--label", "x", "--text", "t", *image): "no.csv: missing",
     }
     for arguments, line in wrong.items():
@@ -390,6 +393,8 @@ def _predicts(project: Path, ibma, weights: str) -> None:
     assert "none of the columns pic, Hx" in refused(
         ibma, "predict", weights, "--input", "other.csv", *arguments
     )
+    line = refused(ibma, "predict", project.parent / weights, "--input", "clinic.csv", *arguments)
+    assert "not of the project in this folder" in line
     for wrong in ("seed_0", "models/train_ibma/clinic/ibma", "models/train/clinic/concat/seed_9"):
         line = refused(ibma, "predict", wrong, "--input", "clinic.csv", *arguments)
         assert "expected models/<stage>" in line or "the record of" in line

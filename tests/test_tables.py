@@ -175,9 +175,10 @@ def test_rows_that_are_no_samples_are_dropped_by_name_or_stop(here):
         "0004": "pictures/gone.png: no such file, named in column 'pic'",
         "0005": "Patient No. is empty: expected a group",
     }
-    own_data.write(here, changed((4, "pic", "../../secret.png"), (5, "pic", "/etc/passwd")))
+    own_data.write(here, changed((0, "pic", "../../secret.jpg"), (5, "pic", "/etc/passwd")))
     assert all("leads out of this folder" in why for why in reasons(read()).values())
-    assert set(reasons(read())) == {"0004", "0005"}
+    assert set(reasons(read())) == {"0000", "0005"}
+    assert TableData("clinic", own_data.spec()).manifest("")["source"] == "real"
 
 
 def test_numbers_that_are_none_are_dropped_by_name(here):

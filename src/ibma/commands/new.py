@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -21,6 +22,8 @@ from ibma.params import TableParams
 from ibma.tables import cells
 from ibma.tables.reader import DELIMITERS, DROP, modality_name
 
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+RESERVED = ("list",)  # `ibma profile list` is another command
 MANY = 50  # classes; of more distinct labels somebody has to say that they are classes
 ROWS = 200_000  # that are read to find the labels
 KINDS = {"classify": "  # one of several classes", "multilabel": "  # any of several labels"}
@@ -83,6 +86,8 @@ def write(name: str, wanted: Wanted, force: bool) -> str:
     """
     if not paths.PIPELINE.exists():
         raise IbmaError(f"{paths.PIPELINE}: not found: run `ibma init FOLDER`, then this in FOLDER")
+    if not NAME.fullmatch(name) or name in RESERVED:
+        raise IbmaError(f"'{name}': expected a name of letters, digits and _ for the profile")
     place = paths.PROFILES / f"{name}.yaml"
     if place.exists() and not force:
         raise IbmaError(f"{place} is there: take another name, or give --force to replace it")

@@ -224,7 +224,10 @@ def _record(weights: Path) -> Path:
             f"{paths.MODELS}/train_ibma/<task>/ibma/seed_0"
         )
     stage, task, method = parts[-4:-1]
-    found = paths.record(stage, task, method, int(stem.removeprefix("seed_")))
+    seed = int(stem.removeprefix("seed_"))
+    own, found = paths.weights(stage, task, method, seed), paths.record(stage, task, method, seed)
+    if weights.with_name(own.name).resolve() != own.resolve():
+        raise IbmaError(f"{weights}: not of the project in this folder: run this in its project")
     if not found.exists():
         raise IbmaError(f"{found}: missing, the record of {weights}: run `dvc repro` first")
     return found

@@ -267,7 +267,7 @@ class TableData:
             first = None
             for row in self.rows(path, one.columns):
                 if isinstance(row, Cells) and (text := row.at[one.columns[0]].strip()):
-                    if self.file(one, text).is_file():
+                    if _is_file(self, one, text):
                         break
                     first = first or text
             else:
@@ -335,19 +335,26 @@ class TableData:
                 continue
             for row in self.rows(path, one.columns):
                 if isinstance(row, Cells) and (text := row.at[one.columns[0]].strip()):
-                    named.update(_stamp(self.file(one, text)))
+                    named.update(_stamp(self, one, text))
         next(self.rows(path, self.columns))
         listed = [[self.spec.file, path.stat().st_size, checksums.sha256(path)]]
         found = {"source": "real", "missing": None, "served": [], "files": listed}
         return found | {"named": named.hexdigest()}
 
 
-def _stamp(path: Path) -> bytes:
+def _is_file(table: TableData, modality: TableModality, text: str) -> bool:
     try:
-        state = path.stat()
-    except OSError:
-        return f"{path.name} missing ".encode()
-    return f"{path.name} {state.st_size} {state.st_mtime_ns} ".encode()
+        return table.file(modality, text).is_file()
+    except IbmaError:  # it leads out of its folder
+        return False
+
+
+def _stamp(table: TableData, modality: TableModality, text: str) -> bytes:
+    """Return what changes when the file does that a cell names."""
+    if not _is_file(table, modality, text):
+        return f"{text} missing ".encode()
+    state = table.file(modality, text).stat()
+    return f"{text} {state.st_size} {state.st_mtime_ns} ".encode()
 
 
 def _around(folder: str) -> tuple[str, str, str]:
