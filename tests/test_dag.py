@@ -34,10 +34,14 @@ def test_a_stage_is_a_script_and_where_it_has_parameters_a_block_of_the_same_wor
         assert (name in own) == (name in blocks), name
 
 
-def test_what_trains_depends_on_the_code_that_keys_of_records_digest():
+def test_what_trains_sees_the_code_that_keys_of_records_digest():
+    """Stage tune lists it; its choices hold digests of it, and the others read these."""
     code = {f"src/ibma/{name}" for name in (*record.SHARED_CODE, "methods")}
-    for name in (*TRAINING, "sensitivity", "tune", "timing"):
+    for name in ("tune", "timing"):
         assert code <= set(inner(name)["deps"]), name
+    for name in (*TRAINING, "sensitivity", "regimes", "noise"):
+        deps = inner(name)["deps"]
+        assert any(dep.startswith("data/tune/") for dep in deps) and not code & set(deps), name
 
 
 def test_what_trains_depends_on_its_data_its_choice_and_its_parameters():

@@ -10,6 +10,7 @@ from ibma.errors import IbmaError
 from ibma.experiments import tune
 from ibma.features import store
 from ibma.files import write_json
+from ibma.training import record
 from ibma.training.cell import Setting, chosen
 
 GRID = {
@@ -69,6 +70,13 @@ def test_folds_are_inside_train_and_never_split_a_group(make_cell):
         held.extend(judge.index)
     assert sorted(held) == training.index.tolist()
     assert not set(held) & set(features.test(0).index)
+
+
+def test_a_choice_changes_with_the_code_that_trains(make_cell, choose, monkeypatch):
+    before = choose(make_cell())["key"]
+    assert choose(make_cell())["key"] == before
+    monkeypatch.setattr(record, "code_digest", lambda _: "edited")
+    assert choose(make_cell())["key"] != before
 
 
 def test_the_training_type_cannot_hold_a_test_row(make_cell):
