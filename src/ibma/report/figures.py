@@ -318,7 +318,7 @@ class Difference:
     face: str
 
 
-SHOWN, NOT_SHOWN, NO_CLAIM = "black", "white", "0.7"  # faces of dots
+SHOWN, NOT_SHOWN = "black", "white"  # faces of dots
 
 
 def forest(
@@ -347,16 +347,15 @@ def forest(
         panels[0].invert_yaxis()  # shared
         legend = (
             "IBMA minus rival in points (right of 0: IBMA is better), mean and 95 % interval; "
-            "black dot: p < .05 after Holm; grey dot: unequal settings, no claim"
+            "black dot: p < .05 after Holm; a rival at unequal settings has no dot"
         )
         figure.supxlabel(textwrap.fill(_title(legend, twin), 70), fontsize=SMALL)
 
 
 def _whisker(axes: Axes, row: int, one: Difference) -> None:
-    color = "0.6" if one.face == NO_CLAIM else "black"
     if one.low is not None and one.high is not None:
-        axes.plot([one.low, one.high], [row, row], "-", color=color)
-    axes.plot([one.value], [row], "o", color=color, mfc=one.face, markersize=5)
+        axes.plot([one.low, one.high], [row, row], "-", color="black")
+    axes.plot([one.value], [row], "o", color="black", mfc=one.face, markersize=5)
 
 
 def ib_moves(

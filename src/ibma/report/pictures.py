@@ -15,7 +15,6 @@ from ibma.results.claims import CONTROL, OURS, method_name, metric_name, task_na
 from ibma.results.significance import Test
 
 FACES = {Verdict.BETTER: figures.SHOWN, Verdict.WORSE: figures.SHOWN}
-FACES |= {Verdict.UNEQUAL: figures.NO_CLAIM}
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ def _draw_claims(inputs: Inputs, folder: Path) -> Iterator[Picture]:
     rivals = {claim.opponent: claim.figure for claim in claims.CLAIMS if claim.figure}
     panels = {
         f"{task_name(task)}\n{metric_name(inputs.results.headline(task))}": {
-            rivals[opponent]: _difference(inputs, by_task[task])
+            rivals[opponent]: _difference(by_task[task])
             for opponent, by_task in tests.items()
             if opponent in rivals and task in by_task
         }
@@ -77,7 +76,11 @@ def _draw_claims(inputs: Inputs, folder: Path) -> Iterator[Picture]:
     twin = any(inputs.results.is_twin(task) for task in inputs.beyond)
     if any(panels.values()):
         figures.forest(panels, list(rivals.values()), twin, folder / "claims")
-        said = real_tables.counted(inputs, [t for by in tests.values() for t in by.values()])
+        said = real_tables.counted(
+            real_tables.judge(inputs, opponent, task, by_task.get(task))
+            for opponent, by_task in tests.items()
+            for task in inputs.beyond
+        )
         said = said.replace("tasks", "comparisons")
         title = "IBMA minus each rival on every task, with its 95 % interval"
         yield Picture("claims", title, f"{said}.")
@@ -87,8 +90,8 @@ def _draw_claims(inputs: Inputs, folder: Path) -> Iterator[Picture]:
         yield Picture("ib_losses", title, _moved(moves), wide=True)
 
 
-def _difference(inputs: Inputs, test: Test) -> Difference:
-    face = FACES.get(real_tables.verdict(inputs, test), figures.NOT_SHOWN)
+def _difference(test: Test) -> Difference:
+    face = FACES.get(real_tables.verdict(test), figures.NOT_SHOWN)
     return Difference(test.paired.difference, *test.interval, face)
 
 

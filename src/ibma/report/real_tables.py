@@ -15,7 +15,7 @@ from ibma.report import formatting, table
 from ibma.report.inputs import Inputs
 from ibma.report.paper_tables import ABSTRACTS, timing_note
 from ibma.report.table import NOT_RUN, Column, Number, Row, Scalar, Table, Value
-from ibma.results import claims, records, resampling, significance, stats
+from ibma.results import claims, fairness, records, resampling, significance, stats
 from ibma.results.claims import CONTROL, OURS, Claim, method_name, metric_name, task_name
 from ibma.results.significance import Test
 from ibma.training.record import Record
@@ -259,9 +259,12 @@ def _claims(inputs: Inputs) -> Table:
     asked = [one for one in claims.CLAIMS if claims.candidates(one.opponent, inputs.params)]
     for claim in asked if inputs.beyond else ():
         by_task = tests[claim.opponent]
-        cells = [_difference(inputs, by_task.get(task)) for task in inputs.beyond]
-        said = counted(inputs, by_task.values()) if by_task else NOT_RUN
-        rows.append(Row((claim.claim, method_name(claim.opponent), *cells, said)))
+        said = [judge(inputs, claim.opponent, task, by_task.get(task)) for task in inputs.beyond]
+        cells = [
+            _difference(by_task[task]) if task in by_task else why
+            for task, why in zip(inputs.beyond, said, strict=True)
+        ]
+        rows.append(Row((claim.claim, method_name(claim.opponent), *cells, counted(said))))
         data += [_claim_data(inputs, claim, task, by_task.get(task)) for task in inputs.beyond]
     tasks = [Column(task_name(task)) for task in inputs.beyond]
     return Table(
@@ -278,9 +281,8 @@ def _claims(inputs: Inputs) -> Table:
             f"Equivalent: no difference is shown, and TOST shows at {ALPHA:.0%} that it is within "
             f"{significance.MARGIN:g} point, a margin fixed before. Detectable: the smallest true "
             f"difference that the test finds {stats.POWER:.0%} of the time.",
-            "Unequal settings: nothing could be tuned on this task, and the two methods were "
-            "trained with different learning rates or weight decays. Such a difference says "
-            "nothing about the methods.",
+            "Unequal settings: learning rate and weight decay of the two were not chosen by the "
+            "same rule from the same points. Such a difference says nothing about the methods.",
             "Where test folds share training samples the variance over runs is that of Nadeau and "
             "Bengio (Machine Learning 52, 2003). The CSV file adds means, the paired t-test and "
             "Wilcoxon's over runs alone, and effect sizes d_z.",
@@ -318,7 +320,7 @@ def _uncertainty(inputs: Inputs) -> Table:
                 task_name(task),
                 Number(one.difference, low=one.low, high=one.high, signed=True),
                 *_uncertain(test),
-                verdict(inputs, test).value,
+                verdict(test).value,
             )
         )
         for claim in claims.CLAIMS
@@ -364,18 +366,14 @@ def _uncertain(test: Test) -> list[Value]:
     ]
 
 
-def _difference(inputs: Inputs, test: Test | None) -> Value:
+def _difference(test: Test) -> Number:
     """Return IBMA minus the opponent, with the verdict where a difference is shown."""
-    if test is None:
-        return NOT_RUN
-    one, said = test.paired, verdict(inputs, test)
+    one, said = test.paired, verdict(test)
     low, high = test.interval
     words = [formatting.p_value(test.holm)]
     if said in (Verdict.BETTER, Verdict.WORSE, Verdict.SAME):
         words.insert(0, said.removeprefix("IBMA "))
-    if said == Verdict.UNEQUAL:
-        words = ["unequal settings"]
-    elif said in (Verdict.BETTER, Verdict.WORSE) and test.total and _within(test.total):
+    if said in (Verdict.BETTER, Verdict.WORSE) and test.total and _within(test.total):
         words.append(f"within {significance.MARGIN:g} point")
     elif said == Verdict.EQUAL and test.total:
         words.append(f"detectable {formatting.number(test.total.detectable, 'percent')}")
@@ -396,7 +394,8 @@ def _claim_data(inputs: Inputs, claim: Claim, task: str, test: Test | None) -> d
     names = ["method", "metric", "ibma", "ibma sd", "rival", "rival sd"]
     names += [*stats.Paired.__dataclass_fields__, *TOTALS, "holm", "holm page"]
     if test is None:
-        return place | dict.fromkeys(names) | {"verdict": NOT_RUN}
+        said = judge(inputs, claim.opponent, task, None)
+        return place | dict.fromkeys(names) | {"verdict": said}
     sides = [
         records.summary(inputs.results.of(task, method), test.compared.metric, "percent")
         for method in (OURS, test.rival)
@@ -405,13 +404,22 @@ def _claim_data(inputs: Inputs, claim: Claim, task: str, test: Test | None) -> d
     paired = vars(test.paired).values()
     total = [getattr(test.total, name, None) for name in TOTALS.values()]
     values = [test.rival, test.compared.metric, *numbers, *paired, *total, test.holm, test.page]
-    return place | dict(zip(names, values, strict=True)) | {"verdict": verdict(inputs, test).value}
+    return place | dict(zip(names, values, strict=True)) | {"verdict": verdict(test).value}
 
 
-def verdict(inputs: Inputs, test: Test) -> Verdict:
-    """Say what a paired test shows after Holm's correction, where both sides had equal chances."""
-    if not equal_settings(inputs, test):
-        return Verdict.UNEQUAL
+def judge(inputs: Inputs, opponent: str, task: str, test: Test | None) -> str:
+    """Return the verdict on IBMA against an opponent on a task, or why there is none."""
+    if test is not None:
+        return verdict(test).value
+    compared = significance.Compared(task, task, inputs.results.headline(task), "percent")
+    other = significance.rival(inputs.params, inputs.results, compared, opponent)
+    sides = [inputs.results.of(task, method) for method in (OURS, other)]
+    unequal = all(sides) and fairness.unfair(*sides)
+    return Verdict.UNEQUAL.value if unequal else NOT_RUN
+
+
+def verdict(test: Test) -> Verdict:
+    """Say what a paired test shows after Holm's correction."""
     if test.total is None or test.holm is None:
         return Verdict.NO_TEST
     if test.holm >= ALPHA:
@@ -424,24 +432,13 @@ def _within(total: stats.Total) -> bool:
     return total.equivalent_p < ALPHA
 
 
-def equal_settings(inputs: Inputs, test: Test) -> bool:
-    """Return whether both sides were tuned, or else trained with the same optimiser settings.
-
-    Where training data cannot show what is tuned (one class), methods are trained at points of the
-    grid that nobody chose. A difference between two points says nothing about the methods.
-    """
-    sides = [inputs.results.of(test.compared.task, method) for method in (OURS, test.rival)]
-    choices = [inputs.choices.get((test.compared.task, m), {}) for m in (OURS, test.rival)]
-    if all(choice.get("metric", "unknown") for choice in choices):
-        return True
-    points = [{(run.params["lr"], run.params["weight_decay"]) for run in runs} for runs in sides]
-    return points[0] == points[1]
-
-
-def counted(inputs: Inputs, tests: Iterable[Test]) -> str:
-    """Count the verdicts on some tests."""
-    counts = Counter(verdict(inputs, test) for test in tests)
-    said = [f"{counts[v]} {v.value.removeprefix('IBMA ')}" for v in Verdict if counts[v]]
+def counted(verdicts: Iterable[str]) -> str:
+    """Count the verdicts on some comparisons; those that were not run are left out."""
+    counts = Counter(verdicts)
+    del counts[NOT_RUN]
+    if not counts:
+        return NOT_RUN
+    said = [f"{counts[v]} {v.removeprefix('IBMA ')}" for v in Verdict if counts[v]]
     tasks = "task" if counts.total() == 1 else "tasks"
     return f"{', '.join(said)} of {counts.total()} {tasks}"
 

@@ -90,10 +90,8 @@ class Told:
         return sum(row["verdict"] in verdicts for row in rows)
 
     def largest(self, opponent: str) -> str:
-        """Name the task with the largest difference from an opponent that may be compared."""
-        rows = [
-            row
-            for row in self._tables["real_claims"]
-            if row["opponent"] == opponent and not str(row["verdict"]).startswith("no claim")
-        ]
-        return str(max(rows, key=lambda row: abs(float(str(row["difference"]))))["task"])
+        """Name the task with the largest difference from an opponent; empty for no comparison."""
+        rows = [row for row in self._tables["real_claims"] if row["opponent"] == opponent]
+        compared = [row for row in rows if row["difference"] not in ("", None)]
+        largest = max(compared, key=lambda row: abs(float(str(row["difference"]))), default=None)
+        return str(largest["task"]) if largest else ""

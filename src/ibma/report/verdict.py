@@ -45,12 +45,15 @@ def _headline(inputs: Inputs, real: Sequence[str]) -> str:
             "paper."
         )
     counts = {
-        opponent: Counter(real_tables.verdict(inputs, test) for test in tests)
+        opponent: Counter(real_tables.verdict(test) for test in tests)
         for opponent, by_task in real_tables.claim_tests(inputs).items()
         if (tests := [test for task, test in by_task.items() if task in real])
     }
     if BASELINE not in counts:
-        return "This profile cannot say yet: no comparison of IBMA with its rivals has records."
+        verdicts = {real_tables.judge(inputs, BASELINE, task, None) for task in inputs.beyond}
+        unequal = real_tables.Verdict.UNEQUAL in verdicts
+        why = "were tuned by unequal rules" if unequal else "have no records in common"
+        return f"This profile cannot say yet: IBMA and the best baselines {why}."
     rivals = counts[BASELINE]
     total, better = rivals.total(), rivals[Verdict.BETTER]
     said = "Yes" if better == total else "In part" if better else "No"

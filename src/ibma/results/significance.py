@@ -107,8 +107,8 @@ def _test(
     compared: Compared,
 ) -> Test | None:
     """Make one test; None where no seed has both sides, or the two may not be compared."""
-    rival = _rival(params, results, compared, opponent)
-    mine, others = (results.of(compared.task, method) for method in (OURS, rival))
+    other = rival(params, results, compared, opponent)
+    mine, others = (results.of(compared.task, method) for method in (OURS, other))
     if fairness.unfair(mine, others):
         return None
     pairs = records.pairs(mine, others, compared.metric, compared.unit)
@@ -120,7 +120,7 @@ def _test(
         drawn = records.SCALES.get(compared.unit, 1.0) * drawn
     margin = MARGIN * records.SCALES.get(compared.unit, 1.0) / records.SCALES["percent"]
     total = stats.total(ours, theirs, drawn, margin, overlap(mine))
-    return Test(table, opponent, rival, compared, stats.paired(ours, theirs), total)
+    return Test(table, opponent, other, compared, stats.paired(ours, theirs), total)
 
 
 def overlap(runs: Sequence[Record]) -> float:
@@ -163,8 +163,8 @@ def beyond(params: Params, paper: published.Published) -> list[str]:
     return [task for task in params.tasks if task not in theirs]
 
 
-def _rival(params: Params, results: Results, compared: Compared, opponent: str) -> str:
-    """Return the method that an opponent means; empty where none has a record."""
+def rival(params: Params, results: Results, compared: Compared, opponent: str) -> str:
+    """Return the method that an opponent means on a task; empty where none has a record."""
     means = {
         method: stats.summary(numbers).mean
         for method in claims.candidates(opponent, params)
