@@ -311,7 +311,9 @@ def test_a_wav_without_samples_or_the_wrong_stream_is_refused(tmp_path: Path) ->
 def test_a_misspelt_feature_parameter_is_named(kind, part, tmp_path):
     path = tmp_path / "a.wav"
     path.write_bytes(b"RIFF")
-    with pytest.raises(IbmaError, match="params.yaml: features: .*'max_lenght': remove or correct"):
+    with pytest.raises(
+        IbmaError, match="params.yaml: features: .*'max_lenght'.*: remove or correct"
+    ):
         media.compute(kind, part or path, {"max_lenght": 3})
 
 

@@ -11,9 +11,9 @@ CODE = Path("src")  # of a project, below which its own copy of this package may
 
 def main() -> None:
     """Run the command with the code of the project in this folder, else with this code."""
-    if (own := own_code()) is not None:
-        before = os.environ.get("PYTHONPATH")
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(own), before]))
+    own, known = own_code(), os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if own is not None and str(own) not in known:  # once: Python may be told to ignore it
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(own), *known]))
         os.execv(sys.executable, [sys.executable, "-m", "ibma", *sys.argv[1:]])
     try:
         from ibma import cli
