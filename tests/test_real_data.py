@@ -10,7 +10,7 @@ import pytest
 
 from ibma import params
 from ibma.files import write_json
-from ibma.report import inputs, numbers, page, pictures, real_tables, verdict
+from ibma.report import inputs, numbers, page, pictures, question_tables, real_tables, verdict
 from ibma.report.table import Mark, Number, Table
 from ibma.results import claims, records, significance
 from ibma.results.claims import method_name, task_name
@@ -28,6 +28,18 @@ KINDS = {"mosi_features": "sentiment", "mosi_features3": "sentiment"}
 KINDS |= {"her2st_one_class": "one_class"}
 FOLDS = {"ravdess": 5, "her2st": 8}
 EDGE = {"ibma": 0.03, "ce3": 0.02, "dmib": 0.05}  # over the others
+
+
+SHARES = {"ibma": 0.3, "ibma_unit": 0.004}  # of the bound's gradient in cross-entropy's
+
+
+def regime_of(method: str) -> dict[str, list[float]]:
+    """Make two epochs of a regime, in which phi grows sharper."""
+    if method not in SHARES:
+        return {}
+    names = ("one", "fused")
+    shares = {f"share/{name}": [0.0, SHARES[method] * (1 + (name == "fused"))] for name in names}
+    return shares | {f"phi_max/{name}": [0.2, 0.7] for name in names}
 
 
 def fake(task: str, method: str, seed: int, eta: float = 0.5) -> Record:
@@ -58,8 +70,8 @@ def fake(task: str, method: str, seed: int, eta: float = 0.5) -> Record:
         ib={"one": -0.02 + 0.001 * seed, "fused": -0.05, "u/one": 0.1},
         ib_before={"one": -0.5 + 0.002 * seed, "fused": -0.01, "u/one": 0.1},
         history={"task": [2.0, 1.0]},
-        regime={},
-        cost={"parameters": 10, "trained": 8, "flops": 20},
+        regime=regime_of(method),
+        cost={"parameters": 10_400, "trained": 8, "flops": 2_500_000},
         weights="",
         environment={"device": "cpu", "instructions": "portable", "threads": 1},
         provenance={"device": "cpu", "seconds_per_epoch": [0.1, 0.1], "git_commit": None},
@@ -151,7 +163,7 @@ def test_tables_of_real_data_come_before_those_without_a_task(built):
     assert keys[:5] == ["01", "audit", "leaderboard", "real_claims", "real_uncertainty"]
     assert keys[5:] == [
         *(f"real_{task}" for task in PROFILE.tasks),
-        *("real_ib", "real_eta", "real_tuned", "real_cost", "regime"),
+        *("real_ib", "real_eta", "real_tuned", "real_cost", "real_fusion", "real_regime", "regime"),
         *(f"{number:02d}" for number in range(2, 17)),
     ]
     assert not any(table.twin for table in built.values())
@@ -219,7 +231,7 @@ def test_one_family_is_one_opponent_over_all_tasks(read):
 
 def test_claims_are_a_matrix_whose_file_holds_every_test(built):
     table = built["real_claims"]
-    assert len(table.rows) == 10 and len(table.columns) == 3 + len(PROFILE.tasks)
+    assert len(table.rows) == len(claims.CLAIMS) and len(table.columns) == 3 + len(PROFILE.tasks)
     helps, best = (
         next(row for row in rows(table) if row["Claim"] == claim)
         for claim in ("alignment helps", "IBMA beats the best baseline")
@@ -238,7 +250,7 @@ def test_claims_are_a_matrix_whose_file_holds_every_test(built):
 
 def test_what_claims_rest_on_is_taken_apart(built):
     table = built["real_uncertainty"]
-    assert len(table.rows) == 10 * len(PROFILE.tasks)
+    assert len(table.rows) == len(claims.CLAIMS) * len(PROFILE.tasks)
     for row in rows(table):
         runs, both = row["Over runs"], row["Over both"]
         assert row["Over test rows"] == "no predictions"
@@ -266,28 +278,79 @@ def test_a_verdict_follows_the_corrected_p(read):
         paired = replace(test.paired, difference=difference)
         total = replace(test.total, equivalent_p=within)
         judged = replace(test, holm=holm, paired=paired, total=total)
-        assert real_tables.verdict(read, judged) == said
-        note = real_tables._difference(read, judged).note
+        assert real_tables.verdict(judged) == said
+        note = real_tables._difference(judged).note
         assert ("within 1 point" in note) == (said == "IBMA worse")
         assert ("detectable" in note) == (said == "no difference shown")
 
 
-def test_methods_that_nobody_tuned_are_compared_at_equal_settings_or_not_at_all(read):
-    """One-class data: a point of the grid is taken, and methods have different grids."""
-    test = next(t for t in read.tests if t.compared.task == "ravdess" and t.opponent == "ce3")
-    assert real_tables.verdict(read, test) == "IBMA better"
-    cells = [("ravdess", method) for method in ("ibma", "ce3")]
-    untuned = {cell: read.choices[cell] | {"metric": None} for cell in cells}
-    same = replace(read, choices={**read.choices, **untuned})
-    assert real_tables.verdict(same, test) == "IBMA better", "trained alike"
-    other = [replace(r, params=r.params | {"lr": 0.002}) for r in read.results.of("ravdess", "ce3")]
+def test_unequal_settings_have_no_test_and_are_counted_apart(read):
+    other = [
+        replace(run, tuned=run.tuned | {"points": [[0.002, 0.0]]}, digest="")
+        for run in read.results.of("ravdess", "ce3")
+    ]
     runs = {**read.results.runs, ("ablation", "ravdess", "ce3"): other}
-    unequal = replace(same, results=replace(read.results, runs=runs))
-    assert real_tables.verdict(unequal, test) == "no claim: unequal settings"
-    row = next(r for r in rows(real_tables._claims(unequal)) if r["IBMA against"].startswith("CE3"))
-    assert row["RAVDESS"].note == "unequal settings"
-    tuned = replace(read, results=replace(read.results, runs=runs))
-    assert real_tables.verdict(tuned, test) == "IBMA better", "both were tuned alike"
+    unequal = inputs.rederive(replace(read, results=replace(read.results, runs=runs)))
+    assert not [t for t in unequal.tests if (t.compared.task, t.rival) == ("ravdess", "ce3")]
+    said = "no claim: unequal settings"
+    made = real_tables._claims(unequal)
+    row = next(r for r in rows(made) if r["IBMA against"].startswith("CE3"))
+    assert row["RAVDESS"] == said and row["In sum"].startswith("5 ") and said in row["In sum"]
+    data = next(r for r in made.data if (r["opponent"], r["task"]) == ("ce3", "ravdess"))
+    assert data["verdict"] == said and data["difference"] is None
+
+
+def test_fusion_is_compared_with_the_best_modality_alone(read, built):
+    row = next(r for r in rows(built["real_fusion"]) if r["Task"] == "RAVDESS")
+    means = {
+        method: 100 * np.mean([run.metrics["accuracy"] for run in runs])
+        for method, runs in read.results.of_task("ravdess").items()
+    }
+    alone = {method: mean for method, mean in means.items() if method.startswith("unimodal_")}
+    assert set(alone) == {"unimodal_audio", "unimodal_face"}
+    best = max(alone, key=alone.get)
+    assert row["Best modality"] == method_name(best)
+    assert row["IBMA minus alone"].value == pytest.approx(means["ibma"] - alone[best])
+    assert row["Best method of all"] == "DMIB" and row["Can judge fusion"] == "yes"
+    poor = {cell: runs for cell, runs in read.results.runs.items() if "unimodal" in cell[2]}
+    fewer = replace(read, results=replace(read.results, runs=poor))
+    assert not question_tables._fusion(fewer).rows, "nothing joint to compare with"
+
+
+def test_an_inactive_bound_is_named(read, built):
+    lines = rows(built["real_regime"])
+    assert {row["Method"] for row in lines} == {method_name(name) for name in SHARES}
+    said = {r["Method"]: r for r in lines if r["Task"] == "RAVDESS"}
+    ours, unit = said["IBMA"], said[method_name("ibma_unit")]
+    assert ours["Share of the alignment"].value == pytest.approx(0.3)
+    assert ours["Share of the whole bound"].value == pytest.approx(0.6)
+    assert ours["Largest phi"].value == pytest.approx(0.7)
+    assert (ours["At work"], unit["At work"]) == ("yes", "inactive")
+
+
+def test_methods_that_nobody_tuned_are_shown_at_every_point(read):
+    task, points = "her2st_one_class", [[0.001, 0.0], [0.002, 0.0]]
+    runs = {
+        cell: [
+            replace(
+                run,
+                params=run.params | {"lr": points[run.seed % 2][0]},
+                tuned=run.tuned | {"by": None, "points": points},
+                digest="",
+            )
+            for run in own
+        ]
+        for cell, own in read.results.runs.items()
+        if cell[1] == task
+    }
+    made = question_tables._points(replace(read, results=replace(read.results, runs=runs)), task)
+    assert [column.heading for column in made.columns[1:]] == [
+        "Point: 0.001, 0",
+        "Point: 0.002, 0",
+    ]
+    row = rows(made)[0]
+    assert {number.n for name, number in row.items() if name != "Method"} == {5}
+    assert not question_tables._points(read, task).rows, "they were tuned"
 
 
 def test_ib_losses_are_those_of_the_untrained_and_of_the_trained_network(built):
@@ -371,7 +434,7 @@ def test_the_page_answers_for_a_profile_without_a_task_of_the_paper(read):
 def test_captions_state_the_result(read, tmp_path):
     drawn = {one.name: one.caption for one in pictures._draw_claims(read, tmp_path)}
     drawn |= {one.name: one.caption for one in pictures._draw_ranks(read, tmp_path)}
-    assert "of 60 comparisons" in drawn["claims"] and "6 worse" in drawn["claims"]
+    assert "of 66 comparisons" in drawn["claims"] and "6 worse" in drawn["claims"]
     assert drawn["ranks"].startswith("DMIB has the best mean rank, 1.0;")
     assert "lowers the fused IB loss: IBMA 6, CE3 (no bound) 6." in drawn["ib_losses"]
     assert pictures._highest({"A": [50.0], "B": [50.02], "IBMA": [40.0]}) == (

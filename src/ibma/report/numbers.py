@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ibma.files import write_json
-from ibma.report import paper_tables, real_tables, study_tables, table
+from ibma.report import paper_tables, question_tables, real_tables, study_tables, table
 from ibma.report.inputs import Inputs
 from ibma.report.table import Scalar, Table
 
@@ -43,7 +43,8 @@ class Numbers:
 def build(inputs: Inputs) -> Numbers:
     """Compute every number of a report."""
     theirs = [] if inputs.own else paper_tables.build(inputs)
-    tables = [*theirs, *real_tables.build(inputs), *study_tables.build(inputs)]
+    tables = [*theirs, *real_tables.build(inputs), *question_tables.build(inputs)]
+    tables += study_tables.build(inputs)
     tables.sort(key=lambda made: not made.rows)
     means = real_tables.scores(inputs, inputs.tasks)
     rounded = {task: {m: round(v, 3) for m, v in by.items()} for task, by in means.items()}

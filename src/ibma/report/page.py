@@ -137,7 +137,9 @@ def _tasks(
 
 def _more(tables: Mapping[str, Table], drawn: Mapping[str, Picture]) -> list[Shown]:
     """Choose the other tables on tasks that the paper does not have."""
-    names = {"real_eta": "eta", "real_cost": "times"}
+    names = {"real_fusion": "", "real_regime": ""}
+    names |= {key: "" for key in tables if key.startswith("points_")}
+    names |= {"real_eta": "eta", "real_cost": "times"}
     return [
         Shown(tables[key], (drawn[name],) if name in drawn else ())
         for key, name in names.items()

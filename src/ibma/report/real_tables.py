@@ -597,7 +597,7 @@ def _tuned(inputs: Inputs) -> Table:
     return Table(
         "real_tuned",
         "Real data: eta chosen inside the training split",
-        "Five-fold score of every eta that was tried in percent, and how often each was chosen.",
+        "Score over folds of every eta that was tried in percent, and how often each was chosen.",
         _twin(inputs),
         tuple(map(Column, headings)),
         tuple(rows),
@@ -635,20 +635,30 @@ def _cost(inputs: Inputs) -> Table:
                 method_name(method),
                 Number(one["median"], "seconds", low=one["low"], high=one["high"]),
                 *(_relative(one["median"], methods, other) for other in (CONTROL, CONCAT)),
+                *_size(inputs.results.of(timing["task"], method)),
             )
         )
         for method, one in methods.items()
     ]
     against = [f"Times {method_name(other)}" for other in (CONTROL, CONCAT)]
+    size = ("Parameters, thousands", "MFLOP a sample")
     return Table(
         "real_cost",
-        "Real data: seconds an epoch",
+        "Real data: seconds an epoch, and size",
         f"All methods in turn in one process on {task_name(timing.get('task', ''))}.",
         _twin(inputs),
-        tuple(map(Column, ("Method", "Seconds", *against))),
+        tuple(map(Column, ("Method", "Seconds", *against, *size))),
         tuple(rows),
         (timing_note(timing),) if timing else (),
     )
+
+
+def _size(runs: Sequence[Record]) -> tuple[Value, Value]:
+    """Return thousands of parameters, and millions of operations of a prediction."""
+    if not runs or not runs[0].cost:
+        return NOT_RUN, NOT_RUN
+    cost = runs[0].cost
+    return Number(cost["parameters"] / 1e3, "count"), Number(cost["flops"] / 1e6, "plain")
 
 
 def _relative(median: float, methods: Mapping[str, Any], other: str) -> Value:

@@ -5,6 +5,7 @@ Knows neither records nor tables.
 
 from __future__ import annotations
 
+import fnmatch
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -37,7 +38,7 @@ ABLATION: str = _content()["ablation"]
 CONTROL: str = _content()["control"]
 JUDGED_BY: tuple[str, ...] = tuple(_content()["judged_by"])
 ABSTRACT_ONLY: tuple[str, ...] = tuple(_content()["abstract_only"])
-BASELINE, BOUND = _content()["best"]  # names of the opponents that are the best of several
+BASELINE, BOUND, SINGLE = _content()["best"]  # names of opponents that are the best of several
 CLAIMS = tuple(Claim(**entry) for entry in _content()["claims"])
 
 
@@ -49,8 +50,9 @@ def candidates(opponent: str, params: Params) -> list[str]:
         params: the profile; methods that it does not have are left out.
     """
     named = _content()["best"].get(opponent, [opponent])
-    methods = getattr(params, named) if isinstance(named, str) else named
-    return [method for method in methods if method in params.methods]
+    if isinstance(named, list):
+        return [method for method in named if method in params.methods]
+    return fnmatch.filter(params.methods, named) or list(getattr(params, named, ()))
 
 
 def method_name(method: str) -> str:

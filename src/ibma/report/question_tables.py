@@ -1,0 +1,178 @@
+"""Tables that answer what readers ask first: is fusion of any use, and is the bound at work?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ibma.report import table
+from ibma.report.inputs import Inputs
+from ibma.report.table import NOT_RUN, Column, Number, Row, Table, Value
+from ibma.results import claims, records, regime, stats
+from ibma.results.claims import OURS, SINGLE, method_name, metric_name, task_name
+from ibma.training.record import Record
+
+
+def build(inputs: Inputs) -> list[Table]:
+    """Build every table that has a row."""
+    points = [_points(inputs, task) for task in inputs.tasks]
+    return [made for made in (_fusion(inputs), _at_work(inputs), *points) if made.rows]
+
+
+def _twin(inputs: Inputs) -> bool:
+    return any(inputs.results.is_twin(task) for task in inputs.tasks)
+
+
+# --- is fusion of any use? -----------------------------------------------------------------------
+
+
+def _fusion(inputs: Inputs) -> Table:
+    """`real_fusion`: the best network of one modality against those of all of them."""
+    rows = [row for task in inputs.tasks if (row := _fusion_row(inputs, task))]
+    headings = ("Task", "Metric", "Best modality", "Alone", "Best method of all", "Joint")
+    return Table(
+        "real_fusion",
+        "Is fusion of any use over one modality?",
+        "IBMA's encoder and head on one modality, tuned alike, and networks that read all of them.",
+        _twin(inputs),
+        (
+            *map(Column, headings),
+            Column("best, joint minus alone"),
+            Column("IBMA minus alone"),
+            Column("Can judge fusion"),
+        ),
+        tuple(rows),
+        (
+            "The best modality and the best joint method are the ones with the best mean on test. "
+            "Intervals are over paired runs.",
+            "Can judge fusion: whether any joint method is above its best modality alone. Where "
+            "none is, the task says nothing on how to fuse. TWIN: generated data judges nothing.",
+        ),
+    )
+
+
+def _fusion_row(inputs: Inputs, task: str) -> Row | None:
+    metric = inputs.results.headline(task)
+    means = {
+        method: stats.summary(values).mean
+        for method, runs in inputs.results.of_task(task).items()
+        if (values := records.values(runs, metric, "percent"))
+    }
+    alone = {method: mean for method, mean in means.items() if method in _single(inputs)}
+    joint = {method: mean for method, mean in means.items() if method not in alone}
+    if not alone or not joint:
+        return None
+    one, best = (max(some, key=lambda method: some[method]) for some in (alone, joint))
+    shown = [
+        table.mean(_summary(inputs, task, method, metric), "percent") for method in (one, best)
+    ]
+    apart = [_apart(inputs, task, method, one, metric) for method in (best, OURS)]
+    fit = "yes" if joint[best] > alone[one] else "no"
+    if inputs.results.is_twin(task):
+        fit = "TWIN"
+    names = method_name(one), shown[0], method_name(best), shown[1]
+    return Row((task_name(task), metric_name(metric), *names, *apart, fit))
+
+
+def _single(inputs: Inputs) -> list[str]:
+    return claims.candidates(SINGLE, inputs.params)
+
+
+def _summary(inputs: Inputs, task: str, method: str, metric: str) -> stats.Summary | None:
+    return records.summary(inputs.results.of(task, method), metric, "percent")
+
+
+def _apart(inputs: Inputs, task: str, method: str, other: str, metric: str) -> Value:
+    """Return the mean difference of paired runs, with its interval over runs."""
+    sides = [inputs.results.of(task, one) for one in (method, other)]
+    pairs = records.pairs(sides[0], sides[1], metric, "percent")
+    if not pairs:
+        return NOT_RUN
+    one = stats.summary([a - b for a, b in pairs])
+    return Number(one.mean, "percent", None, one.n, one.low, one.high, signed=True)
+
+
+# --- is the bound at work? -----------------------------------------------------------------------
+
+
+def _at_work(inputs: Inputs) -> Table:
+    """`real_regime`: how sharp phi is, and how strong the bound pulls beside cross-entropy."""
+    rows = [
+        Row((task_name(task), method_name(method), *_regime(runs)), records.folder(runs))
+        for task in inputs.tasks
+        for method, runs in inputs.results.of_task(task).items()
+        if any(regime.peak_share(run) is not None for run in runs)
+    ]
+    headings = (
+        "Task",
+        "Method",
+        "Share of the alignment",
+        "Share of the whole bound",
+        "Largest phi",
+    )
+    return Table(
+        "real_regime",
+        "Is the bound at work?",
+        "Gradient of eta times the bound over that of cross-entropy, and the sharpness of phi.",
+        _twin(inputs),
+        tuple(map(Column, (*headings, "At work"))),
+        tuple(rows),
+        (
+            "Shares: the largest over epochs and representations, mean over runs. Under "
+            f"{regime.ACTIVE:.0%} in every run the bound is called inactive: a result of such a "
+            "method is one of its network.",
+            "Largest phi: mean over samples and representations in the last epoch; 1 is one-hot, "
+            "1/K says nothing.",
+        ),
+    )
+
+
+def _regime(runs: Sequence[Record]) -> tuple[Value, ...]:
+    shares = [share for run in runs if (share := regime.alignment_share(run)) is not None]
+    whole = [share for run in runs if (share := regime.peak_share(run)) is not None]
+    sharp = [
+        sum(last) / len(last)
+        for run in runs
+        if (last := [v[-1] for name, v in run.regime.items() if name.startswith("phi_max/")])
+    ]
+    numbers = [Number(sum(one) / len(one), "times") if one else None for one in (shares, whole)]
+    largest = Number(sum(sharp) / len(sharp), "fraction") if sharp else None
+    idle = sum(map(regime.inactive, runs))
+    said = "yes" if not idle else "inactive" if idle == len(runs) else f"inactive in {idle} runs"
+    return (*numbers, largest, said)
+
+
+# --- where nothing can be chosen -----------------------------------------------------------------
+
+
+def _points(inputs: Inputs, task: str) -> Table:
+    """`points_<task>`: every method at every point of the grid, where train shows no choice."""
+    by_method = {
+        method: runs
+        for method, runs in inputs.results.of_task(task).items()
+        if runs[0].tuned.get("by") is None
+    }
+    points = sorted({_point(run) for runs in by_method.values() for run in runs})
+    metric = inputs.results.headline(task)
+    rows = [
+        Row((method_name(method), *(_at(runs, point, metric) for point in points)))
+        for method, runs in by_method.items()
+    ]
+    names = [f"{lr:g}, {decay:g}" for lr, decay in points]
+    return Table(
+        f"points_{task}",
+        f"{task_name(task)}: every method at every point of the grid",
+        f"{metric_name(metric)} in percent at learning rate, weight decay.",
+        inputs.results.is_twin(task),
+        (Column("Method"), *(Column(name, "Point") for name in names)),
+        tuple(rows) if len(points) > 1 else (),
+        ("Training data shows nothing to choose by, so runs take the points in turn.",),
+    )
+
+
+def _point(run: Record) -> tuple[float, float]:
+    return run.params["lr"], run.params["weight_decay"]
+
+
+def _at(runs: Sequence[Record], point: tuple[float, float], metric: str) -> Value:
+    there = [run for run in runs if _point(run) == point]
+    return table.mean(records.summary(there, metric, "percent"), "percent") or NOT_RUN
