@@ -681,13 +681,13 @@ def test_the_answer_counts_no_twin_and_says_ties(project):
     said = verdict.answer(read(project))
     assert said.headline.startswith("This profile cannot say. The data of 8 of its 9 tasks is gen")
     assert "Real data: Split digits." in said.data and "as they are at beta 1" in said.data
-    assert said.points[0].startswith("Of 1 real task IBMA has the highest mean alone on 1, and")
+    assert said.points[0].startswith("Of 1 real task IBMA has the highest mean alone on 1.")
     assert said.points[1].startswith("No published number is judged")
     for seed in range(3):
         write(project, fake("split_digits", "omib", seed, metrics={"accuracy": 0.66}))
         write(project, fake("split_digits", "ibma", seed, metrics={"accuracy": 0.66}))
     tied = verdict.answer(read(project)).points[0]
-    assert "highest mean alone on 0, shares it on 1, and" in tied
+    assert "highest mean alone on 0, shares it on 1." in tied
 
 
 def test_a_leaderboard_marks_and_ranks_real_data_only(made):
