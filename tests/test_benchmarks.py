@@ -143,8 +143,9 @@ def test_every_gpu_measure_runs_on_a_machine_that_lacks_packages(tmp_path):
 
 
 def test_the_gpu_benchmark_knows_the_methods_of_profile_paper():
-    methods = params.load(ROOT / "profiles" / "paper.yaml").methods
-    assert {name: (one.file, one.hparams) for name, one in methods.items()} == measures.METHODS
+    methods = params.load(ROOT / "profiles" / "paper.yaml").methods_of("crema_d")
+    joint = {name: (one.file, one.hparams) for name, one in methods.items()}
+    assert {n: one for n, one in joint.items() if one[0] != "unimodal"} == measures.METHODS
 
 
 def test_nothing_is_started_that_would_not_fit_and_a_failure_costs_one_line(tmp_path, capsys):

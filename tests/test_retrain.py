@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ibma import cli, params, paths
+from ibma import params, paths
+from ibma.commands import evidence
 from ibma.errors import IbmaError
 from ibma.evidence import archive, retrain
 from ibma.experiments import runs
@@ -173,7 +174,8 @@ def test_the_command_tells_every_gap_and_fails_in_one_line(here, monkeypatch, ca
     ]
     monkeypatch.setattr(retrain, "run", lambda *_: iter(told))
     with pytest.raises(IbmaError, match=r"^split_digits/concat/0: trained again, and not"):
-        cli._train_again("twin", "1")
+        for line in evidence._train_again("twin", "1"):
+            print(line)
     said = capsys.readouterr().out
     assert said.count("DIFFERS") == 1 and "ib/fused: -0.1 -0.2 (+-1e-06)  DIFFERS" in said
     assert "same key" in said and "another key" in said

@@ -46,17 +46,18 @@ from ibma.training.loop import Fit, configure_torch
 
 ROOT = Path(__file__).parents[2]
 GB = 1e9
-# every method of profile `paper`: its file and hyper-parameters
+# every joint method of profile `paper`: its file and hyper-parameters
 BASELINES = (
     *("concat", "bigated", "misa", "deep_ib", "mmib", "mmrlib", "dmib"),
-    *("mib_e", "mib_l", "mib_c", "mcib", "clfa", "dclf", "omib"),
+    *("mib_e", "mib_l", "mib_c", "mcib", "clfa", "dclf", "omib", "aligned_ib"),
 )
 BOUNDS = {"ibma_vib": "vib", "ibma_apib": "apib", "ibma_club": "club", "ibma_plugin": "plugin"}
 METHODS: dict[str, tuple[str, dict[str, object]]] = {
     **{name: (name, {}) for name in (*BASELINES, "ibma", "ce3")},
     "ibma_no_align": ("ibma", {"align": False}),
     **{name: ("ibma", {"bound": bound}) for name, bound in BOUNDS.items()},
-    "ibma_code": ("ibma", {"bound": "released"}),
+    "ibma_code": ("ibma", {"bound": "released", "phi": "unit"}),
+    "ibma_unit": ("ibma", {"phi": "unit"}),
 }
 PAIRWISE = "ibma_club, all pairs"  # CLUB in the form that its authors published
 TIMED = METHODS | {PAIRWISE: ("ibma", {"bound": "club", "pairwise": True})}
