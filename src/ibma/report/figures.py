@@ -221,8 +221,12 @@ def shares(
                     axes.plot([share, share], [one.low, one.high], "-", color="0.6", linewidth=1)
                 axes.plot([share], [one.mean], "o", color="black", markersize=4)
             axes.set_xscale("log")
+            axes.xaxis.set_major_formatter("{x:g}")  # the default one writes mathematics
+            axes.xaxis.set_minor_formatter("")
+            axes.tick_params(labelbottom=True)  # panels below may be hidden
         figure.supxlabel("gradient of alignment over that of cross-entropy", fontsize=SMALL)
-        figure.supylabel(f"IBMA minus {rival} (points)", fontsize=SMALL)
+        label = textwrap.fill(f"IBMA minus {rival} (points)", 24)
+        figure.supylabel(label, fontsize=SMALL)
         title = "Where the bound acts (right of the dotted line), and whether it helps there"
         _head(figure, title, twin)
 
@@ -258,7 +262,7 @@ def noise_curves(
         figure.supxlabel("noise, in standard deviations of each feature", fontsize=SMALL)
         figure.supylabel(f"{metric} on test (%)", fontsize=SMALL)
         handles = grid[0].get_legend_handles_labels()
-        figure.legend(*handles, loc="outside lower center", ncols=3, fontsize=SMALL)
+        figure.legend(*handles, loc="outside right center", fontsize=SMALL)
         _head(figure, "Noise in one modality, means over runs", twin)
 
 
