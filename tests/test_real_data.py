@@ -433,7 +433,8 @@ def test_the_page_answers_for_a_profile_without_a_task_of_the_paper(read):
 def test_captions_state_the_result(read, tmp_path):
     drawn = {one.name: one.caption for one in pictures._draw_claims(read, tmp_path)}
     drawn |= {one.name: one.caption for one in pictures._draw_ranks(read, tmp_path)}
-    assert "of 66 comparisons" in drawn["claims"] and "6 worse" in drawn["claims"]
+    comparisons = len(claims.CLAIMS) * len(PROFILE.tasks)
+    assert f"of {comparisons} comparisons" in drawn["claims"] and "6 worse" in drawn["claims"]
     assert drawn["ranks"].startswith("DMIB has the best mean rank, 1.0;")
     assert "lowers the fused IB loss: IBMA 6, CE3 (no bound) 6." in drawn["ib_losses"]
     assert pictures._highest({"A": [50.0], "B": [50.02], "IBMA": [40.0]}) == (

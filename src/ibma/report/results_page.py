@@ -1,7 +1,7 @@
-"""docs/results.md: prose whose numbers are cells of the tables of profile `open`.
+"""docs/results.md: prose whose numbers are cells of the tables of profile `core`.
 
 The text is `templates/results.md.jinja`; `ibma docs` fills it from the committed tables, `ibma
-verify open` from the records, and compares. So no number in it can differ from its table.
+verify core` from the records, and compares. So no number in it can differ from its table.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ibma.errors import IbmaError
 from ibma.report import formatting
 from ibma.report.templates import environment
 
-PATH, PROFILE = Path("docs/results.md"), "open"
+PATH, PROFILE = Path("docs/results.md"), "core"
 
 Rows = Sequence[Mapping[str, object]]
 
