@@ -184,7 +184,7 @@ def regimes_of_phi(stem: Path) -> None:
         names.setdefault(one.sharpness, []).append(one.name)
     titles = ["\n".join(own) for own in names.values()]
     height = 0.7 + 1.5 * math.ceil(len(titles) / WIDE)
-    with _figure(WIDTH, height, stem) as figure:
+    with _figure(WIDTH, height, stem, png=False) as figure:
         panels = _panels(figure, titles, WIDE, SMALL, sharey=True)
         for sharpness, axes in zip(names, panels, strict=True):
             axes.axhline(1, color="0.6", linewidth=0.8, linestyle="--")
@@ -374,7 +374,9 @@ def ib_moves(
     """
     wide = max(len(terms) for terms in moves.values())
     tall = max(len(methods) for terms in moves.values() for methods in terms.values())
-    with _figure(2.0 * wide + 1.9, (0.7 + 0.17 * tall) * len(moves) + 0.5, stem) as figure:
+    with _figure(
+        2.0 * wide + 1.9, (0.7 + 0.17 * tall) * len(moves) + 0.5, stem, png=False
+    ) as figure:
         grid = figure.subplots(len(moves), wide, squeeze=False)
         for line, (task, terms) in zip(grid, moves.items(), strict=True):
             for axes, (term, methods) in zip(line, terms.items(), strict=False):
