@@ -104,6 +104,17 @@ def test_a_task_that_a_gpu_record_measured_has_its_own_rate(tmp_path):
     assert a_row["mimic_cxr"] == pytest.approx(4 * a_row["crema_d"])
 
 
+def test_what_was_timed_here_wins_over_another_machines_gpu(tmp_path):
+    epoch = {"measure": "epoch", "method": "ibma", "device": "Card", "task": "mimic_cxr"}
+    line = json.dumps(epoch | {"rows": 100, "seconds": 4.0})
+    write(tmp_path, "benchmarks/gpu/2027-01-01.jsonl", line)
+    timed = {"task": "crema_d", "source": "real", "device": "here"}
+    timed["methods"] = {"ibma": {"median": 6698.0}}  # a second a row
+    write(tmp_path, "data/timing.json", json.dumps(timed))
+    rates = plan.rates(load("paper"), tmp_path, "mimic_cxr")
+    assert rates.measured.startswith("measured on here") and rates.seconds["ibma"] == 1.0
+
+
 def test_times_of_twins_say_nothing_about_real_data(measured):
     for name in ("paper", "open"):
         assert plan.rates(load(name), measured).seconds == {}

@@ -172,14 +172,20 @@ class Rates:
         return rows * sum(n * self.seconds.get(m, median) for m, n in epochs.items()) / 3600
 
 
-def rates(params: Params, root: Path) -> Rates:
-    """Return what a row costs, as stage `timing` or a GPU benchmark measured on its task."""
+def rates(params: Params, root: Path, task: str | None = None) -> Rates:
+    """Return what a row costs, as stage `timing` measured here, else as a GPU benchmark did.
+
+    Args:
+        task: whose own measures a benchmark may have; those of timing's task stand in for it.
+    """
     asked = Asked(params, root, params.timing.task)
     timed, rows = read_json(root / paths.TIMING, {}), asked.rows
     if rows and (timed.get("task"), timed.get("source")) == (asked.task, asked.source):
         seconds = {method: one["median"] / rows for method, one in timed["methods"].items()}
         return Rates(seconds, f"measured on {timed['device']}, {rows:,} rows of {asked.task}")
-    return _gpu_rates(asked) or Rates({}, "not measured: `dvc repro timing`, then ask again")
+    own = _gpu_rates(Asked(params, root, task)) if task else None
+    unknown = Rates({}, "not measured: `dvc repro timing`, then ask again")
+    return own or _gpu_rates(asked) or unknown
 
 
 def _gpu_rates(asked: Asked) -> Rates | None:
@@ -259,11 +265,10 @@ def _absent_weights(params: Params) -> Iterator[tuple[str, str]]:
 
 def table(params: Params, root: Path) -> list[Row]:
     """Return the plan: a row for each task, one for each task of a study, and sums."""
-    rate = rates(params, root)
-    rows = [_row(Asked(params, root, task), rate) for task in params.tasks]
+    rows = [_row(Asked(params, root, task)) for task in params.tasks]
     for stage, tasks in params.studies().items():
         for task, named in tasks.items():
-            rows.append(_study_row(Asked(params, root, task), rate, stage, named))
+            rows.append(_study_row(Asked(params, root, task), stage, named))
     total: Row = {"task": "sum of the known", "source": "", "rows": ""}
     for heading in rows[0].keys() - total.keys():
         known = [row[heading] for row in rows if row[heading] is not None]
@@ -271,9 +276,9 @@ def table(params: Params, root: Path) -> list[Row]:
     return [*rows, total]
 
 
-def _row(asked: Asked, rate: Rates) -> Row:
+def _row(asked: Asked) -> Row:
     params, network = asked.params, asked.network_gb
-    methods, rate = params.methods_of(asked.task), _gpu_rates(asked) or rate
+    methods, rate = params.methods_of(asked.task), rates(params, asked.root, asked.task)
     trials = {method: asked.trials(method) for method in methods}
     share = 1 - 1 / params.tune.folds  # of the training rows that a fold learns from
     tuned = {method: number * share * params.tune.epochs for method, number in trials.items()}
@@ -293,11 +298,12 @@ def _row(asked: Asked, rate: Rates) -> Row:
     }
 
 
-def _study_row(asked: Asked, rate: Rates, stage: str, named: Mapping[str, Variant]) -> Row:
+def _study_row(asked: Asked, stage: str, named: Mapping[str, Variant]) -> Row:
     """Return the row of a study on a task; nothing is tuned, stored or kept for it."""
     times, epochs = Counter(one.method for one in named.values()), asked.params.training.epochs
     trained = {m: count * asked.params.seeds * epochs for m, count in times.items()}
-    row = _row(asked, rate) | {
+    rate = rates(asked.params, asked.root, asked.task)
+    row = _row(asked) | {
         "task": f"{stage}@{asked.task}",
         "methods": len(named),
         "networks": len(named) * asked.params.seeds,
