@@ -49,10 +49,11 @@ def candidates(opponent: str, params: Params) -> list[str]:
         opponent: a method, or one of `best` in claims.yaml.
         params: the profile; methods that it does not have are left out.
     """
-    named = _content()["best"].get(opponent, [opponent])
-    if isinstance(named, list):
-        return [method for method in named if method in params.methods]
-    return fnmatch.filter(params.methods, named) or list(getattr(params, named, ()))
+    named, stages = _content()["best"].get(opponent, opponent), params.stages_of_methods()
+    if isinstance(named, str) and named in stages:
+        return list(stages[named])
+    patterns = [named] if isinstance(named, str) else named
+    return [method for one in patterns for method in fnmatch.filter(params.methods, one)]
 
 
 def method_name(method: str) -> str:
