@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ibma.report import table
 from ibma.report.inputs import Inputs
 from ibma.report.table import NOT_RUN, Column, Number, Row, Table, Value
-from ibma.results import claims, records, regime, stats
+from ibma.results import claims, fairness, records, regime, stats, studies
 from ibma.results.claims import OURS, SINGLE, method_name, metric_name, task_name
 from ibma.training.record import Record
 
@@ -57,14 +57,14 @@ def _fusion_row(inputs: Inputs, task: str) -> Row | None:
         for method, runs in inputs.results.of_task(task).items()
         if (values := records.values(runs, metric, "percent"))
     }
-    alone = {method: mean for method, mean in means.items() if method in _single(inputs)}
+    single = claims.candidates(SINGLE, inputs.params)
+    alone = {method: mean for method, mean in means.items() if method in single}
     joint = {method: mean for method, mean in means.items() if method not in alone}
     if not alone or not joint:
         return None
     one, best = (max(some, key=lambda method: some[method]) for some in (alone, joint))
-    shown = [
-        table.mean(_summary(inputs, task, method, metric), "percent") for method in (one, best)
-    ]
+    runs = [inputs.results.of(task, method) for method in (one, best)]
+    shown = [table.mean(records.summary(own, metric, "percent"), "percent") for own in runs]
     apart = [_apart(inputs, task, method, one, metric) for method in (best, OURS)]
     fit = "yes" if joint[best] > alone[one] else "no"
     if inputs.results.is_twin(task):
@@ -73,22 +73,11 @@ def _fusion_row(inputs: Inputs, task: str) -> Row | None:
     return Row((task_name(task), metric_name(metric), *names, *apart, fit))
 
 
-def _single(inputs: Inputs) -> list[str]:
-    return claims.candidates(SINGLE, inputs.params)
-
-
-def _summary(inputs: Inputs, task: str, method: str, metric: str) -> stats.Summary | None:
-    return records.summary(inputs.results.of(task, method), metric, "percent")
-
-
 def _apart(inputs: Inputs, task: str, method: str, other: str, metric: str) -> Value:
     """Return the mean difference of paired runs, with its interval over runs."""
-    sides = [inputs.results.of(task, one) for one in (method, other)]
-    pairs = records.pairs(sides[0], sides[1], metric, "percent")
-    if not pairs:
-        return NOT_RUN
-    one = stats.summary([a - b for a, b in pairs])
-    return Number(one.mean, "percent", None, one.n, one.low, one.high, signed=True)
+    ours, theirs = (inputs.results.of(task, one) for one in (method, other))
+    by_run = studies.differences(ours, theirs, metric)
+    return table.signed(stats.summary(list(by_run.values()))) if by_run else NOT_RUN
 
 
 # --- is the bound at work? -----------------------------------------------------------------------
@@ -151,7 +140,7 @@ def _points(inputs: Inputs, task: str) -> Table:
         for method, runs in inputs.results.of_task(task).items()
         if runs[0].tuned.get("by") is None
     }
-    points = sorted({_point(run) for runs in by_method.values() for run in runs})
+    points = sorted({fairness.point(run) for runs in by_method.values() for run in runs})
     metric = inputs.results.headline(task)
     rows = [
         Row((method_name(method), *(_at(runs, point, metric) for point in points)))
@@ -169,10 +158,6 @@ def _points(inputs: Inputs, task: str) -> Table:
     )
 
 
-def _point(run: Record) -> tuple[float, float]:
-    return run.params["lr"], run.params["weight_decay"]
-
-
 def _at(runs: Sequence[Record], point: tuple[float, float], metric: str) -> Value:
-    there = [run for run in runs if _point(run) == point]
+    there = [run for run in runs if fairness.point(run) == point]
     return table.mean(records.summary(there, metric, "percent"), "percent") or NOT_RUN

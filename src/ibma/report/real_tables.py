@@ -265,7 +265,10 @@ def _claims(inputs: Inputs) -> Table:
             for task, why in zip(inputs.beyond, said, strict=True)
         ]
         rows.append(Row((claim.claim, method_name(claim.opponent), *cells, counted(said))))
-        data += [_claim_data(inputs, claim, task, by_task.get(task)) for task in inputs.beyond]
+        data += [
+            _claim_data(inputs, claim, task, by_task.get(task)) | {"verdict": why}
+            for task, why in zip(inputs.beyond, said, strict=True)
+        ]
     tasks = [Column(task_name(task)) for task in inputs.beyond]
     return Table(
         "real_claims",
@@ -394,8 +397,7 @@ def _claim_data(inputs: Inputs, claim: Claim, task: str, test: Test | None) -> d
     names = ["method", "metric", "ibma", "ibma sd", "rival", "rival sd"]
     names += [*stats.Paired.__dataclass_fields__, *TOTALS, "holm", "holm page"]
     if test is None:
-        said = judge(inputs, claim.opponent, task, None)
-        return place | dict.fromkeys(names) | {"verdict": said}
+        return place | dict.fromkeys(names)
     sides = [
         records.summary(inputs.results.of(task, method), test.compared.metric, "percent")
         for method in (OURS, test.rival)
@@ -404,7 +406,7 @@ def _claim_data(inputs: Inputs, claim: Claim, task: str, test: Test | None) -> d
     paired = vars(test.paired).values()
     total = [getattr(test.total, name, None) for name in TOTALS.values()]
     values = [test.rival, test.compared.metric, *numbers, *paired, *total, test.holm, test.page]
-    return place | dict(zip(names, values, strict=True)) | {"verdict": verdict(test).value}
+    return place | dict(zip(names, values, strict=True))
 
 
 def judge(inputs: Inputs, opponent: str, task: str, test: Test | None) -> str:
@@ -555,8 +557,7 @@ def _apart(ours: Sequence[Record], theirs: Sequence[Record], metric: str) -> Val
     pairs = records.pairs(ours, theirs, metric, "percent")
     if not pairs:
         return None
-    one = stats.summary([a - b for a, b in pairs])
-    return Number(one.mean, "percent", None, one.n, one.low, one.high, signed=True)
+    return table.signed(stats.summary([a - b for a, b in pairs]))
 
 
 def _insensitive(runs: Mapping[float, Sequence[Record]], metric: str) -> list[str]:

@@ -80,10 +80,6 @@ class Told:
         shown = formatting.number(difference, "percent", sign=True)
         return f"{shown} {formatting.interval(low, high, 'percent')}"
 
-    def p(self, opponent: str, task: str) -> str:
-        """Print the p-value of a comparison after Holm's correction in its family."""
-        return self.number("real_claims", "holm", "p", opponent=opponent, task=task)
-
     def count(self, opponent: str, *verdicts: str) -> int:
         """Count the tasks on which the comparison with an opponent has one of these verdicts."""
         rows = [row for row in self._tables["real_claims"] if row["opponent"] == opponent]

@@ -117,15 +117,11 @@ def _regimes_row(inputs: Inputs, task: str, found: Sequence[Point], rivals: Sequ
 
 def _mean(some: Sequence[Point], rival: str) -> Value:
     one = studies.mean_apart(some, rival)
-    return "none" if one is None else _signed(one)
+    return "none" if one is None else table.signed(one)
 
 
 def _apart(values: Sequence[float]) -> Number | None:
-    return _signed(stats.summary(values)) if values else None
-
-
-def _signed(one: stats.Summary) -> Number:
-    return Number(one.mean, "percent", None, one.n, one.low, one.high, signed=True)
+    return table.signed(stats.summary(values)) if values else None
 
 
 def _point_rows(task: str, point: Point) -> list[dict[str, Scalar]]:

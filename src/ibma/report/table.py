@@ -188,6 +188,11 @@ def mean(summary: Summary | None, unit: str) -> Number | None:
     return Number(summary.mean, unit, summary.sd, summary.n, summary.low, summary.high)
 
 
+def signed(one: Summary) -> Number:
+    """Return a mean difference in points, with its interval."""
+    return Number(one.mean, "percent", None, one.n, one.low, one.high, signed=True)
+
+
 def mark(numbers: Sequence[Number | None], *, lower_is_better: bool = False) -> list[Number | None]:
     """Mark the best and the second best of some numbers, as the paper marks its own.
 

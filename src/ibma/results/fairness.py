@@ -19,15 +19,16 @@ def unfair(ours: Sequence[Record], theirs: Sequence[Record]) -> str:
     if any(run.tuned != runs[0].tuned for run in runs):
         return "optimiser settings of the two were chosen by different rules or from other points"
     for run in runs:
-        if list(_point(run)) not in run.tuned["points"]:
+        if list(point(run)) not in run.tuned["points"]:
             return f"{run.id}: lr and weight decay are not among the points of its rule"
     if runs and runs[0].tuned["by"] is None:
-        points = {run.seed: _point(run) for run in theirs}
+        points = {run.seed: point(run) for run in theirs}
         for run in ours:
-            if points.get(run.seed, _point(run)) != _point(run):
+            if points.get(run.seed, point(run)) != point(run):
                 return f"{run.id}: at another point of the grid than its pair, and nobody chose"
     return ""
 
 
-def _point(run: Record) -> Point:
+def point(run: Record) -> Point:
+    """Return the learning rate and weight decay of a run."""
     return run.params["lr"], run.params["weight_decay"]
