@@ -85,8 +85,9 @@ def test_two_epochs_are_finite_and_twice_the_same(method):
 def test_float32_equals_the_cpu(quiet, method):
     for name, problem in problems().items():
         ours, theirs = (
-            problem.history(method, device, precision=torch.float32) for device in (GPU, CPU)
-        )
+            problem.history(method, device, precision=torch.float32, lr=1e-5)
+            for device in (GPU, CPU)
+        )  # Adam makes a whole step of a gradient that is rounding alone
         for term, values in ours.items():
             assert values == pytest.approx(theirs[term], rel=1e-4, abs=1e-4), f"{name} {term}"
 

@@ -1,5 +1,6 @@
 """Which trainings may replay recorded steps; that they do so without a difference: test_gpu.py."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -29,6 +30,31 @@ def test_steps_are_replayed_where_nothing_is_counted_or_drawn_on_the_host(monkey
     assert not possible(network, replace(media.features, present={"text": lacking}), GPU)
     monkeypatch.setattr(distributed, "world", lambda: 2)
     assert not possible(network, media.features, GPU)
+
+
+def test_steps_are_recorded_anew_where_they_change():
+    """In the epochs in which a method says so, and in all where it prepares epochs and does not."""
+    problem, epochs = Problem(), range(4)
+    phases = {}
+    for name in ("concat", "ibma", "dclf", "omib"):
+        method = problem.network(name, len(epochs))
+        seen = []
+        for epoch in epochs:
+            method.before_epoch(epoch, lambda: ())
+            state = {k: v for k, v in vars(method).items() if isinstance(v, bool)}
+            seen.append((method.phase(epoch), state))
+        phases[name] = [phase for phase, _ in seen]
+        for (phase, state), (next_phase, next_state) in itertools.pairwise(seen):
+            assert (phase == next_phase) == (state == next_state), name
+    assert len(set(phases["concat"])) == len(set(phases["ibma"])) == 1
+    assert len(set(phases["dclf"])) == len(set(phases["omib"])) == 2
+
+    class Prepares(type(problem.network("concat", 2))):
+        def before_epoch(self, epoch, outputs):
+            self.weight = 1 / (epoch + 1)
+
+    unsaid = Prepares(problem.spec(2))
+    assert len({unsaid.phase(epoch) for epoch in epochs}) == 4
 
 
 def test_a_batch_is_copied_whole():

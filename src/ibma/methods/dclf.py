@@ -89,9 +89,13 @@ class Model(Method):
         places = (*self.names, "fused")
         self.projections = nn.ModuleDict({n: nn.Linear(spec.width, PROJECTION) for n in places})
 
+    def phase(self, epoch: int) -> bool:
+        """Return whether an epoch has the modality level: untrained heads' labels say nothing."""
+        return epoch > 0
+
     def before_epoch(self, epoch: int, outputs: Outputs) -> None:
-        """Start the modality level in the second epoch: an untrained head's labels say nothing."""
-        self.modality_level = epoch > 0
+        """Start the modality level in the second epoch."""
+        self.modality_level = self.phase(epoch)
 
     def forward(self, x: Mapping[str, Tensor]) -> Output:
         """Run the network; `extra` holds logits/<modality> and projected/<modality or fused>."""

@@ -96,9 +96,13 @@ class Model(Method):
             }
         )
 
+    def phase(self, epoch: int) -> bool:
+        """Return whether an epoch is of the warm-up."""
+        return epoch < self.warm_up
+
     def before_epoch(self, epoch: int, outputs: Outputs) -> None:
         """Choose the phase: warm-up, or the main one."""
-        self.warming = epoch < self.warm_up
+        self.warming = self.phase(epoch)
 
     def forward(self, x: Mapping[str, Tensor]) -> Output:
         """Run the network on stored features, modality -> [B, ...].

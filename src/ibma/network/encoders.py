@@ -146,6 +146,8 @@ class ViT(nn.Module):
 
     def __init__(self, config: Mapping[str, Any], size: int) -> None:
         super().__init__()
+        from transformers import AttentionInterface
+        from transformers.integrations.sdpa_attention import sdpa_attention_forward
         from transformers.models.vit.configuration_vit import ViTConfig
         from transformers.models.vit.modeling_vit import ViTModel
 
@@ -154,6 +156,10 @@ class ViT(nn.Module):
         )
         sizes = {"image_size": size, "patch_size": config.get("patch_size", 16), **_block(config)}
         self.network = _network(ViTModel, ViTConfig, sizes, config, add_pooling_layer=False)
+        # a step that is recorded or compiled got a mask of ones from some versions of
+        # transformers, and with it attention in float32, three times as slow
+        AttentionInterface.register("unmasked", sdpa_attention_forward)
+        self.network.set_attn_implementation("unmasked")
         patch = int(self.network.config.patch_size)
         _require(size % patch == 0, "vit", f"patch_size {patch} does not divide size {size}")
         self.interpolate = int(self.network.config.image_size) != size

@@ -304,6 +304,14 @@ class Method(nn.Module):
         """
         return {}
 
+    def phase(self, epoch: int) -> object:
+        """Return what tells apart epochs whose steps read other values of the host.
+
+        Recorded steps are replayed while it stays the same (`training.replay`). It is the epoch
+        where a method prepares epochs, unless the method knows better.
+        """
+        return epoch if type(self).before_epoch is not Method.before_epoch else None
+
     def before_epoch(self, epoch: int, outputs: Outputs) -> None:
         """Hook: prepare an epoch, in evaluation mode and without gradients.
 

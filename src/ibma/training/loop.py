@@ -105,25 +105,41 @@ def run_network(
 class Objective(nn.Module):
     """A method's loss terms on a batch, as the one module that several processes train.
 
+    Args:
+        compiled_for: rows of the batches that run through `torch.compile`; None for no batch. A
+            last smaller batch would be compiled again, for one step an epoch.
+
     Attributes:
         watching: whether the next batch is asked for `Method.regime`, kept in `regime`.
     """
 
-    def __init__(self, model: Method, compiled: bool, precision: torch.dtype | None) -> None:
+    def __init__(
+        self, model: Method, compiled_for: int | None, precision: torch.dtype | None
+    ) -> None:
         super().__init__()
         self.model, self.precision = model, precision
-        self.network = cast(Network, torch.compile(model) if compiled else model)
+        self.compiled_for = compiled_for
+        self.compiled = cast(Network, torch.compile(model)) if compiled_for else None
         self.watching = False
         self.regime: dict[str, Tensor] = {}
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return term -> scalar, after the method's inner step."""
-        out = run_network(self.network, batch.x, self.precision)
+        out = run_network(self.network(batch), batch.x, self.precision)
         self.model.inner_step(out, batch)
         terms = self.model.losses(out, batch)
         if self.watching:  # the model and what is drawn at random stay as they are
             self.regime, self.watching = self.model.regime(out, batch), False
         return terms
+
+    def network(self, batch: Batch) -> Network:
+        """Return the network that a batch runs through."""
+        if self.compiled is None or len(batch.y) != self.compiled_for:
+            return self.model
+        for name, modality in self.model.spec.modalities.items():
+            if modality.kind == "text":  # texts of all lengths are compiled once
+                torch._dynamo.maybe_mark_dynamic(batch.x[name], 1)
+        return self.compiled
 
 
 def distribute(objective: Objective, device: torch.device) -> nn.Module:
@@ -189,7 +205,8 @@ class Fit:
         self.batch_size, self.device = batch_size, device
         self.precision, self.quiet = precision, quiet
         self.checkpoint = Checkpoint(checkpoint, key) if checkpoint else None
-        self.watched = Objective(model, compiled, precision)
+        size = batch_size // distributed.world()
+        self.watched = Objective(model, size if compiled else None, precision)
         self.objective = distribute(self.watched, device)
         self.optimiser = torch.optim.Adam(
             model.parameter_groups(),
@@ -198,6 +215,8 @@ class Fit:
             fused=True,
         )
         self.replays = replay.possible(model, rows.features, device)
+        self.replayed: replay.Replayed | None = None
+        self.phase: object = None
         for optimiser in (self.optimiser, model.inner):
             for group in optimiser.param_groups if optimiser else []:
                 group["capturable"] = device.type == "cuda"  # its count of steps is the GPU's
@@ -262,8 +281,8 @@ class Fit:
         shares = map(distributed.share, batches)
         names: Iterable[str] = ()
         totals = torch.zeros((), device=self.device)
-        step = self.steps()  # none replays the first batch, which is watched
-        self.watched.watching = True
+        step = self.steps()
+        self.watched.watching = True  # the first batch
         for rows, batch in zip(batches, self.rows.load(shares, self.device), strict=True):
             names, values = step(batch)
             totals = totals + values * (batch.weight * len(rows) / distributed.world())
@@ -276,8 +295,14 @@ class Fit:
         return terms, dict(zip(regime, numbers[len(terms) :], strict=False))
 
     def steps(self) -> Callable[[Batch], replay.Result]:
-        """Return what makes the steps of one epoch."""
-        return replay.Replayed(self.step) if self.replays else self.step
+        """Return what makes the steps of the next epoch."""
+        if not self.replays:
+            return self.step
+        phase = self.model.phase(self.epoch)
+        if self.replayed is None or phase != self.phase:
+            self.replayed, self.phase = replay.Replayed(self.step), phase
+        self.replayed.epoch_begins = True
+        return self.replayed
 
     def step(self, batch: Batch) -> replay.Result:
         """Make one step of the optimiser; return the names and values of the loss terms."""

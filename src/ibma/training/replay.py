@@ -55,8 +55,8 @@ class Replayed:
     """Make steps as a given function does, by replaying recordings of it.
 
     The first batch of a shape runs as it is, the second is recorded. Whatever the function reads
-    besides the batch's tensors is fixed by the recording, so one object serves one epoch: between
-    epochs a method may change what its steps do. What a step returns is valid until the next one.
+    besides tensors is fixed by the recording, so one object serves one `Method.phase`. What a step
+    returns is valid until the next one.
 
     Args:
         step: makes one step; it must not wait for the device.
@@ -64,18 +64,20 @@ class Replayed:
 
     def __init__(self, step: Callable[[Batch], Result]) -> None:
         self.step = step
+        self.epoch_begins = True
         self.seen: set[Shape] = set()
         self.recorded: dict[Shape, Recorded] = {}
         self.memory = torch.cuda.graph_pool_handle()
 
     def __call__(self, batch: Batch) -> Result:
-        """Make one step."""
+        """Make one step; the first of an epoch, which is watched, is never replayed."""
         shape = (batch.weight, *((value.shape, value.dtype) for value in batch.tensors()))
-        if shape in self.recorded:
-            return self.recorded[shape].replay(batch)
-        if shape not in self.seen:
+        if self.epoch_begins or shape not in self.seen:
+            self.epoch_begins = False
             self.seen.add(shape)
             return self.step(batch)
+        if shape in self.recorded:
+            return self.recorded[shape].replay(batch)
         self.recorded[shape] = self._record(batch)
         return self.recorded[shape].replay(batch)
 

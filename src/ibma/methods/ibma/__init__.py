@@ -252,7 +252,7 @@ class Frame(nn.Module):
         return value
 
     def refresh(self, epoch: int, passes: Iterable[Step]) -> None:
-        """Hook: renew what the bound keeps of the training split, before an epoch.
+        """Hook: renew what the bound keeps of the training split, in place, before an epoch.
 
         Args:
             passes: this process's share of train, in evaluation mode; empty where the sums of the
@@ -366,6 +366,9 @@ class Model(Headed):
         distributed.add_up([plain, bound])
         shares = self.eta * (bound / plain.clamp_min(1e-24)).sqrt()
         return found | {f"share/{place}": shares[k] for k, place in enumerate(z)}
+
+    def phase(self, epoch: int) -> None:
+        """Return nothing: bounds renew what they keep in place."""
 
     def before_epoch(self, epoch: int, outputs: Outputs) -> None:
         """Let the bound renew what it keeps of the training split."""
