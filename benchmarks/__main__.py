@@ -1,7 +1,7 @@
 """Run the benchmarks and print one table: `python -m benchmarks`.
 
 They run on the CPU. `python -m benchmarks.gpu` takes the measures of a GPU, and
-`python -m benchmarks --from FILE --write` puts those into the page.
+`python -m benchmarks --from FILES --write` puts those into the page.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ MEASURES: dict[str, Callable[[], Iterator[Row]]] = {
 PAGE = Path("docs/performance.md")
 FIGURE = Path("docs/performance")
 CPU = "<!-- written by python -m benchmarks --write -->"
-GPU = "<!-- written by python -m benchmarks --from FILE --write -->"
+GPU = "<!-- written by python -m benchmarks --from FILES --write -->"
 
 
 def machine(taken: float) -> str:
@@ -102,14 +102,19 @@ def main() -> None:
     """Measure, or read what `benchmarks.gpu` measured; print, and write the page if asked to."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=[*MEASURES, "growth"], help="some measures")
-    parser.add_argument("--from", dest="file", type=Path, help="what benchmarks.gpu wrote")
+    parser.add_argument(
+        "--from", dest="files", nargs="+", type=Path, help="what benchmarks.gpu wrote, latest first"
+    )
     parser.add_argument("--write", action="store_true", help=f"rewrite {PAGE} and {FIGURE}.*")
     arguments = parser.parse_args()
-    if arguments.file is not None:
-        record = lines.read(arguments.file)
-        if arguments.write and any(line["tiny"] for line in record):
-            parser.error(f"{arguments.file} was made with --tiny: sizes for tests are no figures")
-        show(lines.render(record), GPU, arguments.write)
+    if arguments.files:
+        records = {file: lines.read(file) for file in arguments.files}
+        tiny = [
+            str(file) for file, record in records.items() if any(line["tiny"] for line in record)
+        ]
+        if arguments.write and tiny:
+            parser.error(f"{tiny[0]} was made with --tiny: sizes for tests are no figures")
+        show(lines.render(list(records.values())), GPU, arguments.write)
     else:
         measure(arguments.only or [*MEASURES, "growth"], arguments.write)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -42,7 +43,7 @@ def limit(fit: Fit, steps: int) -> Callable[[], None]:
         values.sum().backward()
         return [], values.detach()
 
-    once = Replayed(once) if fit.replays else once
+    once = partial(Replayed(), once) if fit.replays else once
 
     def run() -> None:
         fit.model.train()
@@ -74,7 +75,7 @@ def terms_alone(fit: Fit, batch: Batch) -> Callable[[], object]:
         values.sum().backward()
         return [], values.detach()
 
-    terms = Replayed(terms) if fit.replays else terms
+    terms = partial(Replayed(), terms) if fit.replays else terms
     return lambda: terms(batch)
 
 
@@ -88,7 +89,7 @@ def refresh_in_steps(fit: Fit, steps: int) -> Callable[[], None]:
         fit.model.inner_step(Output(out.z, out.fused, out.logits, {}), batch)
         return [], out.logits
 
-    inner = Replayed(inner) if fit.replays else inner
+    inner = partial(Replayed(), inner) if fit.replays else inner
 
     @torch.no_grad()
     def run() -> None:

@@ -141,7 +141,7 @@ def test_every_gpu_measure_runs_on_a_machine_that_lacks_packages(tmp_path):
         assert line["device"] and line["torch"] and line["precision"] == "float32"
         assert "label" not in line or line["ratio"] == sorted(line["ratio"])
     assert next(line for line in written if line["measure"] == "tests")["counts"]["tests"] > 50
-    page = lines.render(written)
+    page = lines.render([written])
     assert "epoch of CREMA-D, ibma" in page and "- faiss: no package faiss" in page
 
 
@@ -188,8 +188,13 @@ def test_a_record_is_judged_by_the_goals_and_a_torn_line_is_left_out(tmp_path):
     text = "\n".join(map(json.dumps, shown))
     path.write_text(text + '\n{"measure": "epo', encoding="utf-8")
     assert lines.read(path) == shown
-    rendered = lines.render(shown)
+    older = [
+        lines.of("epoch", Row(name, "", "", Spread.exactly(9.0)), known)
+        for name in ("epoch", "old")
+    ]
+    rendered = lines.render([shown, older])
     assert "d, NVIDIA H100, driver 5, torch 2, CUDA 13, transformers 5." in rendered
+    assert "| epoch " in rendered and "9 x" not in rendered.split("| old ")[0]
     assert [row.cells()[-1] for row in map(lines.row_of, shown[:2])] == ["met", "NOT met"]
     assert lines.row_of({**shown[0], "tiny": True}).cells()[-1] == ""
 

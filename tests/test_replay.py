@@ -1,7 +1,10 @@
 """Which trainings may replay recorded steps; that they do so without a difference: test_gpu.py."""
 
+import gc
 import itertools
+from contextlib import nullcontext
 from dataclasses import replace
+from unittest.mock import MagicMock
 
 import numpy as np
 import torch
@@ -9,7 +12,7 @@ from problems import MEDIA, VECTORS, Problem
 
 from ibma.methods import build
 from ibma.network import distributed
-from ibma.training.replay import possible
+from ibma.training.replay import Replayed, possible
 
 GPU = torch.device("cuda")
 
@@ -55,6 +58,24 @@ def test_steps_are_recorded_anew_where_they_change():
 
     unsaid = Prepares(problem.spec(2))
     assert len({unsaid.phase(epoch) for epoch in epochs}) == 4
+
+
+def test_nothing_is_collected_while_a_step_is_recorded(monkeypatch):
+    """Freeing the memory of a graph that nobody uses any more would break the recording."""
+    during = []
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", MagicMock)
+    monkeypatch.setattr(torch.cuda, "graph", lambda *_, **__: nullcontext())
+    batch = next(iter(Problem().rows(torch.device("cpu")).batches(8, torch.device("cpu"))))
+
+    def step(batch):
+        during.append(gc.isenabled())
+        return [], batch.y
+
+    replayed = Replayed()
+    for _ in range(4):
+        replayed(step, batch)
+    assert during == [True, False] and gc.isenabled()
 
 
 def test_a_batch_is_copied_whole():

@@ -7,7 +7,7 @@ table. A line without a row says why something was not measured.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,18 +69,29 @@ def read(path: Path) -> list[Line]:
     return lines
 
 
-def render(lines: Iterable[Line]) -> str:
-    """Return a record as Markdown: the machine, the table, and what was not measured."""
-    lines = list(lines)
-    taken = [line for line in lines if "label" in line]
-    first = lines[0]
-    machine = (
-        f"{first['date']}, {first['device']}, driver {first['driver'] or 'none'}, "
-        f"torch {first['torch']}, CUDA {first['cuda'] or 'none'}, "
-        f"transformers {first['transformers']}."
-    )
-    parts = [machine, table(map(row_of, taken))]
-    missing = [f"- {line['measure']}: {line['skipped']}" for line in lines if "skipped" in line]
+def render(records: Sequence[Sequence[Line]]) -> str:
+    """Return records as Markdown: each machine, its table, and what the latest left out.
+
+    Args:
+        records: the latest first; what it measured again is left out of those before.
+    """
+    parts: list[str] = []
+    shown: set[str] = set()
+    for lines in records:
+        taken = [line for line in lines if "label" in line and line["label"] not in shown]
+        shown |= {line["label"] for line in taken}
+        parts += [machine(lines[0]), table(map(row_of, taken))]
+    skipped = [line for line in records[0] if "skipped" in line]
+    missing = [f"- {line['measure']}: {line['skipped']}" for line in skipped]
     if missing:
-        parts.append("Not measured:\n\n" + "\n".join(missing))
+        parts.append("Not measured in the latest run:\n\n" + "\n".join(missing))
     return "\n\n".join(parts)
+
+
+def machine(line: Line) -> str:
+    """Say when and on what a line was measured."""
+    return (
+        f"{line['date']}, {line['device']}, driver {line['driver'] or 'none'}, "
+        f"torch {line['torch']}, CUDA {line['cuda'] or 'none'}, "
+        f"transformers {line['transformers']}."
+    )

@@ -198,15 +198,15 @@ def _gpu_rates(asked: Asked) -> Rates | None:
 
 
 def _gpu_epochs(asked: Asked) -> list[dict[str, Any]]:
-    """Return the lines on epochs of a real task in the latest record of a GPU benchmark.
+    """Return the lines on epochs of a real task in the records of the GPU benchmark.
 
     Each has `method`, `seconds`, `rows` and `device`. Some methods are timed on all rows, every one
-    on a part of them ("short epoch"); the lines on most rows come last.
+    on a part of them ("short epoch"). Lines on most rows come last, of these the latest record's.
     """
-    files = (
-        sorted((asked.root / paths.GPU_MEASURES).glob("*.jsonl")) if asked.source == "real" else []
-    )
-    lines = files[-1].read_text(encoding="utf-8").splitlines() if files else []
+    if asked.source != "real":
+        return []
+    files = sorted((asked.root / paths.GPU_MEASURES).glob("*.jsonl"))
+    lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
     measures = [json.loads(line) for line in lines]
     kinds = {("epoch", asked.task), ("short epoch", asked.task)}
     epochs = [m for m in measures if (m.get("measure"), m.get("task")) in kinds]

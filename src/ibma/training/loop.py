@@ -15,6 +15,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -294,15 +295,15 @@ class Fit:
         terms = {name: value / seen for name, value in zip(names, numbers, strict=False)}
         return terms, dict(zip(regime, numbers[len(terms) :], strict=False))
 
-    def steps(self) -> Callable[[Batch], replay.Result]:
+    def steps(self) -> replay.Step:
         """Return what makes the steps of the next epoch."""
         if not self.replays:
             return self.step
         phase = self.model.phase(self.epoch)
         if self.replayed is None or phase != self.phase:
-            self.replayed, self.phase = replay.Replayed(self.step), phase
+            self.replayed, self.phase = replay.Replayed(), phase
         self.replayed.epoch_begins = True
-        return self.replayed
+        return partial(self.replayed, self.step)
 
     def step(self, batch: Batch) -> replay.Result:
         """Make one step of the optimiser; return the names and values of the loss terms."""
