@@ -58,11 +58,8 @@ def cmd(a: Tensor, b: Tensor, moments: int = 5) -> Tensor:
 
 
 def _norm(vector: Tensor) -> Tensor:
-    return _root(vector.square().sum())
-
-
-def _root(squares: Tensor) -> Tensor:
-    """Take a square root whose gradient at 0 is 0, not infinite."""
+    """Take a norm whose gradient at 0 is 0, not infinite."""
+    squares = vector.square().sum()
     positive = squares > 0
     return torch.where(positive, torch.where(positive, squares, 1.0).sqrt(), 0.0)
 
@@ -72,12 +69,12 @@ def laplace_kernel(x: Tensor) -> Tensor:
 
     The kernel and width of songxmu/APIB@6ed8d9d, pruners/HSIClasso.py (ICCV version).
     """
-    return torch.exp(-math.sqrt(0.5 / x.shape[-1]) * _root(_squared_distances(x)))
+    return torch.exp(-math.sqrt(0.5 / x.shape[-1]) * _distances(x))
 
 
 def gaussian_kernel(x: Tensor) -> Tensor:
     """Compute the Gaussian kernel exp(-||x_i - x_j||^2 / d) of APIB's 2022 version (same file)."""
-    return torch.exp(-_squared_distances(x) / x.shape[-1])
+    return torch.exp(-_distances(x).square() / x.shape[-1])
 
 
 def label_kernel(systems: Tensor) -> Tensor:
@@ -86,8 +83,9 @@ def label_kernel(systems: Tensor) -> Tensor:
     return one_hot @ one_hot.T
 
 
-def _squared_distances(x: Tensor) -> Tensor:
-    return (x.unsqueeze(-2) - x.unsqueeze(-3)).square().sum(-1)
+def _distances(x: Tensor) -> Tensor:
+    # a matrix product would lose the small ones to rounding
+    return torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def centre(kernel: Tensor) -> Tensor:
