@@ -1,12 +1,12 @@
 """FAISS and torch agree; input vectors; the centroid stage."""
 
 from dataclasses import replace
-from shutil import copy
 
 import numpy as np
 import pytest
 import torch
 
+from ibma.errors import IbmaError
 from ibma.features.store import Features
 from ibma.network import bounds
 from ibma.network.centroids import (
@@ -15,9 +15,9 @@ from ibma.network.centroids import (
     ClassSums,
     InputAssignments,
     InputSpace,
+    file_name,
     input_vectors,
     project,
-    vectors_path,
     write_all,
 )
 
@@ -102,11 +102,11 @@ def test_stage_round_trip_and_constant_u(make_cell, tmp_path):
     train = cell.open().training(0).index
     expected = bounds.u_term(inputs.phi["view0"][train], inputs.prior).mean()
     assert inputs.u["view0"] == pytest.approx(float(expected))
-    for name in inputs.phi:  # the vectors' file lies in the same folder
-        copy(vectors_path(cell.centroids, name), tmp_path)
-    inputs.write(tmp_path / "again.npz")
-    again = InputAssignments.read(tmp_path / "again.npz")
+    file = cell.centroids / file_name(None)
+    again = InputAssignments.read(file, cell.meta["digest"])
     assert again.u == inputs.u and torch.equal(again.prior, inputs.prior)
+    with pytest.raises(IbmaError, match="sums.json: made of other features: run `dvc repro -f"):
+        InputAssignments.read(file, "0" * 64)
 
 
 def test_input_vectors_are_standardised_on_the_training_rows(make_cell):

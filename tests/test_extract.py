@@ -2,7 +2,6 @@
 
 import csv
 import errno
-import json
 import os
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from conftest import fake_dataset, vector
 from ibma.datasets import Dropped, Sample
 from ibma.errors import IbmaError
 from ibma.features import extract as extraction
-from ibma.features import store
+from ibma.features import meta, store
 
 
 def extract(tmp_path: Path, dataset, compute=vector, *, workers=1, key="", **entry) -> Path:
@@ -288,16 +287,14 @@ def test_absent_data_leaves_the_reason(tmp_path):
 
 
 def test_missing_features_say_what_to_run(tmp_path):
-    with pytest.raises(IbmaError, match="run `dvc repro extract` first"):
+    with pytest.raises(IbmaError, match="no features here: run `dvc repro extract@"):
         store.Features.read(tmp_path)
 
 
 def test_digest_follows_the_data(tmp_path):
-    first = json.loads((extract(tmp_path / "a", fake_dataset()) / "meta.json").read_text())
-    again = json.loads((extract(tmp_path / "b", fake_dataset()) / "meta.json").read_text())
-    other = json.loads(
-        (extract(tmp_path / "c", fake_dataset("multilabel")) / "meta.json").read_text()
-    )
+    first = meta.read(extract(tmp_path / "a", fake_dataset()))
+    again = meta.read(extract(tmp_path / "b", fake_dataset()))
+    other = meta.read(extract(tmp_path / "c", fake_dataset("multilabel")))
     assert first["digest"] == again["digest"] != other["digest"]
 
 

@@ -1,7 +1,5 @@
 """Logistic regression on stored features: the same rows as every method, or a reason why not."""
 
-import json
-
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
@@ -9,7 +7,9 @@ from sklearn.preprocessing import StandardScaler
 
 from ibma import paths
 from ibma.experiments import logistic
+from ibma.features import meta as described
 from ibma.features import store
+from ibma.files import read_json
 
 
 def test_it_learns_from_the_training_rows_of_a_fold_and_is_judged_on_its_test_rows(fake_store):
@@ -34,7 +34,7 @@ def test_scores_are_classes_and_a_class_that_train_lacks_is_never_chosen(fake_st
 
 
 def test_what_it_cannot_read_is_not_run_and_says_why(fake_store, tmp_path, monkeypatch, capsys):
-    meta = store.read_meta(fake_store("classify", 2, 0))
+    meta = described.read(fake_store("classify", 2, 0))
     assert logistic.unfit(meta) is None
     frames = {"modalities": {"view0": {"kind": "frames"}}}
     words = {"modalities": {"view0": {"kind": "text"}}}
@@ -51,5 +51,5 @@ def test_what_it_cannot_read_is_not_run_and_says_why(fake_store, tmp_path, monke
     capsys.readouterr()
     logistic.judge_task("gone")
     assert capsys.readouterr().err == "gone: logistic regression not run: no features\n"
-    written = json.loads(paths.logistic("gone").read_text())
+    written = read_json(paths.logistic("gone"), {})
     assert written == {"missing": "no features", "runs": []}

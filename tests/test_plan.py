@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ibma import fetch, params, plan, pretrained
+from ibma.files import write_json
 from ibma.plan import Asked
 
 ROOT = Path(__file__).parent.parent
@@ -19,8 +20,10 @@ def load(name, **changed):
 
 def write(root, path, value):
     (root / path).parent.mkdir(parents=True, exist_ok=True)
-    text = value if isinstance(value, str) else json.dumps(value)
-    (root / path).write_text(text)
+    if isinstance(value, str):
+        (root / path).write_text(value)
+    else:
+        write_json(root / path, value)
 
 
 def row_of(profile, root, task):
@@ -110,7 +113,7 @@ def test_what_was_timed_here_wins_over_another_machines_gpu(tmp_path):
     write(tmp_path, "benchmarks/gpu/2027-01-01.jsonl", line)
     timed = {"task": "crema_d", "source": "real", "device": "here"}
     timed["methods"] = {"ibma": {"median": 6698.0}}  # a second a row
-    write(tmp_path, "data/timing.json", json.dumps(timed))
+    write(tmp_path, "data/timing.json", timed)
     rates = plan.rates(load("paper"), tmp_path, "mimic_cxr")
     assert rates.measured.startswith("measured on here") and rates.seconds["ibma"] == 1.0
 

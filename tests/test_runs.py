@@ -13,6 +13,7 @@ from ibma.errors import IbmaError
 from ibma.experiments import runs, tune
 from ibma.features import media
 from ibma.features.extract import absent, extract
+from ibma.files import read_json, write_json
 from ibma.formats import checksums
 from ibma.network.centroids import write_all
 from ibma.results import records
@@ -206,9 +207,9 @@ def test_a_fixed_eta_is_a_run_of_its_own(project, capsys):
 def test_a_regime_is_a_run_with_its_own_phi_at_the_settings_of_the_control(project, capsys):
     profile = load()
     choice = paths.choice("split_digits", "ce3")
-    content = json.loads(choice.read_text())
+    content = read_json(choice, {})
     content["choices"][0] |= {"lr": 0.004, "weight_decay": 0.002}
-    choice.write_text(json.dumps(content))
+    write_json(choice, content)
     runs.train_study(profile, "regimes", "split_digits")
     assert capsys.readouterr().err.endswith("regimes split_digits: 0 kept, 6 trained\n")
     found = records.load(profile).of_study("regimes", "split_digits")
@@ -250,7 +251,7 @@ def test_a_choice_tells_of_every_parameter_and_all_code_that_trains_its_method(
 
     def keys(**changes: object) -> str:
         tune.tune_task(load(**changes), "split_digits", "ibma")
-        return json.loads(paths.choice("split_digits", "ibma").read_text())["key"]
+        return read_json(paths.choice("split_digits", "ibma"), {})["key"]
 
     training = load().training.as_dict()
     tasks = {"split_digits": load().task("split_digits").as_dict() | {"batch_size": 128}}
@@ -273,6 +274,6 @@ def test_trials_are_kept_and_choices_follow_the_grid(project, capsys):
     assert capsys.readouterr().err.splitlines()[-1] == f"tune: {count} kept, 0 tried"
     wide = load().tune.model_copy(update={"grid": params.Grid(**GRID | {"lr": [0.001, 0.01]})})
     tune.tune_task(load().model_copy(update={"tune": wide}), "split_digits", "ibma")
-    content = json.loads(paths.choice("split_digits", "ibma").read_text())
+    content = read_json(paths.choice("split_digits", "ibma"), {})
     assert len(content["scores"]) == 4 and len(content["choices"]) == 1
     assert {row["fold"] for row in content["scores"]} == {0, 1}

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from ibma import params, tracking
 from ibma.errors import IbmaError, redact
+from ibma.files import read_json, write_json
 from ibma.tracking import entities, store
 from ibma.training.record import Record, RunId
 
@@ -100,7 +101,7 @@ def test_a_run_holds_what_its_record_holds(root):
     changed = replace(RECORDS[2], metrics=RECORDS[2].metrics | odd, history=long, digest="")
     lay(root, changed)
     (root / "data/features/crema_d").mkdir(parents=True)
-    (root / "data/features/crema_d/meta.json").write_text(json.dumps({"digest": "d" * 64}))
+    write_json(root / "data/features/crema_d/meta.json", {"digest": "d" * 64})
     done = tracking.collect(PARAMS, root)
     client, ids = store.client(root), active(root)
     run = client.get_run(ids["IBMA · CREMA-D · seed 1"])
@@ -147,7 +148,7 @@ def test_a_later_call_writes_only_what_changed(root):
     first = tracking.collect(PARAMS, root)
     assert counts(first) == (4, 0, 0)
     written, before = (root / "data/track.json").read_bytes(), active(root)
-    assert json.loads(written) == first.runs
+    assert read_json(root / "data/track.json", {}) == first.runs
     assert counts(tracking.collect(PARAMS, root)) == (0, 0, 4)
     assert (root / "data/track.json").read_bytes() == written and active(root) == before
     client = store.client(root)
@@ -216,7 +217,7 @@ def test_a_broken_record_is_named_after_all_others_were_mirrored(root):
         (root / RECORDS[0].id.record).write_text(text)
         with pytest.raises(IbmaError, match=r"concat/seed_0\.json"):
             tracking.collect(PARAMS, root)
-    assert len(json.loads((root / "data/track.json").read_text())) == 3
+    assert len(read_json(root / "data/track.json", {})) == 3
 
 
 def test_a_damaged_database_is_known_and_made_anew(root, capsys):
@@ -316,7 +317,7 @@ def test_a_dead_server_costs_one_line_without_secrets(root, monkeypatch, capsys)
     mirror.log(RECORDS[0])
     mirror.log(RECORDS[1])
     done = tracking.collect(PARAMS, root)
-    assert counts(done) == (0, 0, 0) and json.loads((root / "data/track.json").read_text()) == {}
+    assert counts(done) == (0, 0, 0) and read_json(root / "data/track.json", {}) == {}
     out = capsys.readouterr()
     assert out.err.count("\n") == 2 and "http://bob:***@127.0.0.1:9/x?token=*** does" in out.err
     assert "Connection refused" in out.err and "SECRET" not in out.err + out.out + str(done)

@@ -11,7 +11,7 @@ import torch
 
 from ibma import files
 from ibma.errors import IbmaError
-from ibma.files import write_json
+from ibma.files import read_json, write_json
 from ibma.methods import ibma as ibma_method
 from ibma.training import checkpoint, loop, record, run
 from ibma.training.cell import Setting
@@ -163,7 +163,7 @@ def test_full_disk_keeps_the_old_record(tmp_path, monkeypatch):
     )
     with pytest.raises(OSError):
         write_json(tmp_path / "seed_0.json", {"a": 2})
-    assert json.loads((tmp_path / "seed_0.json").read_text()) == {"a": 1}
+    assert read_json(tmp_path / "seed_0.json", {}) == {"a": 1}
     assert len(list(tmp_path.iterdir())) == 1
 
 

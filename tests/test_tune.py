@@ -1,6 +1,5 @@
 """The choice inside train: no test row, groups unsplit, alike for every method, resumable."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,7 @@ from ibma import methods, params, paths
 from ibma.errors import IbmaError
 from ibma.experiments import tune
 from ibma.features import store
-from ibma.files import write_json
+from ibma.files import read_json, write_json
 from ibma.training import record
 from ibma.training.cell import Setting, chosen
 
@@ -36,7 +35,7 @@ def choose(tmp_path, monkeypatch):
     def run(cell):
         (content,) = tune.choose(PROFILE, [cell]).values()
         write_json(paths.choice(cell.task, cell.method), content)
-        return json.loads(paths.choice(cell.task, cell.method).read_text())
+        return read_json(paths.choice(cell.task, cell.method), {})
 
     return run
 
@@ -136,8 +135,8 @@ def test_trials_are_tried_once_and_damaged_scores_again(make_cell, choose, capsy
 
 
 def test_a_missing_or_damaged_choice_says_what_to_run(tmp_path):
-    with pytest.raises(IbmaError, match="missing: run `dvc repro tune@fake`"):
+    with pytest.raises(IbmaError, match="missing, or holds no choice: run `dvc repro -f tune"):
         chosen("fake", "ibma", 0, None, tmp_path)
     write_json(tmp_path / paths.choice("fake", "ibma"), {"choices": []})
-    with pytest.raises(IbmaError, match="damaged: run `dvc repro -f tune@fake`"):
+    with pytest.raises(IbmaError, match="holds no choice: run `dvc repro -f tune@fake`"):
         chosen("fake", "ibma", 0, None, tmp_path)

@@ -21,7 +21,7 @@ from ibma import cli, params
 from ibma.errors import IbmaError
 from ibma.evidence import archive, verify
 from ibma.evidence.verify import Difference
-from ibma.files import write_json
+from ibma.files import read_json, write_json
 from ibma.network import tasks
 from ibma.report import inputs, numbers, page, pictures, results_page
 from ibma.results import records
@@ -76,7 +76,7 @@ def drawn(made, tmp_path_factory):
 def predict(root: Path) -> None:
     """Give the digits' records predictions of 100 rows, and choices that their settings follow."""
     task, meta = tasks.build("classify", "abc"), root / "data/features/split_digits/meta.json"
-    meta.write_text(json.dumps(json.loads(meta.read_text()) | {"kind": "classify"}))
+    write_json(meta, read_json(meta, {}) | {"kind": "classify"})
     truth = np.arange(100) % 3
     for path in sorted(root.glob("runs/*/split_digits/*/seed_*.json")):
         one = record.read(path)

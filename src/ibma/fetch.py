@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 import sys
@@ -18,7 +17,7 @@ from typing import Any
 from ibma import datasets, paths, twins
 from ibma.datasets import TWIN_MARKER, Dataset, Remote
 from ibma.errors import IbmaError
-from ibma.files import held
+from ibma.files import held, inside, read_json
 from ibma.formats import archives, checksums
 
 GITHUB = "https://raw.githubusercontent.com/"
@@ -70,16 +69,8 @@ def read_manifest(name: str) -> dict[str, Any]:
         IbmaError: Stage `download` has not run, or the file is damaged.
     """
     path = paths.manifest(name)
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        whole = {"source", "missing", "files"} <= found.keys()
-        whole = whole and all(len(entry) == 3 for entry in found["files"])
-    except FileNotFoundError:
-        raise IbmaError(f"{path}: missing: run `dvc repro download@{name}`") from None
-    except (ValueError, TypeError, AttributeError):
-        whole = False
-    if not whole:
-        raise IbmaError(f"{path}: damaged: run `dvc repro -f download@{name}`")
+    if not (found := read_json(path, {}, f"run `dvc repro -f download@{name}`")):
+        raise IbmaError(f"{path}: missing: run `dvc repro download@{name}`")
     return dict(found)
 
 
@@ -115,7 +106,7 @@ def _differing(raw: Path, manifest: Mapping[str, Any]) -> tuple[list[Path], list
     """Return the files that have changed, and those that are gone."""
     changed, gone = [], []
     for name, size, digest in manifest["files"]:
-        path = raw / name
+        path = inside(raw, name)
         if not path.is_file():
             gone.append(path)
         elif path.stat().st_size != size or (digest and checksums.sha256(path) != digest):

@@ -1,26 +1,165 @@
-"""Write files and folders whole or not at all, by one process at a time."""
+"""Write files whole or not at all, by one process at a time, and read back what was written.
+
+What a stage writes for another goes through `write_json`, with a digest of its content in the file;
+`read_json` refuses a file whose content no longer fits. Other files are compared with a digest that
+such a file holds (`verified`).
+"""
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from ibma.errors import IbmaError
+from ibma.errors import REMEDIES, IbmaError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+AGAIN = "delete it and run `dvc repro`"  # what helps against damage to most files
+UNPACKED, RATIO = 1 << 28, 200  # bytes that any file may unpack to; a larger one: times its size
 
 
-def read_json(path: Path, otherwise: Any) -> Any:
-    """Return what a JSON file holds, or `otherwise` where there is no such file."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else otherwise
+# --- reading back --------------------------------------------------------------------------------
+
+
+def regular(path: Path, remedy: str = AGAIN) -> Path:
+    """Return the path of a file that is there; a pipe or device is refused, nothing waits for it.
+
+    Raises:
+        FileNotFoundError: There is nothing.
+        IbmaError: It is a folder, pipe or device, or a link that leads nowhere.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        if path.is_symlink():
+            raise IbmaError(f"{path}: a link that leads nowhere: {remedy}") from None
+        raise FileNotFoundError(f"{path}: no such file") from None
+    except (ValueError, OSError) as error:  # a NUL in its name, a circle of links
+        raise IbmaError(f"{path}: cannot be read ({error}): {remedy}") from None
+    if not stat.S_ISREG(mode):
+        raise IbmaError(f"{path}: is a folder, pipe or device, expected a file: {remedy}")
+    return path
+
+
+def read_bytes(path: Path, remedy: str = AGAIN) -> bytes:
+    """Return what a regular file holds.
+
+    Raises:
+        FileNotFoundError: There is nothing.
+        IbmaError: It is a folder, pipe or device.
+    """
+    return regular(path, remedy).read_bytes()
+
+
+def verified(path: Path, digest: str, remedy: str = AGAIN) -> Path:
+    """Return the path of a file whose sha256 is as expected; an unchanged file is read once.
+
+    Raises:
+        FileNotFoundError: There is nothing.
+        IbmaError: It is another file.
+    """
+    state = regular(path, remedy).stat()
+    if _sha256(path.absolute(), state.st_ino, state.st_size, state.st_mtime_ns) != digest:
+        raise IbmaError(f"{path}: changed since it was written, its sha256 does not fit: {remedy}")
+    return path
+
+
+@functools.lru_cache(maxsize=256)
+def _sha256(path: Path, *_: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_json(path: Path, otherwise: Any, remedy: str = AGAIN) -> Any:
+    """Return what `write_json` wrote, or `otherwise` where there is no such file.
+
+    Raises:
+        IbmaError: The file is damaged, or was changed since it was written.
+    """
+    try:
+        content = read_bytes(path, remedy)
+    except FileNotFoundError:
+        return otherwise
+    try:
+        found = json.loads(content)
+        whole = found.keys() == {"sha256", "content"} and found["sha256"] == seal(found["content"])
+    except (ValueError, AttributeError, RecursionError):
+        whole = False
+    if not whole:
+        raise IbmaError(
+            f"{path}: damaged or changed since it was written, its sha256 does not fit: {remedy}"
+        )
+    return found["content"]
+
+
+def seal(content: object) -> str:
+    """Return the sha256 of a JSON value, whatever the order of keys."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def read_arrays(source: Path | IO[bytes], limit: int) -> dict[str, NDArray[np.generic]]:
+    """Return name -> array of an .npz file, which may hold anything.
+
+    Args:
+        limit: bytes that it may unpack to.
+
+    Raises:
+        FileNotFoundError: There is nothing.
+        ValueError: It is no such file, or a damaged or larger one.
+        OSError: The machine is to blame.
+    """
+    import zipfile
+
+    import numpy as np
+
+    try:
+        with zipfile.ZipFile(source) as package:
+            total = sum(member.file_size for member in package.infolist())
+        if total > limit:
+            raise ValueError(f"it unpacks to {total:,} bytes, expected {limit:,} at most")
+        if not isinstance(source, Path):
+            source.seek(0)
+        with np.load(source, allow_pickle=False) as stored:
+            return dict(stored)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # whatever zipfile, zlib and numpy make of damage
+        if isinstance(error, OSError) and error.errno in REMEDIES:
+            raise
+        raise ValueError(" ".join(str(error).split())[:200] or type(error).__name__) from None
+
+
+def unpacked_limit(size: int) -> int:
+    """Return how many bytes a packed file of a size may unpack to."""
+    return max(UNPACKED, RATIO * size)
+
+
+# --- writing -------------------------------------------------------------------------------------
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never half of it.
+    """Write JSON that `read_json` reads back: `content`, and the `sha256` of it.
+
+    Raises:
+        OSError: The disk is full; the old file is intact.
+    """
+    content = json.loads(json.dumps(value))  # as it will be read back: keys are text then
+    write_plain_json(path, {"sha256": seal(content), "content": content})
+
+
+def write_plain_json(path: Path, value: object) -> None:
+    """Write JSON for readers outside of this project, and such as holds its own digest.
 
     Raises:
         OSError: The disk is full; the old file is intact.
@@ -36,6 +175,14 @@ def write_bytes(path: Path, content: bytes) -> None:
     """
     with atomic_file(path) as file:
         file.write(content)
+
+
+def remove(path: Path) -> None:
+    """Delete whatever lies at a path, if anything does."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

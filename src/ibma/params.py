@@ -42,6 +42,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import PydanticCustomError, core_schema
 
 from ibma.errors import IbmaError
+from ibma.files import read_bytes
 
 SHOWN = 60  # characters of a wrong value that an error shows
 EACH = "each"  # as a method's modality: one entry for every modality
@@ -1187,7 +1188,7 @@ def _read(path: Path) -> object:
     from ruamel.yaml.error import YAMLError
 
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_bytes(path, "put a profile in its place").decode()
         return YAML(typ="safe", pure=True).load(text)
     except FileNotFoundError:
         raise IbmaError(

@@ -21,7 +21,7 @@ import ibma
 from ibma.estimators.inputs import Reader
 from ibma.estimators.loss import BadArgument
 from ibma.estimators.tasks import Bins
-from ibma.files import write_bytes, write_json
+from ibma.files import write_bytes, write_plain_json
 from ibma.network.method import Modality, Spec
 from ibma.training.run import weights_of
 
@@ -93,7 +93,7 @@ def write(estimator: Estimator, folder: Path) -> None:
     }
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / WEIGHTS, weights)
-    write_json(folder / NAME, content)
+    write_plain_json(folder / NAME, content)
 
 
 def _targets(estimator: Estimator) -> dict[str, Any]:

@@ -17,13 +17,12 @@ from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
 from ibma import paths
-from ibma.errors import IbmaError
-from ibma.files import atomic_folder, read_json
+from ibma.errors import IbmaError, one_line
+from ibma.files import atomic_folder, read_arrays, read_json, unpacked_limit, write_json
 from ibma.params import Params, load
 from ibma.results import records
 from ibma.results.records import Results
@@ -139,7 +138,7 @@ def unpack(held: Path, root: Path) -> None:
         elif name in predicted:
             _unpack_predictions(held / name, content, predicted[name], root)
         elif name in inputs:
-            _write(root / name, content)
+            _unpack_json(held / name, content, root / name)
         else:
             raise IbmaError(f"{held / name}: profile {params.profile} has no such file: {AGAIN}")
 
@@ -197,21 +196,36 @@ def _unpack_predictions(path: Path, content: bytes, cell: tuple[str, str, str], 
     try:
         for seed, arrays in _by_seed(content).items():
             run, said = RunId(*cell, seed), Predictions.of(arrays)
-            if read_json(root / run.record, {}).get("predictions") != said.digest:
+            if _named(root / run.record) != said.digest:
                 raise ValueError(f"seed {seed}: no record says that they are its")
             said.write(root / run.predictions)
-    except (lzma.LZMAError, BadZipFile, ValueError, OSError, EOFError, KeyError) as error:
-        reason = " ".join(str(error).split())
-        raise IbmaError(f"{path}: not predictions ({reason}): {AGAIN}") from None
+    except (lzma.LZMAError, ValueError, EOFError) as error:
+        raise IbmaError(f"{path}: not predictions ({one_line(error)}): {AGAIN}") from None
+
+
+def _named(path: Path) -> str:
+    """Return the digest of the predictions that an unpacked record names, whoever wrote it."""
+    return str(json.loads(path.read_bytes()).get("predictions")) if path.exists() else ""
+
+
+def _unpack_json(path: Path, content: bytes, target: Path) -> None:
+    """Write what a stage had written, as `read_json` reads it."""
+    try:
+        write_json(target, json.loads(content))
+    except (ValueError, RecursionError) as error:
+        raise IbmaError(f"{path}: not JSON ({one_line(error)}): {AGAIN}") from None
 
 
 def _by_seed(content: bytes) -> Mapping[int, dict[str, Any]]:
     """Return seed -> name -> array of what `_pack_predictions` made."""
+    limit = unpacked_limit(len(content))
+    packed = lzma.LZMADecompressor().decompress(content, limit)
+    if len(packed) == limit:
+        raise ValueError(f"it unpacks to {limit:,} bytes or more")
     found: dict[int, dict[str, Any]] = defaultdict(dict)
-    with np.load(io.BytesIO(lzma.decompress(content)), allow_pickle=False) as stored:
-        for key in stored.files:
-            seed, _, name = key.partition("/")
-            found[int(seed)][name] = stored[key]
+    for key, array in read_arrays(io.BytesIO(packed), limit).items():
+        seed, _, name = key.partition("/")
+        found[int(seed)][name] = array
     return found
 
 

@@ -9,6 +9,8 @@ made again. Numbers are compared as numbers, figures by what is drawn, everythin
 from __future__ import annotations
 
 import csv
+import io
+import json
 import math
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -23,7 +25,7 @@ import numpy as np
 from ibma import paths
 from ibma.errors import IbmaError
 from ibma.evidence import archive
-from ibma.files import read_json
+from ibma.files import read_bytes
 from ibma.params import load
 from ibma.report import inputs as report_inputs
 from ibma.report import numbers, page, pictures, results_page
@@ -198,7 +200,7 @@ def _compare(committed: Path, made: Numbers) -> Iterator[Difference]:
     for name, rows in made.rows.items():
         yield from _places(name, _compare_rows(committed / name, rows))
     for name, metrics in made.metrics.items():
-        yield from _places(name, _compare_values(read_json(committed / name, {}), metrics))
+        yield from _places(name, _compare_values(_metrics(committed / name), metrics))
     for name, text in made.texts.items():
         yield from _places(name, _compare_lines(committed / name, text))
     known = {*made.rows, *made.metrics, *made.texts, PAGE, LOCAL}
@@ -224,7 +226,7 @@ def _compare_figures(committed: Path, drawn: Path) -> Iterator[Difference]:
             same = _same_pixels(old, new)
             yield Difference(name, "pixels", "as drawn" if same else "others", "as drawn")
         else:
-            yield from _places(name, _compare_drawn(old.read_text(), new.read_text()))
+            yield from _places(name, _compare_drawn(_read(old), _read(new)))
 
 
 def _same_pixels(old: Path, new: Path) -> bool:
@@ -266,15 +268,36 @@ def _places(file: str, places: Iterator[Place]) -> Iterator[Difference]:
 
 def _compare_rows(path: Path, rows: Sequence[Mapping[str, Scalar]]) -> Iterator[Place]:
     """Yield every cell of a CSV file."""
-    committed: list[dict[str, str]] = []
-    if path.exists():
-        with path.open(newline="", encoding="utf-8") as file:
-            committed = list(csv.DictReader(file, restkey="more", restval=""))
+    try:
+        committed = list(csv.DictReader(io.StringIO(_read(path)), restkey="more", restval=""))
+    except csv.Error as error:
+        committed = [{"the file": f"no table ({error})"}]
     nothing: Mapping[str, Any] = {}
     pairs = zip_longest(committed, rows, fillvalue=nothing)
     for number, (held, row) in enumerate(pairs, 1):
         for where, text, recomputed in _compare_values(held, row):
             yield f"row {number}, {where}", text, recomputed
+
+
+def _read(path: Path) -> str:
+    """Return the text of a committed file, empty if there is none; damage shows as it differs.
+
+    Raises:
+        IbmaError: it is a folder, pipe or device.
+    """
+    try:
+        return read_bytes(path, "`git checkout` it").decode(errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
+def _metrics(path: Path) -> Mapping[str, object]:
+    """Return what a committed JSON file holds; one that is damaged shows as it differs."""
+    try:
+        found = json.loads(_read(path) or "{}")
+    except (ValueError, RecursionError):
+        found = None
+    return found if isinstance(found, dict) else {"the file": "no JSON object"}
 
 
 def _compare_values(held: Mapping[str, object], row: Mapping[str, Scalar]) -> Iterator[Place]:
@@ -286,7 +309,7 @@ def _compare_values(held: Mapping[str, object], row: Mapping[str, Scalar]) -> It
 
 def _compare_lines(path: Path, text: str) -> Iterator[Place]:
     """Yield every line of a text."""
-    committed = path.read_text(encoding="utf-8") if path.exists() else ""
+    committed = _read(path)
     lines = zip_longest(committed.splitlines(), text.splitlines(), fillvalue="")
     return ((f"line {number}", *_apart(*pair)) for number, pair in enumerate(lines, 1))
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from ibma import paths
 from ibma.errors import IbmaError
 from ibma.features.store import Rows
-from ibma.files import write_json
+from ibma.files import read_bytes, write_json
 from ibma.network.method import Method
 from ibma.network.tasks import Task
 from ibma.params import Params
@@ -85,17 +85,16 @@ def restore(cell: Cell, one: Record, path: Path, device: torch.device) -> Method
     Raises:
         IbmaError: they are missing, damaged or another network's.
     """
-    if not path.exists():
+    again = f"delete it and run `dvc repro -f {one.stage}@{one.task}`"
+    try:
+        content = read_bytes(path, again)
+    except FileNotFoundError:
         raise IbmaError(
             f"{path}: missing: list {one.method} under keep_weights in params.yaml and run "
             f"`dvc repro {one.stage}@{one.task}`"
-        )
-    content = path.read_bytes()
+        ) from None
     if sha256(content).hexdigest() != one.weights:
-        raise IbmaError(
-            f"{path}: not the weights that the record of {one.id} names: delete it and run `dvc "
-            f"repro -f {one.stage}@{one.task}`"
-        )
+        raise IbmaError(f"{path}: not the weights that the record of {one.id} names: {again}")
     setting = Setting(*(one.params[name] for name in Setting._fields))
     model = cell.build(one.seed, setting, cell.epochs, seed=one.seed, on=device)
     try:

@@ -17,8 +17,7 @@ from pathlib import Path
 from ibma import paths
 from ibma.errors import IbmaError
 from ibma.experiments.progress import run_all
-from ibma.files import held, write_bytes
-from ibma.formats import checksums
+from ibma.files import held, remove, verified, write_bytes
 from ibma.params import Params
 from ibma.training import record, run
 from ibma.training.cell import Cell, Setting, setting_of, why_not_run
@@ -174,15 +173,16 @@ def _find(one: Wanted, with_weights: bool) -> Record | None:
     """Return the stored record of a run; a damaged one is deleted, to be trained again."""
     try:
         stored = record.read(one.record)
-        whole = not with_weights or checksums.sha256(one.weights) == stored.weights
+        if with_weights:
+            verified(one.weights, stored.weights)
+        if stored.key == one.key:
+            return stored
     except FileNotFoundError:
         return None
     except IbmaError:
-        whole = False
-    if whole and stored.key == one.key:
-        return stored
+        pass
     for path in (one.record, one.predictions, one.weights):
-        path.unlink(missing_ok=True)
+        remove(path)
     return None
 
 

@@ -28,7 +28,7 @@ from ibma.errors import IbmaError
 from ibma.experiments.progress import run_all
 from ibma.features import store
 from ibma.features.store import HoldOut, TrainingSet
-from ibma.files import held, read_json, write_json
+from ibma.files import held, read_json, remove, write_json
 from ibma.network.method import Method
 from ibma.params import Grid, Params, Tune
 from ibma.training import record, run
@@ -196,8 +196,10 @@ def _hold_outs(
 def _kept(one: Trials) -> list[Score] | None:
     """Return the stored scores of some trials; None where there are none, or damaged ones."""
     try:
-        return list(read_json(one.path, {})["scores"])
-    except (ValueError, KeyError, TypeError):
+        scores: list[Score] | None = read_json(one.path, {}).get("scores")
+        return scores
+    except IbmaError:
+        remove(one.path)
         return None
 
 

@@ -14,8 +14,6 @@ import itertools
 import json
 import shutil
 import sys
-import zipfile
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -32,8 +30,18 @@ from ibma.datasets import TWIN_MARKER, Card, Dataset, Dropped, Excerpt, Part, Sa
 from ibma.engine import Processes
 from ibma.errors import IbmaError
 from ibma.features import media
+from ibma.features.meta import NAME as META
 from ibma.features.samples import Entry, Tally, checked
-from ibma.files import atomic_folder, held, write_bytes, write_json
+from ibma.files import (
+    atomic_folder,
+    held,
+    read_arrays,
+    regular,
+    remove,
+    unpacked_limit,
+    write_bytes,
+    write_json,
+)
 from ibma.formats import checksums
 from ibma.formats.raw import Unreadable
 from ibma.params import check_arguments, cores
@@ -44,7 +52,7 @@ Block = tuple[int, list[Entry]]  # its number, and what is in it
 
 BLOCK = 32  # entries of one part file
 AHEAD = 2  # blocks in flight per process
-INDEX, DROPPED, META = "index.csv", "dropped.csv", "meta.json"
+INDEX, DROPPED = "index.csv", "dropped.csv"
 HEADERS = {
     INDEX: ("id", "split", "group", "label", "dialogue", "lacks"),
     DROPPED: ("id", "reason"),
@@ -289,10 +297,13 @@ class _Part:
     def read(cls, path: Path) -> _Part | None:
         """Read a part file; return None where there is none, or a damaged one."""
         try:
-            with np.load(path) as stored:
-                rows, places = json.loads(stored["rows"].item())
-                return cls(rows, {name: stored[f"values_{name}"] for name in places}, places)
-        except (FileNotFoundError, zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError):
+            stored = read_arrays(path, unpacked_limit(regular(path).stat().st_size))
+            rows, places = json.loads(stored["rows"].item())
+            return cls(rows, {name: stored[f"values_{name}"] for name in places}, places)
+        except FileNotFoundError:
+            return None
+        except (IbmaError, KeyError, ValueError, TypeError):
+            remove(path)
             return None
 
     def write(self, path: Path) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import csv
 import functools
-import json
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,6 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ibma.errors import IbmaError
+from ibma.features import meta as described
+from ibma.files import verified
 
 RESIDENT_SHARE = 0.5  # of a GPU's free memory that features may take, the rest is the network's
 PRESENT = "present/"  # followed by a modality: which samples have it
@@ -160,9 +161,12 @@ class Features:
         """Open the feature store of a task.
 
         Raises:
-            IbmaError: the folder was never written, or says why it is empty.
+            IbmaError: the folder was never written, says why it is empty, or holds a file that is
+                not the one that was written.
         """
-        meta = read_meta(folder)
+        meta = described.read(folder)
+        for name, digest in meta["sha256"].items():
+            _check(folder / name, digest, folder)
         modalities = {
             name: StoredModality(m["kind"], tuple(m["shape"]), m["dtype"])
             for name, m in meta["modalities"].items()
@@ -239,24 +243,18 @@ class Features:
         return ["test", "valid"] if fold is None else [f"fold{fold}"]
 
 
-def read_meta(folder: Path) -> dict[str, Any]:
-    """Read what stage `extract` says of a feature folder.
-
-    Raises:
-        IbmaError: the folder was never written, or says why it is empty.
-    """
-    path = folder / "meta.json"
-    if not path.exists():
-        raise IbmaError(f"{path}: no features here: run `dvc repro extract` first")
-    meta: dict[str, Any] = json.loads(path.read_text())
-    if "missing" in meta:
-        raise IbmaError(f"{folder}: {meta['missing']}")
-    return meta
+def _check(path: Path, digest: str, folder: Path) -> None:
+    """Refuse a file of a feature folder that is not the one that was written."""
+    remedy = f"delete {folder} and run `dvc repro extract@{folder.name}`"
+    try:
+        verified(path, digest, remedy)
+    except FileNotFoundError:
+        raise IbmaError(f"{path}: missing: {remedy}") from None
 
 
 def opened(folder: Path) -> Features:
     """Open a feature store; a process keeps the last ones open until they are made anew."""
-    meta = folder / "meta.json"
+    meta = folder / described.NAME
     return _opened(folder, meta.stat().st_mtime_ns if meta.exists() else 0)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from ibma.errors import REMEDIES, IbmaError
+from ibma.files import unpacked_limit as limit_of
 
 PICTURE_PIXELS = 100_000_000  # of one picture; a whole slide of her2st has 92 million
 FILM_PIXELS = 40_000_000  # of one picture of a film: 8K
@@ -21,7 +22,6 @@ SOUND_RATES = (1_000, 768_000)  # Hz
 LINE = 10_000_000  # characters of a line of text
 ROWS = 20_000_000  # of a table
 MEMBERS = 2_000_000  # files of an archive
-UNPACKED, RATIO = 1 << 28, 200  # bytes that any file may unpack to; a larger one: times its size
 
 LFS_STUB = b"version https://git-lfs"
 
@@ -56,7 +56,7 @@ def present(path: Path, advice: str = "fetch it again or take it off the list") 
 
 def unpacked_limit(path: Path) -> int:
     """Return how many bytes a packed file may unpack to."""
-    return max(UNPACKED, RATIO * path.stat().st_size)
+    return limit_of(path.stat().st_size)
 
 
 def read_lines(path: Path) -> list[str]:

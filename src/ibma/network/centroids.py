@@ -20,9 +20,12 @@ from torch.nn import functional as F
 
 from ibma.errors import IbmaError
 from ibma.features.store import Features, Tables
+from ibma.files import atomic_file, atomic_folder, read_json, verified, write_json
+from ibma.formats import checksums
 from ibma.network import bounds
 from ibma.network.tasks import Task
 
+SUMS = "sums.json"  # of the files beside it, and of the features that they were made of
 PHI = {"printed": False, "unit": True}  # regime of phi -> whether vectors are normalised first
 
 
@@ -235,14 +238,15 @@ def projected(
 
 
 def project(features: Features, name: str, vocabulary: int, path: Path) -> None:
-    """Write what `projected` yields as one array [n, R]."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    out: NDArray[np.float32] | None = None
-    for place, vectors in projected(features, name, vocabulary):
-        if out is None:
-            shape = (len(features.ids), vectors.shape[1])
-            out = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
-        out[place] = vectors
+    """Write what `projected` yields as one array [n, R]; a part is held at a time."""
+    # no memory map: writing into one on a full disk ends the process without a word
+    with atomic_file(path) as file:
+        for place, vectors in projected(features, name, vocabulary):
+            if not place.start:
+                shape = (len(features.ids), vectors.shape[1])
+                head = {"descr": "<f4", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, head)
+            file.write(np.ascontiguousarray(vectors, "<f4").data)
 
 
 @dataclass(frozen=True)
@@ -416,24 +420,26 @@ class InputAssignments:
 
     def write(self, path: Path) -> None:
         """Write everything but the vectors' array to one `.npz`."""
-        path.parent.mkdir(parents=True, exist_ok=True)
         arrays = {f"phi/{name}": phi.numpy() for name, phi in self.phi.items()}
         arrays |= {f"u/{name}": np.array(u) for name, u in self.u.items()}
         arrays |= {f"mean/{name}": value.mean.numpy() for name, value in self.vectors.items()}
         arrays |= {f"scale/{name}": value.scale.numpy() for name, value in self.vectors.items()}
         if self.pseudo is not None:
             arrays["pseudo"] = self.pseudo.numpy()
-        np.savez(path, prior=self.prior.numpy(), **arrays)  # type: ignore[arg-type]
+        with atomic_file(path) as file:
+            np.savez(file, prior=self.prior.numpy(), **arrays)  # type: ignore[arg-type]
 
     @classmethod
-    def read(cls, path: Path) -> InputAssignments:
-        """Read what `write` wrote.
+    def read(cls, path: Path, features: str) -> InputAssignments:
+        """Read what `write_all` wrote.
+
+        Args:
+            features: digest of the features that it was to be made of.
 
         Raises:
-            IbmaError: the file is missing.
+            IbmaError: a file is missing, or not the one that was written, or made of others.
         """
-        if not path.exists():
-            raise IbmaError(f"{path}: missing: run `dvc repro centroids` first")
+        _check(path.parent, features)
         with np.load(path) as file:
             parts: dict[str, dict[str, Tensor]] = {"phi": {}, "u": {}, "mean": {}, "scale": {}}
             for key in file:
@@ -449,6 +455,20 @@ class InputAssignments:
             u = {name: float(value) for name, value in parts["u"].items()}
             pseudo = torch.from_numpy(file["pseudo"]) if "pseudo" in file else None
             return cls(parts["phi"], u, torch.from_numpy(file["prior"]), vectors, pseudo)
+
+
+def _check(folder: Path, features: str) -> None:
+    """Refuse what is not as `write_all` left it, or was made of other features."""
+    remedy = f"run `dvc repro -f centroids@{folder.name}`"
+    sums = read_json(folder / SUMS, {}, remedy)
+    if sums.get("features") != features:
+        state = "made of other features" if sums else "missing"
+        raise IbmaError(f"{folder / SUMS}: {state}: {remedy}")
+    for name, digest in sums["sha256"].items():
+        try:
+            verified(folder / name, digest, remedy)
+        except FileNotFoundError:
+            raise IbmaError(f"{folder / name}: missing: {remedy}") from None
 
 
 def class_systems(task: Task, y: Tensor, pseudo: Tensor | None) -> Tensor:
@@ -491,10 +511,13 @@ def write_all(
     Args:
         classes: number of pseudo-classes of one-class data.
     """
-    for name in features.modalities:
-        vocabulary = vocabulary_of(encoders[name], features, name)
-        project(features, name, vocabulary, vectors_path(folder, name))
-    arrays = {name: vectors_file(folder, name) for name in features.modalities}
-    every_fold = InputAssignments.compute(features, task, encoders, assignment, classes, arrays)
-    for run, inputs in enumerate(every_fold):
-        inputs.write(folder / file_name(features.fold(run)))
+    with atomic_folder(folder) as new:
+        for name in features.modalities:
+            vocabulary = vocabulary_of(encoders[name], features, name)
+            project(features, name, vocabulary, vectors_path(new, name))
+        arrays = {name: vectors_file(new, name) for name in features.modalities}
+        every_fold = InputAssignments.compute(features, task, encoders, assignment, classes, arrays)
+        for run, inputs in enumerate(every_fold):
+            inputs.write(new / file_name(features.fold(run)))
+        sums = {path.name: checksums.sha256(path) for path in sorted(new.iterdir())}
+        write_json(new / SUMS, {"features": features.meta["digest"], "sha256": sums})

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ibma import paths
+from ibma.features import meta
 from ibma.files import read_json
 from ibma.paper import audit, published
 from ibma.paper.audit import Check
@@ -81,7 +82,7 @@ class Inputs:
 def load(params: Params, root: Path = Path(), *, check_keys: bool = True) -> Inputs:
     """Read what the stages wrote below `root`; see `records.load` for `check_keys`."""
     results = records.load(params, root, check_keys=check_keys)
-    features = {t: read_json(root / paths.FEATURES / t / "meta.json", None) for t in params.tasks}
+    features = {t: read_json(root / paths.FEATURES / t / meta.NAME, {}) for t in params.tasks}
     choices = {
         (task, method): read_json(root / paths.choice(task, method), {})
         for task in params.tasks
@@ -91,7 +92,7 @@ def load(params: Params, root: Path = Path(), *, check_keys: bool = True) -> Inp
         params=params,
         results=results,
         paper=published.load(),
-        features={task: meta for task, meta in features.items() if meta},
+        features={task: said for task, said in features.items() if said},
         choices={cell: choice for cell, choice in choices.items() if choice},
         timing=read_json(root / paths.TIMING, {}),
         logistic={task: read_json(root / paths.logistic(task), {}) for task in params.tasks},

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ibma.files import write_json
+from ibma.files import write_plain_json
 from ibma.report import paper_tables, question_tables, real_tables, study_tables, table
 from ibma.report.inputs import Inputs
 from ibma.report.table import Scalar, Table
@@ -35,7 +35,7 @@ class Numbers:
         for name, rows in self.rows.items():
             table.write_csv(rows, out / name)
         for name, metrics in self.metrics.items():
-            write_json(out / name, metrics)
+            write_plain_json(out / name, metrics)
         for name, text in self.texts.items():
             (out / name).write_text(text, encoding="utf-8")
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from ibma import paths
 from ibma.errors import IbmaError
+from ibma.features import meta as described
 from ibma.files import read_json
 from ibma.params import Params
 from ibma.results import stats
@@ -138,7 +139,7 @@ def _problem(features: Path) -> Task:
     """Return what the predictions of a task are judged by."""
     from ibma.network import tasks  # torch, which a report without predictions does not need
 
-    meta = read_json(features / "meta.json", {})
+    meta = read_json(features / described.NAME, {})
     try:
         return tasks.build(meta["kind"], meta["classes"])
     except KeyError:

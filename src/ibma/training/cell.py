@@ -6,7 +6,6 @@ a cell travels to another process or machine as a few hundred bytes.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ibma import paths
 from ibma.errors import IbmaError
+from ibma.features import meta
 from ibma.files import read_json
 from ibma.training import record
 
@@ -138,18 +138,7 @@ class Cell:
         Raises:
             IbmaError: the features are not there, or the file is damaged.
         """
-        path = self.features / "meta.json"
-        try:
-            meta: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise IbmaError(f"{path}: missing: run `dvc repro extract@{self.task}`") from None
-        except ValueError:
-            raise IbmaError(
-                f"{path}: damaged: delete {self.features} and run `dvc repro extract@{self.task}`"
-            ) from None
-        if "missing" in meta:
-            raise IbmaError(f"{self.features}: {meta['missing']}")
-        return meta
+        return meta.read(self.features)
 
     def fold(self, run: int) -> int | None:
         """Return the test fold of a run, None for a data set with a fixed split."""
@@ -220,7 +209,8 @@ class Cell:
         """Read phi(X) and U for the training split of a run; of noisy inputs compute them anew."""
         from ibma.network.centroids import InputAssignments, file_name
 
-        stored = InputAssignments.read(self.centroids / file_name(self.fold(run)))
+        path = self.centroids / file_name(self.fold(run))
+        stored = InputAssignments.read(path, self.meta["digest"])
         if self.noise is None:
             return stored
         return stored.renewed(self.open(run), run, self.problem(), self.encoders, self.assignment())
@@ -276,9 +266,7 @@ class Cell:
 
 def why_not_run(task: str, root: Path = Path()) -> str | None:
     """Return why a task has no data, as stage `extract` says; None where it has."""
-    path = root / paths.FEATURES / task / "meta.json"
-    why: str | None = read_json(path, {}).get("missing")
-    return why
+    return meta.why_missing(root / paths.FEATURES / task)
 
 
 def chosen(task: str, method: str, run: int, eta: float | None, root: Path = Path()) -> Setting:
@@ -293,14 +281,11 @@ def chosen(task: str, method: str, run: int, eta: float | None, root: Path = Pat
         IbmaError: the choice is missing or damaged.
     """
     path = root / paths.choice(task, method)
-    try:
-        choices = json.loads(path.read_text(encoding="utf-8"))["choices"]
-        choice = choices[run % len(choices)]
-        found = Setting(*(choice[name] for name in Setting._fields))
-    except FileNotFoundError:
-        raise IbmaError(f"{path}: missing: run `dvc repro tune@{task}`") from None
-    except (ValueError, KeyError, TypeError, ZeroDivisionError):
-        raise IbmaError(f"{path}: damaged: run `dvc repro -f tune@{task}`") from None
+    remedy = f"run `dvc repro -f tune@{task}`"
+    if not (choices := read_json(path, {}, remedy).get("choices")):
+        raise IbmaError(f"{path}: missing, or holds no choice: {remedy}")
+    choice = choices[run % len(choices)]
+    found = Setting(*(choice[name] for name in Setting._fields))
     return found if eta is None or found.eta is None else found._replace(eta=eta)
 
 

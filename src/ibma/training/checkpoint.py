@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ibma.errors import IbmaError
+from ibma.files import read_bytes, remove
 
 DIGEST = 32  # bytes of sha256
 
@@ -36,11 +37,14 @@ class Checkpoint:
     def read(self) -> dict[str, Any] | None:
         """Return the state on the CPU; None where there is no whole file of this run."""
         try:
-            content = self.path.read_bytes()
+            content = read_bytes(self.path)
             if sha256(content[DIGEST:]).digest() != content[:DIGEST]:
                 return None
             state = torch.load(io.BytesIO(content[DIGEST:]), "cpu", weights_only=True)
-        except (OSError, RuntimeError):
+        except FileNotFoundError:
+            return None
+        except (OSError, RuntimeError, IbmaError):
+            remove(self.path)
             return None
         return dict(state["state"]) if state["key"] == self.key else None
 
@@ -62,7 +66,7 @@ class Checkpoint:
     def forget(self) -> None:
         """Delete the file and what a killed process left of another one."""
         for path in (self.path, _unfinished(self.path)):
-            path.unlink(missing_ok=True)
+            remove(path)
 
 
 def _copy(value: Any) -> Any:

@@ -10,13 +10,12 @@ from dataclasses import dataclass, fields
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ibma.errors import IbmaError
-from ibma.files import write_bytes
+from ibma.files import read_arrays, regular, unpacked_limit, write_bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,13 +82,12 @@ def read(path: Path, digest: str) -> Predictions:
     """
     remedy = "delete it and its record, and run `dvc repro`"
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            one = Predictions.of(dict(stored))
+        limit = unpacked_limit(regular(path, remedy).stat().st_size)
+        one = Predictions.of(read_arrays(path, limit))
     except FileNotFoundError:
         raise IbmaError(f"{path}: missing, its record needs it: {remedy}") from None
-    except (OSError, ValueError, EOFError, BadZipFile, KeyError) as error:
-        reason = " ".join(str(error).split())
-        raise IbmaError(f"{path}: not predictions ({reason}): {remedy}") from None
+    except ValueError as error:
+        raise IbmaError(f"{path}: not predictions ({error}): {remedy}") from None
     if one.digest != digest:
         raise IbmaError(f"{path}: not the predictions that its record was made of: {remedy}")
     return one

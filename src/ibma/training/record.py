@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypedDict
 
 from ibma import paths
 from ibma.errors import IbmaError
-from ibma.files import write_json
+from ibma.files import read_bytes, seal, write_plain_json
 from ibma.training import predictions
 
 # The code that decides a record besides the method's own; dvc.yaml names the same.
@@ -120,7 +120,7 @@ class Record:
 
     def write(self, path: Path) -> None:
         """Write the record whole or not at all."""
-        write_json(path, asdict(self))
+        write_plain_json(path, asdict(self))
 
 
 def read(path: Path) -> Record:
@@ -132,10 +132,10 @@ def read(path: Path) -> Record:
     """
     remedy = "delete it and run `dvc repro`"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_bytes(path, remedy))
         one = Record(**content)
-    except (ValueError, TypeError) as error:
-        raise IbmaError(f"{path}: not a record ({error}): {remedy}") from None
+    except (ValueError, TypeError, RecursionError) as error:
+        raise IbmaError(f"{path}: not a record ({str(error)[:200]}): {remedy}") from None
     if one.digest != digest_of(content):
         raise IbmaError(f"{path}: changed since it was written, its digest does not fit: {remedy}")
     if one.predictions:
@@ -150,7 +150,7 @@ def digest_of(content: Mapping[str, Any]) -> str:
 
 def key_of(ingredients: Mapping[str, Any]) -> str:
     """Return the sha256 of what determines something, given as JSON values."""
-    return hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()
+    return seal(ingredients)
 
 
 @functools.cache

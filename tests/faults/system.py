@@ -1,0 +1,227 @@
+"""Errors of the operating system at a chosen write of a stage, and kills at a chosen moment."""
+
+import builtins
+import errno
+import io
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ibma import paths
+from ibma.errors import REMEDIES
+from ibma.training import record
+
+from . import stored
+from .trial import Figures, attempt
+
+WRITING = ("fsync", "mkdir", "replace", "rename", "link")  # functions of os
+SAME = (paths.RUNS, paths.MODELS, Path("data"))  # what a stage leaves, compared in full
+OWN = (paths.SCRATCH, Path("data/raw"))  # but for these
+FILES = (".lock", ".sentinel")
+
+
+@contextmanager
+def failing(number: int, at: int) -> Iterator[list[str]]:
+    """Let the `at`-th system call that writes fail with an errno; yield the list of all calls.
+
+    A call is an opening of a file for writing, or one of `WRITING`. A full disk shows at `fsync` at
+    the latest, which is where buffered bytes reach it.
+    """
+    calls: list[str] = []
+
+    def met(name: str, path: object) -> None:
+        calls.append(f"{name} {path}")
+        if len(calls) == at:
+            shown = None if isinstance(path, int) else str(path)
+            raise OSError(number, os.strerror(number), shown)
+
+    def counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(path: Any, *more: Any, **named: Any) -> Any:
+            if _of_project(path):
+                met(name, path)
+            return function(path, *more, **named)
+
+        return call
+
+    def opened(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(path: Any, mode: Any = "r", *more: Any, **named: Any) -> Any:
+            writes = (
+                mode & (os.O_WRONLY | os.O_RDWR) if isinstance(mode, int) else set(mode) & WRITE
+            )
+            if writes and _of_project(path):
+                met("open", path)
+            return function(path, mode, *more, **named)
+
+        return call
+
+    before = {name: getattr(os, name) for name in (*WRITING, "open")}, io.open
+    for name in WRITING:
+        setattr(os, name, counted(name, before[0][name]))
+    os.open = opened(before[0]["open"])
+    io.open = builtins.open = opened(before[1])
+    try:
+        yield calls
+    finally:
+        for name, function in before[0].items():
+            setattr(os, name, function)
+        io.open = builtins.open = before[1]
+
+
+WRITE = set("wax+")
+
+
+def _of_project(path: object) -> bool:
+    if isinstance(path, int):  # a descriptor of `fsync`; openings count files, not pipes
+        return os.path.isfile(f"/proc/self/fd/{path}")
+    return not str(path).startswith(("/proc", "/dev", "/sys"))
+
+
+def state(root: Path = Path()) -> dict[str, object]:
+    """Return what a stage's output says: every file, records without when and where."""
+    found: dict[str, object] = {}
+    for top in SAME:
+        for path in sorted((root / top).rglob("*")):
+            name = path.relative_to(root)
+            if path.is_file() and not any(own in name.parents for own in OWN):
+                found[name.as_posix()] = _content(path)
+    # a lock is left beside its folder, and says nothing
+    return {name: value for name, value in found.items() if not name.endswith(FILES)}
+
+
+def _content(path: Path) -> object:
+    if path.suffix == ".json" and (paths.RUNS.name in path.parts or "store" in path.parts):
+        with suppress(Exception):
+            return repr(replace(record.read(path), provenance={}, digest="-"))
+    return path.read_bytes()
+
+
+def started(project: Path, stage: str, copy: Path) -> None:
+    """Lay out a project in which a stage has not run yet, and work there."""
+    os.chdir(project)
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(project, copy, symlinks=True, copy_function=os.link)
+    os.chdir(copy)
+    for path in _outputs(stage):
+        shutil.rmtree(path, ignore_errors=True)
+        path.unlink(missing_ok=True) if path.is_file() else None
+
+
+def _outputs(stage: str) -> list[Path]:
+    """Return what a stage writes; the store goes, too, so that it has work to do."""
+    task = stored.TASK
+    own = {
+        "download": [paths.manifest(task)],
+        "extract": [paths.FEATURES / task],
+        "centroids": [paths.CENTROIDS / task],
+        "tune": [paths.TUNING / task, paths.store()],
+        "probe": [paths.PROBE],
+        "logistic": [paths.logistic(task)],
+        "significance": [paths.SIGNIFICANCE],
+        "audit": [paths.AUDIT],
+    }
+    runs = [paths.RUNS / stage / task, paths.MODELS / stage / task, paths.store()]
+    return own.get(stage, runs)
+
+
+def use(stage: str) -> Callable[[], None]:
+    """Return what runs a stage."""
+    return stored.STAGES[stage]
+
+
+def errors(project: Path, stage: str, rng: random.Random, each: int) -> Figures:
+    """Let every system error happen at some writes of a stage; then run it without, and compare.
+
+    Args:
+        each: writes that are drawn for each error; 0 takes all.
+    """
+    figures, copy = Figures("system errors"), project.with_name("copy")
+    started(project, stage, copy)
+
+    def count() -> list[str]:
+        with failing(0, 0) as calls:
+            use(stage)()
+        return calls
+
+    calls = attempt(count)
+    assert calls.how == "done", f"{stage}: {calls.said}"
+    expected, total = state(), len(calls.result)
+    for number in REMEDIES:
+        for at in rng.sample(range(1, total + 1), min(each or total, total)):
+            started(project, stage, copy)
+
+            def fail(number: int = number, at: int = at) -> None:
+                with failing(number, at):
+                    use(stage)()
+
+            end = attempt(fail)
+            what = f"{stage}: {errno.errorcode[number]} at {calls.result[at - 1]}"
+            figures.count(*_again(stage, end.how, expected), what, end.said)
+    return figures
+
+
+def _again(stage: str, how: str, expected: dict[str, object]) -> tuple[str]:
+    """Run a stage again after a fault; what it leaves is to be what it always leaves."""
+    if how == "failed":
+        return ("failed",)
+    again = attempt(use(stage), seconds=120)
+    if again.how != "done" or differing(expected):
+        return ("failed",)
+    return ("refused",) if how == "refused" else ("harmless",)
+
+
+def differing(expected: dict[str, object]) -> list[str]:
+    found = state()
+    return sorted(n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n))
+
+
+def kills(project: Path, stage: str, rng: random.Random, times: int) -> Figures:
+    """Kill a stage at random moments; run it again, and compare what it leaves."""
+    figures, copy = Figures("kills"), project.with_name("copy")
+    started(project, stage, copy)
+    begun = time.monotonic()
+    first = attempt(use(stage), seconds=120)
+    assert first.how == "done", f"{stage}: {first.said}"
+    took, expected = time.monotonic() - begun, state()
+    for _ in range(times):
+        started(project, stage, copy)
+        moment = rng.uniform(0, took)
+        ended = _killed(use(stage), moment)
+        again = attempt(use(stage), seconds=120)
+        apart = differing(expected)
+        bad = again.how != "done" or apart or ended == "left"
+        what = f"{stage}: killed after {moment:.2f} s of {took:.2f}"
+        figures.count("failed" if bad else "rebuilt", what, f"{ended} {again.said} {apart}")
+    return figures
+
+
+def _killed(stage: Callable[[], None], seconds: float) -> str:
+    """Run a stage in a child and kill that; `left` if it leaves a process behind."""
+    child = os.fork()
+    if not child:
+        os.setsid()
+        quiet = os.open(os.devnull, os.O_RDWR)
+        for number in (0, 1, 2):
+            os.dup2(quiet, number)
+        with suppress(BaseException):
+            stage()
+        os._exit(0)
+    time.sleep(seconds)
+    with suppress(ProcessLookupError):
+        os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    until = time.monotonic() + 2
+    while time.monotonic() < until:
+        try:
+            os.killpg(child, 0)
+        except (ProcessLookupError, PermissionError):
+            return ""
+        time.sleep(0.01)
+    os.killpg(child, signal.SIGKILL)
+    return "left"
