@@ -1,4 +1,4 @@
-# make setup | repro | test | test-fast | lint | ui | bench
+# make setup | repro | test | test-fast | test-faults | lint | ui | bench
 PYTHON ?= python3.11
 PORT ?= 5000
 
@@ -13,7 +13,7 @@ INSTALLED := $(shell cat $(READY) 2>/dev/null)
 DRIVER := $(shell nvidia-smi >/dev/null 2>&1 && echo yes)
 REQUIREMENTS ?= $(or $(INSTALLED),$(if $(DRIVER),requirements.txt,requirements-cpu.txt))
 
-.PHONY: setup repro test test-fast lint ui bench
+.PHONY: setup repro test test-fast test-faults lint ui bench
 
 setup: $(READY)
 
@@ -40,6 +40,10 @@ test: lint
 # Without the pipeline and without training of more than a second.
 test-fast: setup
 	pytest -n auto --dist worksteal -m "not slow"
+
+# Damaged and lying files, kills, system errors, by the thousand; ends with a table of figures.
+test-faults: setup
+	pytest -n 2 --dist worksteal -m faults tests/faults
 
 lint: setup
 	ruff check .

@@ -337,9 +337,7 @@ def test_a_manifest_that_is_missing_or_damaged_is_named(tmp_path, monkeypatch):
         good.replace("twin", "real").encode(),
     ):
         path.write_bytes(bad)  # fmt: skip
-        with pytest.raises(
-            IbmaError, match="x.json: damaged or changed .*: run `dvc repro -f down"
-        ):
+        with pytest.raises(IbmaError, match="x.json: damaged or .*: run `dvc repro -f down"):
             fetch.read_manifest("x")
 
 

@@ -23,9 +23,13 @@ GENES = ("GENE0", "GENE1", "GENE2")
 
 @pytest.fixture
 def raw(tmp_path):
+    return lay_out(tmp_path)
+
+
+def lay_out(folder: Path) -> Path:
     """Sections of 12 spots in one row, the labels in turn."""
     rng = np.random.default_rng(0)
-    data = tmp_path / "her2st/data"
+    data = folder / "her2st/data"
     (data / "ST-cnts").mkdir(parents=True)
     (data / "ST-pat/lbl").mkdir(parents=True)
     for name in her2st.SECTIONS:
@@ -35,7 +39,7 @@ def raw(tmp_path):
         labels = [f"r{x}\t{x + 0.04}\t6.98\t1\t1\t{LABELS[x % 4]}" for x in range(12)]
         text = "\n".join(["Row.names\tx\ty\tpixel_x\tpixel_y\tlabel", *labels]) + "\n"
         (data / f"ST-pat/lbl/{name}_labeled_coordinates.tsv").write_text(text)
-    return tmp_path
+    return folder
 
 
 def test_every_patient_is_a_fold_and_in_situ_is_cancer(raw):

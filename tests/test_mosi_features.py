@@ -36,23 +36,27 @@ UTTERANCES = (  # of a training, a validation and a test video of the standard s
 
 
 @pytest.fixture
-def raw(tmp_path: Path) -> Path:
+def raw(tmp_path):
+    return lay_out(tmp_path)
+
+
+def lay_out(folder: Path) -> Path:
     """Three utterances; declare-lab trains on the third and the first, in this order."""
     for split, order in (("train", (2, 0)), ("test", (1,))):
         labels = [int(UTTERANCES[row][2] >= 0) for row in order]
-        write(tmp_path / f"text_{split}.csv", [[row, *[0.5] * 100] for row in order])
+        write(folder / f"text_{split}.csv", [[row, *[0.5] * 100] for row in order])
         for kind, width in mosi.WIDTHS.items():
             rows = [
                 [*[row + 0.25] * width, label] for row, label in zip(order, labels, strict=True)
             ]
-            write(tmp_path / f"{kind}_{split}0.csv", rows)
+            write(folder / f"{kind}_{split}0.csv", rows)
     write(
-        tmp_path / "transcripts.csv",
+        folder / "transcripts.csv",
         [[name, words, 1, int(score >= 0)] for name, words, score in UTTERANCES],
     )
     scores = [[0.0, 1.0, *name.rsplit("_", 1), score] for name, _, score in reversed(UTTERANCES)]
-    write(tmp_path / "OpinionLevelSentiment.csv", scores)
-    return tmp_path
+    write(folder / "OpinionLevelSentiment.csv", scores)
+    return folder
 
 
 def write(path: Path, rows: list[list[object]]) -> None:

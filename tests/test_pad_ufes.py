@@ -26,13 +26,17 @@ def lesion(number: int, **changed: str) -> dict[str, str]:
 
 @pytest.fixture
 def raw(tmp_path):
-    (tmp_path / "images").mkdir()
+    return lay_out(tmp_path)
+
+
+def lay_out(folder: Path) -> Path:
+    (folder / "images").mkdir()
     rows = [lesion(n) for n in reversed(range(60))]
     rows[-1] |= {"itch": "True", "grew": "UNK"}
-    write(tmp_path, [*rows, lesion(60, mask="0")])
+    write(folder, [*rows, lesion(60, mask="0")])
     for row in rows:
-        (tmp_path / "images" / row["img_id"]).write_bytes(b"png")
-    return tmp_path
+        (folder / "images" / row["img_id"]).write_bytes(b"png")
+    return folder
 
 
 def write(raw: Path, rows: list[dict[str, str]]) -> None:

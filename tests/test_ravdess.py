@@ -21,15 +21,18 @@ CLIPS = ("03-01-01-01-01-01-01", "03-01-05-02-01-02-02", "03-01-08-01-02-01-24")
 
 @pytest.fixture
 def raw(tmp_path):
+    return lay_out(tmp_path)
+
+
+def lay_out(folder: Path) -> Path:
     for clip in CLIPS:
-        folder = tmp_path / f"Actor_{clip[-2:]}"
-        folder.mkdir()
-        (folder / f"{clip}.wav").write_bytes(b"RIFF")
+        (folder / f"Actor_{clip[-2:]}").mkdir()
+        (folder / f"Actor_{clip[-2:]}/{clip}.wav").write_bytes(b"RIFF")
     lines = [";".join([*ravdess.UNITS, "speech", "name"])]
     others = "0.25;" * (len(ravdess.UNITS) - 2)
     lines += [f"0.5;{others}{i};0.1;01{clip[2:]}" for i, clip in enumerate(CLIPS)]
-    (tmp_path / ravdess.ACTION_UNITS).write_text("\n".join(lines) + "\n")
-    return tmp_path
+    (folder / ravdess.ACTION_UNITS).write_text("\n".join(lines) + "\n")
+    return folder
 
 
 def test_names_become_labels_folds_and_groups(raw, monkeypatch):

@@ -243,7 +243,8 @@ def read_forged() -> str:
     ]
     (held / archive.SUMS).write_text("".join(sums))
     found = verify.read("twin", Path())[0]
-    return digest(found.results.runs, found.choices, found.probe, found.timing, found.logistic)
+    places = [*verify._compare_records(found), *_numbers(verify.report_inputs.rederive(found))]
+    return digest([one for one in places if one.committed != one.recomputed])
 
 
 def read_profile() -> str:
@@ -252,9 +253,12 @@ def read_profile() -> str:
 
 def read_report() -> str:
     """Compare the numbers of a report with those that are there."""
-    made = numbers.build(report_inputs.load(load()))
-    found = list(verify._compare(paths.REPORTS / "twin", made))
+    found = _numbers(report_inputs.load(load()))
     return digest([one for one in found if one.committed != one.recomputed])
+
+
+def _numbers(found: report_inputs.Inputs) -> list[verify.Difference]:
+    return list(verify._compare(paths.REPORTS / "twin", numbers.build(found)))
 
 
 def read_checkpoint() -> str:
@@ -282,7 +286,7 @@ TARGETS = (
     Target("centroids", f"data/centroids/{TASK}/*", read_features, 9),
     Target("manifests", "data/manifests/*.json", read_manifest),
     Target("params.yaml", "params.yaml", read_profile),
-    Target("choices", f"data/tune/{TASK}/*.json", read_runs, 1),
+    Target("choices", f"data/tune/{TASK}/ibma.json", read_runs, 1),
     Target("choices", f"data/tune/{TASK}/*.json", read_results, 1),
     Target("trials", "data/store/*/*.json", read_choices, 2, anew=True),
     Target("store: records", "data/store/*/*.json", read_runs, 2, anew=True),
@@ -294,8 +298,10 @@ TARGETS = (
     Target("data/*.json", "data/*.json", read_results, 9),
     Target("data/logistic", "data/logistic/*.json", read_results, 1),
     Target("evidence", "reports/twin/evidence/**/*", read_evidence, 6),
-    Target("evidence, forged", "reports/twin/evidence/data/**/*.json", read_forged, 4),
-    Target("evidence, forged", "reports/twin/evidence/runs/**/*", read_forged, 2),
+    Target(
+        "evidence, forged", "reports/twin/evidence/data/**/*.json", read_forged, 4, differs=True
+    ),
+    Target("evidence, forged", "reports/twin/evidence/runs/**/*", read_forged, 2, differs=True),
     Target("reports", "reports/twin/tables/*", read_report, 2, differs=True),
     Target("reports", "reports/twin/metrics/*", read_report, 1, differs=True),
     Target("checkpoints", "data/scratch/*.pt", read_checkpoint, 1, anew=True),

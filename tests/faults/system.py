@@ -136,10 +136,10 @@ def use(stage: str) -> Callable[[], None]:
 
 
 def errors(project: Path, stage: str, rng: random.Random, each: int) -> Figures:
-    """Let every system error happen at some writes of a stage; then run it without, and compare.
+    """Let system errors happen at writes of a stage; then run it without, and compare.
 
     Args:
-        each: writes that are drawn for each error; 0 takes all.
+        each: writes that are drawn for each error; a full disk takes all.
     """
     figures, copy = Figures("system errors"), project.with_name("copy")
     started(project, stage, copy)
@@ -153,7 +153,8 @@ def errors(project: Path, stage: str, rng: random.Random, each: int) -> Figures:
     assert calls.how == "done", f"{stage}: {calls.said}"
     expected, total = state(), len(calls.result)
     for number in REMEDIES:
-        for at in rng.sample(range(1, total + 1), min(each or total, total)):
+        every = number == errno.ENOSPC  # all are told alike: one of them at every write
+        for at in rng.sample(range(1, total + 1), total if every else min(each, total)):
             started(project, stage, copy)
 
             def fail(number: int = number, at: int = at) -> None:

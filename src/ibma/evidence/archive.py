@@ -22,6 +22,7 @@ import numpy as np
 
 from ibma import paths
 from ibma.errors import IbmaError, one_line
+from ibma.evidence import shapes
 from ibma.files import atomic_folder, read_arrays, read_json, unpacked_limit, write_json
 from ibma.params import Params, load
 from ibma.results import records
@@ -138,7 +139,7 @@ def unpack(held: Path, root: Path) -> None:
         elif name in predicted:
             _unpack_predictions(held / name, content, predicted[name], root)
         elif name in inputs:
-            _unpack_json(held / name, content, root / name)
+            _unpack_json(held / name, content, Path(name), root)
         else:
             raise IbmaError(f"{held / name}: profile {params.profile} has no such file: {AGAIN}")
 
@@ -208,12 +209,18 @@ def _named(path: Path) -> str:
     return str(json.loads(path.read_bytes()).get("predictions")) if path.exists() else ""
 
 
-def _unpack_json(path: Path, content: bytes, target: Path) -> None:
-    """Write what a stage had written, as `read_json` reads it."""
+def _unpack_json(path: Path, content: bytes, name: Path, root: Path) -> None:
+    """Write what a stage had written, as `read_json` reads it.
+
+    Raises:
+        IbmaError: it is not JSON, or not as the stage writes it.
+    """
     try:
-        write_json(target, json.loads(content))
+        value = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise IbmaError(f"{path}: not JSON ({one_line(error)}): {AGAIN}") from None
+    shapes.check(name, value, str(path))
+    write_json(root / name, value)
 
 
 def _by_seed(content: bytes) -> Mapping[int, dict[str, Any]]:

@@ -6,6 +6,7 @@ why. Knows nothing of tables.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -154,7 +155,8 @@ def _load_cell(
 ) -> tuple[Sequence[Record], str]:
     """Return the records of a cell that count, and why some do not."""
     files = [root / paths.record(*cell, seed) for seed in range(params.seeds)]
-    read = [record.read(file) for file in files if file.exists()]
+    # a link that leads nowhere is there, too: it is refused
+    read = [record.read(file) for file in files if os.path.lexists(file)]
     own = [run for run in read if run.profile == params.profile]
     current = [run for run in own if not check_keys or is_current(params, root, run)]
     if len(current) == params.seeds:

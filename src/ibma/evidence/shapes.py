@@ -1,0 +1,139 @@
+"""Say what the files of evidence hold, so that a stranger's are checked before they are used.
+
+Checksums tell that evidence is as it was committed, not that whoever made it meant well. Keys that
+are not named here may be there, too: a report does not read them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
+
+from ibma import paths
+from ibma.errors import IbmaError
+
+Finite = Annotated[float, Field(allow_inf_nan=False, strict=True)]
+Metrics = dict[str, Finite | None]
+
+
+class Modality(TypedDict):
+    """A modality of `Meta`."""
+
+    kind: str
+    shape: list[int]
+    dtype: str
+
+
+class Missing(TypedDict):
+    """What stage `extract` says of a task without data."""
+
+    missing: str
+
+
+class Meta(TypedDict):
+    """What stage `extract` says of features."""
+
+    digest: str
+    kind: str
+    classes: list[str]
+    folds: int
+    source: str
+    counts: dict[str, int]
+    dropped: int
+    modalities: dict[str, Modality]
+
+
+class Chosen(TypedDict):
+    """A setting that stage `tune` chose, or one of a fold."""
+
+    run_fold: int | None
+    lr: Finite
+    weight_decay: Finite
+    eta: Finite | None
+    weight_factor: Finite
+    score: Finite | None
+
+
+class Tried(Chosen):
+    """A setting on a fold."""
+
+    fold: int
+
+
+class Choice(TypedDict):
+    """What stage `tune` writes for a method."""
+
+    metric: str | None
+    choices: Annotated[list[Chosen], Field(min_length=1)]
+    scores: list[Tried]
+
+
+class Fold(TypedDict):
+    """A test fold of `Line`."""
+
+    fold: int | None
+    metrics: Metrics
+
+
+class Line(TypedDict):
+    """What stage `logistic` writes."""
+
+    missing: str | None
+    runs: list[Fold]
+
+
+class Seconds(TypedDict):
+    """A method of `Timing`."""
+
+    median: Finite
+    low: Finite
+    high: Finite
+
+
+class Timing(TypedDict, total=False):
+    """What stage `timing` writes; nothing where its task has no data."""
+
+    task: str
+    source: str
+    device: str
+    methods: dict[str, Seconds]
+
+
+class Probed(TypedDict):
+    """A row of stage `probe`."""
+
+    method: str
+    seed: int
+    modality: str
+    metrics: Metrics
+
+
+SHAPES: dict[Path, Any] = {
+    paths.FEATURES: Meta | Missing,
+    paths.TUNING: Choice,
+    paths.logistic("").parent: Line,
+    paths.TIMING: Timing,
+    paths.PROBE: list[Probed],
+}
+
+
+def check(name: Path, value: object, where: str) -> None:
+    """Refuse the content of a file that is not as its stage writes it.
+
+    Args:
+        name: the file's place in a project.
+        where: the file, as errors name it.
+
+    Raises:
+        IbmaError: it names the key.
+    """
+    shape = next(shape for place, shape in SHAPES.items() if place in (name, *name.parents))
+    try:
+        TypeAdapter(shape).validate_python(value)
+    except ValidationError as caught:
+        error = caught.errors(include_url=False)[0]
+        key = ".".join(map(str, error["loc"])) or "the whole"
+        raise IbmaError(f"{where}: {key[:100]}: {error['msg']}") from None

@@ -1,0 +1,216 @@
+"""Raw folders of every data set, and what reads them."""
+
+import hashlib
+import os
+import random
+import struct
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from ibma import datasets, twins
+from ibma.datasets import Dropped, Excerpt, Sample
+from ibma.features import extract, media
+from ibma.features.samples import checked
+from ibma.formats import archives
+
+from . import damage
+from .trial import Figures, attempt
+
+ROOT = Path(__file__).parents[2]
+TABLES = (".csv", ".tsv", ".txt", ".gz", ".cnt")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set and how the twin profile reads it."""
+
+    name: str
+    write: Callable[[Path], object]
+    options: Mapping[str, Any]
+    features: Mapping[str, Any]
+
+
+def sources() -> Iterator[Source]:
+    """Yield every data set that a twin or a test lays out."""
+    tasks = yaml.safe_load((ROOT / "profiles/twin.yaml").read_text())["tasks"]
+    for name, task in tasks.items():
+        if twins.exists(task["dataset"]) and name != "meld_sentiment":
+            write = _twin(task["dataset"])
+            yield Source(task["dataset"], write, task["options"], task["features"])
+    if str(ROOT / "tests") not in sys.path:
+        sys.path.insert(0, str(ROOT / "tests"))
+    import test_her2st
+    import test_mosi_features
+    import test_pad_ufes
+    import test_ravdess
+
+    yield Source("her2st", test_her2st.lay_out, {"n_genes": 2}, {})
+    yield Source("her2st_one_class", test_her2st.lay_out, {"n_genes": 2}, {})
+    yield Source("ravdess", test_ravdess.lay_out, {}, {})
+    yield Source("pad_ufes", test_pad_ufes.lay_out, {}, {})
+    yield Source("mosi_features", test_mosi_features.lay_out, {}, {})
+
+
+def _twin(name: str) -> Callable[[Path], None]:
+    def write(raw: Path) -> None:
+        twins.write(name, raw)
+        archives.unpack_all(raw, getattr(datasets.load(name), "ARCHIVES", ()))
+
+    return write
+
+
+def read(source: Source, raw: Path, touched: Path) -> dict[str, list[str]]:
+    """Read a raw folder as `extract` does under on_bad: drop; decode what a file was touched for.
+
+    Returns:
+        id -> what was read of a sample, or `dropped` and why.
+    """
+    module = datasets.load(source.name)
+    if hasattr(module, "CLIPS"):
+        module.CLIPS = 3  # of the layout in test_ravdess
+    if any(touched in raw.glob(pattern) for pattern in getattr(module, "ARCHIVES", ())):
+        archives.unpack(touched, touched.parent)
+    card = datasets.card(module, source.options)
+    entry = {"options": source.options, "on_bad": "drop"}
+    work = extract._Work(raw, media.compute, card.modalities, source.features, dropping=True)
+    found: dict[str, list[str]] = {}
+    for one in checked(extract.samples(module, raw, source.name, entry), card, "drop"):
+        part = extract._Part()
+        if isinstance(one, Sample) and _uses(one, touched):
+            work._add(one, part)
+        if isinstance(one, Dropped) or part.dropped:
+            found[one.id] = ["dropped", one.reason if isinstance(one, Dropped) else part.rows[0][1]]
+        else:
+            found[one.id] = [one.split, one.group, repr(one.label), _digest(one, part)]
+    return found
+
+
+def _uses(sample: Sample, file: Path) -> bool:
+    paths = (p.path if isinstance(p, Excerpt) else p for p in sample.parts.values())
+    return any(isinstance(path, Path) and path == file for path in paths)
+
+
+def _digest(sample: Sample, part: extract._Part) -> str:
+    found = hashlib.sha256()
+    for value in (*sample.parts.values(), *(v[0] for v in part.values.values())):
+        found.update(value.tobytes() if isinstance(value, np.ndarray) else repr(value).encode())
+    return found.hexdigest()
+
+
+# --- damage to tables, sound and pictures --------------------------------------------------------
+
+
+def table(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield a table with its columns doubled, renamed or gone, or without a row."""
+    lines = path.read_bytes().splitlines(keepends=True)
+    separator = max((b",", b"\t", b";"), key=lines[0].count)
+    names = lines[0].rstrip(b"\r\n").split(separator)
+    if len(names) < 2 or len(lines) < 2:
+        return
+    yield "header only", lines[0]
+    rest = [line.rstrip(b"\r\n").split(separator) for line in lines[1:]]
+    join = lambda rows: b"\n".join(separator.join(row) for row in rows) + b"\n"  # noqa: E731
+    for place in range(len(names)):
+        renamed = [*names[:place], names[place] + b"_x", *names[place + 1 :]]
+        yield f"column {place} renamed", join([renamed, *rest])
+        yield f"column {place} doubled", join([r + r[place : place + 1] for r in [names, *rest]])
+        for cell in (b"NaN", b"../../../etc/passwd", b""):
+            changed = [list(row) for row in rest]
+            if place < len(changed[0]):
+                changed[0][place] = cell
+                yield f"column {place} {cell.decode() or 'nothing'}", join([names, *changed])
+
+
+def wav(content: bytes) -> Iterator[tuple[str, bytes]]:
+    """Yield sound whose header lies: rates, channels, bits and sizes that nobody has."""
+    rates = [(24, "<I", value) for value in (0, 1, 2**32 - 1)]
+    sizes = [(4, "<I", 2**32 - 1), (40, "<I", 2**32 - 1), (40, "<I", 0)]
+    shapes = [(22, "<H", 0), (22, "<H", 65535), (34, "<H", 0), (34, "<H", 65535), (20, "<H", 7)]
+    for place, kind, value in (*rates, *sizes, *shapes):
+        changed = bytearray(content)
+        struct.pack_into(kind, changed, place, value)
+        yield f"header {place}: {value}", bytes(changed)
+
+
+def picture_bomb() -> bytes:
+    """A PNG of some kB that claims 20,000 x 20,000 pixels."""
+    import zlib
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        sum_ = zlib.crc32(name + data)
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", sum_)
+
+    head = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
+    rows = zlib.compress(bytes(60_001) * 300, 9)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def attacks(path: Path, rng: random.Random) -> Iterator[tuple[str, bool, Callable[[Path], None]]]:
+    """Yield name, whether only a checksum can tell, and what spoils a raw file."""
+    for name, spoil in damage.of_file(path, rng, 0):
+        yield name, name in damage.BYTES, spoil
+    lies = []
+    if path.suffix in (".csv", ".tsv"):
+        every = list(table(path))
+        lies = every[:1] + rng.sample(every[1:], min(10, len(every[1:])))
+    elif path.suffix == ".wav":
+        lies = list(wav(path.read_bytes()))
+    elif path.suffix in (".jpg", ".png"):
+        lies = [("bomb", picture_bomb())]
+    elif path.suffix == ".gz":
+        lies = [("bomb", damage.bomb_gzip())]
+    for name, content in lies:
+        yield name, name.endswith("nothing"), damage._write(content)
+
+
+def attack(source: Source, root: Path, rng: random.Random, each: int = 2) -> Iterator[Figures]:
+    """Damage raw files of every kind; yield how reading ended, by kind of file."""
+    raw = root / "project" / source.name
+    raw.mkdir(parents=True)
+    source.write(raw)
+    os.chdir(raw.parent)
+    by_kind: dict[str, list[Path]] = {}
+    for path in sorted(p for p in raw.rglob("*") if p.is_file() and not p.name.startswith(".")):
+        by_kind.setdefault("".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix, []
+                           ).append(path)  # fmt: skip
+    for kind, paths in by_kind.items():
+        figures = Figures(f"raw {kind or 'text'}")
+        for path in rng.sample(paths, min(each, len(paths))):
+            first = attempt(lambda path=path: read(source, raw, path))
+            assert first.how == "done", f"{source.name}: {first.said}"
+            content = path.read_bytes()
+            for name, by_sum, spoil in attacks(path, rng):
+                spoil(path)
+                end = attempt(lambda path=path: read(source, raw, path))
+                how = _judge(path, content, first.result, end, by_sum)
+                outside = {p.name for p in root.iterdir()} - {"project"}
+                figures.count("failed" if outside else how, f"{source.name}: {path.name}: {name}",
+                              end.said or _apart(first.result, end.result))  # fmt: skip
+                damage.remove(path)
+                path.write_bytes(content)
+        yield figures
+
+
+def _judge(path: Path, content: bytes, expected: Any, end: Any, by_sum: bool) -> str:
+    """Judge what was read: another value that is a right one is for the manifest to refuse."""
+    if end.how != "done":
+        return end.how
+    if end.result == expected:
+        return "harmless"
+    apart = {n for n in expected.keys() | end.result.keys() if expected.get(n) != end.result.get(n)}
+    found = [end.result.get(name, [""])[0] for name in apart]
+    if "dropped" in found and all(found):  # what others are normalised by may be among the dropped
+        return "dropped by name"
+    changed = not path.is_file() or path.read_bytes() != content
+    return "refused" if by_sum and changed else "failed"
+
+
+def _apart(expected: Any, found: Any) -> str:
+    names = [n for n in expected.keys() | (found or {}).keys() if expected.get(n) != found.get(n)]
+    return "; ".join(f"{n}: {expected.get(n)} {found.get(n)}" for n in names[:2])

@@ -1,0 +1,57 @@
+"""Damage, lies, kills and system errors, by the thousand: `make test-faults`."""
+
+import random
+
+import pytest
+
+from . import rawdata, stored, system
+from .trial import Figures
+
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
+
+TARGETS = [pytest.param(one, id=f"{one.kind} {n}") for n, one in enumerate(stored.TARGETS)]
+SOURCES = [pytest.param(one, id=one.name) for one in rawdata.sources()]
+KILLS = 5  # of each stage
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory):
+    """A small project after every stage; each trial works in a copy of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+        yield stored.make(tmp_path_factory.mktemp("faults"))
+
+
+@pytest.fixture
+def counted(record_property, monkeypatch, tmp_path):
+    """Add figures to the table at the end; nothing may have failed."""
+    monkeypatch.chdir(tmp_path)  # and back, wherever trials went
+
+    def count(figures: Figures) -> None:
+        record_property(figures.kind, dict(figures.ends))
+        found.extend(figures.failed)
+
+    found: list[str] = []
+    yield count
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_damage_to_what_stages_read_back_is_refused_or_mended(project, target, counted):
+    counted(stored.attack(target, project, random.Random(target.pattern)))
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_damage_to_raw_files_is_refused_or_dropped_by_name(source, tmp_path, counted):
+    for figures in rawdata.attack(source, tmp_path, random.Random(source.name)):
+        counted(figures)
+
+
+@pytest.mark.parametrize("stage", stored.STAGES)
+def test_a_killed_stage_leaves_what_it_always_leaves_when_it_runs_again(project, stage, counted):
+    counted(system.kills(project, stage, random.Random(stage), KILLS))
+
+
+@pytest.mark.parametrize("stage", stored.STAGES)
+def test_a_system_error_is_one_line_and_costs_no_finished_work(project, stage, counted):
+    counted(system.errors(project, stage, random.Random(stage), 1))
