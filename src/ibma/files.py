@@ -7,7 +7,9 @@ such a file holds (`verified`).
 
 from __future__ import annotations
 
+import fcntl
 import functools
+import glob
 import hashlib
 import json
 import os
@@ -15,7 +17,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
@@ -217,9 +219,11 @@ def held(folder: Path) -> Iterator[None]:
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     """Open a new file that replaces `path` when it is complete; until then `path` is intact."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(path)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH)  # it ends with this process
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -229,6 +233,14 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
         if isinstance(error, OSError) and error.filename in (None, temporary):
             error.filename = str(path)  # a write that fails does not say which file it was
         raise
+
+
+def _sweep(path: Path) -> None:
+    """Delete what killed processes left of earlier writes of a file."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.????????"):
+        with suppress(OSError), left.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its writer lives
+            left.unlink()
 
 
 @contextmanager
@@ -246,12 +258,25 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
             if path.is_file():
                 with path.open("rb") as file:
                     os.fsync(file.fileno())
-        if folder.exists():
-            shutil.rmtree(folder)
-        new.rename(folder)
+        _replace(folder, new)
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         raise
+
+
+def _replace(folder: Path, new: Path) -> None:
+    """Put a new folder in the place of another; if that fails, the other stays."""
+    old = folder.with_name(f".{folder.name}.old")
+    remove(old)
+    if folder.exists():
+        folder.rename(old)
+    try:
+        new.rename(folder)
+    except BaseException:
+        if old.exists():
+            old.rename(folder)
+        raise
+    remove(old)
 
 
 def inside(root: Path, name: str) -> Path:

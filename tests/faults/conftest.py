@@ -4,10 +4,26 @@ import re
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from .trial import ENDS
+import pytest
+
+from .trial import ENDS, Figures
 
 FIGURES: dict[str, Counter[str]] = defaultdict(Counter)
 BLOCK = re.compile(r"(?<=<!-- figures -->\n).*?(?=<!-- end -->)", re.DOTALL)
+
+
+@pytest.fixture
+def counted(record_property, monkeypatch, tmp_path):
+    """Add figures to the table at the end; nothing may have failed."""
+    monkeypatch.chdir(tmp_path)  # and back, wherever trials went
+
+    def count(figures: Figures) -> None:
+        record_property(figures.kind, dict(figures.ends))
+        found.extend(figures.failed)
+
+    found: list[str] = []
+    yield count
+    assert not found, "\n".join(found)
 
 
 def pytest_addoption(parser):

@@ -295,14 +295,11 @@ TARGETS = (
     Target("records", "runs/train*/*/*/*.json", read_results, 2),
     Target("predictions", "runs/*/*/*/*.npz", read_results, 2),
     Target("weights", f"models/train_ibma/{TASK}/ibma/*", read_networks, 2),
-    Target("data/*.json", "data/*.json", read_results, 9),
+    Target("data/*.json", "data/*.json", read_results, 6),
     Target("data/logistic", "data/logistic/*.json", read_results, 1),
-    Target("evidence", "reports/twin/evidence/**/*", read_evidence, 6),
-    Target(
-        "evidence, forged", "reports/twin/evidence/data/**/*.json", read_forged, 4, differs=True
-    ),
-    Target("evidence, forged", "reports/twin/evidence/runs/**/*", read_forged, 2, differs=True),
-    Target("reports", "reports/twin/tables/*", read_report, 2, differs=True),
+    Target("evidence", "reports/twin/evidence/**/*", read_evidence, 4),
+    Target("forged evidence", "reports/twin/evidence/runs/**/*", read_forged, 1, differs=True),
+    Target("reports", "reports/twin/tables/*", read_report, 1, differs=True),
     Target("reports", "reports/twin/metrics/*", read_report, 1, differs=True),
     Target("checkpoints", "data/scratch/*.pt", read_checkpoint, 1, anew=True),
 )

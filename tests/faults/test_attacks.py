@@ -5,7 +5,6 @@ import random
 import pytest
 
 from . import rawdata, stored, system
-from .trial import Figures
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
@@ -20,20 +19,6 @@ def project(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
         yield stored.make(tmp_path_factory.mktemp("faults"))
-
-
-@pytest.fixture
-def counted(record_property, monkeypatch, tmp_path):
-    """Add figures to the table at the end; nothing may have failed."""
-    monkeypatch.chdir(tmp_path)  # and back, wherever trials went
-
-    def count(figures: Figures) -> None:
-        record_property(figures.kind, dict(figures.ends))
-        found.extend(figures.failed)
-
-    found: list[str] = []
-    yield count
-    assert not found, "\n".join(found)
 
 
 @pytest.mark.parametrize("target", TARGETS)
