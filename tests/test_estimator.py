@@ -1,6 +1,5 @@
 """The estimators: the pipeline's record, scikit-learn's conventions, inputs, gaps, files."""
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -34,6 +33,7 @@ from ibma.estimators import saved
 from ibma.estimators.inputs import Samples
 from ibma.features import media
 from ibma.features.extract import extract
+from ibma.files import read_json
 from ibma.network.centroids import write_all
 from ibma.training import run
 from ibma.training.cell import Setting
@@ -315,7 +315,7 @@ def test_a_saved_estimator_predicts_the_same_from_another_place(mixed, tmp_path)
         assert type(again).load(tmp_path / "third").record_key_ == estimator.record_key_
     with pytest.raises(IbmaError, match="expected IBMAClassifier"):
         IBMAClassifier.load(tmp_path / "third")
-    content = json.loads((tmp_path / "third" / saved.NAME).read_text())
+    content = read_json(tmp_path / "third" / saved.NAME, {})
     assert set(content["versions"]) == {"ibma", "torch", "scikit-learn"}
     (tmp_path / "third" / saved.WEIGHTS).write_bytes(b"other")
     with pytest.raises(IbmaError, match="not the weights"):

@@ -204,7 +204,7 @@ def held(folder: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        pid = owner.read_text(encoding="utf-8").strip() or "unknown"
+        pid = owner.read_text(encoding="utf-8", errors="replace").strip() or "unknown"
         raise IbmaError(
             f"{folder}: another process is writing it (pid {pid}): wait for it or stop it"
         ) from None

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from ibma import datasets, fetch, params, paths
+from ibma import IBMAClassifier, datasets, fetch, params, paths
 from ibma.evidence import archive, verify
 from ibma.experiments import logistic, probe, runs, timing, tune
 from ibma.features import media, store
@@ -160,8 +160,15 @@ def make(root: Path) -> Path:
     for folder in ("tables", "metrics", "plots"):
         (paths.REPORTS / "twin" / folder).mkdir(exist_ok=True)
     numbers.build(report_inputs.load(load())).write(paths.REPORTS / "twin")
+    views, y = _views()
+    IBMAClassifier(epochs=2, width=16, heads=2, random_state=0).fit(views, y).save("estimator")
     read_checkpoint()  # leaves one behind: whoever stores a run deletes it
     return project
+
+
+def _views() -> tuple[dict[str, np.ndarray], np.ndarray]:
+    rng, y = np.random.default_rng(0), np.arange(30) % 3
+    return {name: np.eye(3)[y] + 0.4 * rng.normal(size=(30, 3)) for name in ("left", "right")}, y
 
 
 # --- what reads files back ----------------------------------------------------------------------
@@ -247,6 +254,10 @@ def read_forged() -> str:
     return digest([one for one in places if one.committed != one.recomputed])
 
 
+def read_estimator() -> str:
+    return digest(IBMAClassifier.load("estimator").predict_proba(_views()[0]))
+
+
 def read_profile() -> str:
     return digest(load())
 
@@ -299,6 +310,7 @@ TARGETS = (
     Target("data/logistic", "data/logistic/*.json", read_results, 1),
     Target("evidence", "reports/twin/evidence/**/*", read_evidence, 4),
     Target("forged evidence", "reports/twin/evidence/runs/**/*", read_forged, 1, differs=True),
+    Target("saved estimators", "estimator/*", read_estimator, 2),
     Target("reports", "reports/twin/tables/*", read_report, 1, differs=True),
     Target("reports", "reports/twin/metrics/*", read_report, 1, differs=True),
     Target("checkpoints", "data/scratch/*.pt", read_checkpoint, 1, anew=True),

@@ -6,7 +6,6 @@ Nothing is pickled: loading runs no code from the folder.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -18,10 +17,11 @@ import torch
 from safetensors.torch import load
 
 import ibma
+from ibma.errors import IbmaError
 from ibma.estimators.inputs import Reader
 from ibma.estimators.loss import BadArgument
 from ibma.estimators.tasks import Bins
-from ibma.files import write_bytes, write_plain_json
+from ibma.files import read_bytes, read_json, write_bytes, write_json
 from ibma.network.method import Modality, Spec
 from ibma.training.run import weights_of
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ibma.estimators.estimator import Estimator
 
 NAME, WEIGHTS = "estimator.json", "weights.safetensors"
-FORMAT = 1
+FORMAT = 2
 Kind = TypeVar("Kind", bound="Estimator")
 
 
@@ -93,7 +93,7 @@ def write(estimator: Estimator, folder: Path) -> None:
     }
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / WEIGHTS, weights)
-    write_plain_json(folder / NAME, content)
+    write_json(folder / NAME, content)
 
 
 def _targets(estimator: Estimator) -> dict[str, Any]:
@@ -109,11 +109,12 @@ def read(cls: type[Kind], folder: Path, device: str) -> Kind:
         BadArgument: the folder is incomplete, damaged, or of another estimator or version.
     """
     path = folder / NAME
+    again = "save it again"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        weights = (folder / WEIGHTS).read_bytes()
-    except (OSError, ValueError) as error:
-        raise BadArgument(f"{folder}: no saved estimator ({error}): save it again") from None
+        content: dict[str, Any] = read_json(path, {}, again)
+        weights = read_bytes(folder / WEIGHTS, again)
+    except (OSError, IbmaError) as error:
+        raise BadArgument(f"{folder}: no saved estimator ({error}): {again}") from None
     if content.get("format") != FORMAT or content.get("class") != cls.__name__:
         found = f"{content.get('class')}, format {content.get('format')}"
         raise BadArgument(f"{path}: {found}: expected {cls.__name__}, format {FORMAT}")

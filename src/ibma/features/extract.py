@@ -136,11 +136,11 @@ def samples(dataset: Dataset, raw: Path, task: str, entry: Mapping[str, Any]) ->
 def _keep_parts(parts: Path, key: str) -> None:
     """Keep the parts that an interrupted extraction left under this key; remove any others."""
     note = parts / "key"
-    if note.exists() and note.read_text(encoding="utf-8") == key:
+    if note.is_file() and note.read_bytes() == key.encode():
         done = len(list(parts.glob("*.npz")))
         print(f"{parts}: going on, {done} parts of {BLOCK} samples are there", file=sys.stderr)
         return
-    shutil.rmtree(parts, ignore_errors=True)
+    remove(parts)
     write_bytes(note, key.encode())
 
 

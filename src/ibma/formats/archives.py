@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from ibma.errors import IbmaError
-from ibma.files import inside
+from ibma.files import inside, write_bytes
 from ibma.formats import raw
 
 MARKERS = ".*.unpacked"  # files beside archives that say so
@@ -36,9 +36,9 @@ def unpack_all(folder: Path, patterns: Sequence[str]) -> None:
         for archive in sorted(folder.glob(pattern)):
             done = archive.with_name(f".{archive.name}.unpacked")
             state = f"{archive.stat().st_size} {archive.stat().st_mtime_ns}"
-            if not done.exists() or done.read_text() != state:
+            if not done.is_file() or done.read_bytes() != state.encode():
                 unpack(archive, archive.parent)
-                done.write_text(state)
+                write_bytes(done, state.encode())
 
 
 def unpack(archive: Path, folder: Path) -> None:

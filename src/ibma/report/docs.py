@@ -13,6 +13,7 @@ from tabulate import tabulate
 
 from ibma import datasets, methods, paths, twins
 from ibma.datasets import Card, Counts
+from ibma.files import write_bytes
 from ibma.methods import ibma
 from ibma.report import results_page
 
@@ -48,7 +49,7 @@ def write() -> tuple[Path, ...]:
     if (paths.REPORTS / results_page.PROFILE).exists():
         pages[results_page.PATH] = results_page.committed(Path())
     for path, text in pages.items():
-        path.write_text(text, encoding="utf-8")
+        write_bytes(path, text.encode())
     return tuple(pages)
 
 

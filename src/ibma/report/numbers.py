@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ibma.files import write_plain_json
+from ibma.files import write_bytes, write_plain_json
 from ibma.report import paper_tables, question_tables, real_tables, study_tables, table
 from ibma.report.inputs import Inputs
 from ibma.report.table import Scalar, Table
@@ -37,7 +37,7 @@ class Numbers:
         for name, metrics in self.metrics.items():
             write_plain_json(out / name, metrics)
         for name, text in self.texts.items():
-            (out / name).write_text(text, encoding="utf-8")
+            write_bytes(out / name, text.encode())
 
 
 def build(inputs: Inputs) -> Numbers:

@@ -13,6 +13,7 @@ from itertools import groupby
 from pathlib import Path
 
 from ibma import paths
+from ibma.files import write_bytes
 from ibma.paper import audit
 from ibma.paper.audit import COMPARED
 from ibma.params import Params
@@ -55,7 +56,7 @@ def render(inputs: Inputs, root: Path) -> Path:
     table.write_csv(_runs(inputs), out / "runs.csv")
     drawn = pictures.draw(inputs, out / "figures")
     page = out / "index.html"
-    page.write_text(html(inputs, root, made, drawn), encoding="utf-8")
+    write_bytes(page, html(inputs, root, made, drawn).encode())
     return page
 
 

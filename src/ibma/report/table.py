@@ -6,12 +6,14 @@ A number stays a number until a writer prints it. Knows neither records nor the 
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import groupby
 from pathlib import Path
 
+from ibma.files import write_bytes
 from ibma.report import formatting
 from ibma.results.stats import Summary
 
@@ -215,11 +217,11 @@ def mark(numbers: Sequence[Number | None], *, lower_is_better: bool = False) -> 
 
 def write_csv(rows: Sequence[Mapping[str, Scalar]], path: Path) -> None:
     """Write flat rows; floats have ten significant digits, which no processor moves."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]) if rows else [], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({key: _csv(value) for key, value in row.items()} for row in rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: _csv(value) for key, value in row.items()} for row in rows)
+    write_bytes(path, text.getvalue().encode())
 
 
 def _csv(value: Scalar) -> Scalar:
