@@ -65,6 +65,9 @@ def sums(held: Path) -> None:
     (held / archive.SUMS).write_text(text)
 
 
+CHOICE = {"metric": "accuracy", "choices": [], "scores": []}  # of stage `tune`
+
+
 @pytest.fixture
 def held(tmp_path):
     """Evidence of two runs of one method, and of what stage tune chose for it."""
@@ -77,7 +80,7 @@ def held(tmp_path):
     contents = {
         "params.yaml": yaml.safe_dump(raw),
         LINES: "".join(f"{line(asdict(fake(seed)))}\n" for seed in range(SEEDS)),
-        "data/tune/split_digits/concat.json": line({"choices": []}),
+        "data/tune/split_digits/concat.json": line(CHOICE),
     }
     for name, text in contents.items():
         (held / name).parent.mkdir(parents=True, exist_ok=True)

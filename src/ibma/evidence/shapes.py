@@ -27,15 +27,10 @@ class Modality(TypedDict):
     dtype: str
 
 
-class Missing(TypedDict):
-    """What stage `extract` says of a task without data."""
+class Meta(TypedDict, total=False):
+    """What stage `extract` says of features, or why there are none."""
 
     missing: str
-
-
-class Meta(TypedDict):
-    """What stage `extract` says of features."""
-
     digest: str
     kind: str
     classes: list[str]
@@ -67,7 +62,7 @@ class Choice(TypedDict):
     """What stage `tune` writes for a method."""
 
     metric: str | None
-    choices: Annotated[list[Chosen], Field(min_length=1)]
+    choices: list[Chosen]
     scores: list[Tried]
 
 
@@ -112,7 +107,7 @@ class Probed(TypedDict):
 
 
 SHAPES: dict[Path, Any] = {
-    paths.FEATURES: Meta | Missing,
+    paths.FEATURES: Meta,
     paths.TUNING: Choice,
     paths.logistic("").parent: Line,
     paths.TIMING: Timing,
