@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -12,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.measure import Goal, Row, Spread, duration, interleaved
+from ibma.files import write_json
 
 ROOT = Path(__file__).parent.parent
 ROUNDS = 3
@@ -29,9 +29,10 @@ def workspace(folder: Path) -> None:
     (folder / "params.yaml").write_text(text.replace("seeds: 3", "seeds: 1"), encoding="utf-8")
     shutil.copytree(ROOT / "stages", folder / "stages")
     choice = {"run_fold": None, "lr": 1e-3, "weight_decay": 1e-6, "eta": None}
+    choice |= {"weight_factor": 1.0}
     tuning = folder / "data" / "tune" / "split_digits"
     tuning.mkdir(parents=True)
-    (tuning / "ce3.json").write_text(json.dumps({"choices": [choice]}), encoding="utf-8")
+    write_json(tuning / "ce3.json", {"choices": [choice]})
     for stage in ("download", "extract", "centroids", "ablation"):
         names = ["split_digits", *(["ce3"] if stage == "ablation" else [])]
         run(folder, f"stages/{stage}.py", *names)

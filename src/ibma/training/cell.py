@@ -284,8 +284,10 @@ def chosen(task: str, method: str, run: int, eta: float | None, root: Path = Pat
     remedy = f"run `dvc repro -f tune@{task}`"
     if not (choices := read_json(path, {}, remedy).get("choices")):
         raise IbmaError(f"{path}: missing, or holds no choice: {remedy}")
-    choice = choices[run % len(choices)]
-    found = Setting(*(choice[name] for name in Setting._fields))
+    try:
+        found = Setting(*(choices[run % len(choices)][name] for name in Setting._fields))
+    except (KeyError, TypeError):
+        raise IbmaError(f"{path}: a choice of another version: {remedy}") from None
     return found if eta is None or found.eta is None else found._replace(eta=eta)
 
 
