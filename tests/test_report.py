@@ -4,8 +4,10 @@ import csv
 import importlib.util
 import json
 import re
+import shlex
 import shutil
 import subprocess
+import sys
 from dataclasses import asdict, replace
 from html import unescape
 from html.parser import HTMLParser
@@ -25,6 +27,7 @@ from ibma.report import (
     page,
     paper_tables,
     pictures,
+    plots,
     table,
     verdict,
 )
@@ -551,9 +554,65 @@ def test_the_same_records_give_the_same_files_and_other_tasks_leave_them(project
 
 def test_metrics_have_a_file_a_task_and_bars_a_row_a_cell(made):
     metrics = json.loads((made / "reports/twin/metrics/crema_d.json").read_text())
-    assert set(metrics) == set(ACCURACY) and metrics["ibma"] == pytest.approx(66)
+    assert set(metrics) == set(ACCURACY) & set(numbers.SHOWN)
+    assert metrics["ibma"] == pytest.approx(66)
     bars = (made / "reports/twin/plots/metrics.csv").read_text().splitlines()
-    assert bars[0] == "cell,percent" and "chexpert/ibma,66" in bars
+    assert bars[0] == "cell,percent,low,high" and "chexpert/ibma,66,63.516,68.484" in bars
+    assert sum(row.startswith("chexpert/") for row in bars) == len(ACCURACY)
+
+
+def test_plots_of_dvc_hold_eta_regime_and_confusion(project):
+    counts = [[3, 1, 0], [0, 4, 0], [1, 0, 3]]
+    for seed in range(3):
+        regime = {"share/audio": [0.0, 0.1 * seed], "share/fused": [0.1, 0.0], "v/fused": [9, 9]}
+        write(project, fake("crema_d", "ibma", seed, regime=regime, confusion=counts))
+        own = {"stage": "sensitivity", "method": PROFILE.sensitivity.name("ibma", 0.5)}
+        write(project, replace(fake("crema_d", "ibma", seed), **own, digest=""))
+    rows = plots.build(read(project))
+    assert rows["plots/regime.csv"] == [
+        {"curve": "CREMA-D", "epoch": 1, "share": 0.1},
+        {"curve": "CREMA-D", "epoch": 2, "share": 0.1},
+    ]
+    confused = {
+        (row["truth"], row["predicted"]): row["count"] for row in rows["plots/confusion.csv"]
+    }
+    assert confused[("a", "b")] == 3 and confused[("c", "c")] == 9 and len(confused) == 9
+    assert rows["plots/eta.csv"][0]["curve"] == "IBMA, CREMA-D"
+    assert {row["eta"] for row in rows["plots/eta.csv"]} == {0.5}
+
+
+@pytest.mark.slow
+def test_dvcs_own_commands_fit_120_columns(project, monkeypatch):
+    """With every task and every method that the default profile shows."""
+    for name in ("dvc.yaml", ".dvc/config", ".dvc/plots"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        (project / name).parent.mkdir(exist_ok=True)
+        copy(ROOT / name, project / name)
+    shutil.copy(ROOT / "profiles/twin.yaml", project / "params.yaml")
+    files = [project / f"reports/twin/metrics/{task}.json" for task in PROFILE.tasks]
+    for file in files:
+        write_json(file, dict.fromkeys(numbers.SHOWN, 91.667))
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=":")
+
+    def run(*words: str) -> str:
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    for words in (("init", "-q"), ("add", "."), ("commit", "-qm", "before")):
+        run("git", "-c", "user.name=n", "-c", "user.email=m", *words)
+    text = Path("params.yaml").read_text()
+    Path("params.yaml").write_text(text.replace("eta: null", "eta: 0.3"))
+    for file in files:
+        write_json(file, dict.fromkeys(numbers.SHOWN, 90.001))
+    page_ = (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^(dvc (?:dag|metrics|params|plots|exp show)[^#\n]*)", page_, re.M)
+    assert {words.split()[1] for words in commands} == {"dag", "metrics", "params", "plots", "exp"}
+    for command in commands:
+        shown = run(*shlex.split(command)).splitlines()
+        assert shown and max(map(len, shown)) <= 120, command
 
 
 def test_the_bars_of_dvc_say_how_many_revisions_they_show():

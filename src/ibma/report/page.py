@@ -43,7 +43,7 @@ def render(inputs: Inputs, root: Path) -> Path:
     """Write `reports/<profile>/` below `root` and return the page's path.
 
     tables/*.{md,csv,tex}, figures/*.{svg,png}, metrics/<task>.json (method -> percent, for `dvc
-    metrics`), plots/metrics.csv (the same, for `dvc plots`), tuning.csv, runs.csv, index.html.
+    metrics`), plots/*.csv (for `dvc plots`), tuning.csv, runs.csv, index.html.
     Folders are written anew, so that no file of a task that left the profile stays. The same
     records give the same files.
     """
