@@ -36,7 +36,7 @@ def _cells(inputs: Inputs) -> Iterator[dict[str, Scalar]]:
         metric = inputs.results.headline(task)
         for method, runs in inputs.results.of_task(task).items():
             if summary := records.summary(runs, metric, "percent"):
-                yield {"cell": f"{task}/{method}"} | _interval(summary, digits=3)
+                yield {"cell": f"{task}/{method}", **_interval(summary)}
 
 
 def _etas(inputs: Inputs) -> Iterator[dict[str, Scalar]]:
@@ -46,14 +46,14 @@ def _etas(inputs: Inputs) -> Iterator[dict[str, Scalar]]:
     for method in study.methods:
         for eta, runs in inputs.results.at_etas(method).items():
             if summary := records.summary(runs, metric, "percent"):
-                where = {"curve": f"{method_name(method)}, {task_name(study.task)}", "eta": eta}
-                yield where | _interval(summary, digits=3)
+                curve = f"{method_name(method)}, {task_name(study.task)}"
+                yield {"curve": curve, "eta": eta, **_interval(summary)}
 
 
-def _interval(summary: Summary, digits: int) -> dict[str, Scalar]:
-    ends = {"low": summary.low, "high": summary.high}
-    known = {name: None if end is None else round(end, digits) for name, end in ends.items()}
-    return {"percent": round(summary.mean, digits)} | known
+def _interval(summary: Summary) -> dict[str, Scalar]:
+    """Return a mean and the ends of its interval, in thousandths of a percent."""
+    numbers = {"percent": summary.mean, "low": summary.low, "high": summary.high}
+    return {name: None if one is None else round(one, 3) for name, one in numbers.items()}
 
 
 def _regimes(inputs: Inputs) -> Iterator[dict[str, Scalar]]:
@@ -70,7 +70,7 @@ def _shares(runs: Sequence[Record]) -> list[float]:
         for run in runs
         if any(name.startswith("share/") for name in run.regime)
     ]
-    return np.mean(by_run, axis=0).tolist() if by_run else []
+    return [float(share) for share in np.mean(by_run, axis=0)] if by_run else []
 
 
 def _confusions(inputs: Inputs) -> Iterator[dict[str, Scalar]]:
