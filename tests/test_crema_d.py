@@ -170,8 +170,8 @@ def test_the_twin_is_small_marked_and_lists_its_clips(
     written: Path, entries: list[Sample | Dropped]
 ) -> None:
     assert (written / "TWIN").exists()
-    assert sum(path.stat().st_size for path in written.rglob("*") if path.is_file()) < 5_000_000
-    assert len(entries) == 96 + 48
+    assert sum(path.stat().st_size for path in written.rglob("*") if path.is_file()) < 6_000_000
+    assert len(entries) == 96 + 96
     samples = samples_of(entries)
     for split in ("train", "test"):
         labels = Counter(sample.label for sample in samples if sample.split == split)
@@ -211,7 +211,7 @@ def test_stub_and_absentee_are_dropped_by_name_and_silence_is_kept(
     written: Path, features: store.Features
 ) -> None:
     clips = [clip for _, clip, _ in crema_d._listed(written / "OGM" / "train.csv")]
-    assert features.meta["counts"] == {"train": 94, "test": 48}
+    assert features.meta["counts"] == {"train": 94, "test": 96}
     assert features.meta["dropped"] == 2 and features.meta["source"] == "twin"
     assert clips[twin.STUB] not in features.ids and clips[twin.ABSENT] not in features.ids
     silent = features.ids.index(clips[twin.SILENT])
@@ -235,7 +235,7 @@ def test_extraction_stops_at_the_stub(written: Path, tmp_path: Path) -> None:
 
 
 def test_each_modality_knows_part_and_both_know_more(features: store.Features) -> None:
-    """The docstring's ceilings: sound 1/2, pictures 1/3, both 1 (chance 1/6)."""
+    """The docstring's ceilings: sound .44, pictures .30, both .82 (chance 1/6)."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -252,8 +252,8 @@ def test_each_modality_knows_part_and_both_know_more(features: store.Features) -
 
     alone = {"audio": accuracy(audio), "visual": accuracy(visual)}
     both = accuracy(np.hstack([audio, visual]))
-    assert 0.25 < alone["audio"] <= 0.6 and 0.2 < alone["visual"] <= 0.45
-    assert both > max(alone.values()) + 0.15
+    assert 0.25 < alone["audio"] <= 0.54 and 0.2 < alone["visual"] <= 0.41
+    assert max(alone.values()) + 0.15 < both < 0.9, "clips near a line keep methods apart"
 
 
 def test_media_are_checked_against_the_releases_pointers(tmp_path):

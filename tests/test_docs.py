@@ -1,8 +1,12 @@
 """Generated pages say what docstrings and cards say."""
 
+import ast
+import os
 import re
+import subprocess
 from collections import Counter
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -64,17 +68,64 @@ def headings_of(page: Path) -> set[str]:
     return {docs._anchor(title) for title in re.findall(r"^#+ (.+)$", text, flags=re.M)}
 
 
-def test_no_link_of_the_readme_or_the_docs_is_dead():
-    pages = [HERE.parent / "README.md", *sorted((HERE.parent / "docs").glob("*.md"))]
+def cloned() -> set[Path]:
+    """Return what a fresh clone holds: tracked files and their folders."""
+    root = HERE.parent
+    if not (root / ".git").exists():
+        pytest.skip("sources without git: nothing says what a clone holds")
+    listed = subprocess.run(["git", "ls-files"], cwd=root, capture_output=True, text=True)
+    files = {root / line for line in listed.stdout.splitlines()}
+    return files | {folder for file in files for folder in file.parents}
+
+
+def links_of(page: Path) -> set[str]:
+    """Return the links of a page to files, and of Markdown to headings."""
+    text = page.read_text(encoding="utf-8")
+    pattern = r'href="([^"#]+)"' if page.suffix == ".html" else r"\]\(([^)\s]+)\)"
+    return {link for link in re.findall(pattern, text) if not re.match("https?:|mailto:", link)}
+
+
+def test_no_link_is_dead_in_a_fresh_clone():
+    there = cloned()
+    written = [file for file in there if file.suffix == ".md" and "evidence" not in file.parts]
+    pages = [*written, *(file for file in there if file.suffix == ".html")]
+    assert {"README.md", "CONTRIBUTING.md", "index.html"} <= {page.name for page in pages}
     for page in pages:
-        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
-            if link.startswith(("http:", "https:", "mailto:")):
-                continue
+        for link in links_of(page):
             path, _, anchor = link.partition("#")
-            target = (page.parent / path).resolve() if path else page
-            assert target.exists(), f"{page.name}: {link}"
+            target = Path(os.path.normpath(page.parent / unquote(path))) if path else page
+            assert target in there, f"{page.relative_to(HERE.parent)}: {link}"
             if anchor and target.suffix == ".md":
-                assert anchor in headings_of(target), f"{page.name}: {link}"
+                assert anchor in headings_of(target), f"{page.relative_to(HERE.parent)}: {link}"
+
+
+def test_every_twin_says_what_chance_and_its_best_score_are():
+    for page in (HERE.parent / "src/ibma/twins").glob("*.py"):
+        if page.stem in datasets.names():
+            said = ast.get_docstring(ast.parse(page.read_text(encoding="utf-8"))) or ""
+            assert re.search(r"[Cc]hance", said), page.name
+            assert "alone" in said and len(re.findall(r"\.\d", said)) >= 3, page.name
+
+
+def test_phrases_that_nobody_understood_are_gone():
+    readme = HERE.parent / "README.md"
+    text = " ".join(readme.read_text(encoding="utf-8").split())
+    pages = [readme, *(HERE.parent / "docs").glob("*.md")]
+    everything = " ".join(" ".join(page.read_text(encoding="utf-8").split()) for page in pages)
+    for phrase in (
+        "worse on one and not told from it on three",
+        "eta does not matter",
+        "checks the machine, not the paper",
+        "as their owners grant them",
+        "in processes that stay",
+        "Seeds live inside a cell",
+        "U does not contain Z",
+    ):
+        assert phrase not in everything, phrase
+    assert "They show that the code runs and say nothing about the paper" in text
+    first = text.index("## Where to go next")
+    for word in ("Linux", "Python 3.11", "GB", "minutes", "no data is downloaded", "make repro"):
+        assert word in text[:first], f"the first screen says what it costs: {word}"
 
 
 def test_every_method_and_bound_has_a_section_and_no_table_row_is_wide():

@@ -143,7 +143,7 @@ def test_exp_show_sets_the_experiment_beside_its_commit(experiment):
     }
     before, after = (shown[name]["metrics"][METRICS]["data"] for name in (branch, "eta_03"))
     assert etas == {branch: None, "eta_03": 0.3}
-    assert before["concat"] == after["concat"] and before != after
+    assert before["ce3"] == after["ce3"] and before != after
 
 
 def test_plots_diff_draws_both_revisions_with_the_template_of_this_repository(experiment):

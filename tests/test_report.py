@@ -4,8 +4,10 @@ import csv
 import importlib.util
 import json
 import re
+import shlex
 import shutil
 import subprocess
+import sys
 from dataclasses import asdict, replace
 from html import unescape
 from html.parser import HTMLParser
@@ -25,6 +27,7 @@ from ibma.report import (
     page,
     paper_tables,
     pictures,
+    plots,
     table,
     verdict,
 )
@@ -551,9 +554,65 @@ def test_the_same_records_give_the_same_files_and_other_tasks_leave_them(project
 
 def test_metrics_have_a_file_a_task_and_bars_a_row_a_cell(made):
     metrics = json.loads((made / "reports/twin/metrics/crema_d.json").read_text())
-    assert set(metrics) == set(ACCURACY) and metrics["ibma"] == pytest.approx(66)
+    assert set(metrics) == set(ACCURACY) & set(numbers.SHOWN)
+    assert metrics["ibma"] == pytest.approx(66)
     bars = (made / "reports/twin/plots/metrics.csv").read_text().splitlines()
-    assert bars[0] == "cell,percent" and "chexpert/ibma,66" in bars
+    assert bars[0] == "cell,percent,low,high" and "chexpert/ibma,66,63.516,68.484" in bars
+    assert sum(row.startswith("chexpert/") for row in bars) == len(ACCURACY)
+
+
+def test_plots_of_dvc_hold_eta_regime_and_confusion(project):
+    counts = [[3, 1, 0], [0, 4, 0], [1, 0, 3]]
+    for seed in range(3):
+        regime = {"share/audio": [0.0, 0.1 * seed], "share/fused": [0.1, 0.0], "v/fused": [9, 9]}
+        write(project, fake("crema_d", "ibma", seed, regime=regime, confusion=counts))
+        own = {"stage": "sensitivity", "method": PROFILE.sensitivity.name("ibma", 0.5)}
+        write(project, replace(fake("crema_d", "ibma", seed), **own, digest=""))
+    rows = plots.build(read(project))
+    assert rows["plots/regime.csv"] == [
+        {"curve": "CREMA-D", "epoch": 1, "share": 0.1},
+        {"curve": "CREMA-D", "epoch": 2, "share": 0.1},
+    ]
+    confused = {
+        (row["truth"], row["predicted"]): row["count"] for row in rows["plots/confusion.csv"]
+    }
+    assert confused[("a", "b")] == 3 and confused[("c", "c")] == 9 and len(confused) == 9
+    assert rows["plots/eta.csv"][0]["curve"] == "IBMA, CREMA-D"
+    assert {row["eta"] for row in rows["plots/eta.csv"]} == {0.5}
+
+
+@pytest.mark.slow
+def test_dvcs_own_commands_fit_120_columns(project, monkeypatch):
+    """With every task and every method that the default profile shows."""
+    for name in ("dvc.yaml", ".dvc/config", ".dvc/plots"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        (project / name).parent.mkdir(exist_ok=True)
+        copy(ROOT / name, project / name)
+    shutil.copy(ROOT / "profiles/twin.yaml", project / "params.yaml")
+    files = [project / f"reports/twin/metrics/{task}.json" for task in PROFILE.tasks]
+    for file in files:
+        write_json(file, dict.fromkeys(numbers.SHOWN, 91.667))
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=":")
+
+    def run(*words: str) -> str:
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    for words in (("init", "-q"), ("add", "."), ("commit", "-qm", "before")):
+        run("git", "-c", "user.name=n", "-c", "user.email=m", *words)
+    text = Path("params.yaml").read_text()
+    Path("params.yaml").write_text(text.replace("eta: null", "eta: 0.3"))
+    for file in files:
+        write_json(file, dict.fromkeys(numbers.SHOWN, 90.001))
+    page_ = (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^(dvc (?:dag|metrics|params|plots|exp show)[^#\n]*)", page_, re.M)
+    assert {words.split()[1] for words in commands} == {"dag", "metrics", "params", "plots", "exp"}
+    for command in commands:
+        shown = run(*shlex.split(command)).splitlines()
+        assert shown and max(map(len, shown)) <= 120, command
 
 
 def test_the_bars_of_dvc_say_how_many_revisions_they_show():
@@ -703,13 +762,12 @@ def test_a_leaderboard_marks_and_ranks_real_data_only(made):
 def test_the_page_fits_its_screens_and_axe_finds_nothing(made, tmp_path):
     """Under 12,000 px at 1600 with folds closed, nothing wider than the screen, 20 pages."""
     page_ = made / "reports/twin/index.html"
-    for width, most in ((1600, 12_000), (500, 25_000)):
-        sizes = in_browser(page_, tmp_path, width, "[root.scrollHeight, root.scrollWidth, board]")
-        height, wide, leaderboard = json.loads(sizes)
-        assert height < most and wide <= width and leaderboard < 900
-    if AXE:
-        found = in_browser(page_, tmp_path, 1600, "(await axe.run()).violations.map((v) => v.id)")
-        assert json.loads(found) == []
+    for width, most in ((1600, 12_000), (400, 25_000)):
+        found = in_browser(page_, tmp_path, width)
+        assert found["height"] < most and found["width"] <= width and found["board"] < 900
+        assert found["smallest"] >= 9, "pixels of the smallest text in a figure"
+        assert found["stops"] < 200, "tab stops before the first table"
+        assert found["violations"] == []
     pdf = tmp_path / "page.pdf"
     chromium(tmp_path, f"--print-to-pdf={pdf}", page_.as_uri())
     assert len(re.findall(rb"/Type\s*/Page\b", pdf.read_bytes())) < 20
@@ -722,22 +780,44 @@ def chromium(folder: Path, *arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, timeout=300).stdout
 
 
-def in_browser(page_: Path, folder: Path, width: int, expression: str) -> str:
-    """Return what an expression is worth in a loaded page, as JSON."""
+MEASURE = """async () => {
+  const text = (image) => atob(image.src.split(",")[1]);
+  const shrunk = (image) => {
+    const [, wide] = /viewBox="0 0 ([\\d.]+)/.exec(text(image));
+    const sizes = [...text(image).matchAll(/font(?:-size)?:[^;"]*?([\\d.]+)px/g)];
+    return (Math.min(...sizes.map((size) => size[1])) * image.clientWidth) / wide;
+  };
+  const shown = [...document.querySelectorAll("figure img")].filter((image) => image.clientWidth);
+  const first = document.querySelector("table");
+  const stops = [...document.querySelectorAll("a, button, summary, input, [tabindex='0']")];
+  return {
+    height: document.documentElement.scrollHeight,
+    width: document.documentElement.scrollWidth,
+    board: document.querySelector("#tleaderboard").getBoundingClientRect().top,
+    smallest: Math.min(...shown.map(shrunk)),
+    stops: stops.filter((stop) => first.compareDocumentPosition(stop) & 2).length,
+    violations: window.axe ? (await axe.run()).violations.map((one) => one.id) : [],
+  };
+}"""
+
+
+def in_browser(page_: Path, folder: Path, width: int) -> dict:
+    """Measure a page in a frame of a width: a window of Chromium is never below 500 pixels."""
     axe = Path(AXE.submodule_search_locations[0]) / "axe.min.js" if AXE else None
     library = axe.read_text().replace("</script>", "<\\/script>") if axe else ""
-    script = f"""addEventListener("load", async () => {{
-      const root = document.documentElement;
-      const board = document.querySelector("#tleaderboard").getBoundingClientRect().top;
-      const shown = document.createElement("pre");
-      shown.textContent = `@${{JSON.stringify({expression})}}@`;
-      document.body.append(shown);
-    }});"""
+    told = f"parent.postMessage(JSON.stringify(await ({MEASURE})()), '*')"
+    tail = f"<script>{library}</script><script>addEventListener('load', async () => {{{told}}})"
     copy = folder / "page.html"
-    tail = f"<script>{library}</script><script>{script}</script></body>"
-    copy.write_text(page_.read_text().replace("</body>", tail))
-    size = (f"--window-size={width},900", "--virtual-time-budget=60000")
-    return chromium(folder, *size, "--dump-dom", copy.as_uri()).rsplit("@", 2)[1]
+    copy.write_text(page_.read_text().replace("</body>", f"{tail}</script></body>"))
+    frame = folder / "frame.html"
+    frame.write_text(
+        f'<iframe src="{copy.name}" style="width:{width}px;height:900px;border:0"></iframe><script>'
+        "addEventListener('message', (e) => document.body.append(`@${e.data}@`))</script>"
+    )
+    size = ("--window-size=1700,1000", "--virtual-time-budget=60000")
+    return json.loads(
+        unescape(chromium(folder, *size, "--dump-dom", frame.as_uri()).split("@")[-2])
+    )
 
 
 def test_dots_are_named_for_what_they_are(project, tmp_path):

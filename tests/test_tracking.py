@@ -10,17 +10,27 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ibma import params, tracking
+from ibma import datasets, params, paths, tracking
 from ibma.errors import IbmaError, redact
-from ibma.files import read_json, write_json
+from ibma.estimators import trained
+from ibma.features import media
+from ibma.features.extract import extract
+from ibma.files import read_json, write_bytes, write_json
+from ibma.network.centroids import write_all
 from ibma.tracking import entities, store
+from ibma.training import run
+from ibma.training.cell import Cell, Setting
 from ibma.training.record import Record, RunId
 
-PARAMS = params.load(Path(__file__).parent.parent / "profiles/twin.yaml")
+ROOT = Path(__file__).parent.parent
+PARAMS = params.load(ROOT / "profiles/twin.yaml")
 SECRET = "http://bob:SECRET@127.0.0.1:9/x"
 
 
@@ -339,8 +349,124 @@ def test_addresses_lose_their_secrets():
         assert str(IbmaError(f"{address}: gone")) == f"{shown}: gone"
 
 
+# --- networks ------------------------------------------------------------------------------------
+
+
+def digits(root: Path) -> tuple[params.Params, list[Record]]:
+    """Train two seeds on split_digits for an epoch, as the stages do."""
+    raw = yaml.safe_load((ROOT / "profiles/twin.yaml").read_text())
+    raw["tasks"] = {"split_digits": raw["tasks"]["split_digits"]}
+    for stage in ("timing", "sensitivity", "probe"):
+        raw[stage]["task"] = "split_digits"
+    raw["gradcam"]["tasks"], raw["training"]["epochs"], raw["seeds"] = {}, 2, 2
+    given = params.parse(raw, Path("params.yaml"))
+    cell = Cell.of(given, "split_digits", "ibma")
+    entry = given.task("split_digits").extraction()
+    module = datasets.load("split_digits")
+    extract("split_digits", entry, module, root, cell.features, media.compute)
+    write_all(cell.open(), cell.problem(), cell.encoders, cell.assignment(), 10, cell.centroids)
+    setting = Setting(0.01, 0.0, 0.1)
+    choice = {"choices": [setting._asdict()]}
+    write_json(paths.choice("split_digits", "ibma"), choice)
+    records = []
+    for seed in range(2):
+        done = run.train_run(cell, seed, setting, quiet=True)
+        done.record.write(done.record.id.record)
+        done.predictions.write(done.record.id.predictions)
+        write_bytes(done.record.id.weights, done.weights)
+        records.append(done.record)
+    return given, records
+
+
+def test_a_logged_network_predicts_and_every_recipe_of_the_page_runs(
+    tmp_path, empty_database, monkeypatch, capsys
+):
+    import mlflow
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(empty_database, "mlflow.db")
+    given, records = digits(tmp_path)
+    done = tracking.collect(given)
+    assert counts(done) == (2, 0, 0) and done.models == 2
+    page = (ROOT / "docs/mlflow.md").read_text(encoding="utf-8")
+    page = page.replace("sqlite:///mlflow.db", store.url(tmp_path / "mlflow.db"))  # others' is open
+    session: dict = {}
+    try:
+        for block in re.findall(r"```python\n(.*?)```", page, re.S):
+            exec(compile(block, "docs/mlflow.md", "exec"), session)
+    finally:
+        mlflow.set_tracking_uri(None)
+    accuracy = records[0].metrics["accuracy"]
+    assert 0.2 < accuracy < 1 and len(session["loss"]) == len(session["share"]) == 2
+    told = session["predictions"].set_index("id")
+    assert (told.truth == told.predicted).mean() == pytest.approx(accuracy)
+    assert session["confusion"].to_numpy().tolist() == records[0].confusion
+    again = session["network"].predict(session["table"])
+    again.index = [f"digit{row:04d}" for row in range(len(again))]
+    assert list(again.predicted[told.index]) == list(told.predicted)
+    best = max(records, key=lambda one: one.metrics["accuracy"])
+    name = best.id.record.as_posix()
+    assert session["best"].metadata.run_id == done.runs[name]
+
+    files = sorted(tmp_path.glob("mlartifacts/ibma-twin/models/*/artifacts/data/*"))
+    assert {file.name for file in files} == {"network.json", "weights.safetensors"}
+    linked = {one.id.weights.stat().st_ino for one in records}
+    assert {file.stat().st_ino for file in files if file.suffix != ".json"} == linked
+    assert not list(tmp_path.rglob("*.pkl"))
+
+    assert counts(tracking.collect(given)) == (0, 0, 2)
+    assert len(list(tmp_path.glob("mlartifacts/ibma-twin/models/*"))) == 2, "none is made twice"
+    records[1].id.weights.unlink()
+    replace(records[1], n_test=3, digest="").write(records[1].id.record)
+    again = tracking.collect(given)
+    assert counts(again) == (0, 1, 1) and again.models == 1
+    version = store.client(tmp_path).get_model_version_by_alias("ibma-twin-split_digits", "best")
+    assert version.run_id == done.runs[records[0].id.record.as_posix()], "a gone network is none"
+    assert "of 1 kept networks" in version.description or best is records[0]
+
+
+def test_a_network_of_every_kind_predicts_without_its_project(make_cell, tmp_path):
+    for kind, columns in (
+        ("classify", {"predicted", "p(a)", "p(b)", "p(c)"}),
+        ("multilabel", {"predicted", "p(a)", "p(b)", "p(c)"}),
+        ("sentiment", {"predicted", "p(a)", "p(b)", "p(c)"}),
+        ("one_class", {"distance"}),
+    ):
+        cell = make_cell(kind=kind)
+        done = run.train_run(cell, 0, Setting(0.01, 0.0, 0.1), quiet=True)
+        test = cell.open().test(0)
+        folder, views = tmp_path / kind, dict.fromkeys(cell.open().modalities, ("vector", {}))
+
+        def put(to: Path, done=done) -> None:
+            write_bytes(to, done.weights)
+
+        trained.write(folder, cell, done.record, views, put)
+        network = trained.Trained.load(folder, "cpu")
+        arrays = cell.open().arrays
+        table = pd.DataFrame({name: list(arrays[name][test.index]) for name in views})
+        told = network.predict(table)
+        assert set(told) == columns and len(told) == len(test)
+        scores = done.predictions.scores.astype(float)
+        if kind == "classify":
+            assert list(told.predicted) == [cell.problem().classes[k] for k in scores.argmax(1)]
+        elif kind == "multilabel":
+            assert np.array_equal(told[["p(a)", "p(b)", "p(c)"]].to_numpy() > 0.5, scores > 0)
+        elif kind == "sentiment":
+            assert np.allclose(told.predicted, scores[:, 1], atol=1e-3)
+        else:
+            assert np.allclose(told.distance / told.distance.max(), scores[:, 0], atol=1e-3)
+        table[next(iter(views))] = None
+        assert len(network.predict(table)) == len(test), "no row has it"
+        with pytest.raises(IbmaError, match="no column view1: expected one for each of view0"):
+            network.predict(table[["view0"]])
+    (folder / trained.WEIGHTS).write_bytes(b"other")
+    with pytest.raises(IbmaError, match="not the weights"):
+        trained.Trained.load(folder)
+
+
 def test_the_record_of_a_run_lies_where_its_tag_says():
-    run = RunId("train", "crema_d", "concat", 0)
+    one = RunId("train", "crema_d", "concat", 0)
     tags = entities.tags(RECORDS[0], parent="p")
-    assert Path(tags[entities.FOLDER]) == run.record.parent
+    assert Path(tags[entities.FOLDER]) == one.record.parent
     assert entities.run_name(replace(RECORDS[0], method="ibma_eta_0.3")).startswith("IBMA · eta")

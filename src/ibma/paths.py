@@ -33,6 +33,11 @@ def store() -> Path:
     return (checkout() / "data/store").absolute()
 
 
+def kept(key: str) -> Path:
+    """Return where the store holds the record of a finished run."""
+    return store() / key[:2] / f"{key}.json"
+
+
 def checkout() -> Path:
     """Return the folder of the project: this one, unless this is an experiment's copy of it."""
     here = Path.cwd()

@@ -32,7 +32,7 @@ from ibma.estimators import inputs, saved
 from ibma.estimators.inputs import Reader
 from ibma.estimators.loss import BadArgument
 from ibma.estimators.tasks import Bins, WeightedClassify, WeightedMultiLabel
-from ibma.features.store import Features, Rows, StoredModality, TrainingSet
+from ibma.features.store import Features, Rows, TrainingSet
 from ibma.network import tasks
 from ibma.network.centroids import PHI, Assignment, InputAssignments, projected, vocabulary_of
 from ibma.network.method import FUSED, Method, Spec
@@ -255,30 +255,11 @@ class Estimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             BadArgument: a sample has no modality at all.
         """
-        n = inputs.count(columns)
         read = {
             name: reader.fit(columns[name]) if fit else reader.read(columns[name])
             for name, reader in self.readers_.items()
         }
-        masks = {name: known for name, (_, known) in read.items()}
-        empty = np.flatnonzero(~np.any(list(masks.values()), axis=0))
-        if len(empty):
-            raise BadArgument(f"row {empty[0]}: the sample has no modality: leave it out")
-        ids = [str(row) for row in range(n)]
-        return Features(
-            meta={"kind": self.kind, "folds": 0},
-            modalities={
-                name: StoredModality(reader.stored_kind, reader.shape, reader.dtype)
-                for name, reader in self.readers_.items()
-            },
-            arrays={name: array for name, (array, _) in read.items()},
-            labels=targets,
-            ids=ids,
-            groups=np.array(ids if groups is None else [str(group) for group in groups]),
-            splits=np.full(n, "train"),
-            dialogues=np.full(n, ""),
-            present={name: known for name, known in masks.items() if not known.all()},
-        )
+        return inputs.gathered(self.readers_, read, self.kind, targets, groups)
 
     def _pose(self, features: Features, task: Task) -> Problem:
         """Put aside what early stopping watches, and learn what is known of the inputs."""

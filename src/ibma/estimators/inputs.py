@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from ibma.errors import IbmaError
 from ibma.estimators.loss import BadArgument
 from ibma.features import media
+from ibma.features.store import Features, StoredModality
 
 SUFFIXES = {
     "image": (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"),
@@ -215,12 +216,14 @@ class Reader:
             BadArgument: a value that is no such kind, or an example of another shape than in fit.
         """
         array, known = self._read(values)
-        if known.any() and array.shape[1:] != self.shape:
+        if not known.any():
+            return np.zeros((len(known), *self.shape), self.dtype), known
+        if array.shape[1:] != self.shape:
             raise BadArgument(
                 f"modality '{self.name}': an example of shape {array.shape[1:]}, expected "
                 f"{self.shape} as in fit"
             )
-        return array.reshape(len(known), *self.shape), known
+        return array, known
 
     def _read(self, values: Any) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         if self.kind == "vector":
@@ -255,6 +258,46 @@ class Reader:
         finally:
             torch.set_num_threads(threads)  # reading sentences takes one
         return np.stack(found) if found else np.zeros((0, *self.shape), self.dtype)
+
+
+def gathered(
+    readers: Mapping[str, Reader],
+    read: Mapping[str, tuple[NDArray[Any], NDArray[np.bool_]]],
+    kind: str,
+    targets: NDArray[np.float64],
+    groups: Any,
+) -> Features:
+    """Return samples as the pipeline's store holds them.
+
+    Args:
+        readers: modality -> its reader.
+        read: modality -> what its reader gave.
+        kind: of the task, see `network.tasks`.
+        targets: stored labels, [n, C].
+        groups: of each sample, [n]; None where each is its own.
+
+    Raises:
+        BadArgument: a sample has no modality at all.
+    """
+    masks = {name: known for name, (_, known) in read.items()}
+    empty = np.flatnonzero(~np.any(list(masks.values()), axis=0))
+    if len(empty):
+        raise BadArgument(f"row {empty[0]}: the sample has no modality: leave it out")
+    ids = [str(row) for row in range(len(targets))]
+    return Features(
+        meta={"kind": kind, "folds": 0},
+        modalities={
+            name: StoredModality(reader.stored_kind, reader.shape, reader.dtype)
+            for name, reader in readers.items()
+        },
+        arrays={name: array for name, (array, _) in read.items()},
+        labels=targets,
+        ids=ids,
+        groups=np.array(ids if groups is None else [str(group) for group in groups]),
+        splits=np.full(len(ids), "train"),
+        dialogues=np.full(len(ids), ""),
+        present={name: known for name, known in masks.items() if not known.all()},
+    )
 
 
 def _features(kind: str) -> dict[str, Any]:

@@ -52,7 +52,7 @@ class Wanted:
     @property
     def record(self) -> Path:
         """Return where the store holds its record."""
-        return paths.store() / self.key[:2] / f"{self.key}.json"
+        return paths.kept(self.key)
 
     @property
     def predictions(self) -> Path:

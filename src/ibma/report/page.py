@@ -24,6 +24,7 @@ from ibma.report.numbers import Numbers
 from ibma.report.pictures import Picture
 from ibma.report.table import Column, Scalar, Table
 from ibma.report.templates import environment
+from ibma.results import significance
 from ibma.results.claims import task_name
 
 PACKAGES_LINE = "Packages"  # of the provenance: that of the machine that wrote the page
@@ -31,6 +32,7 @@ PACKAGES = ("torch", "transformers", "dvc", "mlflow", "scikit-learn", "scipy")
 FAISS = ("faiss-gpu", "faiss-cpu")  # two builds, of which one is installed
 OUTPUTS = ("tables", "figures", "metrics", "plots")  # folders that are written anew
 FIGURES = {"08": "eta", "09": "times"}  # of the paper's tables
+TESTS = tuple(f"{number:02d}" for number in significance.TABLES)
 STUDIES = ("regimes", "noise", "regime")  # tables with a figure of the same name
 IN_FILES = ("real_uncertainty", "real_ib", "real_tuned")  # tables too long for the page
 
@@ -44,7 +46,7 @@ def render(inputs: Inputs, root: Path) -> Path:
     """Write `reports/<profile>/` below `root` and return the page's path.
 
     tables/*.{md,csv,tex}, figures/*.{svg,png}, metrics/<task>.json (method -> percent, for `dvc
-    metrics`), plots/metrics.csv (the same, for `dvc plots`), tuning.csv, runs.csv, index.html.
+    metrics`), plots/*.csv (for `dvc plots`), tuning.csv, runs.csv, index.html.
     Folders are written anew, so that no file of a task that left the profile stays. The same
     records give the same files.
     """
@@ -78,11 +80,17 @@ def _runs(inputs: Inputs) -> list[dict[str, Scalar]]:
 
 @dataclass(frozen=True)
 class Shown:
-    """A table of the page with the figures that belong to it, which may be folded away."""
+    """A table of the page with the figures that belong to it.
+
+    Attributes:
+        folded: whether its figures are folded away.
+        hidden: whether all of it is, under its title and caption.
+    """
 
     table: Table
     pictures: tuple[Picture, ...] = ()
     folded: bool = False
+    hidden: bool = False
 
 
 def html(inputs: Inputs, root: Path, made: Numbers, drawn: Mapping[str, Picture]) -> str:
@@ -116,7 +124,11 @@ def html(inputs: Inputs, root: Path, made: Numbers, drawn: Mapping[str, Picture]
 
 
 def _paper(inputs: Inputs, made: Numbers, drawn: Mapping[str, Picture]) -> list[Shown]:
-    """Choose the paper's tables that have rows, each with its figures."""
+    """Choose the paper's tables that have rows, each with its figures.
+
+    Folded are tables of tests, whose captions say what came out, and of generated data all but the
+    main ones: they judge nothing.
+    """
     shown = []
     for one in made.tables:
         if one.key.isdigit() and one.rows:
@@ -125,7 +137,9 @@ def _paper(inputs: Inputs, made: Numbers, drawn: Mapping[str, Picture]) -> list[
                 tasks = {target.task for target in paper_tables.targets(inputs, int(one.key))}
                 names = [f"comparison_{task}" for task in inputs.tasks if task in tasks]
             own = tuple(drawn[name] for name in names if name in drawn)
-            shown.append(Shown(one, own, folded=int(one.key) in COMPARED))
+            main = int(one.key) in COMPARED or one.key in FIGURES
+            hidden = one.key in TESTS or (one.twin and not main)
+            shown.append(Shown(one, own, folded=int(one.key) in COMPARED, hidden=hidden))
     return shown
 
 
@@ -142,7 +156,7 @@ def _more(tables: Mapping[str, Table], drawn: Mapping[str, Picture]) -> list[Sho
     names |= {key: "" for key in tables if key.startswith("points_")}
     names |= {"real_eta": "eta", "real_cost": "times"}
     return [
-        Shown(tables[key], (drawn[name],) if name in drawn else ())
+        Shown(tables[key], (drawn[name],) if name in drawn else (), hidden=tables[key].twin)
         for key, name in names.items()
         if key in tables
     ]

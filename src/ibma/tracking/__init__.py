@@ -25,7 +25,7 @@ from tqdm import tqdm
 from ibma import paths
 from ibma.errors import IbmaError
 from ibma.files import write_json
-from ibma.tracking import entities, store
+from ibma.tracking import artifacts, entities, models, store
 from ibma.tracking.entities import DIGEST, FOLDER
 from ibma.training.record import Record, RunId, read
 
@@ -44,7 +44,7 @@ class Collected:
     """Count what became of the runs.
 
     failed: record -> why MLflow does not hold it. down: why the work stopped early. runs: record ->
-    MLflow run id. address: the page that shows them.
+    MLflow run id. models: networks that MLflow holds. address: the page that shows them.
     """
 
     new: int = 0
@@ -53,23 +53,29 @@ class Collected:
     failed: dict[str, str] = field(default_factory=dict)
     down: str | None = None
     runs: dict[str, str] = field(default_factory=dict)
+    models: int = 0
     address: str = ""
 
     def __str__(self) -> str:
         """Return one line for the console."""
         line = f"mlflow: {self.new} new, {self.replaced} replaced, {self.kept} kept"
+        line += f", {self.models} models" if self.models else ""
         line += f", {len(self.failed)} failed" if self.failed else ""
         return f"{line}; {self.address}" if self.address else line
 
 
 class Copy(NamedTuple):
-    """One run in MLflow: the digest of what it copies ("" if cut off), and its last metrics."""
+    """One run in MLflow: the digest of what it copies ("" if cut off), its last metrics, its model.
+
+    models: the ids of its models, of which there is at most one.
+    """
 
     run_id: str
     digest: str
     parent: str
     end: int
     values: Mapping[str, float]
+    models: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, run: Run) -> Copy:
@@ -77,7 +83,9 @@ class Copy(NamedTuple):
         tags, info = run.data.tags, run.info
         digest = tags.get(DIGEST, "") if info.status == "FINISHED" else ""
         parent = tags.get("mlflow.parentRunId", "")
-        return cls(info.run_id, digest, parent, info.end_time or 0, run.data.metrics)
+        made = run.outputs.model_outputs if run.outputs else []
+        models = tuple(one.model_id for one in made)
+        return cls(info.run_id, digest, parent, info.end_time or 0, run.data.metrics, models)
 
 
 @dataclass
@@ -161,6 +169,8 @@ class Mirror:
                 group.seeds = {k: copy for k, copy in group.seeds.items() if k in seeds}
                 self._write(group, own)
                 self._summarise(group)
+                groups[folder] = group
+            self._log_models(records, groups)
             self.done.address = store.address(self._experiment)
         left = len(records) - len(self.done.runs)
         self._warn(f"{left} of {len(records)} runs are missing there: run `ibma track` again")
@@ -246,6 +256,8 @@ class Mirror:
         """Write one run; its end comes last, so that one cut off is known as such."""
         if copy is not None:
             self._client.delete_run(copy.run_id)
+            for model in copy.models:
+                self._client.delete_logged_model(model)
         info, (_, end) = self._start(record, parent), entities.span(record)
         try:
             metrics = entities.metrics(record)
@@ -265,7 +277,23 @@ class Mirror:
         for first in range(MOST, len(metrics), MOST):
             client.log_batch(run_id, metrics=metrics[first : first + MOST])
         client.log_inputs(run_id, [entities.dataset(record, self.root)])
-        store.attach(info.artifact_uri, "record.json", json.dumps(vars(record), indent=1))
+        texts = {"record.json": json.dumps(vars(record), indent=1)}
+        store.attach(info.artifact_uri, texts | artifacts.tables(record, self.root))
+
+    def _log_models(self, records: list[Record], groups: Mapping[str, Group]) -> None:
+        """Log the network of every run that keeps it, and register the best of each task."""
+        tasks: dict[str, list[tuple[Record, str, str]]] = {}
+        for one in records:
+            copy = groups[one.id.record.parent.as_posix()].seeds.get(one.seed)
+            if copy is None or not (copy.models or models.is_kept(one, self.params, self.root)):
+                continue
+            (model,) = copy.models or [
+                models.log(self._client, self.params, self.root, one, copy.run_id)
+            ]
+            tasks.setdefault(one.task, []).append((one, copy.run_id, model))
+            self.done.models += 1
+        for task, kept in tasks.items():
+            models.register(self._client, self.params.profile, task, kept)
 
     def _summarise(self, group: Group) -> None:
         """Write mean and standard deviation over seeds into the parent run, if they changed."""

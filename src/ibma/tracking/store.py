@@ -10,7 +10,7 @@ import sqlite3
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -115,18 +115,18 @@ def experiment(client: MlflowClient, profile: str, root: Path) -> str:
     return str(found.experiment_id)
 
 
-def attach(artifacts: str, name: str, text: str) -> None:
-    """Put a text among the artifacts of a run.
+def attach(artifacts: str, texts: Mapping[str, str]) -> None:
+    """Put texts, name -> content, among the artifacts of a run.
 
     `MlflowClient.log_text` asks the store for the whole run first, which doubles its cost.
     """
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / name
-        path.write_text(text, encoding="utf-8")
+        for name, text in texts.items():
+            (Path(folder) / name).write_text(text, encoding="utf-8")
         repository = get_artifact_repository(artifacts, _named() or None)
-        repository.log_artifact(str(path))  # type: ignore[no-untyped-call]
+        repository.log_artifacts(folder)  # type: ignore[no-untyped-call]
 
 
 def _columns() -> list[str]:

@@ -1,15 +1,17 @@
 """Generate a twin of CREMA-D: tones and moving blobs in real wav and flv files.
 
 Each emotion is a pair (tone, colour) out of 3 tones x 2 colours: sound alone and pictures alone
-leave classes confused, only both name it. A clip's private nuisance is its loudness and phase
-(sound) and its background (pictures). One clip in ten carries media of a random emotion.
+leave classes confused, only both name it. A clip's own tone and colour scatter around those of its
+emotion and reach into the neighbours', so that methods differ in where they draw the lines. A
+clip's private nuisance is its loudness and phase (sound) and its background (pictures). One clip in
+ten carries media of a random emotion.
 
-Chance 1/6; sound alone at best .47, pictures alone .32, both together .92.
+Chance 1/6; sound alone at best .44, pictures alone .30, both together .82.
 
 Traps, as in the real release: a silent wav, a two-picture flv, an flv ten times longer (these three
 in the real picture size and rate), a listed name without media, a wav that is a git-lfs pointer, a
 vote tie, a byte-order mark, CRLF lists. Unlike the real lists, no actor is in both splits; ordinary
-clips are shorter and smaller than real ones to stay below 5 MB.
+clips are shorter and smaller than real ones to stay below 6 MB.
 """
 
 from __future__ import annotations
@@ -25,12 +27,13 @@ from ibma.twins.video_writer import tone, write_video, write_wav
 
 EMOTIONS = ("NEU", "HAP", "SAD", "FEA", "DIS", "ANG")
 SENTENCES = ["IEO", "TIE", "IOM", "IWW", "TAI", "MTI", "IWL", "ITH", "DFA", "ITS", "TSI", "WSI"]
-ACTORS = {"train": range(1001, 1009), "test": range(1009, 1013)}
-PER_ACTOR = 12  # clips; 96 train, 48 test
+ACTORS = {"train": range(1001, 1009), "test": range(1009, 1017)}
+PER_ACTOR = 12  # clips; 96 train, 96 test
 TONES = (330.0, 990.0, 2970.0)  # Hz
-COLOURS = ((220, 60, 60), (60, 60, 220))
+COLOURS = np.array([[220.0, 60.0, 60.0], [60.0, 60.0, 220.0]])
 RATE = 16_000
 SMALL, REAL = (96, 72, 10), (480, 360, 30)  # width, height, pictures a second
+SCATTER = 0.3  # standard deviation of a clip's tone and colour, 1 is the way to the next
 NOISE = 0.1  # share of clips whose media belong to a random emotion
 _VOTED = ("Vote", "Level")
 _ASKED = ("Emo", "Anger", "Disgust", "Fear", "Happy", "Neutral", "Sad")
@@ -93,8 +96,9 @@ def _write_clip(raw: Path, clip: str, place: int, rng: np.random.Generator) -> N
 
 
 def _sound(emotion: int, rng: np.random.Generator) -> NDArray[np.int16]:
-    """Make 0.6 to 0.9 s of an emotion's tone."""
-    return tone(TONES[emotion % 3], int(rng.uniform(0.6, 0.9) * RATE), RATE, 0.1, rng)
+    """Make 0.6 to 0.9 s of a tone near an emotion's."""
+    pitch = TONES[emotion % 3] * 3 ** rng.normal(0, SCATTER)
+    return tone(pitch, int(rng.uniform(0.6, 0.9) * RATE), RATE, 0.1, rng)
 
 
 def _pictures(
@@ -103,6 +107,8 @@ def _pictures(
     """Draw a coloured blob that wanders over a background of private brightness."""
     width, height, fps = shape
     background = int(rng.integers(20, 200))
+    share = emotion // 3 + rng.normal(0, SCATTER)  # of the second colour
+    colour = np.clip((1 - share) * COLOURS[0] + share * COLOURS[1], 0, 255).astype(np.uint8)
     x, y = rng.uniform(0.25, 0.75) * width, rng.uniform(0.33, 0.67) * height
     rows, columns = np.ogrid[:height, :width]
     pictures = []
@@ -110,7 +116,7 @@ def _pictures(
         wander = 0.12 * width * (step / fps % 1.2)
         picture = np.full((height, width, 3), background, dtype=np.uint8)
         inside = (rows - y) ** 2 + (columns - x - wander) ** 2 < (height / 4) ** 2
-        picture[inside] = COLOURS[emotion // 3]
+        picture[inside] = colour
         pictures.append(picture)
     return pictures
 
