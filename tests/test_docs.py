@@ -94,10 +94,10 @@ def test_the_site_holds_every_page_and_has_no_dead_link(tmp_path):
 
 def test_every_pinned_package_is_listed_with_a_licence():
     page = (HERE.parent / licences.PAGE).read_text(encoding="utf-8")
-    listed = dict(re.findall(r"^\| (\S+) +\| \S+ +\| (\S[^|]*?) +\|$", page, re.M))
+    listed = dict(re.findall(r"^\| (\S+) \| \S+ \| (\S[^|]*) \|$", page, re.M))
     pins = licences.pinned(HERE.parent / licences.PINS)
     assert len(pins) > 150 and [name for name, _ in pins] == [
-        name for name in listed if name != "Package"
+        name for name in listed if name not in ("Package", "---")
     ]
     assert licence_of("numpy").startswith("BSD-3-Clause")
     assert licence_of("no-such-package").startswith("not installed")

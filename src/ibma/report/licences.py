@@ -6,8 +6,6 @@ import re
 from importlib import metadata
 from pathlib import Path
 
-from tabulate import tabulate
-
 PINS, PAGE = Path("requirements.txt"), Path("docs/licences.md")
 OSI, LONG = "License :: ", 60  # a longer text is the licence itself, not its name
 COLUMNS = ("Package", "Version", "Licence")
@@ -49,5 +47,5 @@ def licence(package: str) -> str:
 def page(pins: Path) -> str:
     """Write a table of all pinned packages with their licences."""
     rows = [(name, version, licence(name)) for name, version in pinned(pins)]
-    table = tabulate(rows, COLUMNS, tablefmt="github", disable_numparse=True)
-    return f"{START}\n{table}\n"
+    lines = [COLUMNS, ("---",) * len(COLUMNS), *rows]  # not padded: one of them is very wide
+    return START + "\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
