@@ -35,10 +35,12 @@ def licence(package: str) -> str:
         about = metadata.metadata(package)
     except metadata.PackageNotFoundError:
         return "not installed where this page was made"
-    stated = about.get("License") or ""
-    named = about.get("License-Expression") or (stated if len(stated) <= LONG else "")
+    named, stated = (
+        next(iter(about.get_all(field) or ()), "") for field in ("License-Expression", "License")
+    )
+    named = named or (stated if len(stated) <= LONG else "")
     if not named:
-        kinds = [each.rpartition(" :: ")[2] for each in about.get_all("Classifier", [])
+        kinds = [each.rpartition(" :: ")[2] for each in about.get_all("Classifier") or ()
                  if each.startswith(OSI)]  # fmt: skip
         named = ", ".join(kind for kind in kinds if kind != "OSI Approved")
     return " ".join(named.replace("|", "or").split()) or "see its files"
