@@ -1,4 +1,4 @@
-# make setup | repro | test | test-fast | test-faults | lint | ui | bench
+# make setup | repro | test | test-fast | test-faults | lint | ui | bench | docs
 PYTHON ?= python3.11
 PORT ?= 5000
 
@@ -13,7 +13,7 @@ INSTALLED := $(shell cat $(READY) 2>/dev/null)
 DRIVER := $(shell nvidia-smi >/dev/null 2>&1 && echo yes)
 REQUIREMENTS ?= $(or $(INSTALLED),$(if $(DRIVER),requirements.txt,requirements-cpu.txt))
 
-.PHONY: setup repro test test-fast test-faults lint ui bench
+.PHONY: setup repro test test-fast test-faults lint ui bench docs
 
 setup: $(READY)
 
@@ -60,3 +60,8 @@ ui: setup
 
 bench: setup
 	python -m benchmarks
+
+# The documentation as a site, site/index.html; a dead link stops it.
+docs: setup
+	python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements-docs.txt
+	python -m mkdocs build --strict

@@ -4,6 +4,7 @@ import ast
 import os
 import re
 import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from urllib.parse import unquote
@@ -14,7 +15,8 @@ from ibma import datasets, methods
 from ibma.errors import IbmaError
 from ibma.methods.ibma import bound_names
 from ibma.paper import audit, published
-from ibma.report import docs, results_page
+from ibma.report import docs, licences, results_page
+from ibma.report.licences import licence as licence_of
 
 HERE = Path(__file__).parent
 GOLDEN = {path.stem for path in (HERE / "golden").glob("*.npz")}
@@ -126,6 +128,29 @@ def test_phrases_that_nobody_understood_are_gone():
     first = text.index("## Where to go next")
     for word in ("Linux", "Python 3.11", "GB", "minutes", "no data is downloaded", "make repro"):
         assert word in text[:first], f"the first screen says what it costs: {word}"
+
+
+def test_the_site_holds_every_page_and_has_no_dead_link(tmp_path):
+    """Built as `make docs` does, where mkdocs is installed: requirements-docs.txt."""
+    pytest.importorskip("mkdocs", reason="mkdocs is not installed: make docs")
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(tmp_path)]
+    done = subprocess.run(build, cwd=HERE.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for page in (HERE.parent / "docs").rglob("*.md"):
+        name = page.relative_to(HERE.parent / "docs").with_suffix("")
+        assert (tmp_path / name / "index.html").exists(), name
+    assert "class_weight" in (tmp_path / "api/index.html").read_text(encoding="utf-8")
+
+
+def test_every_pinned_package_is_listed_with_a_licence():
+    page = (HERE.parent / licences.PAGE).read_text(encoding="utf-8")
+    listed = dict(re.findall(r"^\| (\S+) \| \S+ \| (\S[^|]*) \|$", page, re.M))
+    pins = licences.pinned(HERE.parent / licences.PINS)
+    assert len(pins) > 150 and [name for name, _ in pins] == [
+        name for name in listed if name not in ("Package", "---")
+    ]
+    assert licence_of("numpy").startswith("BSD-3-Clause")
+    assert licence_of("no-such-package").startswith("not installed")
 
 
 def test_every_method_and_bound_has_a_section_and_no_table_row_is_wide():

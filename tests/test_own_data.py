@@ -110,6 +110,18 @@ def test_kinds_of_labels_and_delimiters_are_told_from_the_table(project, ibma):
     assert params.load().tables["c"].kind == "multilabel"
 
 
+def test_labels_that_stand_for_nothing_are_no_classes(project, ibma):
+    table = own_data.rows()
+    for row, text in enumerate(("None", "nan", "NA", "", "N/A")):
+        table[row][2] = text
+    own_data.write(project, table)
+    assert "no class: 'N/A', 'NA', 'None', 'nan': rows with it" in told(ibma, *own_data.NEW)
+    assert params.load().tables["clinic"].classes == ["mass", "normal"]
+    out = told(ibma, "check", "clinic")
+    assert "55 samples, 5 rows dropped" in out
+    assert "0000: Dx (final) 'None': expected one of mass, normal" in out
+
+
 def test_options_that_do_not_fit_are_one_line_and_write_nothing(project, ibma):
     base = ("new", "a", "--csv", "clinic.csv", "--label", "Dx (final)", "--text", "Hx")
     image = ("--image", "pic@pictures")

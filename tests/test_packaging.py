@@ -7,10 +7,13 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from ibma import __version__
 
@@ -64,8 +67,22 @@ def wheel(tmp_path_factory) -> Path:
 def test_the_core_asks_for_four_packages():
     assert names(PROJECT["dependencies"]) == {"numpy", "safetensors", "scikit-learn", "torch"}
     assert set(PROJECT["optional-dependencies"]) == {
-        *("media", "text", "pipeline", "slurm", "ray", "gpu", "all"),
+        *("media", "text", "pipeline", "slurm", "ray", "gpu", "docs", "all"),
     }
+
+
+def test_the_core_brings_at_most_forty_packages():
+    """Itself among them, and CUDA's where torch is a build for it; what is installed tells."""
+    found, waiting = {"ibma"}, list(PROJECT["dependencies"])
+    while waiting:
+        asked = Requirement(waiting.pop())
+        name = canonicalize_name(asked.name)
+        if name in found or (asked.marker and not asked.marker.evaluate({"extra": ""})):
+            continue
+        found.add(name)
+        waiting += metadata.requires(name) or []
+    assert {"numpy", "scipy", "sympy", "threadpoolctl"} <= found
+    assert len(found) <= 40, sorted(found)
 
 
 def test_every_import_of_the_package_is_asked_for():

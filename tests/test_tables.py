@@ -140,13 +140,13 @@ def test_a_folder_may_complete_names(here):
 
 
 def test_a_split_of_another_name_is_mapped_or_refused_and_never_trained_on(here):
-    for name in ("val", "Val", "dev", "validation", "Validate"):
+    for name in ("val", "Val", "dev", "validation", "Validation ", "Validate"):
         own_data.write(here, changed((0, "Fold", name)))
         assert read(own_data.spec(splits={"dev": "valid"}))[0].split == "valid", name
     for name in ("Test", " TEST ", "testing"):
         own_data.write(here, changed((0, "Fold", name)))
         assert read()[0].split == "test", name
-    for name in ("holdout", "", "tset", "0", "None", "fold1", "unlabelled"):
+    for name in ("holdout", "dev1", "", "tset", "0", "None", "fold1", "unlabelled"):
         own_data.write(here, changed((3, "Fold", name)))
         for on_bad in ("drop", "stop"):
             line = refused(on_bad=on_bad)
@@ -184,7 +184,7 @@ def test_rows_that_are_no_samples_are_dropped_by_name_or_stop(here):
 def test_numbers_that_are_none_are_dropped_by_name(here):
     modalities = own_data.spec().as_dict()["modalities"]
     modalities["numbers"] = {"kind": "numbers", "columns": ["age"]}
-    for text in ("nan", "inf", "-inf", "1,5", "1_000", "old", "1e999"):
+    for text in ("nan", "inf", "-inf", "1,5", "1_000", "old", "1e999", "1e39"):
         own_data.write(here, changed((6, "age", text)))
         found = reasons(read(own_data.spec(modalities=modalities)))
         assert found == {"0006": f"age '{text}': expected a number"}, text
@@ -195,11 +195,12 @@ def test_numbers_that_are_none_are_dropped_by_name(here):
 
 
 def test_ids_are_there_once_in_whatever_split(here):
-    own_data.write(here, changed((7, "X-ray file", "0001"), (8, "X-ray file", " ")))
-    assert reasons(read()) == {
-        "line 9": "'0001' is already in line 3",
-        "line 10": "X-ray file ' ': expected text",
-    }
+    for again in ("0001", "0001 ", " 0001"):
+        own_data.write(here, changed((7, "X-ray file", again), (8, "X-ray file", " ")))
+        assert reasons(read()) == {
+            "line 9": "'0001' is already in line 3",
+            "line 10": "X-ray file ' ': expected text",
+        }
     assert "'0001' is already in line 3" in refused(on_bad="stop")
     frame = pd.DataFrame(changed((7, "X-ray file", "0001")), columns=own_data.COLUMNS)
     frame.to_parquet(here / "c.parquet")
@@ -218,12 +219,36 @@ def test_rows_of_other_lengths_and_open_quotes_are_named(here):
         "line 6": "8 cells, expected 7",
         "line 7": "2 cells, expected 7",
     }
-    lines = lines[:5] + [lines[8].replace("normal", '"normal'), *lines[9:]]
-    path.write_text("\n".join(lines) + "\n")
-    found = read()
-    assert len(kept(found)) == 4
-    assert list(reasons(found).values()) == ["unexpected end of data"]
-    assert "unexpected end of data" in refused(on_bad="stop")
+
+
+def test_an_open_quote_costs_its_own_row_alone(here):
+    """Whether the end of the file, a cell in quotes, or nothing but a stray quote closes it."""
+    path = own_data.write(here, own_data.rows())
+    lines = path.read_text().splitlines()
+    cases = {  # row of the file, from 0 -> what becomes of its text
+        "never closed": ({3: '"{}'}, [4]),
+        "another cell opens": ({3: '"{}', 8: '"{}'}, [4, 9]),
+        "closed one row later": ({3: '"{}', 4: '{}"'}, [4]),
+        "closed six rows later": ({3: '"{}', 9: '{}"'}, [4]),
+        "not doubled": ({3: '"{}" lungs'}, [4]),
+    }
+    for name, (edits, broken) in cases.items():
+        damaged = list(lines)
+        for place, text in edits.items():
+            *front, report, age = damaged[place].split(",")
+            damaged[place] = ",".join([*front, text.format(report), age])
+        path.write_text("\n".join(damaged) + "\n")
+        found = read()
+        assert list(reasons(found)) == [f"line {line}" for line in broken], name
+        assert len(kept(found)) == 60 - len(broken), name
+        assert "a quote is not closed" in reasons(found)[f"line {broken[0]}"], name
+        assert f"line {broken[0]}: a quote is not closed" in refused(on_bad="stop"), name
+
+
+def test_texts_may_have_line_breaks_and_commas(here):
+    text = "round, opacity,\n1, 2, 3\nleft, train, normal, x, y, z, 1"
+    own_data.write(here, changed((2, "Hx", text), (3, "Hx", "clear\nlungs")))
+    assert [one.parts["Hx"] for one in read()[2:4]] == [text, "clear\nlungs"]
 
 
 def test_files_that_match_nothing_are_no_empty_samples(here):
@@ -245,6 +270,9 @@ def test_a_file_that_is_no_such_table_is_one_line(here):
         own_data.spec(label=["Dx"])
     )
     assert "missing: correct it" in refused(own_data.spec(file="none.csv"))
+    (here / "latin.csv").write_bytes("a,b\nü,1\n".encode("latin-1"))
+    assert "no UTF-8 text" in (line := refused(own_data.spec(file="latin.csv", label=["b"])))
+    assert "save it as UTF-8" in line
     (here / "broken.parquet").write_bytes(b"PAR1 and nothing else")
     assert "broken.parquet: cannot be decoded" in refused(own_data.spec(file="broken.parquet"))
     (here / "empty.csv").write_text(",".join(own_data.COLUMNS) + "\n")

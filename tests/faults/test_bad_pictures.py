@@ -60,6 +60,16 @@ def test_sixteen_bits_are_scaled_by_the_range_of_their_type(tmp_path):
     np.testing.assert_array_equal(array[1], GREY >> 8)
 
 
+def test_a_negative_of_sixteen_bits_is_turned_over_and_its_transparent_grey_is_white(tmp_path):
+    """Of 8 bits Pillow does so itself."""
+    Image.fromarray(GREY).save(tmp_path / "negative.tif", tiffinfo={262: 0})
+    found = shown(tmp_path / "negative.tif")[..., 0]
+    np.testing.assert_array_equal(found, (65_535 - GREY) >> 8)
+    Image.fromarray(GREY).save(tmp_path / "hidden.png", transparency=int(GREY[0, 0]))
+    found = shown(tmp_path / "hidden.png")[..., 0]
+    assert found[0, 0] == 255 and found[0, 1] == GREY[0, 1] >> 8
+
+
 def test_values_of_no_known_range_are_refused_by_name(tmp_path):
     Image.fromarray(GREY.astype(np.int32)).save(tmp_path / "int.tif")
     Image.fromarray(GREY.astype(np.float32)).save(tmp_path / "float.tif")

@@ -91,8 +91,8 @@ def test_what_is_wrong_is_named_with_its_line(tmp_path):
         "no whole number": (GOOD + row.replace("7", "7.0"), "age '7.0': expected a whole number"),
         "another script's digit": (GOOD + row.replace("7", "\u0667"), "expected a whole number"),
         "a NUL": (GOOD + row.replace("x", "x\0"), "a NUL character"),
-        "UTF-16": (GOOD.encode("utf-16"), "utf-8"),
-        "Latin-1": (GOOD.encode() + row.replace("x", "\u00e9").encode("latin-1"), "utf-8"),
+        "UTF-16": (GOOD.encode("utf-16"), "no UTF-8 text"),
+        "Latin-1": (GOOD.encode() + row.replace("x", "\u00e9").encode("latin-1"), "no UTF-8"),
     }
     for name, (content, told) in cases.items():
         assert told in refused(tmp_path / "a.csv", content), name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from itertools import islice
@@ -24,6 +24,7 @@ from ibma.tables.reader import DELIMITERS, DROP, modality_name
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 RESERVED = ("list",)  # `ibma profile list` is another command
+GAPS = ("", "na", "n/a", "nan", "none", "null", "<na>", "nat", "?")  # what writers put for nothing
 MANY = 50  # classes; of more distinct labels somebody has to say that they are classes
 ROWS = 200_000  # that are read to find the labels
 KINDS = {"classify": "  # one of several classes", "multilabel": "  # any of several labels"}
@@ -94,7 +95,8 @@ def write(name: str, wanted: Wanted, force: bool) -> str:
     if not force:
         profiles.refuse_to_lose_edits()
     before = profiles.chosen()
-    text = _text(name, wanted)
+    values = _values(wanted)
+    text = _text(name, values)
     params.parse(yaml.safe_load(text), place)
     with atomic_file(place) as file:
         file.write(text.encode())
@@ -104,11 +106,20 @@ def write(name: str, wanted: Wanted, force: bool) -> str:
         back = "`ibma profile list` shows the others"
     return (
         f"{place} is written, and {paths.PARAMS} is now profile {name} ({back})\n"
+        f"{_left_out(values)}"
         f"next: `ibma check {name}`, then `dvc repro`"
     )
 
 
-def _text(name: str, wanted: Wanted) -> str:
+def _left_out(values: Mapping[str, Any]) -> str:
+    """Return a line on labels that stand for nothing; empty if there are none."""
+    if not values["gaps"]:
+        return ""
+    listed = ", ".join(f"'{text}'" for text in values["gaps"])
+    return f"no class: {listed}: rows with it are dropped; add it to `classes` if it is one\n"
+
+
+def _text(name: str, values: Mapping[str, Any]) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -121,7 +132,6 @@ def _text(name: str, wanted: Wanted) -> str:
     environment.filters["yaml"] = lambda value: json.dumps(value, ensure_ascii=False)
     environment.filters["oneline"] = lambda value: " ".join(str(value).split())
     template = environment.get_template("profile.yaml.jinja")
-    values = _values(wanted)
     pictures = [one.name for one in values["modalities"] if one.kind == "image"]
     gradcam = dict.fromkeys([name], pictures[0]) if pictures else {}
     return template.render(name=name, gradcam=gradcam, **values)
@@ -139,7 +149,9 @@ def _values(wanted: Wanted) -> dict[str, Any]:
     splits = _splits(wanted)
     texts = _labels(wanted, delimiter, splits)
     kind = wanted.kind or _kind(wanted, texts)
-    classes = _classes(wanted, kind, texts)
+    one = kind != "sentiment" and len(wanted.label) == 1  # else columns name the labels
+    distinct = _distinct(wanted, texts) if one else set()
+    gaps = {text for text in distinct if text.casefold() in GAPS}
     return {
         "file": wanted.csv.as_posix(),
         "delimiter": delimiter,
@@ -147,7 +159,8 @@ def _values(wanted: Wanted) -> dict[str, Any]:
         "label": list(wanted.label),
         "kind": kind,
         "kind_comment": KINDS.get(kind, "  # a number"),
-        "classes": classes,
+        "classes": _classes(wanted, distinct - gaps) if one else [],
+        "gaps": sorted(gaps),
         "separator": wanted.separator,
         "range": _range(wanted, texts) if kind == "sentiment" else None,
         "group": wanted.group,
@@ -247,12 +260,14 @@ def _kind(wanted: Wanted, texts: list[list[str]]) -> str:
     return "classify"
 
 
-def _classes(wanted: Wanted, kind: str, texts: list[list[str]]) -> list[str]:
-    """Return the distinct labels, numbers in their order; none where columns name the labels."""
-    if kind == "sentiment" or len(wanted.label) > 1:
-        return []
+def _distinct(wanted: Wanted, texts: list[list[str]]) -> set[str]:
+    """Return the distinct labels of the one column that holds them."""
     split = (row[0].split(wanted.separator) if wanted.separator else [row[0]] for row in texts)
-    distinct = {text.strip() for row in split for text in row if text.strip()}
+    return {text.strip() for row in split for text in row if text.strip()}
+
+
+def _classes(wanted: Wanted, distinct: set[str]) -> list[str]:
+    """Return the classes, numbers in their order."""
     if len(distinct) < 2:
         raise IbmaError(
             f"{wanted.csv}: '{wanted.label[0]}' holds {_list(distinct)}: expected two labels or "

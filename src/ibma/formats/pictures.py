@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ibma.formats import raw
 from ibma.formats.raw import Unreadable
 
 BACKGROUND = (255, 255, 255)
+PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # a TIFF tag, and its value in negatives such as X-rays
 
 
 def read(path: Path) -> Any:
@@ -53,7 +55,7 @@ def to_rgb(picture: Any) -> Any:
     from PIL import Image
 
     if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PPM"):
-        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+        picture = Image.fromarray((_sixteen(picture) >> 8).astype(np.uint8))
     if picture.mode in ("I", "F"):
         raise ValueError("its 32-bit values have no known range, save it with 8 or 16 bits")
     if not picture.has_transparency_data:
@@ -62,3 +64,13 @@ def to_rgb(picture: Any) -> Any:
     shown = picture if picture.mode in ("LA", "RGBA") else picture.convert("RGBA")
     opaque.paste(shown, mask=shown)
     return opaque
+
+
+def _sixteen(picture: Any) -> NDArray[Any]:
+    """Return the pixels of a grey picture of 16 bits, black 0; Pillow leaves both cases to us."""
+    pixels = np.array(picture)
+    if getattr(picture, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO:
+        pixels = 65_535 - pixels
+    if (hidden := picture.info.get("transparency")) is not None:
+        pixels[pixels == hidden] = 65_535
+    return pixels

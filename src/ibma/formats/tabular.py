@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import gzip
 import math
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,7 +105,7 @@ def rows(path: Path, table: Table) -> Iterator[tuple[int, dict[str, str]]]:
 def entries(path: Path, table: Table) -> Iterator[tuple[int, dict[str, str] | Exception]]:
     """Yield what `rows` does, and for a wrong row what is wrong with it; then go on.
 
-    After a quote that is not closed there is nothing to go on with: it takes all lines to the end.
+    After a quote that is not closed it goes on with the line below the one that opens it.
 
     Raises:
         IbmaError: The file as a whole is not readable, or lacks a column or any row.
@@ -113,33 +114,95 @@ def entries(path: Path, table: Table) -> Iterator[tuple[int, dict[str, str] | Ex
     csv.field_size_limit(raw.LINE)
     opened = gzip.open if path.suffix == ".gz" else open
     seen: dict[tuple[str, ...], int] = {}
-    count, line = 0, 0
+    count, line, before = 0, 0, list[str]()
     try:
         with opened(path, "rt", newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(raw.lines(file, path), delimiter=table.delimiter, strict=True)
+            lines = _Lines(raw.lines(file, path))
+            reader = csv.reader(lines, delimiter=table.delimiter, strict=True)
             names = _header(reader, path, table)
             while True:
                 try:
+                    lines.begin()
                     cells = next(reader)
-                    line = reader.line_num
+                    line = lines.number
                     if not cells:
                         continue
-                    count += 1
+                    if table.own:
+                        _check_quotes(lines.record, cells, before, table.delimiter)
+                    count, before = count + 1, cells
                     found = _row(names, cells, table)
                     _check_unique(found, line, seen, table)
                 except StopIteration:
                     break
-                except (_Wrong, csv.Error) as error:
-                    count += isinstance(error, csv.Error)
+                except csv.Error as error:
+                    count, line = count + 1, lines.again()
+                    yield line, _Wrong(f"a quote is not closed, or not doubled inside ({error})")
+                except _Wrong as error:
                     yield line, error
                 else:
                     yield line, found
                 if count > raw.ROWS:
                     raise _Wrong(f"more than {raw.ROWS:,} rows")
-    except (_Wrong, UnicodeDecodeError, csv.Error, *DAMAGE) as error:
+    except UnicodeDecodeError as error:
+        told = f"no UTF-8 text ({error.reason}), save it as UTF-8"
+        raise _error(path, line, ValueError(told), table) from None
+    except (_Wrong, csv.Error, *DAMAGE) as error:
         raise _error(path, line, error, table) from None
     if not count:
         raise IbmaError(f"{path}: holds no row: {table.remedy}")
+
+
+class _Lines:
+    """The lines of a table; after a broken row those below its first one are read once more.
+
+    Attributes:
+        record: the lines of the present row.
+        number: of the last one of these, from 1.
+    """
+
+    def __init__(self, lines: Iterator[str]) -> None:
+        self._lines, self._waiting = lines, deque[str]()
+        self.record, self.number = list[str](), 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._waiting.popleft() if self._waiting else next(self._lines)
+        self.record.append(line)
+        self.number += 1
+        return line
+
+    def begin(self) -> None:
+        """Begin a row."""
+        self.record.clear()
+
+    def again(self) -> int:
+        """Give back all lines of the present row but the first; return the number of that one."""
+        self._waiting.extendleft(reversed(self.record[1:]))
+        self.number -= max(0, len(self.record) - 1)
+        return self.number
+
+
+def _check_quotes(
+    record: Sequence[str], cells: Sequence[str], before: Sequence[str], delimiter: str
+) -> None:
+    """Refuse a cell that holds rows, since its quote was closed some rows later.
+
+    Text may have line breaks. CHOICE: a line is taken for a row if it has as many cells as one and
+    shares one with this row or the one before, such as the split.
+    """
+    if len(record) == 1:
+        return
+    broken = max((place for place, cell in enumerate(cells) if "\n" in cell), default=0)
+    for place, line in enumerate(record[1:], 2):
+        parts = next(csv.reader([line], delimiter=delimiter), [])
+        if len(parts) != len(cells):
+            continue
+        own = broken if place == len(record) else len(cells)  # the last line ends with this row
+        for row in (cells, before):
+            if any(a.strip() and a == b for a, b in zip(parts[:own], row, strict=False)):
+                raise csv.Error("its cell goes on over other rows")
 
 
 def _error(path: Path, line: int, error: Exception, table: Table) -> IbmaError:
@@ -150,7 +213,7 @@ def _error(path: Path, line: int, error: Exception, table: Table) -> IbmaError:
 def _check_unique(
     row: Mapping[str, str], line: int, seen: dict[tuple[str, ...], int], table: Table
 ) -> None:
-    key = tuple(row[name] for name in table.unique)
+    key = tuple(row[name].strip() for name in table.unique)
     if key and seen.setdefault(key, line) != line:
         raise _Wrong(f"'{' '.join(key)}' is already in line {seen[key]}")
 

@@ -15,7 +15,7 @@ from ibma import datasets, methods, paths, twins
 from ibma.datasets import Card, Counts
 from ibma.files import write_bytes
 from ibma.methods import ibma
-from ibma.report import results_page
+from ibma.report import licences, results_page
 
 FIELDS = ("Citation", "Official code", "Code over paper", "Choices", "Parity")
 METHODS, DATASETS = Path("docs/methods.md"), Path("docs/datasets.md")
@@ -48,6 +48,8 @@ def write() -> tuple[Path, ...]:
     pages = {METHODS: methods_page(), DATASETS: datasets_page()}
     if (paths.REPORTS / results_page.PROFILE).exists():
         pages[results_page.PATH] = results_page.committed(Path())
+    if licences.PINS.exists():
+        pages[licences.PAGE] = licences.page(licences.PINS)
     for path, text in pages.items():
         write_bytes(path, text.encode())
     return tuple(pages)

@@ -79,8 +79,9 @@ def _wrong(cells: dict[str, str], line: int, seen: dict[str, int], table: Table)
     for name in table.unique:
         if not cells[name].strip():
             return f"{name} '': expected text"
-        if seen.setdefault(cells[name], line) != line:
-            return f"'{cells[name]}' is already in line {seen[cells[name]]}"
+        key = cells[name].strip()
+        if seen.setdefault(key, line) != line:
+            return f"'{key}' is already in line {seen[key]}"
     return ""
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 import warnings
 from collections import Counter
@@ -28,6 +27,7 @@ KINDS: Mapping[str, ModalityKind] = {
 BOUND = 3  # scores of kind sentiment are -3 .. 3, as those of CMU-MOSI
 DROP = "drop"  # what `splits` says of rows that are left out
 HOLE = "{}"  # in a folder: where a cell goes
+LARGEST = 3.4e38  # that a feature of 32 bits holds
 DELIMITERS = {".tsv": "\t", ".tab": "\t"}
 
 
@@ -368,7 +368,7 @@ def _around(folder: str) -> tuple[str, str, str]:
 
 def _number(column: str, text: str) -> float:
     value = tabular.number(text.strip())
-    if not math.isfinite(value):
+    if not abs(value) <= LARGEST:
         raise Unusable(f"{column} '{text[:60]}': expected a number")
     return value
 
