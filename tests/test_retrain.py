@@ -14,7 +14,7 @@ from ibma.commands import evidence
 from ibma.errors import IbmaError
 from ibma.evidence import archive, retrain
 from ibma.experiments import runs
-from ibma.files import write_json
+from ibma.files import read_json, write_json
 from ibma.training import record
 
 pytestmark = pytest.mark.slow
@@ -56,8 +56,9 @@ def trained(tmp_path_factory):
             runpy.run_path(str(ROOT / f"stages/{stage}.py"))[stage](profile, TASK)
         for method, eta in (("concat", None), ("ibma", 0.5)):
             choice = {"run_fold": None, "lr": 0.001, "weight_decay": 1e-6, "eta": eta}
-            choice |= {"weight_factor": 1.0}
-            write_json(paths.choice(TASK, method), {"choices": [choice]})
+            choice |= {"weight_factor": 1.0, "score": 0.5}
+            content = {"metric": "accuracy", "choices": [choice], "scores": []}
+            write_json(paths.choice(TASK, method), content)
         for stage in ("train", "train_ibma"):
             runs.train_stage(profile, stage, TASK)
         runs.train_study(profile, "sensitivity", TASK)
@@ -135,7 +136,7 @@ def test_a_run_that_an_interruption_left_does_not_go_on(here):
 def test_evidence_needs_the_features_that_its_runs_read(here):
     archive.pack(params.load(), Path(), archive.folder(Path(), "twin"))
     meta = Path("data/features") / TASK / "meta.json"
-    meta.write_text(meta.read_text().replace('"real"', '"twin"', 1))
+    write_json(meta, read_json(meta, {}) | {"source": "twin"})
     with pytest.raises(IbmaError, match="twin data, the run's is real: `ibma profile twin`"):
         again("1")
     shutil.rmtree("data/centroids")
