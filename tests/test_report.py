@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from ibma import params
-from ibma.files import write_json
+from ibma.files import write_json, write_plain_json
 from ibma.paper import audit, published
 from ibma.report import (
     figures,
@@ -591,7 +591,7 @@ def test_dvcs_own_commands_fit_120_columns(project, monkeypatch):
     shutil.copy(ROOT / "profiles/twin.yaml", project / "params.yaml")
     files = [project / f"reports/twin/metrics/{task}.json" for task in PROFILE.tasks]
     for file in files:
-        write_json(file, dict.fromkeys(numbers.SHOWN, 91.667))
+        write_plain_json(file, dict.fromkeys(numbers.SHOWN, 91.667))
     monkeypatch.chdir(project)
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=":")
@@ -606,7 +606,7 @@ def test_dvcs_own_commands_fit_120_columns(project, monkeypatch):
     text = Path("params.yaml").read_text()
     Path("params.yaml").write_text(text.replace("eta: null", "eta: 0.3"))
     for file in files:
-        write_json(file, dict.fromkeys(numbers.SHOWN, 90.001))
+        write_plain_json(file, dict.fromkeys(numbers.SHOWN, 90.001))
     page_ = (ROOT / "README.md").read_text(encoding="utf-8")
     commands = re.findall(r"^(dvc (?:dag|metrics|params|plots|exp show)[^#\n]*)", page_, re.M)
     assert {words.split()[1] for words in commands} == {"dag", "metrics", "params", "plots", "exp"}
