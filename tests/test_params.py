@@ -19,7 +19,7 @@ from ibma.features import media
 from ibma.network import encoders
 
 ROOT = Path(__file__).parent.parent
-PROFILES = ("twin", "open", "core", "studies", "pixels", "paper", "paper_small")
+PROFILES = ("twin", "open", "studies", "pixels", "paper", "paper_small")
 HERE = Path("params.yaml")
 
 

@@ -10,7 +10,7 @@ import typer
 from ibma import __version__, params, paths, plan, tracking
 from ibma.commands import evidence, profiles
 from ibma.errors import run_stage
-from ibma.files import write_json
+from ibma.files import write_plain_json
 
 app = typer.Typer(
     help="Reproduce the IBMA paper, or use its method on your own table: docs/own-data.md.",
@@ -188,7 +188,7 @@ def write_docs() -> None:
     """Write the generated pages of docs/ and the schema of params.yaml."""
     from ibma.report import docs
 
-    write_json(paths.SCHEMA, params.schema())
+    write_plain_json(paths.SCHEMA, params.schema())
     for path in [*docs.write(), paths.SCHEMA]:
         typer.echo(path)
 

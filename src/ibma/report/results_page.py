@@ -1,7 +1,7 @@
-"""docs/results.md: prose whose numbers are cells of the tables of profile `core`.
+"""docs/results.md: prose whose numbers are cells of the tables of profile `open`.
 
 The text is `templates/results.md.jinja`; `ibma docs` fills it from the committed tables, `ibma
-verify core` from the records, and compares. So no number in it can differ from its table.
+verify open` from the records, and compares. So no number in it can differ from its table.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from ibma import paths
 from ibma.errors import IbmaError
 from ibma.report import formatting
 from ibma.report.templates import environment
+from ibma.results import claims
 
-PATH, PROFILE = Path("docs/results.md"), "core"
+PATH, PROFILE = Path("docs/results.md"), "open"
 
 Rows = Sequence[Mapping[str, object]]
 
@@ -70,6 +71,14 @@ class Told:
     def mean(self, task: str, method: str) -> str:
         """Print a method's mean on a task in percent."""
         return self.number("leaderboard", "mean", task=task, method=method)
+
+    def rival(self, opponent: str, task: str) -> str:
+        """Name the method that an opponent such as the best baseline is on a task."""
+        return claims.method_name(self.cell("real_claims", "method", opponent=opponent, task=task))
+
+    def best(self, opponent: str, task: str) -> str:
+        """Print the mean of that method in percent."""
+        return self.mean(task, self.cell("real_claims", "method", opponent=opponent, task=task))
 
     def gap(self, opponent: str, task: str) -> str:
         """Print IBMA minus an opponent in points, with its 95 % interval."""
