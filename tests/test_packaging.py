@@ -91,7 +91,14 @@ def test_every_import_of_the_package_is_asked_for():
         text = file.read_text(encoding="utf-8")
         imported |= set(re.findall(r"^\s*(?:import|from) (\w+)", text, re.MULTILINE))
     asked = extras() | OF_THE_CORE | {"ibma", "numpy", "safetensors", "sklearn", "torch"}
-    brought = {"huggingface_hub", "mpl_toolkits", "pydantic_core", "sqlalchemy"}  # by those
+    # by those
+    brought = {
+        "huggingface_hub",
+        "mpl_toolkits",
+        "pydantic_core",
+        "sqlalchemy",
+        "typing_extensions",
+    }
     found = {name for name in imported if name not in sys.stdlib_module_names}
     assert not found - asked - brought - {"__future__"}, found - asked - brought
 

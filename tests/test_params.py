@@ -382,7 +382,7 @@ def test_a_file_that_cannot_be_read_ends_in_one_line(tmp_path, monkeypatch):
         assert is_one_line_about(str(caught.value), words), str(caught.value)
     HERE.unlink()
     HERE.mkdir()
-    with pytest.raises(IbmaError, match="params.yaml: cannot be read: Is a directory"):
+    with pytest.raises(IbmaError, match="params.yaml: is a folder, pipe or device"):
         params.load()
 
 

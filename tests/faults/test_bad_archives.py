@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ibma import twins
+from ibma import files, twins
 from ibma.datasets import chexpert
 from ibma.errors import IbmaError
 from ibma.files import inside
@@ -66,10 +66,9 @@ def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as package:
         for i in range(3):
             package.writestr(f"{i}.wav", zeros)
-    for limits in ({"UNPACKED": 1 << 21}, {"MEMBERS": 2}):
+    for module, limit, value in ((files, "UNPACKED", 1 << 21), (raw, "MEMBERS", 2)):
         with monkeypatch.context() as patch:
-            for name, value in limits.items():
-                patch.setattr(raw, name, value)
+            patch.setattr(module, limit, value)
             for name in ("a.tar.gz", "a.zip"):
                 assert "nothing was unpacked" in refused(tmp_path / name, tmp_path / "in")
     archives.unpack(tmp_path / "a.zip", tmp_path / "whole")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ibma import twins
+from ibma import files, twins
 from ibma.datasets import chexpert, mimic_cxr, ravdess
 from ibma.errors import IbmaError
 from ibma.formats import her2st, raw, tabular
@@ -103,7 +103,7 @@ def test_a_damaged_or_huge_table_is_refused(tmp_path, monkeypatch):
     packed = gzip.compress((GOOD + "".join(f"n{i},train,1,1,\n" for i in range(99))).encode())
     for content in (packed[:-5], packed[:40], packed[:-6] + b"\0\0" + packed[-4:], GOOD.encode()):
         refused(path, content)
-    monkeypatch.setattr(raw, "UNPACKED", 1 << 20)
+    monkeypatch.setattr(files, "UNPACKED", 1 << 20)
     bomb = HEADER.encode() + b"a,train,1,1,x\n" * (1 << 18)
     assert "altogether" in refused(path, gzip.compress(bomb), Table(COLUMNS, "ask the owner"))
     monkeypatch.setattr(raw, "LINE", 1000)

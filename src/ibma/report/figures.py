@@ -351,7 +351,7 @@ def forest(
         panels[0].invert_yaxis()  # shared
         legend = (
             "IBMA minus rival in points (right of 0: IBMA is better), mean and 95 % interval; "
-            "black dot: p < .05 after Holm; a rival at unequal settings has no dot"
+            "black dot: p < .05 after Holm; no dot: not run, or at unequal settings"
         )
         figure.supxlabel(textwrap.fill(_title(legend, twin), 70), fontsize=SMALL)
 
