@@ -142,7 +142,7 @@ def test_the_committed_evidence_is_whole(tmp_path):
     params = load(tmp_path / "params.yaml")
     assert params.profile == "open"
     results = records.load(params, tmp_path, check_keys=False)
-    assert len(results.all()) == 1500 and not results.gaps
+    assert len(results.all()) == 1690 and not results.gaps
 
 
 def edit(path: Path, old: str, new: str) -> None:
