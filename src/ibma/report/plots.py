@@ -6,16 +6,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
 from ibma.report.inputs import Inputs
 from ibma.report.table import Scalar
-from ibma.results import records
+from ibma.results import records, regime
 from ibma.results.claims import OURS, method_name, task_name
 from ibma.results.stats import Summary
-from ibma.training.record import Record
 
 Rows = list[dict[str, Scalar]]
 
@@ -59,18 +58,9 @@ def _interval(summary: Summary) -> dict[str, Scalar]:
 def _regimes(inputs: Inputs) -> Iterator[dict[str, Scalar]]:
     """Yield how hard IBMA's bound pulled in every epoch, the mean over runs, of every task."""
     for task in inputs.tasks:
-        for epoch, share in enumerate(_shares(inputs.results.of(task, OURS)), 1):
+        by_run = [own for run in inputs.results.of(task, OURS) if (own := regime.shares(run))]
+        for epoch, share in enumerate(np.mean(by_run, axis=0) if by_run else (), 1):
             yield {"curve": task_name(task), "epoch": epoch, "share": float(f"{share:.3g}")}
-
-
-def _shares(runs: Sequence[Record]) -> list[float]:
-    """Return the largest share of the bound's gradient over representations, by epoch."""
-    by_run = [
-        np.max([v for name, v in run.regime.items() if name.startswith("share/")], axis=0)
-        for run in runs
-        if any(name.startswith("share/") for name in run.regime)
-    ]
-    return [float(share) for share in np.mean(by_run, axis=0)] if by_run else []
 
 
 def _confusions(inputs: Inputs) -> Iterator[dict[str, Scalar]]:

@@ -7,14 +7,19 @@ from ibma.training.record import Record
 ACTIVE = 0.01  # share of the cross-entropy's gradient from which a bound acts (CHOICE)
 
 
-def peak_share(run: Record) -> float | None:
-    """Return the largest share of the bound's gradient over the whole training.
+def shares(run: Record) -> list[float]:
+    """Return the share of the bound's gradient by epoch, the largest over representations.
 
-    It is the norm of the gradient of eta times the bound over that of the cross-entropies, the
-    largest over epochs and representations; None for a method without a bound.
+    It is the norm of the gradient of eta times the bound over that of the cross-entropies; empty
+    for a method without a bound.
     """
-    shares = [max(values) for name, values in run.regime.items() if name.startswith("share/")]
-    return max(shares, default=None)
+    by_place = [values for name, values in run.regime.items() if name.startswith("share/")]
+    return [max(epoch) for epoch in zip(*by_place, strict=True)]
+
+
+def peak_share(run: Record) -> float | None:
+    """Return the largest of `shares` over the whole training; None for a method without a bound."""
+    return max(shares(run), default=None)
 
 
 def inactive(run: Record) -> bool:
