@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from ibma.errors import REMEDIES, IbmaError, run_stage
+from ibma.errors import REMEDIES, IbmaError, progress_bar, run_stage
 
 
 @pytest.fixture
@@ -77,3 +77,16 @@ def test_signals_are_answered_as_before_once_a_stage_is_over(run):
     run(main)
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
     assert not set(inside) & set(before)
+
+
+def test_progress_is_lines_in_a_log_file_and_a_bar_on_a_terminal(capsys, monkeypatch):
+    assert list(progress_bar(range(3), desc="verify", total=3, unit="file")) == [0, 1, 2]
+    with progress_bar(desc="predict", unit="row") as bar:
+        bar.update(7)
+    shown = capsys.readouterr().err
+    assert "\r" not in shown and [line.split(", ")[0] for line in shown.splitlines()] == [
+        *("verify: 0 of 3", "verify: 3 of 3", "predict: 0 row", "predict: 7 row")
+    ]
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    list(progress_bar(range(3), desc="verify"))
+    assert "\r" in capsys.readouterr().err

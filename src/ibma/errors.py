@@ -1,4 +1,4 @@
-"""Errors that a user sees in one line, and how the processes of a stage end."""
+"""What a user sees of a stage: errors in one line, how far it is, and how its processes end."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 PATIENCE = 1.2  # seconds from a signal to the end of the process, whatever its cleanup does
 STOPS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
@@ -26,6 +27,8 @@ REMEDIES = {
     errno.EIO: "the disk cannot be read or written: check it and restore the file",
     errno.EMFILE: "too many open files: raise `ulimit -n` or lower engine.workers in params.yaml",
 }
+
+LOG_SECONDS = 10.0  # between two lines of progress in a log file
 
 TOKEN = 20  # a user name of this length or more in an address is taken for a token
 _LOGIN = re.compile(r"(?<=://)([^\s/@:?#]*)(:(?!\d{1,5}(?:[/?#]|\s|$))\S*)?@")
@@ -78,6 +81,8 @@ def run_stage(main: Callable[..., object], *load: Callable[[], object]) -> None:
         main: takes what `load` returns, then the texts of the command line.
         load: called for the first arguments once the command line is known to be right.
     """
+    if not sys.stderr.isatty():  # transformers' own bars would write carriage returns into a log
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     once = threading.Lock()
     with _raising_on_signals(once):
         try:
@@ -208,3 +213,35 @@ def _print(line: str, once: threading.Lock) -> None:
     if once.acquire(blocking=False):
         with suppress(OSError):  # the terminal may be gone
             print(f"error: {' '.join(line.splitlines())}", file=sys.stderr, flush=True)
+
+
+# --- progress ------------------------------------------------------------------------------------
+
+
+class _Lines:
+    """A log file for a progress bar: it gets lines, where a terminal is drawn over."""
+
+    def write(self, text: str) -> None:
+        """Print what the bar shows; the moves of a cursor are left out."""
+        if shown := text.strip():
+            print(shown, file=sys.stderr, flush=True)
+
+    def flush(self) -> None:
+        """Do nothing: every line is flushed."""
+
+
+def progress_bar(steps: Iterable[Any] | None = None, **shown: Any) -> Any:
+    """Show how far a task is: a bar on a terminal, a line now and then in a log file.
+
+    Args:
+        steps: what to walk; None: the caller calls `update`.
+        shown: arguments of tqdm, `desc`, `total` and `unit` among them.
+    """
+    from tqdm import tqdm
+
+    if sys.stderr.isatty():
+        return tqdm(steps, mininterval=1.0, dynamic_ncols=True, **shown)
+    seldom = {"mininterval": LOG_SECONDS, "maxinterval": LOG_SECONDS, "file": _Lines()}
+    of_all = "{desc}: {n_fmt} of {total_fmt}, {elapsed}, {remaining} left"
+    form = of_all if shown.get("total") else "{desc}: {n_fmt} {unit}, {elapsed}"
+    return tqdm(steps, bar_format=form, **seldom, **shown)

@@ -16,7 +16,7 @@ from typing import Any
 
 from ibma import datasets, paths, twins
 from ibma.datasets import TWIN_MARKER, Dataset, Remote
-from ibma.errors import IbmaError
+from ibma.errors import IbmaError, progress_bar
 from ibma.files import held, inside, read_json
 from ibma.formats import archives, checksums
 
@@ -217,7 +217,6 @@ def _resume(part: Path) -> Downloader:
 
     def download(url: str, output: str, _: object) -> None:
         import requests
-        from tqdm import tqdm
 
         have = part.stat().st_size if part.exists() else 0
         # identity: a range counts the bytes of the file, not of a compressed answer
@@ -228,8 +227,8 @@ def _resume(part: Path) -> Downloader:
                 resumed = answer.status_code == requests.codes.partial_content
                 have *= resumed
                 total = have + int(answer.headers.get("Content-Length", 0)) or None
-                shown = {"initial": have, "total": total, "unit": "B", "unit_scale": True}
-                with part.open("ab" if resumed else "wb") as file, tqdm(**shown) as bar:
+                bar = progress_bar(initial=have, total=total, unit="B", unit_scale=True)
+                with part.open("ab" if resumed else "wb") as file, bar:
                     for block in answer.iter_content(1 << 16):
                         bar.update(file.write(block))
         shutil.move(part, output)  # the caller checks it and deletes it if it is wrong

@@ -15,7 +15,7 @@ from typing import Any
 from ibma import datasets, params, paths, tables
 from ibma.commands import profiles
 from ibma.datasets import Card, Dropped, Excerpt, Part, Sample
-from ibma.errors import IbmaError
+from ibma.errors import IbmaError, progress_bar
 from ibma.features import media
 from ibma.features.extract import samples
 from ibma.features.samples import checked
@@ -114,14 +114,12 @@ def unreadable(sample: Sample, card: Card) -> str:
 
 
 def _table(profile: Params, name: str) -> str:
-    from tqdm import tqdm
-
     task, entry = _task(profile, name)
     dataset, path = tables.dataset(profile, name), tables.raw(profile, name)
     card, found = dataset.CARD, Found()
     extraction = entry.extraction() | {"on_bad": "drop"}
     walked = checked(samples(dataset, path, task, extraction), card, "drop")
-    for one in tqdm(walked, f"check {name}", unit="row", mininterval=1.0, delay=1.0):
+    for one in progress_bar(walked, desc=f"check {name}", unit="row", delay=1.0):
         found.add(one, card)
     stops = [] if entry.on_bad == "drop" or not found.dropped else ["on_bad: stop: this would stop"]
     spec = profile.tables[name]

@@ -16,7 +16,7 @@ import ibma
 from ibma import params, paths
 from ibma.commands import profiles
 from ibma.datasets import Dropped, Part
-from ibma.errors import IbmaError
+from ibma.errors import IbmaError, progress_bar
 from ibma.features import media
 from ibma.files import atomic_file
 from ibma.params import Params, TaskParams
@@ -67,8 +67,6 @@ def write(weights: Path, table: Path, output: Path, folders: Sequence[str]) -> s
         IbmaError: no such network, one of other parameters, data or code than the present, no such
             table, or one without the column of ids.
     """
-    from tqdm import tqdm
-
     network = Network.load(weights)
     reader = Reader.of(network, table, folders)
     counts: Counter[bool] = Counter()
@@ -76,7 +74,7 @@ def write(weights: Path, table: Path, output: Path, folders: Sequence[str]) -> s
         text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(network.header)
-        with tqdm(desc="predict", unit="row", mininterval=1.0, delay=1.0) as bar:
+        with progress_bar(desc="predict", unit="row", delay=1.0) as bar:
             for block in _blocks(reader.rows()):
                 writer.writerows(network.predict(block))
                 counts.update(not row.reason for row in block)

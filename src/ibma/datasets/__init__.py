@@ -48,10 +48,16 @@ class Remote:
 
 @dataclass(frozen=True)
 class Counts:
-    """Training and test sizes as somebody stated them (None: not stated)."""
+    """Sizes of the splits as somebody stated them (None: not stated; validation: or none)."""
 
     train: int | None
     test: int | None
+    valid: int | None = None
+
+    @property
+    def all(self) -> int | None:
+        """Return how many samples there are; None where not even one split is stated."""
+        return sum(filter(None, (self.train, self.valid, self.test))) or None
 
 
 @dataclass(frozen=True)

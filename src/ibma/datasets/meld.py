@@ -68,7 +68,7 @@ EMOTION = Card(
     access="open",
     raw_gb=22.0,
     paper=Counts(9989, 2610),
-    official=Counts(9989, 2610),
+    official=Counts(9989, 2610, valid=1109),
     cite="S. Poria et al., MELD: A multimodal multi-party dataset for emotion recognition in "
     "conversations, ACL 2019.",
     how_to_get=(

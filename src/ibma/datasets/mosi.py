@@ -36,7 +36,7 @@ CARD = Card(
     licence="no agreement found; opinion videos from YouTube, research use",
     access="request",
     paper=Counts(1281, 685),
-    official=Counts(1284, 686),
+    official=Counts(1284, 686, valid=229),
     cite="A. Zadeh et al., MOSI: Multimodal corpus of sentiment intensity and subjectivity "
     "analysis in online opinion videos, arXiv 1606.06259.",
     how_to_get=(

@@ -48,7 +48,7 @@ CARD = Card(
     licence="no agreement found; opinion videos from YouTube, research use",
     access="open",
     raw_gb=0.005,
-    official=Counts(1284, 686),
+    official=Counts(1284, 686, valid=229),
     cite="A. Zadeh et al., MOSI: Multimodal corpus of sentiment intensity and subjectivity "
     "analysis in online opinion videos, arXiv 1606.06259.",
     how_to_get="fetched from GitHub (5 MB), or from IBMA_MIRROR",

@@ -9,16 +9,14 @@ from concurrent.futures import Future, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tqdm import tqdm
-
 from ibma.engine import executor
+from ibma.errors import LOG_SECONDS, progress_bar
 from ibma.network.distributed import together
 
 if TYPE_CHECKING:
     from ibma.params import Engine
 
 K = TypeVar("K")
-LOG_SECONDS = 10.0  # between two lines of progress in a log file
 
 
 def run_all(
@@ -47,7 +45,7 @@ def run_all(
     started = printed = time.monotonic()
     with (
         executor(engine, device, total) as pool,
-        tqdm(total=total, desc=label, smoothing=0, dynamic_ncols=True, disable=not terminal) as bar,
+        progress_bar(total=total, desc=label, smoothing=0, disable=not terminal) as bar,
     ):
         keys = {pool.submit(together, engine.processes, *call): key for key, call in calls.items()}
         for done, future in enumerate(as_completed(list(keys)), 1):

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from ibma import datasets
 from ibma.datasets import TWIN_MARKER, Card, Dataset, Dropped, Excerpt, Part, Sample
 from ibma.engine import Processes
-from ibma.errors import IbmaError
+from ibma.errors import IbmaError, progress_bar
 from ibma.features import media
 from ibma.features.meta import NAME as META
 from ibma.features.samples import Entry, Tally, checked
@@ -161,15 +161,8 @@ def _blocks(entries: Iterator[Entry]) -> Iterator[Block]:
 
 def _bar(task: str, card: Card, source: str) -> Any:
     """Return a progress bar; for real data the official counts say how much there is to do."""
-    from tqdm import tqdm
-
-    total = sum(filter(None, (card.official.train, card.official.test))) or None
-    return tqdm(
-        desc=f"extract {task}",
-        total=total if source == "real" else None,
-        unit="sample",
-        mininterval=1.0,
-    )
+    total = card.official.all if source == "real" else None
+    return progress_bar(desc=f"extract {task}", total=total, unit="sample")
 
 
 def _compute_all(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from ibma.errors import IbmaError
+from ibma.errors import IbmaError, progress_bar
 
 
 def sha256(path: Path) -> str:
@@ -26,11 +26,9 @@ def verify(listed: Sequence[tuple[Path, str]], advice: str) -> None:
     Raises:
         IbmaError: Files are missing or differ; it counts them and names the first.
     """
-    from tqdm import tqdm
-
     with ThreadPoolExecutor() as pool:  # hashing releases the interpreter
         results = pool.map(lambda entry: _matches(*entry), listed)
-        found = list(tqdm(results, "verify", len(listed), unit="file", mininterval=1.0))
+        found = list(progress_bar(results, desc="verify", total=len(listed), unit="file"))
     bad = [path for (path, _), right in zip(listed, found, strict=True) if not right]
     if bad:
         state = "has another sha256 than its publisher's" if bad[0].exists() else "is missing"

@@ -20,10 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from ibma import paths
-from ibma.errors import IbmaError
+from ibma.errors import IbmaError, progress_bar
 from ibma.files import write_json
 from ibma.tracking import artifacts, entities, models, store
 from ibma.tracking.entities import DIGEST, FOLDER
@@ -164,7 +163,9 @@ class Mirror:
             folders.setdefault(one.id.record.parent.as_posix(), []).append(one)
         with self._session():
             groups = self._find("%")
-            for folder, own in tqdm(folders.items(), desc="mlflow", unit="method", disable=None):
+            for folder, own in progress_bar(
+                folders.items(), desc="mlflow", unit="method", delay=1.0
+            ):
                 group, seeds = groups.get(folder, Group()), {one.seed for one in own}
                 group.seeds = {k: copy for k, copy in group.seeds.items() if k in seeds}
                 self._write(group, own)

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ibma.errors import IbmaError
+from ibma.errors import IbmaError, progress_bar
 from ibma.features.store import Batch, Rows, TrainingSet
 from ibma.network import distributed, tasks
 from ibma.network.method import FUSED, Method, Output
@@ -236,10 +236,8 @@ class Fit:
             for _ in self.walk(label):
                 pass
             return
-        from tqdm import tqdm
-
         epochs = self.walk(label)
-        with tqdm(total=self.epochs, desc=label) as bar:
+        with progress_bar(total=self.epochs, desc=label) as bar:
             for terms in epochs:
                 bar.update(self.epoch - bar.n)
                 bar.set_postfix(loss=f"{sum(terms.values()):.3f}", refresh=False)
