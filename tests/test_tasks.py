@@ -181,3 +181,16 @@ def test_probabilities_of_every_system_sum_to_one(kind):
     logits = torch.randn(4, task.outputs, generator=torch.Generator().manual_seed(0))
     total = task.log_probabilities(logits).exp().sum(-1)
     torch.testing.assert_close(total, torch.ones_like(total))
+
+
+def test_chances_have_a_column_for_each_class_and_for_each_label_even_one():
+    logits = torch.tensor([[0.0], [2.0]])
+    for kind, classes, columns in (
+        ("classify", ("cat", "dog"), 2),
+        ("multilabel", ("cat",), 1),
+        ("multilabel", ("cat", "dog", "eel"), 3),
+    ):
+        task = tasks.build(kind, classes)
+        chances = tasks.per_class(task, task.log_probabilities(logits.expand(-1, columns)).exp())
+        assert chances.shape == (2, columns)
+    assert tasks.per_class(task, task.log_probabilities(logits.expand(-1, 3)).exp())[1, 2] > 0.8

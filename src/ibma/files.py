@@ -77,6 +77,18 @@ def verified(path: Path, digest: str, remedy: str = AGAIN) -> Path:
     return path
 
 
+def required(path: Path, digest: str, remedy: str = AGAIN) -> Path:
+    """Return the path of a file that must be there, with a sha256 as expected.
+
+    Raises:
+        IbmaError: It is missing, or another file.
+    """
+    try:
+        return verified(path, digest, remedy)
+    except FileNotFoundError:
+        raise IbmaError(f"{path}: missing: {remedy}") from None
+
+
 @functools.lru_cache(maxsize=256)
 def _sha256(path: Path, *_: int) -> str:
     with path.open("rb") as file:

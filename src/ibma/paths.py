@@ -14,6 +14,7 @@ TIMING, PROBE, GRADCAM, SIGNIFICANCE, AUDIT, TRACK = (
     for name in ("timing", "probe", "gradcam", "significance", "audit", "track")
 )
 RUNS, MODELS, REPORTS, LOGS = Path("runs"), Path("models"), Path("reports"), Path("logs")
+META = "meta.json"  # of a folder of features
 GPU_MEASURES = Path("benchmarks/gpu")  # committed records of `python -m benchmarks.gpu`
 PIPELINE, LOCK = Path("dvc.yaml"), Path("dvc.lock")
 STAGES, CODE = Path("stages"), Path("src/ibma")  # scripts, and the package that they run
@@ -52,6 +53,11 @@ def manifest(dataset: str) -> Path:
 def choice(task: str, method: str) -> Path:
     """Return the file that holds what stage `tune` chose for a method."""
     return TUNING / task / f"{method}.json"
+
+
+def meta(task: str) -> Path:
+    """Return the file that says what a task's features are; `features.meta` reads it."""
+    return FEATURES / task / META
 
 
 def logistic(task: str) -> Path:

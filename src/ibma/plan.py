@@ -54,7 +54,7 @@ class Asked:
         self.entry = params.task(task)
         self.card = datasets.card(tables.dataset(params, self.entry.dataset), self.entry.options)
         self.source = tables.source(params, self.entry.dataset)
-        meta = read_json(root / paths.FEATURES / task / "meta.json", {})
+        meta = read_json(root / paths.meta(task), {})
         wanted = {"dataset": self.entry.dataset, "source": self.source}
         self.meta: Mapping[str, Any] = meta if wanted.items() <= meta.items() else {}
 

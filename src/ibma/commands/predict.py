@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from ibma.network.tasks import Task
 
 BLOCK = 256  # rows that are held at once
-LIKELY = 0.5  # probability from which a label of several is predicted
 SUFFIX = ".safetensors"
 
 
@@ -162,6 +161,8 @@ class Network:
 
     def _answer(self, chance: NDArray[np.float64]) -> str:
         """Return the prediction as a cell of the label's column says it."""
+        from ibma.network.tasks import LIKELY
+
         if self.problem.kind == "multilabel":
             likely = zip(self.problem.classes, chance, strict=True)
             separator = self.table.spec.separator or ";"
@@ -173,12 +174,12 @@ class Network:
 
     def _probabilities(self, rows: Sequence[Row]) -> NDArray[np.float64]:
         """Return the probability of each class or label, [n, C]."""
-        from ibma.experiments.probe import per_class
+        from ibma.network.tasks import per_class
         from ibma.training.loop import predict
 
         logits, _ = predict(self.model, self._features(rows).everything(), self.device)
         chances: NDArray[np.float64] = (
-            per_class(self.problem.log_probabilities(logits)).double().exp().numpy()
+            per_class(self.problem, self.problem.log_probabilities(logits)).double().exp().numpy()
         )
         return chances
 

@@ -6,7 +6,6 @@ reading it runs no code from it. It needs neither params.yaml nor stored feature
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from ibma.errors import IbmaError
 from ibma.estimators import inputs
 from ibma.estimators.inputs import Reader
 from ibma.estimators.loss import BadArgument
-from ibma.files import read_bytes, read_json, write_json
+from ibma.files import read_json, required, write_json
 from ibma.network import tasks
 from ibma.network.centroids import Assignment
 from ibma.network.method import Method, Modality, Spec
@@ -40,7 +39,6 @@ NAME, WEIGHTS = "network.json", "weights.safetensors"
 FORMAT = 1
 READER = ("name", "kind", "features", "encoder", "shape", "dtype")  # what a pipeline's reader needs
 PLAIN = ("width", "heads", "epochs", "systems", "eta", "weight_factor", "refresh")  # of a `Spec`
-LIKELY = 0.5  # probability from which a label of several is predicted
 Read = tuple[str, Mapping[str, Any]]  # kind of a modality, and parameters of `media.compute`
 
 
@@ -60,7 +58,7 @@ def write(
         read: modality -> how its files, texts or numbers become features.
         place: puts its weights at a path, for example by a link: they are large.
     """
-    setting = Setting(*(one.params[name] for name in Setting._fields))
+    setting = Setting.of(one.params)
     spec = cell.build(one.seed, setting, cell.epochs, one.seed, torch.device("cpu")).spec
     stored = cell.open().modalities
     readers = [
@@ -112,12 +110,7 @@ class Trained:
         content = read_json(path, {}, again)
         if content.get("format") != FORMAT:
             raise IbmaError(f"{path}: format {content.get('format')}: expected {FORMAT}: {again}")
-        try:
-            weights = read_bytes(folder / WEIGHTS, again)
-        except FileNotFoundError:
-            raise IbmaError(f"{folder / WEIGHTS}: missing: {again}") from None
-        if hashlib.sha256(weights).hexdigest() != content["weights"]:
-            raise IbmaError(f"{folder / WEIGHTS}: not the weights that {NAME} names: {again}")
+        weights = required(folder / WEIGHTS, content["weights"], again).read_bytes()
         readers = [Reader(**one | {"shape": tuple(one["shape"])}) for one in content["readers"]]
         on = select_device(device)
         with torch.random.fork_rng():
@@ -165,14 +158,14 @@ def _said(problem: tasks.Task, logits: torch.Tensor) -> dict[str, NDArray[Any]]:
     """Return the columns of a prediction."""
     if problem.kind == "one_class":
         return {"distance": problem.loss_per_sample(logits, logits).numpy()}
-    systems = problem.log_probabilities(logits).exp().numpy()  # [n, G, K]
-    chances = systems[..., 1] if problem.kind == "multilabel" else systems[:, 0]
+    chances = tasks.per_class(problem, problem.log_probabilities(logits).exp()).numpy()
     columns = {f"p({name})": chances[:, place] for place, name in enumerate(problem.classes)}
     names = np.array(problem.classes, dtype=object)
     if isinstance(problem, tasks.Sentiment):
         predicted = problem.score(logits).numpy()
     elif problem.kind == "multilabel":
-        predicted = np.array([";".join(names[row >= LIKELY]) for row in chances], dtype=object)
+        likely = chances >= tasks.LIKELY
+        predicted = np.array([";".join(names[row]) for row in likely], dtype=object)
     else:
         predicted = names[chances.argmax(1)]
     return {"predicted": predicted} | columns

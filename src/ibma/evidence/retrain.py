@@ -17,6 +17,7 @@ from pathlib import Path
 from ibma.errors import IbmaError
 from ibma.evidence import verify
 from ibma.params import Params, hold_to
+from ibma.paths import META
 from ibma.results import records, stats
 from ibma.results.records import Results
 from ibma.training.cell import Cell, Setting
@@ -100,7 +101,7 @@ def _again(params: Params, root: Path, committed: Record, peers: Sequence[Record
 
     cell = Cell.named(params, committed.stage, committed.task, committed.method, root)
     _check_inputs(params, cell, committed.source)
-    setting = Setting(*(committed.params[name] for name in Setting._fields))
+    setting = Setting.of(committed.params)
     key = cell.key(committed.seed, setting, environment(cell))
     forget(key)  # an interrupted run would go on from its checkpoint
     try:
@@ -119,7 +120,7 @@ def _check_inputs(params: Params, cell: Cell, source: str) -> None:
         f"`ibma profile {params.profile}`, then `dvc repro centroids@{cell.task}` fetches the data "
         "and makes it"
     )
-    for path in (cell.features / "meta.json", cell.centroids):
+    for path in (cell.features / META, cell.centroids):
         if not path.exists():
             raise IbmaError(f"{path}: missing: {remedy}")
     if cell.meta["source"] != source:

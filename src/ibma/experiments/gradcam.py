@@ -21,13 +21,13 @@ from torch import Tensor, nn
 from ibma import paths, tables, twins
 from ibma.datasets import Sample
 from ibma.errors import IbmaError
-from ibma.experiments.probe import current_runs, per_class, restore
+from ibma.experiments.probe import current_runs, restore
 from ibma.features import extract, store
 from ibma.features.store import Batch, Features
 from ibma.files import write_json
 from ibma.network import encoders
 from ibma.network.method import Method, Output
-from ibma.network.tasks import Task
+from ibma.network.tasks import Task, per_class
 from ibma.params import Params
 from ibma.training.cell import Cell, why_not_run
 from ibma.training.loop import EVALUATION_BATCH, configure_torch, run_network, select_device
@@ -145,8 +145,9 @@ def look(
 
 def _explained(cell: Cell, run: int, device: torch.device) -> Iterator[tuple[Batch, Tensor]]:
     """Yield test batches and the class to explain, without samples that have no positive label."""
+    problem = cell.problem()
     for batch in cell.open().test(run).batches(EVALUATION_BATCH, device):
-        hot = per_class(cell.problem().systems(batch.y.cpu()))
+        hot = per_class(problem, problem.systems(batch.y.cpu()))
         kept = hot.any(1)
         if kept.any():
             there = kept.to(batch.y.device)
@@ -262,7 +263,7 @@ def _deletion(
         gone = (ranks < flat.shape[1] * step / STEPS).reshape(order.shape)
         gone = gone.reshape(*pictures.shape[:-3], 1, *pictures.shape[-2:])
         logits = run_network(model, {**batch.x, modality: torch.where(gone, grey, pictures)}).logits
-        p = per_class(problem.log_probabilities(logits).exp())
+        p = per_class(problem, problem.log_probabilities(logits).exp())
         curve.append(float(p.gather(1, classes.to(p.device)[:, None]).mean()))
     return curve
 

@@ -27,7 +27,7 @@ ABSENT = -1e4  # logit of a class that training rows lack
 
 def judge_task(task: str) -> None:
     """Write the metrics of every test fold of a task, or why it is not run."""
-    meta, runs = read_json(paths.FEATURES / task / "meta.json", {}), []
+    meta, runs = read_json(paths.meta(task), {}), []
     why = unfit(meta)
     if why:  # most tasks of most profiles: they do not wait for torch
         print(f"{task}: logistic regression not run: {why}", file=sys.stderr)

@@ -19,7 +19,7 @@ from ibma.errors import IbmaError
 from ibma.features.store import Rows
 from ibma.files import read_bytes, write_json
 from ibma.network.method import Method
-from ibma.network.tasks import Task
+from ibma.network.tasks import Task, per_class
 from ibma.params import Params
 from ibma.training import record
 from ibma.training.cell import Cell, Setting, expected_key, why_not_run
@@ -95,7 +95,7 @@ def restore(cell: Cell, one: Record, path: Path, device: torch.device) -> Method
         ) from None
     if sha256(content).hexdigest() != one.weights:
         raise IbmaError(f"{path}: not the weights that the record of {one.id} names: {again}")
-    setting = Setting(*(one.params[name] for name in Setting._fields))
+    setting = Setting.of(one.params)
     model = cell.build(one.seed, setting, cell.epochs, seed=one.seed, on=device)
     try:
         model.load_state_dict(load(content))
@@ -132,11 +132,6 @@ def probe(cell: Cell, one: Record, model: Method, device: torch.device) -> list[
         who = {"method": one.method, "seed": one.seed, "modality": name, "C": strength}
         rows.append(who | {"metrics": metrics})
     return rows
-
-
-def per_class(systems: Tensor) -> Tensor:
-    """Return class systems [n, G, K] as a column per class: [n, K], or [n, G] of labels."""
-    return systems[:, 0] if systems.shape[1] == 1 else systems[..., 1]
 
 
 @torch.no_grad()
@@ -178,7 +173,7 @@ def _fit(
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    targets = per_class(problem.systems(y)).numpy()
+    targets = per_class(problem, problem.systems(y)).numpy()
     columns = []
     for target in targets.T:
         model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=1000))

@@ -178,7 +178,7 @@ class Tried:
         """Return the setting with the best mean score, and the score; the first wins a tie."""
         by_setting: dict[Setting, list[float]] = {}
         for row in self.scores[split]:
-            setting = Setting(*(row[name] for name in Setting._fields))
+            setting = Setting.of(row)
             by_setting.setdefault(setting, []).append(row["score"])
         means = {setting: float(np.mean(values)) for setting, values in by_setting.items()}
         best = max(means, key=lambda setting: means[setting])

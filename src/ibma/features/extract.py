@@ -30,7 +30,6 @@ from ibma.datasets import TWIN_MARKER, Card, Dataset, Dropped, Excerpt, Part, Sa
 from ibma.engine import Processes
 from ibma.errors import IbmaError, progress_bar
 from ibma.features import media
-from ibma.features.meta import NAME as META
 from ibma.features.samples import Entry, Tally, checked
 from ibma.files import (
     atomic_folder,
@@ -45,6 +44,7 @@ from ibma.files import (
 from ibma.formats import checksums
 from ibma.formats.raw import Unreadable
 from ibma.params import check_arguments, cores
+from ibma.paths import META
 
 Compute = Callable[[str, Part, Mapping[str, Any]], NDArray[Any]]  # as `media.compute`
 Shapes = dict[str, tuple[tuple[int, ...], str]]  # modality -> shape and dtype of one example

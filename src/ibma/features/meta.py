@@ -8,8 +8,7 @@ from typing import Any
 
 from ibma.errors import IbmaError
 from ibma.files import read_json
-
-NAME = "meta.json"
+from ibma.paths import META
 
 
 def read(folder: Path) -> Mapping[str, Any]:
@@ -19,8 +18,8 @@ def read(folder: Path) -> Mapping[str, Any]:
         IbmaError: The folder was never written, its file is damaged, or it says why there are no
             features.
     """
-    if not (meta := read_json(folder / NAME, {})):
-        raise IbmaError(f"{folder / NAME}: no features here: run `dvc repro extract@{folder.name}`")
+    if not (meta := read_json(folder / META, {})):
+        raise IbmaError(f"{folder / META}: no features here: run `dvc repro extract@{folder.name}`")
     if "missing" in meta:
         raise IbmaError(f"{folder}: {meta['missing']}")
     found: Mapping[str, Any] = meta
@@ -29,5 +28,5 @@ def read(folder: Path) -> Mapping[str, Any]:
 
 def why_missing(folder: Path) -> str | None:
     """Return why a task has no data, as stage `extract` says; None where it has, or never ran."""
-    why: str | None = read_json(folder / NAME, {}).get("missing")
+    why: str | None = read_json(folder / META, {}).get("missing")
     return why

@@ -22,9 +22,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ibma.errors import IbmaError
 from ibma.features import meta as described
-from ibma.files import verified
+from ibma.files import required
+from ibma.paths import META
 
 RESIDENT_SHARE = 0.5  # of a GPU's free memory that features may take, the rest is the network's
 PRESENT = "present/"  # followed by a modality: which samples have it
@@ -165,8 +165,9 @@ class Features:
                 not the one that was written.
         """
         meta = described.read(folder)
+        remedy = f"delete {folder} and run `dvc repro extract@{folder.name}`"
         for name, digest in meta["sha256"].items():
-            _check(folder / name, digest, folder)
+            required(folder / name, digest, remedy)
         modalities = {
             name: StoredModality(m["kind"], tuple(m["shape"]), m["dtype"])
             for name, m in meta["modalities"].items()
@@ -243,18 +244,9 @@ class Features:
         return ["test", "valid"] if fold is None else [f"fold{fold}"]
 
 
-def _check(path: Path, digest: str, folder: Path) -> None:
-    """Refuse a file of a feature folder that is not the one that was written."""
-    remedy = f"delete {folder} and run `dvc repro extract@{folder.name}`"
-    try:
-        verified(path, digest, remedy)
-    except FileNotFoundError:
-        raise IbmaError(f"{path}: missing: {remedy}") from None
-
-
 def opened(folder: Path) -> Features:
     """Open a feature store; a process keeps the last ones open until they are made anew."""
-    meta = folder / described.NAME
+    meta = folder / META
     return _opened(folder, meta.stat().st_mtime_ns if meta.exists() else 0)
 
 

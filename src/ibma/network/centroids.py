@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from ibma.errors import IbmaError
 from ibma.features.store import Features, Tables
-from ibma.files import atomic_file, atomic_folder, read_json, verified, write_json
+from ibma.files import atomic_file, atomic_folder, read_json, required, write_json
 from ibma.formats import checksums
 from ibma.network import bounds
 from ibma.network.tasks import Task
@@ -465,10 +465,7 @@ def _check(folder: Path, features: str) -> None:
         state = "made of other features" if sums else "missing"
         raise IbmaError(f"{folder / SUMS}: {state}: {remedy}")
     for name, digest in sums["sha256"].items():
-        try:
-            verified(folder / name, digest, remedy)
-        except FileNotFoundError:
-            raise IbmaError(f"{folder / name}: missing: {remedy}") from None
+        required(folder / name, digest, remedy)
 
 
 def class_systems(task: Task, y: Tensor, pseudo: Tensor | None) -> Tensor:

@@ -25,6 +25,7 @@ from ibma.errors import IbmaError
 Metrics = dict[str, float | None]
 Scores = NDArray[np.float16]
 Confusion = list[list[int]]
+LIKELY = 0.5  # probability from which a label of several is predicted
 
 
 class Task(Protocol):
@@ -441,3 +442,8 @@ def build(kind: str, classes: Sequence[str]) -> Task:
     if kind not in KINDS:
         raise IbmaError(f"unknown task kind '{kind}': expected one of {', '.join(sorted(KINDS))}")
     return KINDS[kind](tuple(classes))
+
+
+def per_class(task: Task, systems: Tensor) -> Tensor:
+    """Return class systems [n, G, K] as a column for each class or label of a task, [n, C]."""
+    return systems[..., 1] if task.kind == "multilabel" else systems[:, 0]

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from ibma import paths
-from ibma.features import meta
 from ibma.files import read_json
 from ibma.paper import audit, published
 from ibma.paper.audit import Check
@@ -82,7 +81,7 @@ class Inputs:
 def load(params: Params, root: Path = Path(), *, check_keys: bool = True) -> Inputs:
     """Read what the stages wrote below `root`; see `records.load` for `check_keys`."""
     results = records.load(params, root, check_keys=check_keys)
-    features = {t: read_json(root / paths.FEATURES / t / meta.NAME, {}) for t in params.tasks}
+    features = {t: read_json(root / paths.meta(t), {}) for t in params.tasks}
     choices = {
         (task, method): read_json(root / paths.choice(task, method), {})
         for task in params.tasks

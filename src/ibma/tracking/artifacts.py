@@ -24,7 +24,7 @@ OUTCOMES = ("true negative", "false positive", "false negative", "true positive"
 
 def tables(one: Record, root: Path) -> dict[str, str]:
     """Return name -> CSV of a run; nothing of one whose predictions or classes are not here."""
-    meta = read_json(root / paths.FEATURES / one.task / "meta.json", {})
+    meta = read_json(root / paths.meta(one.task), {})
     said = _predictions(one, root)
     found = {}
     if "classes" in meta and one.confusion:

@@ -100,7 +100,7 @@ def dataset(record: Record, root: Path) -> DatasetInput:
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     place = paths.FEATURES / record.task
-    digest = read_json(root / place / "meta.json", {}).get("digest", "unknown")
+    digest = read_json(root / paths.meta(record.task), {}).get("digest", "unknown")
     data = Dataset(
         name=claims.task_name(record.task),
         digest=str(digest)[:LONGEST_DIGEST],

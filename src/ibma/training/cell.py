@@ -42,6 +42,11 @@ class Setting(NamedTuple):
     eta: float | None
     weight_factor: float = 1.0
 
+    @classmethod
+    def of(cls, named: Mapping[str, Any]) -> Setting:
+        """Read a setting from what names its fields: a record's `params`, or a choice."""
+        return cls(*(named[name] for name in cls._fields))
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -285,7 +290,7 @@ def chosen(task: str, method: str, run: int, eta: float | None, root: Path = Pat
     if not (choices := read_json(path, {}, remedy).get("choices")):
         raise IbmaError(f"{path}: missing, or holds no choice: {remedy}")
     try:
-        found = Setting(*(choices[run % len(choices)][name] for name in Setting._fields))
+        found = Setting.of(choices[run % len(choices)])
     except (KeyError, TypeError):
         raise IbmaError(f"{path}: a choice of another version: {remedy}") from None
     return found if eta is None or found.eta is None else found._replace(eta=eta)
