@@ -21,7 +21,7 @@ from ibma.training.predictions import Predictions
 from ibma.training.record import Record
 
 ROOT = Path(__file__).parent.parent
-LINES = "runs/train/split_digits/concat.jsonl"
+LINES = "runs/train/split_digits/concat.jsonl.xz"
 SEEDS = 2
 
 
@@ -68,6 +68,9 @@ def sums(held: Path) -> None:
 CHOICE = {"metric": "accuracy", "choices": [], "scores": []}  # of stage `tune`
 
 
+LINES_OF_RUNS = "".join(f"{line(asdict(fake(seed)))}\n" for seed in range(SEEDS))
+
+
 @pytest.fixture
 def held(tmp_path):
     """Evidence of two runs of one method, and of what stage tune chose for it."""
@@ -77,14 +80,15 @@ def held(tmp_path):
     raw["seeds"] = SEEDS
     for block in ("sensitivity", "timing", "probe"):
         raw[block]["task"] = "split_digits"
+    raw["regimes"]["tasks"], raw["noise"]["tasks"] = [], {}
     contents = {
         "params.yaml": yaml.safe_dump(raw),
-        LINES: "".join(f"{line(asdict(fake(seed)))}\n" for seed in range(SEEDS)),
-        "data/tune/split_digits/concat.json": line(CHOICE),
+        LINES: lzma.compress(LINES_OF_RUNS.encode()),
+        "data/tune/split_digits/concat.json.xz": lzma.compress(line(CHOICE).encode()),
     }
     for name, text in contents.items():
         (held / name).parent.mkdir(parents=True, exist_ok=True)
-        (held / name).write_text(text)
+        (held / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     sums(held)
     return held
 
@@ -95,7 +99,7 @@ def test_records_come_back_digit_for_digit(held, tmp_path):
     assert [record.read(folder / f"seed_{seed}.json") for seed in range(SEEDS)] == [
         fake(seed) for seed in range(SEEDS)
     ]
-    for number, text in enumerate((held / LINES).read_text().splitlines()):
+    for number, text in enumerate(LINES_OF_RUNS.splitlines()):
         assert (folder / f"seed_{number}.json").read_text() == f"{text}\n"
 
 
@@ -124,7 +128,7 @@ def test_predictions_come_back_to_the_last_bit_and_cost_little(tmp_path):
 
 
 def test_predictions_without_their_record_are_refused(held, tmp_path):
-    run, place = fake(0, predictions=said(0).digest), held / LINES.replace(".jsonl", ".npz.xz")
+    run, place = fake(0, predictions=said(0).digest), held / LINES.replace(".jsonl.xz", ".npz.xz")
     results = records.Results(load(ROOT / "profiles/open.yaml"), {}, {}, {}, {run.id: said(0)})
     packed = archive._pack_predictions(results, [run])
     for content in (packed, packed[:-40], b"", lzma.compress(b"none")):
@@ -136,13 +140,26 @@ def test_predictions_without_their_record_are_refused(held, tmp_path):
         shutil.rmtree(tmp_path / "root")
 
 
+def test_records_that_do_not_unpack_are_refused(held, tmp_path, monkeypatch):
+    monkeypatch.setattr("ibma.files.UNPACKED", 100_000)
+    whole = (held / LINES).read_bytes()
+    bomb = lzma.compress(b" " * 1_000_000)
+    for content in (whole[:-20], b"", b"none", whole + whole, LINES_OF_RUNS.encode(), bomb):
+        (held / LINES).write_bytes(content)
+        sums(held)
+        with pytest.raises(IbmaError, match=r"concat\.jsonl\.xz: not packed records") as caught:
+            archive.unpack(held, tmp_path / "root")
+        assert "\n" not in str(caught.value)
+        shutil.rmtree(tmp_path / "root")
+
+
 def test_the_committed_evidence_is_whole(tmp_path):
     held = archive.folder(ROOT, "open")
     archive.unpack(held, tmp_path)
     params = load(tmp_path / "params.yaml")
     assert params.profile == "open"
     results = records.load(params, tmp_path, check_keys=False)
-    assert len(results.all()) == 1690 and not results.gaps
+    assert len(results.all()) == 4880 and not results.gaps
 
 
 def edit(path: Path, old: str, new: str) -> None:
@@ -156,17 +173,17 @@ def test_what_the_manifest_does_not_list_is_refused(held, tmp_path):
     elsewhere.mkdir()
     (elsewhere / "seed.json").write_text("{}")
     damage = {
-        "changed": lambda: edit(held / LINES, "0.33", "0.99"),
+        "changed": lambda: (held / LINES).write_bytes(lzma.compress(b"{}")),
         "taken away": lambda: (held / LINES).unlink(),
-        "added": lambda: (held / "data/probe.json").write_text("[]"),
+        "added": lambda: (held / "data/probe.json.xz").write_text("[]"),
         "hidden": lambda: (held / "runs/.more").write_text(""),
         "no manifest": lambda: (held / archive.SUMS).unlink(),
         "empty manifest": lambda: (held / archive.SUMS).write_text(""),
         "bytes for a manifest": lambda: (held / archive.SUMS).write_bytes(b"\xff\x00  \n\n"),
         "no parameters": lambda: (held / "params.yaml").unlink(),
-        "a linked file": lambda: (held / "data/probe.json").symlink_to(elsewhere / "seed.json"),
+        "a linked file": lambda: (held / "data/probe.json.xz").symlink_to(elsewhere / "seed.json"),
         "a linked folder": lambda: (held / "data/features").symlink_to(elsewhere),
-        "a pipe": lambda: os.mkfifo(held / "data/probe.json"),
+        "a pipe": lambda: os.mkfifo(held / "data/probe.json.xz"),
     }
     whole = tmp_path / "whole"
     shutil.copytree(held, whole)
@@ -202,10 +219,11 @@ def test_a_line_that_does_not_belong_is_refused_and_nothing_leaves_the_folder(he
         "twice": f"{line(good)}\n{line(good)}",
     }
     for name, text in wrong.items():
-        (held / LINES).write_bytes(f"{text}\n".encode(errors="surrogateescape"))
+        packed = lzma.compress(f"{text}\n".encode(errors="surrogateescape"))
+        (held / LINES).write_bytes(packed)
         sums(held)
         before = set(tmp_path.rglob("*"))
-        with pytest.raises(IbmaError, match=r"concat\.jsonl: line \d: ") as caught:
+        with pytest.raises(IbmaError, match=r"concat\.jsonl\.xz: line \d: ") as caught:
             archive.unpack(held, tmp_path / "root")
         assert "\n" not in str(caught.value) and len(str(caught.value)) < 500, name
         made = set(tmp_path.rglob("*")) - before
@@ -214,7 +232,8 @@ def test_a_line_that_does_not_belong_is_refused_and_nothing_leaves_the_folder(he
 
 
 def test_a_listed_file_that_the_profile_does_not_have_is_refused(held, tmp_path):
-    for name in ("runs/train/split_digits/gone.jsonl", "runs/bounds/split_digits/concat.jsonl"):
+    for cell in ("train/split_digits/gone", "bounds/split_digits/concat"):
+        name = f"runs/{cell}.jsonl.xz"
         (held / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(held / LINES, held / name)
         sums(held)

@@ -268,14 +268,20 @@ def sums(held: Path) -> None:
     (held / archive.SUMS).write_text("".join(f"{line}\n" for line in lines))
 
 
+def lines_of(path: Path) -> list[str]:
+    """Unpack the records of a cell."""
+    return lzma.decompress(path.read_bytes()).decode().splitlines()
+
+
 def forge(held: Path, *, consistent: bool = False, **fields: object) -> None:
     """Change fields of the first record of a cell; consistent: with a digest that fits."""
-    path = held / f"{CELL}.jsonl"
-    first, *others = path.read_text().splitlines()
+    path = held / f"{CELL}.jsonl.xz"
+    first, *others = lines_of(path)
     content = json.loads(first) | fields
     if consistent:
         content["digest"] = record.digest_of(content)
-    path.write_text("\n".join([json.dumps(content), *others]) + "\n")
+    lines = "\n".join([json.dumps(content), *others]) + "\n"
+    path.write_bytes(lzma.compress(lines.encode()))
 
 
 def other_scores(held: Path) -> None:
@@ -299,7 +305,7 @@ REFUSED = {  # of the evidence, with a manifest that fits; no report is needed t
     "predictions": other_scores,
     "lost predictions": lambda h: (h / f"{CELL}.npz.xz").unlink(),
     "no predictions named": lambda h: forge(h, consistent=True, predictions=""),
-    "an added file": lambda h: (h / "runs/train_ibma/split_digits/mine.jsonl").write_text("{}"),
+    "an added file": lambda h: (h / "runs/train_ibma/split_digits/mine.jsonl.xz").write_text("{}"),
 }
 
 
@@ -317,7 +323,7 @@ def test_forged_evidence_is_refused_whatever_its_manifest_says(cloned, name):
 
 def test_a_removed_file_and_a_changed_manifest_are_found(cloned):
     held = archive.folder(cloned, "twin")
-    for name in (f"{CELL}.jsonl", "data/tune/split_digits/ibma.json", archive.SUMS):
+    for name in (f"{CELL}.jsonl.xz", "data/tune/split_digits/ibma.json.xz", archive.SUMS):
         before = (held / name).read_bytes()
         if name == archive.SUMS:
             edit(held / name, "0", "1")
@@ -331,7 +337,7 @@ def test_a_removed_file_and_a_changed_manifest_are_found(cloned):
 def test_a_record_forged_with_its_digest_contradicts_predictions_choices_or_tables(cloned, made):
     """The forger signs everything anew; what follows from something else still tells."""
     held = archive.folder(cloned, "twin")
-    honest = json.loads((held / f"{CELL}.jsonl").read_text().splitlines()[0])
+    honest = json.loads(lines_of(held / f"{CELL}.jsonl.xz")[0])
     for field, value, place in (
         ("metrics", honest["metrics"] | {"accuracy": 0.99}, "accuracy"),
         ("metrics", honest["metrics"] | {"macro_f1": 0.99}, "macro_f1"),

@@ -1,9 +1,10 @@
 """What a profile's tables are made of, small enough to commit: `reports/<profile>/evidence/`.
 
 Git holds neither runs/ nor data/. The evidence is a copy of all that the tables read there, laid
-out alike: records as one JSON line per seed in runs/<stage>/<task>/<method>.jsonl, what their
-networks say of the test rows in <method>.npz.xz, the rest as it is, params.yaml beside them, and
-SHA256SUMS over all of it (`sha256sum -c` reads that too).
+out alike and packed (`xzcat` shows it): records as one JSON line per seed in
+runs/<stage>/<task>/<method>.jsonl.xz, what their networks say of the test rows in <method>.npz.xz,
+the rest under its name and .xz. Beside them lie params.yaml and SHA256SUMS over all of it
+(`sha256sum -c` reads that too).
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from ibma.training.predictions import Predictions
 from ibma.training.record import Record, RunId
 
 SUMS = "SHA256SUMS"
+MEMORY = 100_000_000  # bytes; a header may ask for far more than a file of `pack` needs
 AGAIN = "`git checkout` the evidence, or run `ibma archive` where the records are"
 
 
@@ -50,33 +52,40 @@ def pack(params: Params, root: Path, out: Path) -> list[str]:
         `<stage>/<task>/<method>: <why>` of every cell without all its records.
     """
     results = records.load(params, root)
-    texts = {paths.PARAMS: (root / paths.PARAMS).read_text(encoding="utf-8")}
-    packed: dict[Path, bytes] = {}
+    contents = {paths.PARAMS: (root / paths.PARAMS).read_bytes()}
     for cell, runs in results.runs.items():
         if runs:
-            texts[_lines_of(*cell)] = "".join(_line(asdict(run)) for run in runs)
-            packed[_predictions_of(*cell)] = _pack_predictions(results, runs)
+            contents[_lines_of(*cell)] = _packed("".join(_line(asdict(run)) for run in runs))
+        if said := _pack_predictions(results, runs):
+            contents[_predictions_of(*cell)] = said
     for name in _inputs(params):
         if (root / name).exists():
-            texts[name] = _line(read_json(root / name, None))
-    contents = {name.as_posix(): text.encode() for name, text in texts.items()}
-    contents |= {name.as_posix(): content for name, content in packed.items() if content}
-    sums = "".join(f"{sha256(text).hexdigest()}  {name}\n" for name, text in contents.items())
+            contents[_input(name)] = _packed(_line(read_json(root / name, None)))
+    sums = "".join(f"{sha256(held).hexdigest()}  {name}\n" for name, held in contents.items())
     with atomic_folder(out) as new:
-        for path, content in (*contents.items(), (SUMS, sums.encode())):
-            _write(new / path, content)
+        for path, held in (*contents.items(), (Path(SUMS), sums.encode())):
+            _write(new / path, held)
     gaps = {cell: why for cell, why in results.gaps.items() if why_not_run(cell[1], root) is None}
     return [f"{'/'.join(cell)}: {why}" for cell, why in gaps.items()]
 
 
 def _lines_of(stage: str, task: str, method: str) -> Path:
     """Return the file with the records of a cell."""
-    return paths.RUNS / stage / task / f"{method}.jsonl"
+    return paths.RUNS / stage / task / f"{method}.jsonl.xz"
 
 
 def _predictions_of(stage: str, task: str, method: str) -> Path:
     """Return the file with the predictions of a cell."""
     return paths.RUNS / stage / task / f"{method}.npz.xz"
+
+
+def _input(name: Path) -> Path:
+    """Return the file with what tables read beside the records."""
+    return name.with_name(f"{name.name}.xz")
+
+
+def _packed(text: str) -> bytes:
+    return lzma.compress(text.encode())
 
 
 def _pack_predictions(results: Results, runs: Sequence[Record]) -> bytes:
@@ -102,7 +111,7 @@ def _inputs(params: Params) -> Iterator[Path]:
     """Yield what tables read beside the records."""
     yield from (paths.TIMING, paths.PROBE)
     for task in params.tasks:
-        yield from (paths.FEATURES / task / "meta.json", paths.logistic(task))
+        yield from (paths.meta(task), paths.logistic(task))
         yield from (paths.choice(task, method) for method in params.methods_of(task))
 
 
@@ -131,7 +140,7 @@ def unpack(held: Path, root: Path) -> None:
     _write(root / paths.PARAMS, contents.pop(paths.PARAMS.as_posix()))
     cells = {_lines_of(*cell).as_posix(): cell for cell in params.cells()}
     predicted = {_predictions_of(*cell).as_posix(): cell for cell in params.cells()}
-    inputs = {name.as_posix() for name in _inputs(params)}
+    inputs = {_input(name).as_posix(): name for name in _inputs(params)}
     # records first: predictions need theirs
     for name, content in sorted(contents.items(), key=lambda pair: pair[0] in predicted):
         if name in cells:
@@ -139,7 +148,7 @@ def unpack(held: Path, root: Path) -> None:
         elif name in predicted:
             _unpack_predictions(held / name, content, predicted[name], root)
         elif name in inputs:
-            _unpack_json(held / name, content, Path(name), root)
+            _unpack_json(held / name, content, inputs[name], root)
         else:
             raise IbmaError(f"{held / name}: profile {params.profile} has no such file: {AGAIN}")
 
@@ -178,9 +187,14 @@ def _unpack_records(
     """Write each line of a cell's file as the record of its seed.
 
     Raises:
-        IbmaError: a line is no record of the cell, or its seed is wrong or there twice.
+        IbmaError: the file does not unpack, a line is no record of the cell, or its seed is wrong
+            or there twice.
     """
-    for number, line in enumerate(content.splitlines(), 1):
+    try:
+        lines = _unpacked(content).splitlines()
+    except (lzma.LZMAError, ValueError, EOFError) as error:
+        raise IbmaError(f"{path}: not packed records ({one_line(error)}): {AGAIN}") from None
+    for number, line in enumerate(lines, 1):
         where = f"{path}: line {number}"
         target = root / paths.record(*cell, _seed(line, cell, seeds, where))
         if target.exists():
@@ -216,8 +230,8 @@ def _unpack_json(path: Path, content: bytes, name: Path, root: Path) -> None:
         IbmaError: it is not JSON, or not as the stage writes it.
     """
     try:
-        value = json.loads(content)
-    except (ValueError, RecursionError) as error:
+        value = json.loads(_unpacked(content))
+    except (lzma.LZMAError, ValueError, EOFError, RecursionError) as error:
         raise IbmaError(f"{path}: not JSON ({one_line(error)}): {AGAIN}") from None
     shapes.check(name, value, str(path))
     write_json(root / name, value)
@@ -225,14 +239,26 @@ def _unpack_json(path: Path, content: bytes, name: Path, root: Path) -> None:
 
 def _by_seed(content: bytes) -> Mapping[int, dict[str, Any]]:
     """Return seed -> name -> array of what `_pack_predictions` made."""
-    limit = unpacked_limit(len(content))
-    packed = lzma.LZMADecompressor().decompress(content, limit)
-    if len(packed) == limit:
-        raise ValueError(f"it unpacks to {limit:,} bytes or more")
     found: dict[int, dict[str, Any]] = defaultdict(dict)
-    for key, array in read_arrays(io.BytesIO(packed), limit).items():
+    packed = _unpacked(content)
+    for key, array in read_arrays(io.BytesIO(packed), unpacked_limit(len(packed))).items():
         seed, _, name = key.partition("/")
         found[int(seed)][name] = array
+    return found
+
+
+def _unpacked(content: bytes) -> bytes:
+    """Unpack one xz file.
+
+    Raises:
+        LZMAError, ValueError, EOFError: it is none, is cut off, or unpacks to more.
+    """
+    limit, unpacking = unpacked_limit(len(content)), lzma.LZMADecompressor(memlimit=MEMORY)
+    found = unpacking.decompress(content, limit)
+    if len(found) == limit:
+        raise ValueError(f"it unpacks to {limit:,} bytes or more")
+    if not unpacking.eof or unpacking.unused_data:
+        raise ValueError("it is cut off, or something follows it")
     return found
 
 

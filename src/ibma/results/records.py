@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from ibma import paths
 from ibma.errors import IbmaError
-from ibma.features import meta as described
 from ibma.files import read_json
 from ibma.params import Params
 from ibma.results import stats
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from ibma.network.tasks import Task
 
 SENSITIVITY = "sensitivity"
+SWEEPS = ("regimes", "noise")  # hundreds of cells a task, of which only metrics are compared
 SCALES = {"percent": 100.0}  # a metric's factor in a unit; 1 in any other
 RANGES = {"percent": (0.0, 100.0), "fraction": (0.0, 1.0)}  # of a metric's mean in a unit
 NO_RECORD = "not run: no record"
@@ -45,7 +45,8 @@ class Results:
         runs: (stage, task, method) -> records by seed, for every cell of the profile.
         absent: task -> why it has no data.
         gaps: cell of a task with data -> why it has fewer records than the profile has seeds.
-        predictions: run -> what its network says of the test rows, where its record has them.
+        predictions: run -> what its network says of the test rows, where its record has them;
+            none of stages regimes and noise.
         problems: task -> how it is judged, for tasks with predictions.
     """
 
@@ -130,22 +131,22 @@ def load(params: Params, root: Path = Path(), *, check_keys: bool = True) -> Res
         run.id: predictions.read(root / run.id.predictions, run.predictions)
         for each in runs.values()
         for run in each
-        if run.predictions
+        if run.predictions and run.stage not in SWEEPS
     }
-    problems = {task: _problem(root / paths.FEATURES / task) for task in {run.task for run in said}}
+    problems = {task: _problem(root / paths.meta(task)) for task in {run.task for run in said}}
     return Results(params, runs, absent, gaps, said, problems)
 
 
-def _problem(features: Path) -> Task:
+def _problem(path: Path) -> Task:
     """Return what the predictions of a task are judged by."""
     from ibma.network import tasks  # torch, which a report without predictions does not need
 
-    meta = read_json(features / described.NAME, {})
+    meta = read_json(path, {})
     try:
         return tasks.build(meta["kind"], meta["classes"])
     except KeyError:
         raise IbmaError(
-            f"{features / 'meta.json'}: says neither kind nor classes, by which predictions are "
+            f"{path}: says neither kind nor classes, by which predictions are "
             "judged: run `dvc repro extract`"
         ) from None
 
@@ -156,7 +157,8 @@ def _load_cell(
     """Return the records of a cell that count, and why some do not."""
     files = [root / paths.record(*cell, seed) for seed in range(params.seeds)]
     # a link that leads nowhere is there, too: it is refused
-    read = [record.read(file) for file in files if os.path.lexists(file)]
+    there = [file for file in files if os.path.lexists(file)]
+    read = [record.read(file, with_predictions=cell[0] not in SWEEPS) for file in there]
     own = [run for run in read if run.profile == params.profile]
     current = [run for run in own if not check_keys or is_current(params, root, run)]
     if len(current) == params.seeds:

@@ -123,8 +123,11 @@ class Record:
         write_plain_json(path, asdict(self))
 
 
-def read(path: Path) -> Record:
+def read(path: Path, *, with_predictions: bool = True) -> Record:
     """Read a record.
+
+    Args:
+        with_predictions: check the predictions beside it, too.
 
     Raises:
         IbmaError: the file is no record, or its content or its predictions are not what its
@@ -138,7 +141,7 @@ def read(path: Path) -> Record:
         raise IbmaError(f"{path}: not a record ({str(error)[:200]}): {remedy}") from None
     if one.digest != digest_of(content):
         raise IbmaError(f"{path}: changed since it was written, its digest does not fit: {remedy}")
-    if one.predictions:
+    if with_predictions and one.predictions:
         predictions.read(path.with_suffix(PREDICTIONS), one.predictions)
     return one
 
