@@ -1,5 +1,6 @@
 """The studies of regimes and of noise: what is compared, over what, and what the tables say."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ ROOT = Path(__file__).parent.parent
 TASK = "split_digits"
 GAIN = {1.0: 0.0, 4.0: 0.02, 16.0: -0.01}  # accuracy of IBMA over no alignment, by beta
 SHARE = {1.0: 0.002, 4.0: 0.3, 16.0: 2.0}
+BAND = {1.0: "inactive", 4.0: "weaker", 16.0: "stronger"}
 
 
 def profile() -> params.Params:
@@ -72,16 +74,25 @@ def test_a_regime_is_compared_with_itself_without_alignment_and_with_the_control
     found = {one.beta: one for one in studies.points(read.results, TASK)}
     assert list(found) == list(GAIN)
     for beta, one in found.items():
-        assert one.share == pytest.approx(SHARE[beta]) and one.active == (beta > 1)
+        assert one.share == pytest.approx(SHARE[beta]) and one.band == BAND[beta]
         assert set(one.apart) == {"ibma_no_align", "ce3"}
         mean = sum(one.apart["ibma_no_align"].values()) / 3
         assert mean == pytest.approx(100 * GAIN[beta])
-    active = [one for one in found.values() if one.active]
+    active = [one for one in found.values() if one.band != "inactive"]
     mean = studies.mean_apart(active, "ibma_no_align")
     assert mean.mean == pytest.approx(0.5) and mean.n == 3, "runs, not runs times regimes"
     assert studies.mean_apart(active, "ce3").mean == pytest.approx(11.5)
     assert studies.mean_apart([], "ce3") is None
     assert studies.counts(list(found.values()), "ibma_no_align") == (1, 1)
+
+
+def test_runs_that_share_training_rows_have_wider_intervals_and_larger_p(read):
+    found = studies.points(read.results, TASK)
+    shared = [replace(one, overlap=0.25) for one in found]
+    alone, wide = (studies.mean_apart(some, "ce3") for some in (found, shared))
+    assert wide.mean == alone.mean
+    assert (wide.high - wide.low) / (alone.high - alone.low) == pytest.approx(math.sqrt(1.75))
+    assert sum(studies.counts(shared, "ce3")) <= sum(studies.counts(found, "ce3"))
 
 
 def test_unequal_settings_are_not_compared(read):
@@ -91,18 +102,18 @@ def test_unequal_settings_are_not_compared(read):
     assert not studies.differences(ours, others, "accuracy")
 
 
-def test_the_table_of_regimes_has_a_line_a_task_and_a_row_a_regime_in_its_file(read):
+def test_the_table_of_regimes_has_a_line_a_task_and_another_a_line_a_regime(read):
     made = table(read, "regimes")
     (row,) = made.rows
     cells = dict(zip([column.heading for column in made.columns], row.values, strict=True))
-    assert row.values[1:3] == (3, "2 of 3")
+    assert row.values[1:3] == (3, "1 / 1 / 1")
     assert cells["Share"].value == pytest.approx(0.3)
     against = "IBMA minus IBMA without alignment"
-    assert cells[f"{against}: where active"].value == pytest.approx(0.5)
+    for beta, band in BAND.items():
+        assert cells[f"{against}: {band}"].value == pytest.approx(100 * GAIN[beta], abs=1e-9)
     assert cells[f"{against}: better / worse"] == "1 / 1"
-    assert cells[f"{against}: where inactive"].value == pytest.approx(0.0)
     assert cells["IBMA with a tuned beta minus CE3 (no bound)"] == "not run"
-    assert len(made.flat()) == 3 * 2
+    assert len(made.flat()) == 1 and len(table(read, "regime_points").rows) == 3
     assert "1 / 1" in as_markdown(made) and as_latex(made)
 
 
@@ -121,7 +132,7 @@ def test_the_table_of_noise_has_the_clean_runs_once_and_a_line_a_level(read):
 
 def test_studies_are_drawn_and_said(read, tmp_path):
     (regimes,) = pictures._draw_regimes(read, tmp_path)
-    assert "Of 3 regimes 2 are active" in regimes.caption
+    assert "3 regimes: 1 inactive (share under 1%), 1 weaker and 1 stronger" in regimes.caption
     assert "better than IBMA without alignment in 1 and worse in 1" in regimes.caption
     (noise,) = pictures._draw_noise(read, tmp_path)
     for picture in (regimes, noise):

@@ -34,7 +34,8 @@ OUTPUTS = ("tables", "figures", "metrics", "plots")  # folders that are written 
 FIGURES = {"08": "eta", "09": "times"}  # of the paper's tables
 TESTS = tuple(f"{number:02d}" for number in significance.TABLES)
 STUDIES = ("regimes", "noise", "regime")  # tables with a figure of the same name
-IN_FILES = ("real_uncertainty", "real_ib", "real_tuned")  # tables too long for the page
+# tables too long for the page
+IN_FILES = ("real_uncertainty", "real_ib", "real_tuned", "regime_points")
 
 
 def write(params: Params, root: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -222,7 +223,7 @@ def _draw_regimes(inputs: Inputs, folder: Path) -> Iterator[Picture]:
     found = {task: studies.points(inputs.results, task) for task in study.tasks}
     panels = {
         task_name(task): [
-            (one.share, stats.summary(list(one.apart[rival].values())))
+            (one.share, studies.over_runs(list(one.apart[rival].values()), one.overlap))
             for one in regimes
             if one.apart[rival]
         ]
@@ -237,9 +238,11 @@ def _draw_regimes(inputs: Inputs, folder: Path) -> Iterator[Picture]:
     better, worse = (
         sum(pair) for pair in zip(*(studies.counts(r, rival) for r in found.values()), strict=True)
     )
+    bands = Counter(one.band for one in every)
     caption = (
-        f"Of {len(every)} regimes {sum(one.active for one in every)} are active (share of "
-        f"{regime.ACTIVE:.0%} or more); after Holm IBMA is better than {method_name(rival)} in "
+        f"{len(every)} regimes: {bands['inactive']} inactive (share under {regime.ACTIVE:.0%}), "
+        f"{bands['weaker']} weaker and {bands['stronger']} stronger than cross-entropy (left and "
+        f"right of the second line). After Holm IBMA is better than {method_name(rival)} in "
         f"{better} and worse in {worse}."
     )
     title = "IBMA minus itself without alignment, against how much the alignment pulls"

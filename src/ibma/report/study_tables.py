@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from ibma.report import table
 from ibma.report.inputs import Inputs
-from ibma.report.table import NOT_RUN, Column, Number, Row, Scalar, Table, Value
-from ibma.results import records, regime, separation, stats, studies
+from ibma.report.table import NOT_RUN, Column, Number, Row, Table, Value
+from ibma.results import records, regime, separation, studies
 from ibma.results.claims import CONTROL, OURS, method_name, metric_name, task_name
+from ibma.results.significance import overlap
 from ibma.results.studies import Point
 from ibma.training.record import Record
 
@@ -19,7 +20,7 @@ NOISE_IN = {"train": "training", "test": "test", "both": "both"}
 
 def build(inputs: Inputs) -> list[Table]:
     """Build every table of the studies that has a row."""
-    tables = [_regime(), _regimes(inputs), _noise(inputs)]
+    tables = [_regime(), *_regimes(inputs), _noise(inputs)]
     return [made for made in tables if made.rows]
 
 
@@ -57,22 +58,29 @@ def _regime() -> Table:
 # --- where it does -------------------------------------------------------------------------------
 
 
-def _regimes(inputs: Inputs) -> Table:
-    """`regimes`: one line a task: where alignment acts, and whether it helps there."""
+def _regimes(inputs: Inputs) -> Iterator[Table]:
+    """`regimes`: one line a task: where alignment acts, and whether it helps there.
+
+    `regime_points` beside it has a line a regime.
+    """
     study = inputs.params.regimes
     rivals = (*study.forms[1:], study.control)
-    rows, data = [], []
-    for task in study.tasks:
-        if found := studies.points(inputs.results, task):
-            rows.append(_regimes_row(inputs, task, found, rivals))
-            data += [row for point in found for row in _point_rows(task, point)]
-    columns = [Column("Task"), Column("Classes"), Column("Active regimes"), Column("Share")]
+    found = {task: studies.points(inputs.results, task) for task in study.tasks}
+    found = {task: points for task, points in found.items() if points}
+    twin = any(inputs.results.is_twin(task) for task in study.tasks)
+    yield _by_task(inputs, found, rivals, twin)
+    yield _by_regime(found, rivals, twin)
+
+
+def _by_task(
+    inputs: Inputs, found: Mapping[str, Sequence[Point]], rivals: Sequence[str], twin: bool
+) -> Table:
+    study = inputs.params.regimes
+    columns = [Column("Task"), Column("Classes"), Column("Regimes"), Column("Share")]
     for rival in rivals:
         group = f"IBMA minus {method_name(rival)}"
-        columns += [Column("where active", group), Column("better / worse", group)]
-        columns += [Column("where inactive", group)]
+        columns += [Column(band, group) for band in (*regime.BANDS, "better / worse")]
     columns.append(Column(f"{method_name(TUNED)} minus {method_name(study.control)}"))
-    twin = any(inputs.results.is_twin(task) for task in study.tasks)
     return Table(
         "regimes",
         "Where does the bound act, and does it help there?",
@@ -80,38 +88,38 @@ def _regimes(inputs: Inputs) -> Table:
         f"and weight decay of {method_name(study.control)}; points of the task's metric.",
         twin,
         tuple(columns),
-        tuple(rows),
+        tuple(_regimes_row(inputs, task, points, rivals) for task, points in found.items()),
         (
             "Share: norm of the gradient of eta times the alignment terms over that of "
             "cross-entropy, the largest over epochs and modalities; median and range over "
-            f"regimes. Active: {regime.ACTIVE:.0%} or more.",
-            "Where active: per run the mean over all active regimes, then mean and interval over "
-            "runs. No regime is picked by its result on test.",
+            f"regimes. Inactive: under {regime.ACTIVE:.0%}. Weaker or stronger: than "
+            "cross-entropy. Regimes: how many are inactive, weaker and stronger.",
+            "Differences: per run the mean over all regimes of the column, then mean and interval "
+            "over runs. No regime is picked by its result on test.",
             f"Better / worse: regimes with p < {studies.ALPHA:g} (paired t-test, Holm over the "
             "regimes of a task). The rival without alignment is trained in the same regime.",
+            "Where folds share training rows, variances are those of Nadeau and Bengio. Test rows "
+            "are not drawn again: predictions of these runs are not committed.",
             f"{method_name(TUNED)}: beta is chosen inside train, like a learning rate.",
-            "The CSV file has a row for every regime.",
+            "Every regime: `regime_points.md`.",
         ),
-        tuple(data),
     )
 
 
 def _regimes_row(inputs: Inputs, task: str, found: Sequence[Point], rivals: Sequence[str]) -> Row:
-    active = [one for one in found if one.active]
-    inactive = [one for one in found if not one.active]
+    by_band = {band: [one for one in found if one.band == band] for band in regime.BANDS}
     shares = [one.share for one in found]
     values: list[Value] = [
         task_name(task),
         len(inputs.features[task]["classes"]) if task in inputs.features else None,
-        f"{len(active)} of {len(found)}",
+        " / ".join(str(len(some)) for some in by_band.values()),
         Number(statistics.median(shares), "times", low=min(shares), high=max(shares)),
     ]
     for rival in rivals:
         better, worse = studies.counts(found, rival)
-        values += [_mean(active, rival), f"{better} / {worse}", _mean(inactive, rival)]
+        values += [_mean(some, rival) for some in by_band.values()] + [f"{better} / {worse}"]
     ours, theirs = (inputs.results.of(task, m) for m in (TUNED, inputs.params.regimes.control))
-    tuned = studies.differences(ours, theirs, inputs.results.headline(task))
-    values.append(_apart(list(tuned.values())) or NOT_RUN)
+    values.append(_apart(ours, theirs, inputs.results.headline(task)))
     return Row(tuple(values))
 
 
@@ -120,20 +128,30 @@ def _mean(some: Sequence[Point], rival: str) -> Value:
     return "none" if one is None else table.signed(one)
 
 
-def _apart(values: Sequence[float]) -> Number | None:
-    return table.signed(stats.summary(values)) if values else None
+def _apart(ours: Sequence[Record], theirs: Sequence[Record], metric: str) -> Value:
+    """Return the mean difference of paired runs, with its interval over runs."""
+    values = list(studies.differences(ours, theirs, metric).values())
+    return table.signed(studies.over_runs(values, overlap(ours))) if values else NOT_RUN
 
 
-def _point_rows(task: str, point: Point) -> list[dict[str, Scalar]]:
-    """Return a regime as flat rows, one for each rival."""
-    rows: list[dict[str, Scalar]] = []
-    for rival, by_run in point.apart.items():
-        regime_: dict[str, Scalar] = {"task": task, "phi": point.phi, "beta": point.beta}
-        regime_ |= {"eta": point.eta, "share": point.share, "rival": rival}
-        if number := _apart(list(by_run.values())):
-            parts: dict[str, Scalar] = {"low": number.low, "high": number.high, "n": number.n}
-            rows.append(regime_ | {"difference": number.value} | parts)
-    return rows
+def _by_regime(found: Mapping[str, Sequence[Point]], rivals: Sequence[str], twin: bool) -> Table:
+    rows = []
+    for task, points in found.items():
+        for one in points:
+            place = task_name(task), one.phi, f"{one.beta:g}", f"{one.eta:g}"
+            apart = [_mean([one], rival) for rival in rivals]
+            rows.append(Row((*place, Number(one.share, "times"), *apart)))
+    columns = [Column(label) for label in ("Task", "Phi", "Beta", "Eta", "Share")]
+    columns += [Column(f"IBMA minus {method_name(rival)}") for rival in rivals]
+    return Table(
+        "regime_points",
+        "Every regime of the bound",
+        "Points of the task's metric, for every regime of the table of regimes.",
+        twin,
+        tuple(columns),
+        tuple(rows),
+        ("Columns: see the table of regimes. Intervals are not corrected for their number.",),
+    )
 
 
 # --- noise ---------------------------------------------------------------------------------------
@@ -169,6 +187,8 @@ def _noise(inputs: Inputs) -> Table:
             "rows. Every sample keeps its noise, and a run draws the same at every level.",
             "Every method keeps the learning rate, weight decay and weight that cross-validation "
             "chose without noise.",
+            "Intervals of differences: over runs; where folds share training rows, those of Nadeau "
+            "and Bengio.",
         ),
     )
 
@@ -182,4 +202,4 @@ def _methods(
 
 def _against(by_method: Mapping[str, Sequence[Record]], metric: str) -> Value:
     ours, theirs = by_method.get(OURS, ()), by_method.get(CONTROL, ())
-    return _apart(list(studies.differences(ours, theirs, metric).values())) or NOT_RUN
+    return _apart(ours, theirs, metric)

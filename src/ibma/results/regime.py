@@ -5,6 +5,8 @@ from __future__ import annotations
 from ibma.training.record import Record
 
 ACTIVE = 0.01  # share of the cross-entropy's gradient from which a bound acts (CHOICE)
+STRONG = 1.0  # share from which it pulls harder than cross-entropy
+BANDS = ("inactive", "weaker", "stronger")
 
 
 def shares(run: Record) -> list[float]:
@@ -26,6 +28,11 @@ def inactive(run: Record) -> bool:
     """Return whether a run has a bound whose share stayed under `ACTIVE` in every epoch."""
     peak = peak_share(run)
     return peak is not None and peak < ACTIVE
+
+
+def band(share: float) -> str:
+    """Return whether a bound is inactive, or pulls weaker or stronger than cross-entropy."""
+    return BANDS[(share >= ACTIVE) + (share >= STRONG)]
 
 
 def alignment_share(run: Record) -> float | None:

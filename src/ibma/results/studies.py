@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 from ibma.results import fairness, records, regime, stats
 from ibma.results.records import Results
+from ibma.results.significance import MARGIN, overlap
 from ibma.training.record import Record
 
 ALPHA = 0.05
@@ -20,6 +21,7 @@ class Point:
     Attributes:
         share: of the alignment's gradient, see `regime.alignment_share`; mean over runs.
         apart: rival -> run -> IBMA minus the rival, in percent.
+        overlap: of the runs' training rows, see `stats.total`.
     """
 
     phi: str
@@ -27,11 +29,12 @@ class Point:
     eta: float
     share: float
     apart: Mapping[str, Mapping[int, float]]
+    overlap: float
 
     @property
-    def active(self) -> bool:
-        """Return whether the alignment acted."""
-        return self.share >= regime.ACTIVE
+    def band(self) -> str:
+        """Return how hard the alignment pulled, see `regime.band`."""
+        return regime.band(self.share)
 
 
 def points(results: Results, task: str) -> list[Point]:
@@ -46,7 +49,7 @@ def points(results: Results, task: str) -> list[Point]:
         shares = [share for run in own if (share := regime.alignment_share(run)) is not None]
         if shares:
             apart = {name: differences(own, theirs, metric) for name, theirs in rivals.items()}
-            found.append(Point(*place, sum(shares) / len(shares), apart))
+            found.append(Point(*place, sum(shares) / len(shares), apart, overlap(own)))
     return found
 
 
@@ -69,17 +72,32 @@ def mean_apart(some: Sequence[Point], rival: str) -> stats.Summary | None:
         for run, difference in one.apart.get(rival, {}).items():
             by_run.setdefault(run, []).append(difference)
     means = [sum(values) / len(values) for values in by_run.values()]
-    return stats.summary(means) if means else None
+    return over_runs(means, some[0].overlap) if means else None
+
+
+def over_runs(apart: Sequence[float], shared: float) -> stats.Summary:
+    """Summarise paired differences, one a run, with the interval over runs of `stats.total`.
+
+    Args:
+        shared: overlap of their training rows.
+    """
+    one, total = stats.summary(apart), _total(apart, shared)
+    return replace(one, low=total.low, high=total.high) if total else one
+
+
+def _total(apart: Sequence[float], shared: float) -> stats.Total | None:
+    return stats.total(apart, [0.0] * len(apart), None, MARGIN, shared)
 
 
 def counts(some: Sequence[Point], rival: str) -> tuple[int, int]:
     """Count the regimes where IBMA is better and worse than a rival, after Holm over them."""
-    from scipy.stats import ttest_1samp
-
     values = [list(one.apart[rival].values()) for one in some]
-    values = [own for own in values if len(set(own)) > 1]  # else nothing to test
-    adjusted = stats.holm([float(ttest_1samp(own, 0).pvalue) for own in values])
-    shown = [sum(own) for own, p in zip(values, adjusted, strict=True) if p < ALPHA]
+    tests = [
+        _total(own, one.overlap) if own else None for own, one in zip(values, some, strict=True)
+    ]
+    tested = [(sum(own), test.p) for own, test in zip(values, tests, strict=True) if test]
+    adjusted = stats.holm([p for _, p in tested])
+    shown = [gain for (gain, _), p in zip(tested, adjusted, strict=True) if p < ALPHA]
     return sum(one > 0 for one in shown), sum(one < 0 for one in shown)
 
 
