@@ -68,6 +68,15 @@ class Told:
         """Print one cell with the digits of its unit."""
         return formatting.number(float(self.cell(table, column, **where)), unit)
 
+    def mean_apart(self, table: str, column: str, **where: object) -> str:
+        """Print a mean difference in points, with its 95 % interval."""
+        parts = (f"{column}{part}" for part in ("", " low", " high"))
+        return self._apart(*(float(self.cell(table, part, **where)) for part in parts))
+
+    def _apart(self, difference: float, low: float, high: float) -> str:
+        shown = formatting.number(difference, "percent", sign=True)
+        return f"{shown} {formatting.interval(low, high, 'percent')}"
+
     def mean(self, task: str, method: str) -> str:
         """Print a method's mean on a task in percent."""
         return self.number("leaderboard", "mean", task=task, method=method)
@@ -82,17 +91,19 @@ class Told:
 
     def gap(self, opponent: str, task: str) -> str:
         """Print IBMA minus an opponent in points, with its 95 % interval."""
-        difference, low, high = (
-            float(self.cell("real_claims", name, opponent=opponent, task=task))
-            for name in ("difference", "total low", "total high")
+        parts = ("difference", "total low", "total high")
+        return self._apart(
+            *(float(self.cell("real_claims", name, opponent=opponent, task=task)) for name in parts)
         )
-        shown = formatting.number(difference, "percent", sign=True)
-        return f"{shown} {formatting.interval(low, high, 'percent')}"
 
     def count(self, opponent: str, *verdicts: str) -> int:
         """Count the tasks on which the comparison with an opponent has one of these verdicts."""
         rows = [row for row in self._tables["real_claims"] if row["opponent"] == opponent]
         return sum(row["verdict"] in verdicts for row in rows)
+
+    def among(self, opponents: Sequence[str], *verdicts: str) -> int:
+        """Count the comparisons with several opponents that have one of these verdicts."""
+        return sum(self.count(opponent, *verdicts) for opponent in opponents)
 
     def largest(self, opponent: str) -> str:
         """Name the task with the largest difference from an opponent; empty for no comparison."""
