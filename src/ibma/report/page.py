@@ -19,6 +19,7 @@ from ibma.paper.audit import COMPARED
 from ibma.params import Params
 from ibma.report import inputs as report_inputs
 from ibma.report import numbers, paper_tables, pictures, table, verdict
+from ibma.report.formatting import plural
 from ibma.report.inputs import Inputs
 from ibma.report.numbers import Numbers
 from ibma.report.pictures import Picture
@@ -175,11 +176,13 @@ def _grouped(columns: Sequence[Column]) -> list[tuple[str, list[tuple[int, Colum
 
 
 def _gaps(inputs: Inputs) -> list[str]:
-    """Say which cells have no records or too few of them, and why."""
+    """Say which methods have no records or too few of them, and why."""
     results = inputs.results
     absent = [f"{task_name(task)}: not run: {why}" for task, why in results.absent.items()]
     counts = Counter(results.gaps.values())
-    return absent + [f"{count} cells: {why}" for why, count in sorted(counts.items())]
+    return absent + [
+        f"{plural(count, 'method')} of a task: {why}" for why, count in sorted(counts.items())
+    ]
 
 
 def _provenance(inputs: Inputs) -> list[tuple[str, str]]:
@@ -192,7 +195,7 @@ def _provenance(inputs: Inputs) -> list[tuple[str, str]]:
     return [
         ("Profile", params.profile),
         ("eta", f"{eta}: " + ", ".join(f"{value:g}" for value in etas)),
-        ("Runs", f"{len(runs)}, {params.seeds} seeds a cell"),
+        ("Runs", f"{len(runs):,}, {params.seeds} of each method on each task"),
         ("Commit of the records", ", ".join(commits)),
         ("Device, instructions, threads", "; ".join(environments)),
         ("Sources", ", ".join(f"{task}: {source}" for task, source in sorted(sources.items()))),

@@ -238,9 +238,9 @@ def _draw_regimes(inputs: Inputs, folder: Path) -> Iterator[Picture]:
         sum(pair) for pair in zip(*(studies.counts(r, rival) for r in found.values()), strict=True)
     )
     caption = (
-        f"Of {len(every)} regimes {sum(one.active for one in every)} are active (share of "
-        f"{regime.ACTIVE:.0%} or more); after Holm IBMA is better than {method_name(rival)} in "
-        f"{better} and worse in {worse}."
+        f"Active (share of {regime.ACTIVE:.0%} or more): {sum(one.active for one in every)} of "
+        f"{formatting.plural(len(every), 'regime')}; after Holm IBMA is better than "
+        f"{method_name(rival)} in {better} and worse in {worse}."
     )
     title = "IBMA minus itself without alignment, against how much the alignment pulls"
     yield Picture("regimes", title, caption)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 
-from ibma.report import table
+from ibma.report import formatting, table
 from ibma.report.inputs import Inputs
 from ibma.report.table import NOT_RUN, Column, Number, Row, Scalar, Table, Value
 from ibma.results import records, regime, separation, stats, studies
@@ -40,7 +40,7 @@ def _regime() -> Table:
     return Table(
         "regime",
         "What the alignment term of IBB can reach",
-        "-V in nats for K balanced classes on a regular simplex, Q estimated without error.",
+        "Worked out from the formula: -V in nats, for K classes of equal size, equally far apart.",
         False,
         tuple(columns),
         tuple(rows),
@@ -61,7 +61,7 @@ def _regimes(inputs: Inputs) -> Table:
     """`regimes`: one line a task: where alignment acts, and whether it helps there."""
     study = inputs.params.regimes
     rivals = (*study.forms[1:], study.control)
-    rows, data = [], []
+    rows, data, regimes = [], [], formatting.plural(len(list(study.points())), "regime")
     for task in study.tasks:
         if found := studies.points(inputs.results, task):
             rows.append(_regimes_row(inputs, task, found, rivals))
@@ -76,8 +76,8 @@ def _regimes(inputs: Inputs) -> Table:
     return Table(
         "regimes",
         "Where does the bound act, and does it help there?",
-        f"IBMA in {len(list(study.points()))} regimes (phi x beta x eta) with the learning rate "
-        f"and weight decay of {method_name(study.control)}; points of the task's metric.",
+        f"IBMA in {regimes} (phi x beta x eta) with the learning rate and weight decay of "
+        f"{method_name(study.control)}; points of the task's metric.",
         twin,
         tuple(columns),
         tuple(rows),
