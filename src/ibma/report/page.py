@@ -120,6 +120,7 @@ def html(inputs: Inputs, root: Path, made: Numbers, drawn: Mapping[str, Picture]
         "provenance": _provenance(inputs),
         "gaps": _gaps(inputs),
         "grouped": _grouped,
+        "plural": plural,
     }
     return str(environment().get_template("index.html.jinja").render(context))
 

@@ -36,6 +36,10 @@ def answer(inputs: Inputs) -> Answer:
 
 def _headline(inputs: Inputs, real: Sequence[str]) -> str:
     """Answer the question, or say why this profile cannot."""
+    if not inputs.tasks:
+        return (
+            "Nothing was run yet: the tables hold the paper's numbers, and why there are no more."
+        )
     twins = len(inputs.tasks) - len(real)
     if twins > len(real):
         return (
@@ -113,7 +117,7 @@ def _published(inputs: Inputs) -> Iterator[str]:
         shown = ", ".join(f"{counts[v]} {v.value}" for v in judged)
         yield f"Published numbers in our 95 % intervals: {shown}."
     else:
-        yield "No published number is judged: no task of the paper has real data in this profile."
+        yield "No published number is judged: no task of the paper was run on real data."
 
 
 def _audit(inputs: Inputs) -> Iterator[str]:
