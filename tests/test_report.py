@@ -749,9 +749,8 @@ def test_the_answer_counts_no_twin_and_says_ties(project):
     assert "highest mean alone on 0, shares it on 1." in tied
 
 
-def test_a_profile_that_never_ran_says_so_and_shows_the_papers_numbers(project):
-    shutil.rmtree(project / "data/features")
-    text = page.write(PROFILE, project).read_text()
+def test_a_profile_that_never_ran_says_so_and_shows_the_papers_numbers(tmp_path):
+    text = page.write(params.load(ROOT / "profiles/paper.yaml"), tmp_path).read_text()
     assert "Nothing was run yet" in text and "tleaderboard" not in Page(text).ids
     assert "Concat (Perez et al., 2018)" in text and "not run" in text
 
