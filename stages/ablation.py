@@ -11,7 +11,7 @@ def ablation(params: Params, task: str, method: str | None = None) -> None:
     from ibma.experiments.runs import train_stage
     from ibma.tracking import LIVE, Mirror
 
-    train_stage(params, "ablation", task, method, Mirror(params, patience=LIVE).log)
+    train_stage(params, "ablation", task, method, Mirror(params, patience=LIVE))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ def noise(params: Params, task: str) -> None:
     from ibma.experiments.runs import train_study
     from ibma.tracking import LIVE, Mirror
 
-    train_study(params, "noise", task, Mirror(params, patience=LIVE).log)
+    train_study(params, "noise", task, Mirror(params, patience=LIVE))
 
 
 if __name__ == "__main__":

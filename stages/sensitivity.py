@@ -11,8 +11,8 @@ def sensitivity(params: Params) -> None:
     from ibma.experiments.runs import train_study
     from ibma.tracking import LIVE, Mirror
 
-    finish = Mirror(params, patience=LIVE).log
-    train_study(params, "sensitivity", params.sensitivity.task, finish)
+    mirror = Mirror(params, patience=LIVE)
+    train_study(params, "sensitivity", params.sensitivity.task, mirror)
 
 
 if __name__ == "__main__":

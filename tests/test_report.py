@@ -739,7 +739,7 @@ def test_no_link_of_the_page_is_dead(made):
 def test_the_answer_counts_no_twin_and_says_ties(project):
     said = verdict.answer(read(project))
     assert said.headline.startswith("This profile cannot say. The data of 8 of its 9 tasks is gen")
-    assert "Real data: Split digits." in said.data and "as they are at beta 1" in said.data
+    assert "Real data: Split digits." in said.data and "vectors as they are, beta 1" in said.data
     assert said.points[0].startswith("Of 1 real task IBMA has the highest mean alone on 1.")
     assert said.points[1].startswith("No published number is judged")
     for seed in range(3):
@@ -747,6 +747,12 @@ def test_the_answer_counts_no_twin_and_says_ties(project):
         write(project, fake("split_digits", "ibma", seed, metrics={"accuracy": 0.66}))
     tied = verdict.answer(read(project)).points[0]
     assert "highest mean alone on 0, shares it on 1." in tied
+
+
+def test_a_profile_that_never_ran_says_so_and_shows_the_papers_numbers(tmp_path):
+    text = page.write(params.load(ROOT / "profiles/paper.yaml"), tmp_path).read_text()
+    assert "Nothing was run yet" in text and "tleaderboard" not in Page(text).ids
+    assert "Concat (Perez et al., 2018)" in text and "not run" in text
 
 
 def test_a_leaderboard_marks_and_ranks_real_data_only(made):
@@ -769,8 +775,13 @@ def test_the_page_fits_its_screens_and_axe_finds_nothing(made, tmp_path):
         assert found["stops"] < 200, "tab stops before the first table"
         assert found["violations"] == []
     pdf = tmp_path / "page.pdf"
-    chromium(tmp_path, f"--print-to-pdf={pdf}", page_.as_uri())
-    assert len(re.findall(rb"/Type\s*/Page\b", pdf.read_bytes())) < 20
+    outline = "--generate-pdf-document-outline"  # says where on its page every heading is
+    chromium(tmp_path, outline, f"--print-to-pdf={pdf}", page_.as_uri())
+    printed = pdf.read_bytes()
+    assert len(re.findall(rb"/Type\s*/Page\b", printed)) < 20
+    heights = [float(y) for y in re.findall(rb"/Dest \[\d+ 0 R /XYZ [\d.]+ ([\d.]+) 0\]", printed)]
+    margin, lines = 31, 4 * 10  # points: a heading, and what it is about, stand above the margin
+    assert len(heights) >= 15 and min(heights) > margin + lines, "a heading alone at a page's foot"
 
 
 def chromium(folder: Path, *arguments: str) -> str:

@@ -10,14 +10,14 @@ import yaml
 
 from ibma import params, paths
 from ibma.errors import IbmaError
-from ibma.experiments import runs, tune
+from ibma.experiments import progress, runs, tune
 from ibma.features import media
 from ibma.features.extract import absent, extract
 from ibma.files import read_json, write_json
 from ibma.formats import checksums
 from ibma.network.centroids import write_all
 from ibma.results import records
-from ibma.training import record
+from ibma.training import loop, record
 from ibma.training.cell import Cell, Setting
 
 ROOT = Path(__file__).parent.parent
@@ -100,13 +100,41 @@ def test_a_run_is_trained_once_and_another_eta_is_another_run(project, capsys):
 def test_a_finished_run_is_passed_on_once_it_is_stored(project, capsys):
     finished = []
 
-    def note(one: record.Record) -> None:
-        assert list(paths.store().rglob(f"{one.key}.json"))
-        finished.append(one.id)
+    class Note:
+        def finished(self, one: record.Record) -> None:
+            assert list(paths.store().rglob(f"{one.key}.json"))
+            finished.append(one.id)
 
     for _ in range(2):
-        runs.train_stage(load(), "train_ibma", "split_digits", on_finished=note)
+        runs.train_stage(load(), "train_ibma", "split_digits", watcher=Note())
     assert sorted(finished) == [("train_ibma", "split_digits", "ibma", k) for k in range(2)]
+
+
+def test_a_run_that_trains_is_seen_epoch_by_epoch(project, monkeypatch):
+    """Its checkpoint says how far it is."""
+    seen = []
+
+    class Note:
+        def running(self, one: record.Record) -> None:
+            seen.append(one)
+
+        def finished(self, one: record.Record) -> None:
+            seen.append(one)
+
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "BEAT_SECONDS", 0.02)
+    values = yaml.safe_load((ROOT / "profiles/twin.yaml").read_text())["training"]
+    profile = load(seeds=1, training=values | {"epochs": 20})
+    runs.train_stage(profile, "train_ibma", "split_digits", watcher=Note())
+    *before, last = seen
+    counts = [len(one.history["ce/fused"]) for one in before]
+    assert counts and counts == sorted(counts) and last.metrics
+    whole = record.read(last.id.record)
+    for one in before:
+        shared = ("id", "source", "fold", "n_train", "n_test", "params", "tuned", "environment")
+        assert all(getattr(one, name) == getattr(whole, name) for name in shared)
+        shown = {name: values[: len(one.history[name])] for name, values in whole.history.items()}
+        assert one.history == shown and not one.metrics
 
 
 def test_weights_are_kept_where_params_say_so_and_once_on_disk(project, capsys):

@@ -180,23 +180,72 @@ def test_a_later_call_writes_only_what_changed(root):
 def test_a_stage_mirrors_its_runs_as_they_finish(root, capsys):
     mirror = tracking.Mirror(PARAMS, root)
     for seen, one in enumerate(RECORDS[1:], 1):
-        mirror.log(one)
+        mirror.finished(one)
         assert counts(mirror.done) == (seen, 0, 0)
         assert f"IBMA · CREMA-D · seed {one.seed}" in active(root)
     means = store.client(root).get_run(active(root)["IBMA · CREMA-D"]).data.metrics
     assert means["seeds"] == 3 and means["accuracy"] == 0.5
-    tracking.Mirror(PARAMS, root).log(made("ibma", 0, accuracy=0.9))  # trained again
+    tracking.Mirror(PARAMS, root).finished(made("ibma", 0, accuracy=0.9))  # trained again
     lay(root, made("ibma", 0, accuracy=0.9))
     assert counts(tracking.collect(PARAMS, root)) == (1, 0, 3)
     assert not capsys.readouterr().err
 
 
+def epochs(record: Record, count: int) -> Record:
+    """Return what is known of a run after some epochs."""
+    history, regime = (
+        {name: values[:count] for name, values in own.items()}
+        for own in (record.history, record.regime)
+    )
+    provenance = {"seconds_per_epoch": [1.0] * count, "started": "2026-01-01T00:00:00+00:00"}
+    empty = {"metrics": {}, "ib": {}, "confusion": [], "digest": ""}
+    return replace(record, history=history, regime=regime, provenance=provenance, **empty)
+
+
+def test_a_long_run_shows_its_epochs_while_it_trains(root, capsys):
+    whole = replace(RECORDS[1], history={"task": [3.0, 2.0, 1.0]}, regime={}, digest="")
+    mirror, client = tracking.Mirror(PARAMS, root), store.client(root)
+    name = "IBMA · CREMA-D · seed 0"
+    for count in (1, 3):
+        mirror.running(epochs(whole, count))
+        run = client.get_run(active(root)[name])
+        points = client.get_metric_history(run.info.run_id, "loss/task")
+        assert run.info.status == "RUNNING" and [one.step for one in points] == [1, 2, 3][:count]
+    assert "accuracy" not in run.data.metrics and run.data.params["lr"] == "0.001"
+    mirror.finished(whole)
+    run = client.get_run(active(root)[name])
+    assert run.info.status == "FINISHED" and run.data.metrics["accuracy"] == 0.25
+    assert "seeds" not in client.get_run(active(root)["IBMA · CREMA-D"]).data.metrics
+    later = tracking.Mirror(PARAMS, root)
+    later.running(epochs(RECORDS[2], 1))
+    later.failed(RECORDS[2].id)
+    assert client.get_run(active(root)["IBMA · CREMA-D · seed 1"]).info.status == "FAILED"
+    later.failed(RECORDS[3].id)  # never seen while it trained
+    lay(root, whole)
+    assert counts(tracking.collect(PARAMS, root)) == (2, 1, 1) and not capsys.readouterr().err
+
+
+def test_a_run_is_called_and_described_as_people_would():
+    for stage, method, name in (
+        ("train_ibma", "ibma", "IBMA · CREMA-D"),
+        ("sensitivity", "ibma_eta_0.3", "IBMA · eta 0.3 · CREMA-D"),
+        ("noise", "ibma_train_2_test_2", "IBMA · noise train 2 test 2 · CREMA-D"),
+        ("regimes", "ibma_unit_beta_16", "IBMA on unit vectors · beta 16 · CREMA-D"),
+        ("train", "my_own", "my_own · CREMA-D"),
+    ):
+        one = replace(RECORDS[1], stage=stage, method=method)
+        assert entities.run_name(one, parent=True) == name
+        assert entities.run_name(one) == f"{name} · seed 0"
+        said = entities.tags(one, None)["mlflow.note.content"]
+        assert said.startswith(f"{name}, stage `{stage}`, generated data") and "means" in said
+
+
 def test_a_short_stage_leaves_its_runs_to_track(root):
     mirror = tracking.Mirror(PARAMS, root, patience=1.0)
-    mirror.log(RECORDS[1])
+    mirror.finished(RECORDS[1])
     assert counts(mirror.done) == (0, 0, 0)
     time.sleep(1.0)
-    mirror.log(RECORDS[2])
+    mirror.finished(RECORDS[2])
     assert counts(mirror.done) == (2, 0, 0), "the first one too, once the stage lasts"
 
 
@@ -240,7 +289,7 @@ def test_a_damaged_database_is_known_and_made_anew(root, capsys):
         database.write_bytes(damaged)
         assert store._damage(database)
     mirror = tracking.Mirror(PARAMS, folder)
-    mirror.log(RECORDS[0])
+    mirror.finished(RECORDS[0])
     assert mirror.done.new == 1 and (folder / "mlflow.db.damaged").read_bytes() == damaged
     assert capsys.readouterr().err.count("\n") == 1
     assert counts(tracking.collect(PARAMS, folder)) == (3, 0, 1)
@@ -252,7 +301,7 @@ def test_a_locked_database_costs_one_line_and_the_next_call_levels(root, monkeyp
     holder.execute("begin exclusive")
     mirror = tracking.Mirror(PARAMS, root)
     for one in RECORDS:
-        mirror.log(one)
+        mirror.finished(one)
     line = capsys.readouterr().err
     assert line.count("\n") == 1 and "database is locked" in line
     holder.close()
@@ -324,8 +373,8 @@ def test_a_dead_server_costs_one_line_without_secrets(root, monkeypatch, capsys)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{SECRET}?token=SECRET")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     mirror = tracking.Mirror(PARAMS, root)
-    mirror.log(RECORDS[0])
-    mirror.log(RECORDS[1])
+    mirror.finished(RECORDS[0])
+    mirror.finished(RECORDS[1])
     done = tracking.collect(PARAMS, root)
     assert counts(done) == (0, 0, 0) and read_json(root / "data/track.json", {}) == {}
     out = capsys.readouterr()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, as_completed
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ibma.params import Engine
 
 K = TypeVar("K")
+BEAT_SECONDS = 30.0  # between two looks at calls that still run
 
 
 def run_all(
@@ -25,6 +26,7 @@ def run_all(
     label: str,
     calls: Mapping[K, tuple[Any, ...]],
     describe: Callable[[K, Any], str] = lambda key, _: str(key),
+    on_beat: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[K, Future[Any]]]:
     """Make calls side by side; yield each as it ends, and show how far they are.
 
@@ -35,6 +37,7 @@ def run_all(
         label: what progress calls them all.
         calls: key -> function and its arguments, the longest call first.
         describe: says of a key and its result what progress shows.
+        on_beat: called every `BEAT_SECONDS` while calls still run.
 
     Raises:
         IbmaError: a worker process was killed.
@@ -48,7 +51,7 @@ def run_all(
         progress_bar(total=total, desc=label, smoothing=0, disable=not terminal) as bar,
     ):
         keys = {pool.submit(together, engine.processes, *call): key for key, call in calls.items()}
-        for done, future in enumerate(as_completed(list(keys)), 1):
+        for done, future in enumerate(_as_ended(list(keys), on_beat), 1):
             key, error = keys.pop(future), future.exception()
             if isinstance(error, BrokenProcessPool):
                 raise error
@@ -62,3 +65,16 @@ def run_all(
                 minutes = (now - started) / done * (total - done) / 60
                 left = f"about {minutes:.0f} min left" if done < total else "all done"
                 print(f"{label}: {done} of {total}, {left}; {last}", file=sys.stderr, flush=True)
+
+
+def _as_ended(
+    futures: Collection[Future[Any]], on_beat: Callable[[], None]
+) -> Iterator[Future[Any]]:
+    """Yield each future when it ends, and call `on_beat` now and then in between."""
+    left, beat = set(futures), time.monotonic() + BEAT_SECONDS
+    while left:
+        ended, left = wait(left, max(0.0, beat - time.monotonic()), FIRST_COMPLETED)
+        yield from ended
+        if left and time.monotonic() >= beat:
+            on_beat()
+            beat = time.monotonic() + BEAT_SECONDS

@@ -10,9 +10,12 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from ibma import paths
 from ibma.errors import IbmaError
@@ -21,13 +24,21 @@ from ibma.files import held, remove, verified, write_bytes
 from ibma.params import Params
 from ibma.training import record, run
 from ibma.training.cell import Cell, Setting, setting_of, why_not_run
+from ibma.training.checkpoint import Checkpoint
 from ibma.training.record import Record, RunId
 
-Finish = Callable[[Record], None]
 
+class Watcher(Protocol):
+    """Who is told what becomes of the runs that a stage trains."""
 
-def no_more(_: Record) -> None:
-    """Do nothing more with a finished run."""
+    def running(self, record: Record) -> None:
+        """Take what is known of a run that still trains: its epochs so far, no metrics."""
+
+    def finished(self, record: Record) -> None:
+        """Take the record of a run that was trained, once it is stored."""
+
+    def failed(self, run_id: RunId) -> None:
+        """Take which run failed."""
 
 
 @dataclass(frozen=True, eq=False)  # its identity is a key
@@ -70,13 +81,13 @@ def train_stage(
     stage: str,
     task: str,
     only: str | None = None,
-    on_finished: Finish = no_more,
+    watcher: Watcher | None = None,
 ) -> None:
     """Train the methods of stage train, train_ibma, ablation or bounds on a task.
 
     Args:
         only: one of its methods; the folders of the others stay as they are.
-        on_finished: takes the record of each run that was trained, once it is stored.
+        watcher: is told what becomes of the runs that are trained.
 
     Raises:
         IbmaError: the stage has no such method, or runs failed; the others are finished and kept.
@@ -85,27 +96,29 @@ def train_stage(
     methods = [method for method in params.stages_of_methods()[stage] if method in of_task]
     if only is not None and only not in methods:
         raise IbmaError(f"params.yaml: {stage} has no '{only}': expected {', '.join(methods)}")
-    train(params, stage, task, [only] if only else list(methods), on_finished)
+    train(params, stage, task, [only] if only else list(methods), watcher)
 
 
-def train_study(params: Params, stage: str, task: str, on_finished: Finish = no_more) -> None:
+def train_study(params: Params, stage: str, task: str, watcher: Watcher | None = None) -> None:
     """Train every variant of a study on a task: stage sensitivity, regimes or noise.
 
     Args:
-        on_finished: see `train_stage`.
+        watcher: see `train_stage`.
 
     Raises:
         IbmaError: runs failed; the others are finished and kept.
     """
-    train(params, stage, task, list(params.variants(stage, task)), on_finished)
+    train(params, stage, task, list(params.variants(stage, task)), watcher)
 
 
-def train(params: Params, stage: str, task: str, names: Sequence[str], on_finished: Finish) -> None:
+def train(
+    params: Params, stage: str, task: str, names: Sequence[str], watcher: Watcher | None = None
+) -> None:
     """Bring the runs of some cells up to date, then lay out their folders anew.
 
     Args:
         names: what the records of these cells are called.
-        on_finished: see `train_stage`.
+        watcher: see `train_stage`.
     """
     cells = [Cell.named(params, stage, task, name) for name in names]
     with held(paths.RUNS / stage / task):
@@ -114,7 +127,7 @@ def train(params: Params, stage: str, task: str, names: Sequence[str], on_finish
             print(f"{task}: not run: {why}", file=sys.stderr)
         else:
             wanted = [one for cell in cells for one in name_runs(params, cell)]
-            _complete(params, f"{stage} {task}", wanted, on_finished)
+            _complete(params, f"{stage} {task}", wanted, watcher)
         for root in (paths.RUNS, paths.MODELS):
             (root / stage / task).mkdir(parents=True, exist_ok=True)  # an output, even if empty
             for name in names:
@@ -132,7 +145,9 @@ def name_runs(params: Params, cell: Cell) -> Iterator[Wanted]:
         yield Wanted(cell, seed, setting, cell.key(seed, setting, environment))
 
 
-def _complete(params: Params, label: str, wanted: Sequence[Wanted], on_finished: Finish) -> None:
+def _complete(
+    params: Params, label: str, wanted: Sequence[Wanted], watcher: Watcher | None
+) -> None:
     """Train what the store lacks, side by side.
 
     Raises:
@@ -144,15 +159,21 @@ def _complete(params: Params, label: str, wanted: Sequence[Wanted], on_finished:
         run.warm_up(missing[0].cell)
     quiet = len(missing) > 1 or not sys.stderr.isatty()  # bars of several runs would overwrite
     calls = {one: (run.train_run, one.cell, one.seed, one.setting, quiet) for one in missing}
-    for one, future in run_all(params.engine, params.device, label, calls, _describe):
+    left = dict.fromkeys(missing)
+    look = partial(_show, left, watcher)
+    for one, future in run_all(params.engine, params.device, label, calls, _describe, look):
+        del left[one]
         try:
             finished = future.result()
         except IbmaError as error:
             failed[one.id] = error
+            if watcher:
+                watcher.failed(one.id)
             continue
         _keep(one, finished, one.keeps_weights(params))
         run.forget(one.key)
-        on_finished(finished.record)
+        if watcher:
+            watcher.finished(finished.record)
     kept, trained = len(wanted) - len(missing), len(missing) - len(failed)
     print(f"{label}: {kept} kept, {trained} trained", file=sys.stderr)
     if failed:
@@ -161,6 +182,51 @@ def _complete(params: Params, label: str, wanted: Sequence[Wanted], on_finished:
             f"{label}: {len(failed)} of {len(wanted)} runs failed, the others are kept; "
             f"{first}: {why}"
         )
+
+
+def _show(unfinished: Iterable[Wanted], watcher: Watcher | None) -> None:
+    """Pass on how far runs are that still train."""
+    if watcher is None:
+        return
+    for one in unfinished:
+        if (so_far := _so_far(one)) is not None:
+            watcher.running(so_far)
+
+
+def _so_far(one: Wanted) -> Record | None:
+    """Return what the checkpoint of an unfinished run says of it; None where there is none."""
+    state = Checkpoint(run.checkpoint(one.key), one.key).read()
+    if state is None:
+        return None
+    cell, features = one.cell, one.cell.open(one.seed)
+    trained = timedelta(seconds=sum(state["seconds"]))
+    return Record(
+        key=one.key,
+        profile=cell.profile,
+        stage=cell.stage,
+        task=cell.task,
+        method=cell.method,
+        seed=one.seed,
+        source=cell.meta["source"],
+        fold=cell.fold(one.seed),
+        n_train=len(features.training(one.seed)),
+        n_test=len(features.test(one.seed)),
+        params={**one.setting._asdict(), **cell.hparams},
+        tuned=cell.rule(),
+        metrics={},
+        ib={},
+        ib_before={},
+        history=state["history"],
+        regime=state["regime"],
+        cost={},
+        weights="",
+        environment=run.environment(cell),
+        provenance={
+            "git_commit": run.commit(),
+            "seconds_per_epoch": state["seconds"],
+            "started": (datetime.now(UTC) - trained).isoformat(timespec="seconds"),
+        },
+    )
 
 
 def _describe(one: Wanted, finished: run.Finished) -> str:

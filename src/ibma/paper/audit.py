@@ -586,6 +586,6 @@ def _counts(paper: Published) -> Iterator[Check]:
         "statement",
         "section C.4",
         "Table 14 shows that IBB beats VIB, APIB and CLUB significantly: three comparisons",
-        f"Table 14 prints {len(tests)} p-value(s)",
+        f"Table 14 prints {len(tests)} p-value{'s' * (len(tests) != 1)}",
         len(tests) == 3,
     )

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ibma.report.formatting import one_line
+from ibma.report.formatting import one_line, plural
 from ibma.results import regime, separation, stats
 from ibma.training.record import Record
 
@@ -185,7 +185,7 @@ def eta_curves(
 def regimes_of_phi(stem: Path) -> None:
     """Draw IBB's alignment term against the separation of classes, a panel for each regime.
 
-    A line for each number of classes, light for few and black for many; 1 is a term that does
+    A line for each number of classes, faint for few and strong for many; 1 is a term that does
     nothing. Regimes of one sharpness share a panel.
 
     Args:
@@ -208,7 +208,7 @@ def regimes_of_phi(stem: Path) -> None:
                 axes.plot(apart, values, color=f"{grey:.2f}", linewidth=1)
         figure.supxlabel("separation of classes: 0 none, 1 as far as unit vectors", fontsize=SMALL)
         figure.supylabel("-V over ln K", fontsize=SMALL)
-        _head(figure, "The alignment term of IBB, K = 2 (light) to 10 (black) classes", False)
+        _head(figure, "The alignment term of IBB, K = 2 (faint) to 10 (strong) classes", False)
 
 
 def shares(
@@ -322,7 +322,8 @@ def times(task: str, timing: Mapping[str, Any], methods: Mapping[str, str], stem
         axes.plot(low + high, rows + rows, "|", color="black", markersize=7)
         axes.set_yticks(rows, [methods.get(name, name) for name in timing["methods"]])
         axes.invert_yaxis()
-        axes.set_xlabel(f"seconds an epoch, {timing['device']}, {timing['threads']} thread(s)")
+        threads = plural(timing["threads"], "thread")
+        axes.set_xlabel(f"seconds an epoch, {timing['device']}, {threads}")
         _head(axes.figure, f"{task}: median and quartiles", timing["source"] == "twin")
 
 
@@ -365,7 +366,7 @@ def forest(
         panels[0].invert_yaxis()  # shared
         legend = (
             "IBMA minus rival in points (right of 0: IBMA is better), mean and 95 % interval; "
-            "black dot: p < .05 after Holm; no dot: not run, or at unequal settings"
+            "full dot: p < .05 after Holm; no dot: not run, or at unequal settings"
         )
         figure.supxlabel(textwrap.fill(_title(legend, twin), 70), fontsize=SMALL)
 

@@ -43,6 +43,11 @@ def p_value(p: float | None) -> str:
     return "no test" if p is None else f"p = {number(p, 'p')}"
 
 
+def plural(count: int, noun: str) -> str:
+    """Print a count and what it counts: `1 task`, `6 tasks`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def one_line(text: str) -> str:
     """Replace line breaks and control characters by blanks."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())

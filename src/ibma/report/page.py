@@ -19,6 +19,7 @@ from ibma.paper.audit import COMPARED
 from ibma.params import Params
 from ibma.report import inputs as report_inputs
 from ibma.report import numbers, paper_tables, pictures, table, verdict
+from ibma.report.formatting import plural
 from ibma.report.inputs import Inputs
 from ibma.report.numbers import Numbers
 from ibma.report.pictures import Picture
@@ -120,6 +121,7 @@ def html(inputs: Inputs, root: Path, made: Numbers, drawn: Mapping[str, Picture]
         "provenance": _provenance(inputs),
         "gaps": _gaps(inputs),
         "grouped": _grouped,
+        "plural": plural,
     }
     return str(environment().get_template("index.html.jinja").render(context))
 
@@ -176,11 +178,13 @@ def _grouped(columns: Sequence[Column]) -> list[tuple[str, list[tuple[int, Colum
 
 
 def _gaps(inputs: Inputs) -> list[str]:
-    """Say which cells have no records or too few of them, and why."""
+    """Say which methods have no records or too few of them, and why."""
     results = inputs.results
     absent = [f"{task_name(task)}: not run: {why}" for task, why in results.absent.items()]
     counts = Counter(results.gaps.values())
-    return absent + [f"{count} cells: {why}" for why, count in sorted(counts.items())]
+    return absent + [
+        f"{plural(count, 'method')} of a task: {why}" for why, count in sorted(counts.items())
+    ]
 
 
 def _provenance(inputs: Inputs) -> list[tuple[str, str]]:
@@ -193,7 +197,7 @@ def _provenance(inputs: Inputs) -> list[tuple[str, str]]:
     return [
         ("Profile", params.profile),
         ("eta", f"{eta}: " + ", ".join(f"{value:g}" for value in etas)),
-        ("Runs", f"{len(runs)}, {params.seeds} seeds a cell"),
+        ("Runs", f"{len(runs):,}, {params.seeds} of each method on each task"),
         ("Commit of the records", ", ".join(commits)),
         ("Device, instructions, threads", "; ".join(environments)),
         ("Sources", ", ".join(f"{task}: {source}" for task, source in sorted(sources.items()))),

@@ -484,8 +484,9 @@ def timing_note(timing: Mapping[str, Any]) -> str:
     """Say how times were measured."""
     return (
         f"Times: median and quartiles of {timing['rounds']} epochs after warm-up, all methods in "
-        f"turn in one process on {timing['device']} with {timing['threads']} thread(s); an epoch "
-        "includes the refresh of centroids and Q."
+        f"turn in one process on {timing['device']} with "
+        f"{formatting.plural(timing['threads'], 'thread')}; an epoch includes the refresh of "
+        "centroids and Q."
     )
 
 
@@ -549,7 +550,7 @@ def _tests(inputs: Inputs, paper: published.Table) -> Table:
                 notes.append(f"{row.label}, against {name}: {test.paired.note}.")
     if published_rows:
         notes += [
-            f"Holm's correction runs over the {len(published_rows)} row(s) of this table, of the "
+            f"Holm's correction runs over {formatting.plural(len(published_rows), 'row')}, of the "
             "t-test over runs and, where records hold predictions, over test rows; so does the "
             "interval. p and Wilcoxon's p are over runs alone, as the paper's are: they show that "
             "a difference is not luck of the initialisation, not that it holds on other test rows.",

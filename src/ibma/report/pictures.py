@@ -240,9 +240,9 @@ def _draw_regimes(inputs: Inputs, folder: Path) -> Iterator[Picture]:
     )
     bands = Counter(one.band for one in every)
     caption = (
-        f"{len(every)} regimes: {bands['inactive']} inactive (share under {regime.ACTIVE:.0%}), "
-        f"{bands['weaker']} weaker and {bands['stronger']} stronger than cross-entropy (left and "
-        f"right of the second line). After Holm IBMA is better than {method_name(rival)} in "
+        f"{formatting.plural(len(every), 'regime')}: {bands['inactive']} inactive (share under "
+        f"{regime.ACTIVE:.0%}), {bands['weaker']} weaker and {bands['stronger']} stronger than "
+        f"cross-entropy (left and right of the second line). After Holm IBMA is better than {method_name(rival)} in "
         f"{better} and worse in {worse}."
     )
     title = "IBMA minus itself without alignment, against how much the alignment pulls"

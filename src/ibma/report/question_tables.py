@@ -101,7 +101,7 @@ def _at_work(inputs: Inputs) -> Table:
     return Table(
         "real_regime",
         "Is the bound at work?",
-        "Gradient of eta times the bound over that of cross-entropy, and the sharpness of phi.",
+        "How hard the bound pulls beside cross-entropy (ratio of gradients), and how sharp phi is.",
         _twin(inputs),
         tuple(map(Column, (*headings, "At work"))),
         tuple(rows),
@@ -150,7 +150,7 @@ def _points(inputs: Inputs, task: str) -> Table:
     return Table(
         f"points_{task}",
         f"{task_name(task)}: every method at every point of the grid",
-        f"{metric_name(metric)} in percent at learning rate, weight decay.",
+        f"{metric_name(metric)} in percent. A column is a learning rate and a weight decay.",
         inputs.results.is_twin(task),
         (Column("Method"), *(Column(name, "Point") for name in names)),
         tuple(rows) if len(points) > 1 else (),

@@ -264,7 +264,7 @@ def _claims(inputs: Inputs) -> Table:
             _difference(by_task[task]) if task in by_task else why
             for task, why in zip(inputs.beyond, said, strict=True)
         ]
-        rows.append(Row((claim.claim, method_name(claim.opponent), *cells, counted(said))))
+        rows.append(Row((claim.claim, method_name(claim.opponent), counted(said), *cells)))
         data += [
             _claim_data(inputs, claim, task, by_task.get(task)) | {"verdict": why}
             for task, why in zip(inputs.beyond, said, strict=True)
@@ -273,9 +273,9 @@ def _claims(inputs: Inputs) -> Table:
     return Table(
         "real_claims",
         "The claims, tested",
-        "IBMA minus an opponent in points of the metric that the task is judged by, paired runs.",
+        "IBMA minus its opponent on paired runs, in points of the task's metric.",
         _twin(inputs),
-        (Column("Claim"), Column("IBMA against"), *tasks, Column("In sum")),
+        (Column("Claim"), Column("IBMA against"), Column("In sum"), *tasks),
         tuple(rows),
         (
             _what_varies(inputs),
@@ -441,8 +441,7 @@ def counted(verdicts: Iterable[str]) -> str:
     if not counts:
         return NOT_RUN
     said = [f"{counts[v]} {v.removeprefix('IBMA ')}" for v in Verdict if counts[v]]
-    tasks = "task" if counts.total() == 1 else "tasks"
-    return f"{', '.join(said)} of {counts.total()} {tasks}"
+    return f"{', '.join(said)} of {formatting.plural(counts.total(), 'task')}"
 
 
 # --- IB losses -----------------------------------------------------------------------------------
@@ -536,7 +535,7 @@ def _at_etas(inputs: Inputs) -> Table:
     return Table(
         "real_eta",
         f"Real data: {task_name(at.task)} at fixed eta",
-        f"{metric_name(metric)} in percent at every eta; all else as the five-fold choice.",
+        f"{metric_name(metric)} in percent at every eta; cross-validation chose everything else.",
         inputs.results.is_twin(at.task),
         tuple(columns),
         tuple(rows),

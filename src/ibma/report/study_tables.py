@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
-from ibma.report import table
+from ibma.report import formatting, table
 from ibma.report.inputs import Inputs
 from ibma.report.table import NOT_RUN, Column, Number, Row, Table, Value
 from ibma.results import records, regime, separation, studies
@@ -41,7 +41,7 @@ def _regime() -> Table:
     return Table(
         "regime",
         "What the alignment term of IBB can reach",
-        "-V in nats for K balanced classes on a regular simplex, Q estimated without error.",
+        "Worked out from the formula: -V in nats, for K classes of equal size, equally far apart.",
         False,
         tuple(columns),
         tuple(rows),
@@ -76,6 +76,7 @@ def _by_task(
     inputs: Inputs, found: Mapping[str, Sequence[Point]], rivals: Sequence[str], twin: bool
 ) -> Table:
     study = inputs.params.regimes
+    regimes = formatting.plural(len(list(study.points())), "regime")
     columns = [Column("Task"), Column("Classes"), Column("Regimes"), Column("Share")]
     for rival in rivals:
         group = f"IBMA minus {method_name(rival)}"
@@ -84,8 +85,8 @@ def _by_task(
     return Table(
         "regimes",
         "Where does the bound act, and does it help there?",
-        f"IBMA in {len(list(study.points()))} regimes (phi x beta x eta) with the learning rate "
-        f"and weight decay of {method_name(study.control)}; points of the task's metric.",
+        f"IBMA in {regimes} (phi x beta x eta) with the learning rate and weight decay of "
+        f"{method_name(study.control)}; points of the task's metric.",
         twin,
         tuple(columns),
         tuple(_regimes_row(inputs, task, points, rivals) for task, points in found.items()),

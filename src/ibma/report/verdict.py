@@ -36,6 +36,10 @@ def answer(inputs: Inputs) -> Answer:
 
 def _headline(inputs: Inputs, real: Sequence[str]) -> str:
     """Answer the question, or say why this profile cannot."""
+    if not inputs.tasks:
+        return (
+            "Nothing was run yet: the tables hold the paper's numbers, and why there are no more."
+        )
     twins = len(inputs.tasks) - len(real)
     if twins > len(real):
         return (
@@ -61,11 +65,11 @@ def _headline(inputs: Inputs, real: Sequence[str]) -> str:
     ]
     for opponent, words in (
         (ABLATION, "alignment helps"),
-        (CONTROL, "its bound is better than none"),
+        (CONTROL, "its bound beats the same network without one"),
     ):
         if opponent in counts:
             parts.append(f"{words} on {counts[opponent][Verdict.BETTER]}")
-    return f"{said}. Of {total} {'task' if total == 1 else 'tasks'} {', '.join(parts)}."
+    return f"{said}. Of {formatting.plural(total, 'task')} {'; '.join(parts)}."
 
 
 def _data(inputs: Inputs, real: Sequence[str]) -> str:
@@ -78,7 +82,7 @@ def _data(inputs: Inputs, real: Sequence[str]) -> str:
     eta = "chosen by cross-validation" if params.eta is None else f"{params.eta:g} everywhere"
     return (
         f"Real data: {names}. {len(params.methods)} methods, {params.seeds} runs each, "
-        f"{training.epochs} epochs, width {training.width}. Regime: phi of {vectors} at beta "
+        f"{training.epochs} epochs, width {training.width}. Similarity phi: {vectors}, beta "
         f"{training.beta:g}{printed}, eta {eta}."
     )
 
@@ -96,7 +100,7 @@ def _places(inputs: Inputs, real: Sequence[str]) -> Iterator[str]:
         alone += ours > best
         shared += ours == best
     ties = f", shares it on {shared}" if shared else ""
-    tasks = "1 real task" if len(scores) == 1 else f"{len(scores)} real tasks"
+    tasks = formatting.plural(len(scores), "real task")
     yield f"Of {tasks} IBMA has the highest mean alone on {alone}{ties}."
 
 
@@ -113,7 +117,7 @@ def _published(inputs: Inputs) -> Iterator[str]:
         shown = ", ".join(f"{counts[v]} {v.value}" for v in judged)
         yield f"Published numbers in our 95 % intervals: {shown}."
     else:
-        yield "No published number is judged: no task of the paper has real data in this profile."
+        yield "No published number is judged: no task of the paper was run on real data."
 
 
 def _audit(inputs: Inputs) -> Iterator[str]:

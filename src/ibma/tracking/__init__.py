@@ -124,8 +124,8 @@ class Mirror:
     Nothing of MLflow is loaded before the first record is written.
 
     Args:
-        patience: seconds in which `log` only remembers records. Loading MLflow takes longer than a
-            short stage trains; `level` brings what was not written.
+        patience: seconds in which finished runs are only remembered. Loading MLflow takes longer
+            than a short stage trains; `level` brings what was not written.
     """
 
     def __init__(self, params: Params, root: Path = Path(), patience: float = 0.0) -> None:
@@ -133,8 +133,42 @@ class Mirror:
         self._groups: dict[str, Group] = {}
         self._begin = time.monotonic() + patience
         self._waiting: list[Record] = []
+        self._shown: dict[RunId, int] = {}  # run that still trains -> epochs that MLflow holds
 
-    def log(self, record: Record) -> None:
+    def running(self, record: Record) -> None:
+        """Mirror the epochs of a run that still trains; its whole record replaces them."""
+        if self.done.down or time.monotonic() < self._begin:
+            return
+        with self._session():
+            self._show(self._group(record), record)
+        if self.done.down:
+            self._warn("`ibma track` makes up for it")
+
+    def _show(self, group: Group, record: Record) -> None:
+        if record.id not in self._shown:
+            parent, copy = self._parent(group, record), group.seeds.get(record.seed)
+            if copy is not None:
+                self._delete(copy)
+            run_id = self._start(record, parent).run_id
+            group.seeds[record.seed] = Copy(run_id, digest="", parent=parent, end=0, values={})
+            self._client.log_batch(run_id, params=entities.params(record))
+        seen, run_id = self._shown.get(record.id, 0), group.seeds[record.seed].run_id
+        new = [metric for metric in entities.metrics(record) if metric.step > seen]
+        for first in range(0, len(new), MOST):
+            self._client.log_batch(run_id, metrics=new[first : first + MOST])
+        self._shown[record.id] = max((metric.step for metric in new), default=seen)
+
+    def failed(self, run_id: RunId) -> None:
+        """Say of a run that it failed, if it was seen while it trained."""
+        if self.done.down or run_id not in self._shown:
+            return
+        with self._session():
+            copy = self._groups[run_id.record.parent.as_posix()].seeds[run_id.seed]
+            self._client.set_terminated(copy.run_id, status="FAILED")
+        if self.done.down:
+            self._warn("the stage names the run")
+
+    def finished(self, record: Record) -> None:
         """Mirror one run that has just finished; its method's mean follows with the last seed."""
         self._waiting.append(record)
         if time.monotonic() >= self._begin:
@@ -143,18 +177,23 @@ class Mirror:
                 self._log(one)
 
     def _log(self, record: Record) -> None:
-        told, folder = self.done.down or self.done.failed, record.id.record.parent.as_posix()
+        told = self.done.down or self.done.failed
         if self.done.down:
             return
         with self._session():
-            if folder not in self._groups:
-                self._groups[folder] = self._find(folder).get(folder, Group())
-            group = self._groups[folder]
+            group = self._group(record)
             self._write(group, [record])
-            if len(group.seeds) == self.params.seeds:
+            if sum(bool(copy.digest) for copy in group.seeds.values()) == self.params.seeds:
                 self._summarise(group)
         if not told:
             self._warn("`ibma track` makes up for it")
+
+    def _group(self, record: Record) -> Group:
+        """Return what MLflow holds of a record's method on its task; it is asked once."""
+        folder = record.id.record.parent.as_posix()
+        if folder not in self._groups:
+            self._groups[folder] = self._find(folder).get(folder, Group())
+        return self._groups[folder]
 
     def level(self, records: list[Record]) -> None:
         """Mirror what MLflow does not hold as it is, and every mean."""
@@ -256,9 +295,7 @@ class Mirror:
     def _replace(self, copy: Copy | None, record: Record, parent: str) -> Copy:
         """Write one run; its end comes last, so that one cut off is known as such."""
         if copy is not None:
-            self._client.delete_run(copy.run_id)
-            for model in copy.models:
-                self._client.delete_logged_model(model)
+            self._delete(copy)
         info, (_, end) = self._start(record, parent), entities.span(record)
         try:
             metrics = entities.metrics(record)
@@ -270,6 +307,11 @@ class Mirror:
         self._client.set_terminated(info.run_id, end_time=end)
         last = {metric.key: metric.value for metric in metrics}
         return Copy(info.run_id, record.digest, parent, end, last)
+
+    def _delete(self, copy: Copy) -> None:
+        self._client.delete_run(copy.run_id)
+        for model in copy.models:
+            self._client.delete_logged_model(model)
 
     def _fill(self, info: RunInfo, record: Record, metrics: list[Metric]) -> None:
         """Write what a run holds."""

@@ -26,11 +26,27 @@ LONGEST_NAME, LONGEST_DIGEST = 200, 36  # MLflow takes 250 and 36 characters
 
 
 def run_name(record: Record, *, parent: bool = False) -> str:
-    """Return what people call a run: `IBMA · CREMA-D · seed 2`, its parent `IBMA · CREMA-D`."""
-    method, _, eta = record.method.partition("_eta_")
-    names = [claims.method_name(method), f"eta {eta}", claims.task_name(record.task)]
-    shown = [name for name in names if name != "eta "]
+    """Return what people call a run: `IBMA · CREMA-D · seed 2`, its parent `IBMA · CREMA-D`.
+
+    A run of a study says its setting, too: `IBMA · eta 0.3 · CREMA-D`.
+    """
+    method, setting = _parts(record)
+    shown = [name for name in (method, setting, claims.task_name(record.task)) if name]
     return " · ".join(shown if parent else [*shown, f"seed {record.seed}"])
+
+
+def _parts(record: Record) -> tuple[str, str]:
+    """Take a name apart: the printed name of its method, the longest that is known, and the rest.
+
+    A study calls IBMA with noise 2 in both splits `ibma_train_2_test_2`.
+    """
+    words = record.method.split("_")
+    for end in range(len(words), 0, -1):
+        known = "_".join(words[:end])
+        if (name := claims.method_name(known)) != known:
+            rest = ["noise", *words[end:]] if record.stage == "noise" else words[end:]
+            return name, " ".join(rest)
+    return record.method, ""
 
 
 def tags(record: Record, parent: str | None) -> dict[str, str]:
@@ -39,6 +55,7 @@ def tags(record: Record, parent: str | None) -> dict[str, str]:
     shared = {name: getattr(record, name) for name in SHARED} | {
         FOLDER: record.id.record.parent.as_posix(),
         "mlflow.user": _user(),
+        "mlflow.note.content": _description(record, parent),
         "mlflow.source.name": f"stages/{record.stage}.py {record.task}",
         "mlflow.source.type": "LOCAL",
     }
@@ -54,6 +71,18 @@ def tags(record: Record, parent: str | None) -> dict[str, str]:
     return {
         key: _text(value) for key, value in (shared if parent is None else shared | own).items()
     }
+
+
+def _description(record: Record, parent: str | None) -> str:
+    """Say what a run is, on its page."""
+    twin = "generated data (twin), which says nothing about the paper"
+    data = twin if record.source == "twin" else "real data"
+    what = (
+        "Metrics are means over seeds, `sd/...` their standard deviations."
+        if parent is None
+        else "`record.json` among the artifacts is the whole record."
+    )
+    return f"{run_name(record, parent=parent is None)}, stage `{record.stage}`, {data}. {what}"
 
 
 def _user() -> str:
