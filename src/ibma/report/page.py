@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby
 from pathlib import Path
+from urllib.parse import quote
 
 from ibma import paths
 from ibma.files import write_bytes
@@ -37,6 +37,7 @@ TESTS = tuple(f"{number:02d}" for number in significance.TABLES)
 STUDIES = ("regimes", "noise", "regime")  # tables with a figure of the same name
 # tables too long for the page
 IN_FILES = ("real_uncertainty", "real_ib", "real_tuned", "regime_points")
+AS_IT_IS = " !$'()*+,-./:;<=>?@[]^_`{|}~"  # in an address between double quotes of HTML
 
 
 def write(params: Params, root: Path) -> Path:
@@ -100,7 +101,6 @@ def html(inputs: Inputs, root: Path, made: Numbers, drawn: Mapping[str, Picture]
     out = root / paths.REPORTS / inputs.params.profile
     tables = {one.key: one for one in made.tables}
     files = {name: out / f"figures/{name}.svg" for name in drawn}
-    svgs = {name: file.read_bytes() if file.exists() else b"" for name, file in files.items()}
     context = {
         "params": inputs.params,
         "own": inputs.own,
@@ -115,7 +115,7 @@ def html(inputs: Inputs, root: Path, made: Numbers, drawn: Mapping[str, Picture]
         "long": [tables[key] for key in IN_FILES if key in tables],
         "meanings": paper_tables.MEANINGS,
         "pictures": drawn,
-        "svgs": {name: base64.b64encode(svg).decode() for name, svg in svgs.items()},
+        "svgs": {name: _embedded(file) for name, file in files.items() if file.exists()},
         "failures": [check for check in inputs.checks if check.verdict == audit.FAILS],
         "checks": audit.summary(inputs.checks),
         "provenance": _provenance(inputs),
@@ -124,6 +124,12 @@ def html(inputs: Inputs, root: Path, made: Numbers, drawn: Mapping[str, Picture]
         "plural": plural,
     }
     return str(environment().get_template("index.html.jinja").render(context))
+
+
+def _embedded(svg: Path) -> str:
+    """Return a figure as an address that holds it; base64 would take a quarter more."""
+    text = " ".join(line.strip() for line in svg.read_text(encoding="utf-8").splitlines())
+    return "data:image/svg+xml;charset=utf-8," + quote(text, safe=AS_IT_IS)
 
 
 def _paper(inputs: Inputs, made: Numbers, drawn: Mapping[str, Picture]) -> list[Shown]:

@@ -242,8 +242,8 @@ def _draw_regimes(inputs: Inputs, folder: Path) -> Iterator[Picture]:
     caption = (
         f"{formatting.plural(len(every), 'regime')}: {bands['inactive']} inactive (share under "
         f"{regime.ACTIVE:.0%}), {bands['weaker']} weaker and {bands['stronger']} stronger than "
-        f"cross-entropy (left and right of the second line). After Holm IBMA is better than {method_name(rival)} in "
-        f"{better} and worse in {worse}."
+        "cross-entropy (left and right of the second line). After Holm IBMA is better than "
+        f"{method_name(rival)} in {better} and worse in {worse}."
     )
     title = "IBMA minus itself without alignment, against how much the alignment pulls"
     yield Picture("regimes", title, caption)
