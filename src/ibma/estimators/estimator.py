@@ -20,15 +20,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.sparse import issparse
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, TransformerMixin
-from sklearn.utils import Tags, check_random_state, column_or_1d
-from sklearn.utils.class_weight import compute_class_weight
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from ibma import methods
 from ibma.errors import IbmaError
 from ibma.estimators import inputs, saved
+from ibma.estimators.base import (
+    BaseEstimator,
+    ClassifierMixin,
+    RegressorMixin,
+    Tags,
+    TransformerMixin,
+    check_array,
+    check_classification_targets,
+    check_is_fitted,
+    check_random_state,
+    column_or_1d,
+    compute_class_weight,
+    validate_data,
+)
 from ibma.estimators.inputs import Reader
 from ibma.estimators.loss import BadArgument
 from ibma.estimators.tasks import Bins, WeightedClassify, WeightedMultiLabel
