@@ -74,7 +74,7 @@ def test_values_of_no_known_range_are_refused_by_name(tmp_path):
     Image.fromarray(GREY.astype(np.int32)).save(tmp_path / "int.tif")
     Image.fromarray(GREY.astype(np.float32)).save(tmp_path / "float.tif")
     for path in tmp_path.iterdir():
-        assert "32-bit values have no known range" in refused(path)
+        assert "values have no known range" in refused(path)
     for name, pixels in (("bytes.tif", GREY.astype(np.uint8)), ("words.tif", GREY)):
         Image.fromarray(pixels).save(tmp_path / name, tiffinfo={339: 2})
         assert "signed values have no known range" in refused(tmp_path / name)
