@@ -84,7 +84,9 @@ def test_a_profile_is_written_with_comments_and_says_how_to_go_back(project, ibm
     assert (project / "params.yaml").read_bytes() == text.replace(
         "$schema=../", "$schema="
     ).encode()
-    assert "* clinic: clinic.csv" in told(ibma, "profile", "list")
+    listed = told(ibma, "profile", "list").splitlines()
+    assert "* clinic: clinic.csv, written by `ibma new`." in listed
+    assert all(line.endswith(".") for line in listed[:-1]), "whole sentences"
     assert "profiles/clinic.yaml is there" in refused(ibma, *own_data.NEW)
     assert told(ibma, "profile", "twin") and params.load().profile == "twin"
     (project / "params.yaml").write_text("profile: mine\n")
