@@ -1,7 +1,10 @@
 """dvc.yaml declares what a stage depends on: all of it, and nothing else."""
 
+import re
+from functools import reduce
 from pathlib import Path
 
+import pytest
 import yaml
 
 from ibma import params
@@ -32,6 +35,20 @@ def test_a_stage_is_a_script_and_where_it_has_parameters_a_block_of_the_same_wor
         own = {each.partition(".")[0] for each in inner(name).get("params", ())}
         assert own <= blocks
         assert (name in own) == (name in blocks), name
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "profiles").glob("*.yaml")), ids=lambda p: p.stem)
+def test_a_profile_has_every_key_that_dvc_yaml_reads(path):
+    """One that is missing stops `dvc repro` before its first stage."""
+    asked = set(re.findall(r"\$\{([\w.]+)\}", (ROOT / "dvc.yaml").read_text()))
+    profile = yaml.safe_load(path.read_text())
+    assert {"tables", "tasks", "sensitivity.task"} <= asked
+    for name in asked - {"key", "item", "item.dataset"}:
+        reduce(lambda block, key: block[key], name.split("."), profile)
+    for stage in STAGES:
+        for name in inner(stage).get("params", ()):
+            if "${" not in name:
+                reduce(lambda block, key: block[key], name.split("."), profile)
 
 
 def test_what_trains_sees_the_code_that_keys_of_records_digest():

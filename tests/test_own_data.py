@@ -84,7 +84,9 @@ def test_a_profile_is_written_with_comments_and_says_how_to_go_back(project, ibm
     assert (project / "params.yaml").read_bytes() == text.replace(
         "$schema=../", "$schema="
     ).encode()
-    assert "* clinic: clinic.csv" in told(ibma, "profile", "list")
+    listed = told(ibma, "profile", "list").splitlines()
+    assert "* clinic: clinic.csv, written by `ibma new`." in listed
+    assert all(line.endswith(".") for line in listed[:-1]), "whole sentences"
     assert "profiles/clinic.yaml is there" in refused(ibma, *own_data.NEW)
     assert told(ibma, "profile", "twin") and params.load().profile == "twin"
     (project / "params.yaml").write_text("profile: mine\n")
@@ -120,6 +122,19 @@ def test_labels_that_stand_for_nothing_are_no_classes(project, ibma):
     out = told(ibma, "check", "clinic")
     assert "55 samples, 5 rows dropped" in out
     assert "0000: Dx (final) 'None': expected one of mass, normal" in out
+
+
+def test_classes_are_one_line_and_those_that_differ_in_case_are_named(project, ibma):
+    table = own_data.rows()
+    for row in table:
+        row[2] = {"mass": "round\n mass", "normal": "Normal"}[row[2]]
+    table[1][2], table[3][2], table[5][2] = "normal", "normal\u00a0", " normal"
+    own_data.write(project, table)
+    told(ibma, *own_data.NEW)
+    assert params.load().tables["clinic"].classes == ["Normal", "normal", "round mass"]
+    out = told(ibma, "check", "clinic")
+    assert "60 samples, 0 rows dropped" in out
+    assert "PROBLEM: classes that differ in case alone: Normal, normal: write one" in out
 
 
 def test_options_that_do_not_fit_are_one_line_and_write_nothing(project, ibma):
@@ -186,6 +201,8 @@ def test_check_says_what_would_stop_the_pipeline(project, ibma):
     told(ibma, *own_data.NEW)
     own_data.write(project, [row for row in own_data.rows() if row[4] != "test"])
     assert "PROBLEM: no sample of split test" in told(ibma, "check", "clinic")
+    own_data.write(project, [[*row[:3], "P", *row[4:]] for row in own_data.rows()])
+    assert "PROBLEM: every training sample is of group 'P'" in told(ibma, "check", "clinic")
     table = own_data.rows()
     table[4][4] = "evaluation"
     own_data.write(project, table)

@@ -18,7 +18,7 @@ from ibma.datasets import Card, Dropped, Excerpt, Part, Sample
 from ibma.errors import IbmaError, progress_bar
 from ibma.features import media
 from ibma.features.extract import samples
-from ibma.features.samples import checked
+from ibma.features.samples import Tally, checked
 from ibma.formats.raw import Unreadable
 from ibma.params import Params, TaskParams
 
@@ -78,6 +78,7 @@ class Found:
         absent: modality -> samples without it.
         contents: digest of all that a sample is predicted from -> id and split of those.
         dropped: rows that are no samples.
+        tally: what extraction will ask of the whole.
     """
 
     splits: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
@@ -87,6 +88,7 @@ class Found:
         default_factory=lambda: defaultdict(list)
     )
     dropped: list[Dropped] = field(default_factory=list)
+    tally: Tally = field(default_factory=Tally)
 
     def add(self, entry: Sample | Dropped, card: Card) -> None:
         """Count an entry; a sample whose files cannot be read is dropped."""
@@ -94,7 +96,9 @@ class Found:
             entry = Dropped(entry.id, why)
         if isinstance(entry, Dropped):
             self.dropped.append(entry)
+            self.tally.drop(entry.reason)
             return
+        self.tally.keep(entry.split, entry.group, str(entry.label))
         self.splits[entry.split].update(_classes(entry, card))
         self.splits[entry.split][""] += 1
         self.groups[entry.group].add(entry.split)
@@ -202,10 +206,15 @@ def _dropped(found: Found) -> Iterator[str]:
 
 def _problems(found: Found, card: Card) -> Iterator[str]:
     """Yield what would stop the pipeline, or spoil what it says."""
-    if not card.folds:
-        for split in ("train", "test"):
-            if not found.splits[split][""]:
-                yield f"PROBLEM: no sample of split {split}"
+    try:
+        found.tally.check(card)
+    except IbmaError as error:
+        yield f"PROBLEM: {error}"
+    alike = defaultdict(list)
+    for name in card.classes:
+        alike[name.casefold()].append(name)
+    for names in (each for each in alike.values() if len(each) > 1):
+        yield f"PROBLEM: classes that differ in case alone: {', '.join(names)}: write one of them"
     for name in card.classes:
         if not card.folds and found.splits["test"][name] and not found.splits["train"][name]:
             yield f"PROBLEM: class '{name}' is in test and not in train: nothing can learn it"

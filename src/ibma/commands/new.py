@@ -20,7 +20,7 @@ from ibma.files import atomic_file
 from ibma.formats import tabular
 from ibma.params import TableParams
 from ibma.tables import cells
-from ibma.tables.reader import DELIMITERS, DROP, modality_name
+from ibma.tables.reader import DELIMITERS, DROP, modality_name, one_line
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 RESERVED = ("list",)  # `ibma profile list` is another command
@@ -240,7 +240,7 @@ def _labels(wanted: Wanted, delimiter: str, splits: dict[str, str]) -> list[list
     spec = TableParams.model_construct(id=None, delimiter=delimiter)
     rows = (row for _, row in islice(cells.read(wanted.csv, spec, some), ROWS))
     return [
-        [row[column].strip() for column in wanted.label]
+        [one_line(row[column]) for column in wanted.label]
         for row in rows
         if isinstance(row, dict) and splits.get(row.get(wanted.split or "", "")) != DROP
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from pathlib import Path
 
 from ibma import paths
@@ -73,11 +74,11 @@ def listing() -> str:
 
 
 def _purpose(profile: Path) -> str:
-    """Return what the first comment of a profile says of it."""
-    for line in profile.read_text(encoding="utf-8").splitlines():
-        if line.startswith("# Profile "):
-            return line.partition(": ")[2]
-    return "no description"
+    """Return the first sentence of what a profile's first comment says of it."""
+    comment = takewhile(lambda line: line.startswith("#"), profile.read_text("utf-8").splitlines())
+    _, _, told = " ".join(line.strip("# ") for line in comment).partition(f"`{profile.stem}`: ")
+    sentence = told.partition(". ")[0].strip()
+    return f"{sentence.rstrip('.')}." if sentence else "no description"
 
 
 def as_params(shipped: Path) -> bytes:

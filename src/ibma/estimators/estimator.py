@@ -13,6 +13,7 @@ import copy
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,15 +21,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.sparse import issparse
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, TransformerMixin
-from sklearn.utils import Tags, check_random_state, column_or_1d
-from sklearn.utils.class_weight import compute_class_weight
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from ibma import methods
 from ibma.errors import IbmaError
 from ibma.estimators import inputs, saved
+from ibma.estimators.base import (
+    BaseEstimator,
+    ClassifierMixin,
+    RegressorMixin,
+    Tags,
+    TransformerMixin,
+    check_array,
+    check_classification_targets,
+    check_is_fitted,
+    check_random_state,
+    column_or_1d,
+    compute_class_weight,
+    validate_data,
+)
 from ibma.estimators.inputs import Reader
 from ibma.estimators.loss import BadArgument
 from ibma.estimators.tasks import Bins, WeightedClassify, WeightedMultiLabel
@@ -41,6 +51,10 @@ from ibma.training import record
 from ibma.training.cell import Setting
 from ibma.training.loop import Fit, represent, select_device
 
+COUNTS = {  # parameter -> the least that it may be
+    **{"epochs": 1, "batch_size": 2, "width": 1, "heads": 1},
+    "n_iter_no_change": 1,
+}
 ETAS, ETA_FOLDS = (0.1, 0.5, 0.9), 3  # what eta="cv" chooses from, and on how many folds
 
 
@@ -140,7 +154,9 @@ class Estimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             raise BadArgument(f"This {who} requires y to be passed, but the target y is None.")
         if n < 2:
             raise BadArgument(f"n_samples = {n}: expected two or more")
+        inputs.refuse_odd_labels(y)
         targets, task = self._fit_targets(y)
+        groups = inputs.groups(groups, self.early_stopping or self.eta == "cv")
         for what, given in (("y", targets), ("groups", groups)):
             if given is not None and len(given) != n:
                 raise BadArgument(f"{what} has {len(given)} entries, X has {n} samples")
@@ -194,17 +210,27 @@ class Estimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     # --- parameters ------------------------------------------------------------------------------
 
     def _check_parameters(self) -> None:
-        for name, least in (("epochs", 1), ("batch_size", 2), ("width", 1), ("heads", 1)):
-            if getattr(self, name) < least:
-                raise BadArgument(f"{name}={getattr(self, name)!r}: expected {least} or more")
+        for name, least in COUNTS.items():
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+                raise BadArgument(f"{name}={value!r}: expected a whole number, {least} or more")
+        for name in ("lr", "beta", "weight_decay"):
+            value, zero = getattr(self, name), name == "weight_decay"
+            right = isinstance(value, Real) and 0 <= float(value) < np.inf and (value or zero)
+            if not right:
+                more = "0 or more" if zero else "above 0"
+                raise BadArgument(f"{name}={value!r}: expected a number, {more}")
         if self.width % self.heads:
             raise BadArgument(f"width={self.width}: expected a multiple of heads ({self.heads})")
         if self.phi not in PHI:
             raise BadArgument(f"phi={self.phi!r}: expected {' or '.join(PHI)}")
-        if self.eta != "cv" and not (isinstance(self.eta, int | float) and 0 < self.eta < 1):
+        if self.eta != "cv" and not (isinstance(self.eta, Real) and 0 < float(self.eta) < 1):
             raise BadArgument(f"eta={self.eta!r}: expected 'cv' or a number above 0 and below 1")
         if self.encoders != "auto" and not isinstance(self.encoders, Mapping):
             raise BadArgument(f"encoders={self.encoders!r}: expected 'auto' or a dictionary")
+        for name, one in {} if isinstance(self.encoders, str) else self.encoders.items():
+            if one != "auto" and not isinstance(one, Mapping):
+                raise BadArgument(f"encoders: '{name}' is {one!r}: expected 'auto' or a dictionary")
         if not 0 < self.validation_fraction <= 0.5:
             raise BadArgument(f"validation_fraction={self.validation_fraction!r}: expected 0 to .5")
 
@@ -223,7 +249,7 @@ class Estimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             lacking = [name for name in expected if name not in X]
             if lacking or not expected:
                 raise BadArgument(f"X lacks {', '.join(lacking) or 'modalities'}: it has {list(X)}")
-            return {name: X[name] for name in expected}
+            return {name: inputs.positional(name, X[name]) for name in expected}
         if hasattr(X, "iloc") and self.modalities is not None:
             validate_data(self, X, reset=fit, skip_check_array=True)
             return inputs.split(X, self.modalities)
@@ -285,6 +311,8 @@ class Estimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             return select_device(self.device)
         except IbmaError as error:
             raise BadArgument(str(error).removeprefix("params.yaml: ")) from None
+        except RuntimeError:  # torch's
+            raise BadArgument(f"device={self.device!r}: expected auto, cpu or cuda") from None
 
     # --- training --------------------------------------------------------------------------------
 
@@ -488,7 +516,7 @@ class IBMAMultilabelClassifier(ClassifierMixin, Estimator):  # type: ignore[misc
         return self._probabilities(X)[..., 1]
 
     def _fit_targets(self, y: Any) -> tuple[NDArray[np.float64], Task]:
-        targets: NDArray[np.float64] = check_array(y, dtype=np.float64, input_name="y")
+        targets: NDArray[np.float64] = check_array(np.asarray(y), input_name="y").astype(np.float64)
         if not np.isin(targets, (0.0, 1.0)).all():
             raise BadArgument("y: expected 0 or 1 for each sample and label")
         self.classes_ = np.arange(targets.shape[1])
@@ -573,7 +601,8 @@ class IBMARegressor(RegressorMixin, Estimator):  # type: ignore[misc]
         return self.bins_.expected(probabilities)
 
     def _fit_targets(self, y: Any) -> tuple[NDArray[np.float64], Task]:
-        numbers = column_or_1d(check_array(y, ensure_2d=False, input_name="y"), warn=True)
+        numbers = check_array(np.asarray(y), ensure_2d=False, input_name="y")
+        numbers = column_or_1d(numbers, warn=True)
         numbers = numbers.astype(np.float64)
         if self.n_bins < 2:
             raise BadArgument(f"n_bins={self.n_bins!r}: expected 2 or more")

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 
 from ibma.errors import IbmaError
 from ibma.estimators.loss import BadArgument
@@ -89,6 +90,77 @@ def count(columns: Columns) -> int:
         told = ", ".join(f"{name}: {n}" for name, n in lengths.items()) or "none"
         raise BadArgument(f"modalities of different lengths ({told}): expected one value a sample")
     return next(iter(lengths.values()))
+
+
+def positional(name: str, values: Any) -> Any:
+    """Return the values of a modality as an array or a list, where a number picks a row.
+
+    In a pandas column a number would pick a label; a tensor may lie on a GPU.
+
+    Raises:
+        BadArgument: They are no values in a row.
+    """
+    if isinstance(values, np.ndarray):
+        return values
+    if isinstance(values, torch.Tensor):
+        return values.numpy(force=True)
+    if hasattr(values, "iloc"):
+        return _columns(values.to_frame() if values.ndim == 1 else values, name, slice(None))
+    if (
+        isinstance(values, str | bytes | Mapping)
+        or issparse(values)
+        or not hasattr(values, "__len__")
+    ):
+        raise BadArgument(
+            f"modality '{name}': a value of type {type(values).__name__}: expected an array, a "
+            "list or a column of a data frame, with a value for each sample"
+        )
+    return list(values)
+
+
+def refuse_odd_labels(y: Any) -> None:
+    """Raise an error if a label is missing, or some are texts and others numbers.
+
+    numpy would make text of all of them: 1 and "1" would be one class.
+
+    Raises:
+        BadArgument: It names the first such row.
+    """
+    listed = isinstance(y, list | tuple) or hasattr(y, "iloc")
+    if (
+        not (listed or getattr(getattr(y, "dtype", None), "kind", "") == "O")
+        or getattr(y, "ndim", 1) != 1
+    ):
+        return
+    first = None
+    for row, value in enumerate(y):
+        if _missing(value):
+            raise BadArgument(f"y: row {row} has no label ({value}): Input contains NaN")
+        first = value if first is None else first
+        if isinstance(value, str) != isinstance(first, str):
+            raise BadArgument(f"y: row {row} is {value!r}, row 0 is {first!r}: expected one type")
+
+
+def groups(given: Any, held_out: bool) -> list[str] | None:
+    """Return the group of each sample as text; None where each is its own.
+
+    Args:
+        given: groups, [n], or None.
+        held_out: Whether some groups are held out, which takes two.
+
+    Raises:
+        BadArgument: One is missing, or all are the same.
+    """
+    if given is None:
+        return None
+    listed = list(given)
+    for row, group in enumerate(listed):
+        if _missing(group) or np.ndim(group):
+            told = " ".join(reprlib.repr(group).split())
+            raise BadArgument(f"groups: row {row} is {told}: expected one group a sample")
+    if held_out and len({str(group) for group in listed}) < 2:
+        raise BadArgument("groups: all samples are of one: expected two, to hold one out")
+    return [str(group) for group in listed]
 
 
 def split(X: Any, modalities: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -293,7 +365,7 @@ def gathered(
         arrays={name: array for name, (array, _) in read.items()},
         labels=targets,
         ids=ids,
-        groups=np.array(ids if groups is None else [str(group) for group in groups]),
+        groups=np.array(ids if groups is None else groups),
         splits=np.full(len(ids), "train"),
         dialogues=np.full(len(ids), ""),
         present={name: known for name, known in masks.items() if not known.all()},

@@ -8,11 +8,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import sklearn
 import torch
 from safetensors.torch import load
 
@@ -68,7 +68,7 @@ def write(estimator: Estimator, folder: Path) -> None:
         "versions": {
             "ibma": ibma.__version__,
             "torch": torch.__version__,
-            "scikit-learn": sklearn.__version__,
+            "scikit-learn": metadata.version("scikit-learn"),
         },
         "record_key": estimator.record_key_,
         "weights": hashlib.sha256(weights).hexdigest(),

@@ -1,8 +1,8 @@
 """Read a picture of any depth, colour space and orientation as the 8-bit RGB that a viewer shows.
 
 Transparent parts show white. Pixels of 16 bits are scaled by the range of their type, not by what
-one picture holds: otherwise two pictures of one scanner would differ. Floats and integers of 32
-bits have no known range; they are refused by name. Of several pages the first one counts.
+one picture holds: otherwise two pictures of one scanner would differ. Floats, signed integers and
+those of 32 bits have no known range; they are refused by name. Of several pages the first counts.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from ibma.formats.raw import Unreadable
 
 BACKGROUND = (255, 255, 255)
 PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # a TIFF tag, and its value in negatives such as X-rays
+SAMPLE_FORMAT, SIGNED = 339, 2  # another, and its value where numbers may be negative
+ORIENTATION = 274  # EXIF's tag
 
 
 def read(path: Path) -> Any:
@@ -27,7 +29,7 @@ def read(path: Path) -> Any:
     Raises:
         Unreadable: The file is missing, damaged, too large, or of an unknown range of values.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     raw.present(path)
     Image.MAX_IMAGE_PIXELS = raw.PICTURE_PIXELS
@@ -36,7 +38,6 @@ def read(path: Path) -> Any:
             warnings.simplefilter("ignore")  # what Pillow says of damaged tags
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as picture:
-                ImageOps.exif_transpose(picture, in_place=True)
                 return to_rgb(picture)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise Unreadable(
@@ -47,13 +48,24 @@ def read(path: Path) -> Any:
 
 
 def to_rgb(picture: Any) -> Any:
-    """Return a Pillow image in mode RGB as a viewer shows it.
+    """Return a Pillow image in mode RGB as a viewer shows it, upright.
 
     Raises:
         ValueError: Its values have no known range.
     """
+    from PIL import ImageOps
+
+    shown = _eight_bits(picture)
+    shown.getexif()[ORIENTATION] = picture.getexif().get(ORIENTATION, 1)  # new images have none
+    return ImageOps.exif_transpose(shown)
+
+
+def _eight_bits(picture: Any) -> Any:
+    """Return a new image in mode RGB, not yet turned."""
     from PIL import Image
 
+    if SIGNED in np.atleast_1d(getattr(picture, "tag_v2", {}).get(SAMPLE_FORMAT, 1)):
+        raise ValueError("its signed values have no known range, save it with 8 or 16 bits")
     if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PPM"):
         picture = Image.fromarray((_sixteen(picture) >> 8).astype(np.uint8))
     if picture.mode in ("I", "F"):

@@ -158,7 +158,7 @@ class TableData:
         Raises:
             Unusable: It is empty, or none of the labels that params.yaml lists.
         """
-        texts = [row.at[column].strip() for column in self.spec.label]
+        texts = [one_line(row.at[column]) for column in self.spec.label]
         if self.spec.kind == "multilabel":
             return self._labels(texts)
         if not texts[0]:
@@ -176,7 +176,11 @@ class TableData:
 
     def _labels(self, texts: list[str]) -> tuple[int, ...]:
         if self.spec.separator is not None:
-            named = {self._class(one.strip()) for one in texts[0].split(self.spec.separator) if one}
+            named = {
+                self._class(one.strip())
+                for one in texts[0].split(self.spec.separator)
+                if one.strip()
+            }
             return tuple(int(place in named) for place in range(len(self.classes)))
         for column, text in zip(self.spec.label, texts, strict=True):
             if text not in ("0", "1"):
@@ -371,6 +375,11 @@ def _number(column: str, text: str) -> float:
     if not abs(value) <= LARGEST:
         raise Unusable(f"{column} '{text[:60]}': expected a number")
     return value
+
+
+def one_line(text: str) -> str:
+    """Return a label with single spaces and no line break: names of classes stand in tables."""
+    return " ".join(text.split())
 
 
 def modality_name(column: str) -> str:
