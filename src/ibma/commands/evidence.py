@@ -49,7 +49,7 @@ def _verify(profile: str) -> Iterator[str]:
         )
     yield (
         f"profile {profile}: {outcome.compared} places of the committed reports agree with "
-        f"{outcome.runs} runs ({outcome.source})"
+        f"{outcome.runs} runs ({outcome.source}; {outcome.predicted} of them with predictions)"
     )
 
 

@@ -61,13 +61,15 @@ class Difference:
 class Outcome:
     """What the check of one profile gives.
 
-    source: `evidence` or `records`. runs: records read. compared: cells of CSV files, entries of
-    JSON files and lines of the others.
+    source: `evidence` or `records`. runs: records read. predicted: those whose metrics were
+    computed again from predictions. compared: cells of CSV files, entries of JSON files and lines
+    of the others.
     """
 
     profile: str
     source: str
     runs: int
+    predicted: int
     compared: int
     differences: tuple[Difference, ...]
 
@@ -111,7 +113,8 @@ def verify(profile: str, root: Path) -> Outcome:
     missing = [Difference(source, "/".join(cell), why, "") for cell, why in results.gaps.items()]
     places = [*_compare_records(inputs), *compare(report_inputs.rederive(inputs), root)]
     apart = [place for place in places if place.committed != place.recomputed]
-    return Outcome(profile, source, len(results.all()), len(places), (*missing, *apart))
+    counts = len(results.all()), len(results.predictions), len(places)
+    return Outcome(profile, source, *counts, (*missing, *apart))
 
 
 def compare(inputs: Inputs, root: Path) -> Iterator[Difference]:

@@ -86,7 +86,7 @@ class Shown:
     """A table of the page with the figures that belong to it.
 
     Attributes:
-        folded: whether its figures are folded away.
+        folded: whether its figures are folded away; of a study, its numbers.
         hidden: whether all of it is, under its title and caption.
     """
 
@@ -172,8 +172,13 @@ def _more(tables: Mapping[str, Table], drawn: Mapping[str, Picture]) -> list[Sho
 
 
 def _studies(tables: Mapping[str, Table], drawn: Mapping[str, Picture]) -> list[Shown]:
-    """Choose the tables of the studies, each with its figure."""
-    return [Shown(tables[name], (drawn[name],)) for name in STUDIES if name in drawn]
+    """Choose the tables of the studies, each with its figure; the first has a line a task."""
+    first, *_ = STUDIES
+    return [
+        Shown(tables[name], (drawn[name],), folded=name != first)
+        for name in STUDIES
+        if name in drawn
+    ]
 
 
 def _grouped(columns: Sequence[Column]) -> list[tuple[str, list[tuple[int, Column]]]]:
