@@ -90,18 +90,18 @@ def samples(
         for line, key, row in _listed(table):
             if frontal_only and row["Frontal/Lateral"] != "Frontal":
                 continue
-            image = _image(root, batches, key)
+            name, image = key.removesuffix(".jpg"), _image(root, batches, key)
             if image is None:
                 if on_bad == "stop":
                     raise IbmaError(
                         f"{root / key}: missing, but listed in {table.name} line {line}: "
                         "unpack the release again or set on_bad: drop"
                     )
-                yield Dropped(key, "image listed but missing")
+                yield Dropped(name, "image listed but missing")
                 continue
             label = radiology.positives(row, uncertain)
             parts: dict[str, Path | str] = {"image": image, "text": reports.get(key, "")}
-            yield Sample(key.removesuffix(".jpg"), split, _patient(key), label, parts)
+            yield Sample(name, split, _patient(key), label, parts)
 
 
 def verify(raw: Path) -> None:
