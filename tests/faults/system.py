@@ -43,8 +43,7 @@ class Calls:
 
     def __init__(self) -> None:
         self._count = mmap.mmap(-1, 8)  # shared with every process that is forked from here on
-        self._names = Path(tempfile.mkstemp()[1]).open("a+b", buffering=0)
-        Path(self._names.name).unlink()
+        self._names = tempfile.TemporaryFile("a+b", buffering=0)  # noqa: SIM115 - lives as long
 
     def add(self, name: str) -> int:
         """Note a call; return how many there are now."""
@@ -136,7 +135,7 @@ def state(root: Path = Path()) -> dict[str, object]:
         for path in sorted((root / top).rglob("*")):
             name = path.relative_to(root)
             if path.is_file() and not any(own in name.parents for own in OWN):
-                found[name.as_posix()] = _content(path)
+                found[name.as_posix()] = _content(path, name)
     if (root / DATABASE).exists():
         found[DATABASE.name] = _mirrored(root / DATABASE)
     # a lock is left beside its folder, and says nothing
@@ -156,8 +155,8 @@ def _mirrored(database: Path) -> object:
     return sorted([one.get(FOLDER), one.get("seed"), one.get(DIGEST)] for one in tags.values())
 
 
-def _content(path: Path) -> object:
-    if path.name in (paths.TIMING.name, paths.TRACK.name):
+def _content(path: Path, name: Path) -> object:
+    if name in (paths.TIMING, paths.TRACK):
         found = read_json(path, {})
         return sorted(found.get("methods", found))  # but for seconds and MLflow's own ids
     if path.suffix == ".json" and (paths.RUNS.name in path.parts or "store" in path.parts):
