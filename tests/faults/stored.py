@@ -1,6 +1,7 @@
 """A small project after every stage, and what reads each of its files back."""
 
 import hashlib
+import importlib
 import os
 import random
 import shutil
@@ -170,6 +171,8 @@ def make(root: Path) -> Path:
     project.mkdir()
     os.chdir(project)
     Path("params.yaml").write_text(yaml.safe_dump(profile(), sort_keys=False))
+    tracking.store.silence()
+    importlib.import_module("mlflow.store.tracking.sqlalchemy_store")  # once, and not in each trial
     write_json(paths.TRACK, {f"runs/train/{TASK}/concat/seed_0.json": "0" * 32})
     for name, stage in STAGES.items():
         if name != "track":
