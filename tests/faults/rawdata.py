@@ -6,7 +6,7 @@ import random
 import struct
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from .trial import Figures, attempt
 
 ROOT = Path(__file__).parents[2]
 HEADERLESS = ("crema_d", "mosi_features", "mosi_features3")  # the first line of tables is a row
+FILES = (Path, Excerpt)
 TRIES = 8  # files of a kind, among which one is looked for that is read
 
 
@@ -108,7 +109,7 @@ def _twin(name: str) -> Callable[[Path], None]:
 
 
 def read(source: Source, raw: Path, touched: Path) -> dict[str, list[str]]:
-    """Read a raw folder as `extract` does under on_bad: drop; decode what a file was touched for.
+    """Read a raw folder as `extract` does under on_bad: drop; of files decode the touched one.
 
     Returns:
         id -> what was read of a sample, or `dropped` and why.
@@ -123,13 +124,19 @@ def read(source: Source, raw: Path, touched: Path) -> dict[str, list[str]]:
     place = raw if source.table is None else source.table.path
     for one in checked(extract.samples(module, place, source.name, entry), card, "drop"):
         part = extract._Part()
-        if isinstance(one, Sample) and _uses(one, touched):
-            work._add(one, part)
+        if isinstance(one, Sample):
+            work._add(one if _uses(one, touched) else _without_files(one), part)
         if isinstance(one, Dropped) or part.dropped:
             found[one.id] = ["dropped", one.reason if isinstance(one, Dropped) else part.rows[0][1]]
         else:
             found[one.id] = [one.split, one.group, repr(one.label), _digest(one, part)]
     return found
+
+
+def _without_files(sample: Sample) -> Sample:
+    """Return a sample that lacks what lies in files, whose decoding takes long."""
+    parts = sample.parts.items()
+    return replace(sample, parts={n: None if isinstance(p, FILES) else p for n, p in parts})
 
 
 def _uses(sample: Sample, file: Path) -> bool:
