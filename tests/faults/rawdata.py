@@ -125,6 +125,7 @@ def read(source: Source, raw: Path, touched: Path) -> dict[str, list[str]]:
     for one in checked(extract.samples(module, place, source.name, entry), card, "drop"):
         part = extract._Part()
         if isinstance(one, Sample):
+            assert all(_is_below(raw, path) for path in _files(one)), f"{one} leads out"
             work._add(one if _uses(one, touched) else _without_files(one), part)
         if isinstance(one, Dropped) or part.dropped:
             found[one.id] = ["dropped", one.reason if isinstance(one, Dropped) else part.rows[0][1]]
@@ -140,8 +141,16 @@ def _without_files(sample: Sample) -> Sample:
 
 
 def _uses(sample: Sample, file: Path) -> bool:
-    paths = (p.path if isinstance(p, Excerpt) else p for p in sample.parts.values())
-    return any(isinstance(path, Path) and path.absolute() == file for path in paths)
+    return any(path.absolute() == file for path in _files(sample))
+
+
+def _files(sample: Sample) -> list[Path]:
+    parts = (p.path if isinstance(p, Excerpt) else p for p in sample.parts.values())
+    return [part for part in parts if isinstance(part, Path)]
+
+
+def _is_below(raw: Path, path: Path) -> bool:
+    return path.absolute().is_relative_to(raw) and ".." not in path.parts
 
 
 def _digest(sample: Sample, part: extract._Part) -> str:
