@@ -6,6 +6,7 @@ import random
 import struct
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -240,6 +241,8 @@ def attack(source: Source, root: Path, rng: random.Random) -> Iterator[Figures]:
     os.chdir(raw.parent)
     noticed = _noticing(source, raw)
     whole = read(source, raw, raw)  # here, so that what it imports is there in every trial
+    with backwards():
+        assert list(read(source, raw, raw).items()) == list(whole.items()), "order of files"
     for kind, paths in _by_kind(raw).items():
         rng.shuffle(paths)
         path = next((p for p in paths[:TRIES] if _matters(source, raw, p, whole)), None)
@@ -283,6 +286,24 @@ def _matters(source: Source, raw: Path, path: Path, expected: Any) -> bool:
     end = attempt(lambda: read(source, raw, raw))
     path.write_bytes(content)
     return end.how != "done" or end.result != expected
+
+
+@contextmanager
+def backwards() -> Iterator[None]:
+    """Let folders list what is in them the other way round, as another file system might."""
+    listdir, scandir = os.listdir, os.scandir
+
+    @contextmanager
+    def scanned(*path: Any) -> Iterator[Any]:
+        with scandir(*path) as found:
+            yield iter(sorted(found, key=lambda entry: entry.name, reverse=True))
+
+    os.listdir = lambda *path: sorted(listdir(*path), reverse=True)
+    os.scandir = scanned
+    try:
+        yield
+    finally:
+        os.listdir, os.scandir = listdir, scandir
 
 
 def _by_kind(raw: Path) -> dict[str, list[Path]]:
