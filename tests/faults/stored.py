@@ -26,7 +26,7 @@ from ibma.paper import audit, published
 from ibma.report import inputs as report_inputs
 from ibma.report import numbers, page
 from ibma.results import records, significance
-from ibma.training import record, run
+from ibma.training import loop, record, run
 from ibma.training.cell import Cell, setting_of
 
 from . import damage
@@ -180,8 +180,15 @@ def make(root: Path) -> Path:
     archive.pack(load(), Path(), paths.evidence("twin"))
     views, y = _views()
     IBMAClassifier(epochs=2, width=16, heads=2, random_state=0).fit(views, y).save("estimator")
-    read_checkpoint()  # leaves one behind: whoever stores a run deletes it
+    leave_checkpoint()
     return project
+
+
+def leave_checkpoint() -> None:
+    """Train a run with a checkpoint after each epoch; whoever stores a run deletes the last one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+        read_checkpoint()
 
 
 def _views() -> tuple[dict[str, np.ndarray], np.ndarray]:

@@ -152,7 +152,9 @@ def _mirrored(database: Path) -> object:
     with closing(sqlite3.connect(database)) as opened:
         for run, key, value in opened.execute(asked):
             tags.setdefault(run, {})[key] = value
-    return sorted([one.get(FOLDER), one.get("seed"), one.get(DIGEST)] for one in tags.values())
+    return sorted(
+        str([one.get(name) for name in (FOLDER, "seed", DIGEST)]) for one in tags.values()
+    )
 
 
 def _content(path: Path, name: Path) -> object:
