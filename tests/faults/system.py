@@ -28,7 +28,7 @@ from ibma.tracking.store import DATABASE
 from ibma.training import record
 
 from . import stored
-from .trial import Figures, attempt
+from .trial import Figures, alone, attempt
 
 WRITING = ("fsync", "mkdir", "replace", "rename", "link")  # functions of os
 SIZES = (0, 3000, 60_000)  # bytes beyond which no file may grow
@@ -284,10 +284,7 @@ def _killed(stage: Callable[[], None], seconds: float) -> str:
     """Run a stage in a child and kill that; `left` if it leaves a process behind."""
     child = os.fork()
     if not child:
-        os.setsid()
-        quiet = os.open(os.devnull, os.O_RDWR)
-        for number in (0, 1, 2):
-            os.dup2(quiet, number)
+        alone()
         with suppress(BaseException):
             stage()
         os._exit(0)
