@@ -62,7 +62,7 @@ def attempt(use: Callable[[], object], seconds: float = SECONDS) -> Ending:
 def alone() -> None:
     """Set up a forked process: a group of its own, silent, and with a lock of its own for bars.
 
-    Theirs is shared by all forks: one that is killed while it holds the lock would block the others.
+    Theirs is shared by all forks: one that is killed while it holds it would block the others.
     """
     os.setsid()
     quiet = os.open(os.devnull, os.O_RDWR)

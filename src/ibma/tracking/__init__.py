@@ -147,7 +147,7 @@ class Mirror:
         told, folder = self.done.down or self.done.failed, record.id.record.parent.as_posix()
         if self.done.down:
             return
-        with self._session():
+        with self._session(), store.locked(self.root):
             if folder not in self._groups:
                 self._groups[folder] = self._find(folder).get(folder, Group())
             group = self._groups[folder]
@@ -162,7 +162,7 @@ class Mirror:
         folders: dict[str, list[Record]] = {}
         for one in records:
             folders.setdefault(one.id.record.parent.as_posix(), []).append(one)
-        with self._session():
+        with self._session(), store.locked(self.root):
             groups = self._find("%")
             for folder, own in tqdm(folders.items(), desc="mlflow", unit="method", disable=None):
                 group, seeds = groups.get(folder, Group()), {one.seed for one in own}
@@ -177,11 +177,10 @@ class Mirror:
 
     @contextmanager
     def _session(self) -> Iterator[None]:
-        """Hold the lock; what the store fails with is kept as the reason for being down."""
+        """Keep what the store fails with as the reason for being down; the lock is part of it."""
         store.silence()
         try:
-            with store.locked(self.root):
-                yield
+            yield
         except Exception as error:  # whatever MLflow fails with, training goes on
             verb = "does not answer" if store.is_silent(error) else "fails"
             self.done.down = f"{verb} ({store.reason(error)})"
