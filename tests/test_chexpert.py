@@ -130,6 +130,7 @@ def test_a_listed_image_that_is_missing_is_dropped_or_stops(twin):
     found = list(chexpert.samples(twin, on_bad="drop"))
     dropped = [s for s in found if isinstance(s, Dropped)]
     assert [d.reason for d in dropped] == ["image listed but missing"]
+    assert not dropped[0].id.endswith(".jpg")  # as ids of samples
     with pytest.raises(IbmaError, match=r"missing, but listed in train.csv line 7"):
         list(chexpert.samples(twin))
 

@@ -27,10 +27,10 @@ CONTENT = b"a,b\n1,2\n"
 GOOD = hashlib.sha256(CONTENT).hexdigest()
 
 
-def data_set(monkeypatch, *files, access="open", **more):
+def data_set(monkeypatch, *files, access="open", raw_gb=None, **more):
     card = Card(
         title="x", kind="classify", classes=("a",), modalities={}, licence="", access=access,
-        official=Counts(1, 1), cite="", how_to_get="ask the owner",
+        official=Counts(1, 1), cite="", how_to_get="ask the owner", raw_gb=raw_gb,
     )  # fmt: skip
     monkeypatch.setattr(
         datasets, "load", lambda name: SimpleNamespace(CARD=card, FILES=files, **more)
@@ -96,6 +96,21 @@ def test_a_set_by_request_that_is_not_there_says_what_to_ask_for(tmp_path, monke
     assert manifest["missing"] is None
     digest = hashlib.sha256(b"a").hexdigest()
     assert manifest["files"] == [["clip.wav", 1, None], ["train.csv", 1, digest]]
+
+
+def test_a_flipped_bit_in_media_of_a_small_real_set_is_noticed(tmp_path, monkeypatch):
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    for size, noticed in ((fetch.HASHED_GB, True), (fetch.HASHED_GB + 1, False), (None, False)):
+        (raw / "clip.wav").write_text("b")
+        data_set(monkeypatch, raw_gb=size)
+        manifest = fetch.dataset("x", "real", raw)
+        (raw / "clip.wav").write_text("c")
+        if noticed:
+            with pytest.raises(IbmaError, match="clip.wav: changed since the manifest"):
+                fetch.restore("x", raw, manifest)
+        else:
+            fetch.restore("x", raw, manifest)
 
 
 def test_lists_are_fetched_and_media_placed_by_hand_are_asked_for(tmp_path, monkeypatch, mirror):

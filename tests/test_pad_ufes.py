@@ -46,6 +46,15 @@ def write(raw: Path, rows: list[dict[str, str]]) -> None:
         writer.writerows(rows)
 
 
+def test_a_name_that_leads_out_of_the_folder_is_refused(raw):
+    (raw.parent / "secret.png").write_bytes(b"png")
+    for name in ("../../secret.png", str(raw.parent / "secret.png")):
+        write(raw, [*(lesion(n) for n in range(1, 60)), lesion(0, img_id=name)])
+        for on_bad in ("stop", "drop"):
+            with pytest.raises(IbmaError, match="leads out of this folder"):
+                list(pad_ufes.samples(raw, on_bad=on_bad))
+
+
 def test_lesions_come_in_the_order_of_their_names_and_patients_stay_in_one_fold(raw):
     found = list(pad_ufes.samples(raw))
     assert [one.id for one in found] == [f"PAT_{n:02d}.png" for n in range(60)]

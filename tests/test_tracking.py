@@ -308,6 +308,20 @@ def test_a_locked_database_costs_one_line_and_the_next_call_levels(root, monkeyp
     assert counts(tracking.collect(PARAMS, root)) == (4, 0, 0)
 
 
+def test_a_lock_that_cannot_be_opened_costs_one_line_and_the_next_call_levels(root, capsys):
+    lock = root / "mlflow.db.lock"
+    lock.unlink(missing_ok=True)
+    lock.mkdir()  # as on a full disk, or one that is read-only
+    mirror = tracking.Mirror(PARAMS, root)
+    for one in RECORDS:
+        mirror.log(one)
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1 and "Is a directory" in line and "the records are safe" in line
+    assert tracking.collect(PARAMS, root).down
+    lock.rmdir()
+    assert counts(tracking.collect(PARAMS, root)) == (4, 0, 0)
+
+
 def test_a_store_that_goes_in_the_middle_costs_one_line(root, monkeypatch, capsys):
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException, RestException

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import sys
@@ -16,12 +15,13 @@ from typing import Any
 
 from ibma import datasets, paths, twins
 from ibma.datasets import TWIN_MARKER, Dataset, Remote
-from ibma.errors import IbmaError, progress_bar
+from ibma.errors import REMEDIES, IbmaError, progress_bar
 from ibma.files import held, inside, read_json
 from ibma.formats import archives, checksums
 
 GITHUB = "https://raw.githubusercontent.com/"
-# Of real data only these are hashed for the manifest; hundreds of gigabytes of media are not.
+# Of larger real data only these are hashed for the manifest, not hundreds of gigabytes of media.
+HASHED_GB = 4.0  # CHOICE: some seconds a stage
 TABLES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".json", ".pkl", ".xlsx")
 Downloader = Callable[[str, str, object], None]  # pooch's: (url, file to write, pooch)
 
@@ -41,7 +41,8 @@ def dataset(name: str, source: str, raw: Path) -> dict[str, Any]:
     Returns:
         `source`; `missing`: what a user has to place by hand first, else None; `served`: url,
         sha256 and bytes of each fetched file; `files`: [path, bytes, sha256] of all that lies in
-        the folder. The sha256 of real media is None: they are checked as they are decoded.
+        the folder. The sha256 of media is None where real data exceed `HASHED_GB`: they are checked
+        as they are decoded.
 
     Raises:
         IbmaError: A wrong checksum, no address that answers, a mirror that lacks the file, a folder
@@ -58,7 +59,7 @@ def dataset(name: str, source: str, raw: Path) -> dict[str, Any]:
             verify: Callable[[Path], None] | None = getattr(module, "verify", None)
             if source == "real" and verify is not None:
                 verify(raw)
-        files = _listed(raw, hash_all=source == "twin")
+        files = _listed(raw, hash_all=source == "twin" or _is_small(module))
     return {"source": source, "missing": lacking, "served": served, "files": files}
 
 
@@ -151,6 +152,11 @@ def missing(name: str, module: Dataset, raw: Path) -> str | None:
     )
 
 
+def _is_small(module: Dataset) -> bool:
+    size = module.CARD.raw_gb
+    return size is not None and size <= HASHED_GB
+
+
 def _listed(raw: Path, *, hash_all: bool) -> list[list[Any]]:
     return [
         [
@@ -169,7 +175,7 @@ def _fetch(file: Remote, raw: Path, mirror: str | None) -> dict[str, Any]:
         try:
             return _fetch_from(url, file, raw, mirror)
         except OSError as error:
-            if error.errno == errno.ENOSPC:
+            if error.errno in REMEDIES:
                 raise  # the door tells a full disk from a dead network
             cause = _cause(error)
     tried = f"{file.url} cannot be fetched ({cause})"

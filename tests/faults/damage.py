@@ -195,7 +195,7 @@ def of_file(path: Path, rng: random.Random, most: int) -> Iterator[Damage]:
     """Yield what may happen to a file: any of it, then what only its kind can suffer.
 
     Args:
-        most: how many fields of a JSON file are changed.
+        most: how many fields of a JSON file are changed; 0 for one that may hold anything.
     """
     content = path.read_bytes()
     for name, change in BYTES.items():
@@ -208,7 +208,7 @@ def of_file(path: Path, rng: random.Random, most: int) -> Iterator[Damage]:
     if path.suffix in (".json", ".yaml"):
         for name, change in TEXTS.items():
             yield name, _write(change(content, rng))
-    if path.suffix == ".json":
+    if most and path.suffix == ".json":
         for name, changed in fields(content, rng, most):
             yield name, _write(changed)
     if path.suffix == ".npz":

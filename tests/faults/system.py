@@ -2,43 +2,76 @@
 
 import builtins
 import errno
+import fcntl
 import io
+import itertools
+import mmap
 import os
 import random
+import resource
 import shutil
 import signal
+import sqlite3
+import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ibma import paths
 from ibma.errors import REMEDIES
+from ibma.files import read_json
+from ibma.tracking.entities import DIGEST, FOLDER
+from ibma.tracking.store import DATABASE
 from ibma.training import record
 
 from . import stored
-from .trial import Figures, attempt
+from .trial import Figures, alone, attempt
 
 WRITING = ("fsync", "mkdir", "replace", "rename", "link")  # functions of os
-SAME = (paths.RUNS, paths.MODELS, Path("data"))  # what a stage leaves, compared in full
+SIZES = (0, 3000, 60_000)  # bytes beyond which no file may grow
+SECONDS = 300.0  # for a stage, on a machine that others share
+SAME = (paths.RUNS, paths.MODELS, paths.REPORTS, Path("data"))  # what a stage leaves, in full
 OWN = (paths.SCRATCH, Path("data/raw"))  # but for these
 FILES = (".lock", ".sentinel")
 
 
+class Calls:
+    """The calls of a stage that write, those of its worker processes included."""
+
+    def __init__(self) -> None:
+        self._count = mmap.mmap(-1, 8)  # shared with every process that is forked from here on
+        self._names = tempfile.TemporaryFile("a+b", buffering=0)  # noqa: SIM115 - lives as long
+
+    def add(self, name: str) -> int:
+        """Note a call; return how many there are now."""
+        fcntl.lockf(self._names, fcntl.LOCK_EX)  # of a process: flock would be of the file
+        try:
+            count = int.from_bytes(self._count[:], "big") + 1
+            self._count[:] = count.to_bytes(8, "big")
+            os.write(self._names.fileno(), f"{name}\n".encode())
+        finally:
+            fcntl.lockf(self._names, fcntl.LOCK_UN)
+        return count
+
+    def names(self) -> list[str]:
+        self._names.seek(0)
+        return self._names.read().decode().splitlines()
+
+
 @contextmanager
-def failing(number: int, at: int) -> Iterator[list[str]]:
+def failing(number: int, at: int) -> Iterator[Calls]:
     """Let the `at`-th system call that writes fail with an errno; yield the list of all calls.
 
     A call is an opening of a file for writing, or one of `WRITING`. A full disk shows at `fsync` at
     the latest, which is where buffered bytes reach it.
     """
-    calls: list[str] = []
+    calls = Calls()
 
     def met(name: str, path: object) -> None:
-        calls.append(f"{name} {path}")
-        if len(calls) == at:
+        if calls.add(f"{name} {path}") == at:
             shown = None if isinstance(path, int) else str(path)
             raise OSError(number, os.strerror(number), shown)
 
@@ -74,6 +107,18 @@ def failing(number: int, at: int) -> Iterator[list[str]]:
         io.open = builtins.open = before[1]
 
 
+@contextmanager
+def limited(size: int) -> Iterator[None]:
+    """Let the system refuse, for real, to write beyond a size into any file (EFBIG)."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 WRITE = set("wax+")
 
 
@@ -90,12 +135,32 @@ def state(root: Path = Path()) -> dict[str, object]:
         for path in sorted((root / top).rglob("*")):
             name = path.relative_to(root)
             if path.is_file() and not any(own in name.parents for own in OWN):
-                found[name.as_posix()] = _content(path)
+                found[name.as_posix()] = _content(path, name)
+    if (root / DATABASE).exists():
+        found[DATABASE.name] = _mirrored(root / DATABASE)
     # a lock is left beside its folder, and says nothing
     return {name: value for name, value in found.items() if not name.endswith(FILES)}
 
 
-def _content(path: Path) -> object:
+def _mirrored(database: Path) -> object:
+    """Return the records that MLflow holds whole, as folder, seed and digest."""
+    asked = """
+        select r.run_uuid, t.key, t.value from runs r join tags t on t.run_uuid = r.run_uuid
+        where r.lifecycle_stage = 'active' and r.status = 'FINISHED'
+    """
+    tags: dict[str, dict[str, str]] = {}
+    with closing(sqlite3.connect(database)) as opened:
+        for run, key, value in opened.execute(asked):
+            tags.setdefault(run, {})[key] = value
+    return sorted(
+        str([one.get(name) for name in (FOLDER, "seed", DIGEST)]) for one in tags.values()
+    )
+
+
+def _content(path: Path, name: Path) -> object:
+    if name in (paths.TIMING, paths.TRACK):
+        found = read_json(path, {})
+        return sorted(found.get("methods", found))  # but for seconds and MLflow's own ids
     if path.suffix == ".json" and (paths.RUNS.name in path.parts or "store" in path.parts):
         with suppress(Exception):
             return repr(replace(record.read(path), provenance={}, digest="-"))
@@ -125,6 +190,10 @@ def _outputs(stage: str) -> list[Path]:
         "logistic": [paths.logistic(task)],
         "significance": [paths.SIGNIFICANCE],
         "audit": [paths.AUDIT],
+        "timing": [paths.TIMING],
+        "gradcam": [paths.GRADCAM],
+        "report": [p for p in (paths.REPORTS / "twin").iterdir() if p.name != "evidence"],
+        "track": [paths.TRACK],
     }
     runs = [paths.RUNS / stage / task, paths.MODELS / stage / task, paths.store()]
     return own.get(stage, runs)
@@ -135,11 +204,14 @@ def use(stage: str) -> Callable[[], None]:
     return stored.STAGES[stage]
 
 
-def errors(project: Path, stage: str, rng: random.Random, each: int) -> Figures:
+def errors(project: Path, stage: str, rng: random.Random, most: int) -> Figures:
     """Let system errors happen at writes of a stage; then run it without, and compare.
 
+    Every error happens, the next at the next write. Besides the system itself refuses to let files
+    grow, which hits what libraries write in their own ways.
+
     Args:
-        each: writes that are drawn for each error; a full disk takes all.
+        most: writes that are hit; of more, some are drawn.
     """
     figures, copy = Figures("system errors"), project.with_name("copy")
     started(project, stage, copy)
@@ -147,34 +219,40 @@ def errors(project: Path, stage: str, rng: random.Random, each: int) -> Figures:
     def count() -> list[str]:
         with failing(0, 0) as calls:
             use(stage)()
-        return calls
+        return calls.names()
 
-    calls = attempt(count)
+    calls = attempt(count, SECONDS)
     assert calls.how == "done", f"{stage}: {calls.said}"
     expected, total = state(), len(calls.result)
-    for number in REMEDIES:
-        every = number == errno.ENOSPC  # all are told alike: one of them at every write
-        for at in rng.sample(range(1, total + 1), total if every else min(each, total)):
-            started(project, stage, copy)
+    places = sorted(rng.sample(range(1, total + 1), min(most, total)))
+    places += [rng.randint(1, total) for _ in range(len(REMEDIES) - len(places))]
+    faults = [
+        (failing(number, at), f"{errno.errorcode[number]} at {calls.result[at - 1]}")
+        for at, number in zip(places, itertools.cycle(REMEDIES), strict=False)
+    ]
+    faults += [(limited(size), f"EFBIG after {size:,} bytes") for size in SIZES]
+    for fault, what in faults:
+        started(project, stage, copy)
 
-            def fail(number: int = number, at: int = at) -> None:
-                with failing(number, at):
-                    use(stage)()
+        def fail(fault: AbstractContextManager[object] = fault) -> None:
+            with fault:
+                use(stage)()
 
-            end = attempt(fail)
-            what = f"{stage}: {errno.errorcode[number]} at {calls.result[at - 1]}"
-            figures.count(*_again(stage, end.how, expected), what, end.said)
+        end = attempt(fail, SECONDS)
+        how, said = _again(stage, end.how, expected)
+        figures.count(how, f"{stage}: {what}", f"{end.said} {said}")
     return figures
 
 
-def _again(stage: str, how: str, expected: dict[str, object]) -> tuple[str]:
+def _again(stage: str, how: str, expected: dict[str, object]) -> tuple[str, str]:
     """Run a stage again after a fault; what it leaves is to be what it always leaves."""
     if how == "failed":
-        return ("failed",)
-    again = attempt(use(stage), seconds=120)
-    if again.how != "done" or differing(expected):
-        return ("failed",)
-    return ("refused",) if how == "refused" else ("harmless",)
+        return "failed", ""
+    again = attempt(use(stage), SECONDS)
+    apart = differing(expected)
+    if again.how != "done" or apart:
+        return "failed", f"again: {again.said} {apart}"
+    return "refused" if how == "refused" else "harmless", ""
 
 
 def differing(expected: dict[str, object]) -> list[str]:
@@ -187,14 +265,14 @@ def kills(project: Path, stage: str, rng: random.Random, times: int) -> Figures:
     figures, copy = Figures("kills"), project.with_name("copy")
     started(project, stage, copy)
     begun = time.monotonic()
-    first = attempt(use(stage), seconds=120)
+    first = attempt(use(stage), SECONDS)
     assert first.how == "done", f"{stage}: {first.said}"
     took, expected = time.monotonic() - begun, state()
     for _ in range(times):
         started(project, stage, copy)
         moment = rng.uniform(0, took)
         ended = _killed(use(stage), moment)
-        again = attempt(use(stage), seconds=120)
+        again = attempt(use(stage), SECONDS)
         apart = differing(expected)
         bad = again.how != "done" or apart or ended == "left"
         what = f"{stage}: killed after {moment:.2f} s of {took:.2f}"
@@ -206,10 +284,7 @@ def _killed(stage: Callable[[], None], seconds: float) -> str:
     """Run a stage in a child and kill that; `left` if it leaves a process behind."""
     child = os.fork()
     if not child:
-        os.setsid()
-        quiet = os.open(os.devnull, os.O_RDWR)
-        for number in (0, 1, 2):
-            os.dup2(quiet, number)
+        alone()
         with suppress(BaseException):
             stage()
         os._exit(0)

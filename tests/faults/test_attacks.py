@@ -10,7 +10,9 @@ pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
 TARGETS = [pytest.param(one, id=f"{one.kind} {n}") for n, one in enumerate(stored.TARGETS)]
 SOURCES = [pytest.param(one, id=one.name) for one in rawdata.sources()]
-KILLS = 5  # of each stage
+KILLS = 4  # of each stage
+WRITES, FEWER = 24, 8  # of a stage that meet a system error; of one that writes as another does
+AS_TRAIN_IBMA = ("train", "ablation", "bounds", "sensitivity", "regimes", "noise")
 
 
 @pytest.fixture(scope="session")
@@ -39,4 +41,5 @@ def test_a_killed_stage_leaves_what_it_always_leaves_when_it_runs_again(project,
 
 @pytest.mark.parametrize("stage", stored.STAGES)
 def test_a_system_error_is_one_line_and_costs_no_finished_work(project, stage, counted):
-    counted(system.errors(project, stage, random.Random(stage), 1))
+    most = FEWER if stage in AS_TRAIN_IBMA else WRITES
+    counted(system.errors(project, stage, random.Random(stage), most))

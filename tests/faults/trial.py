@@ -6,6 +6,7 @@ import resource
 import select
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections import Counter
@@ -13,6 +14,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from tqdm import tqdm
 
 from ibma.errors import REMEDIES, IbmaError
 
@@ -56,11 +59,20 @@ def attempt(use: Callable[[], object], seconds: float = SECONDS) -> Ending:
     return Ending(how, line, result)
 
 
-def _child(use: Callable[[], object], write: int) -> None:
+def alone() -> None:
+    """Set up a forked process: a group of its own, silent, and with a lock of its own for bars.
+
+    Theirs is shared by all forks: one that is killed while it holds it would block the others.
+    """
     os.setsid()
     quiet = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(quiet, number)
+    tqdm.set_lock(threading.RLock())
+
+
+def _child(use: Callable[[], object], write: int) -> None:
+    alone()
     before = _status("VmRSS")
     resource.setrlimit(resource.RLIMIT_AS, (_status("VmSize") + 3 * MEMORY,) * 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

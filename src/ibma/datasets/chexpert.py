@@ -14,6 +14,7 @@ from ibma.datasets import Card, Counts, Dropped, Remote, Sample
 from ibma.errors import IbmaError
 from ibma.files import inside
 from ibma.formats import radiology, tabular
+from ibma.formats.raw import given
 from ibma.formats.tabular import Column, Table
 
 REPORTS = "df_chexpert_plus_240401.csv"
@@ -90,18 +91,18 @@ def samples(
         for line, key, row in _listed(table):
             if frontal_only and row["Frontal/Lateral"] != "Frontal":
                 continue
-            image = _image(root, batches, key)
+            name, image = key.removesuffix(".jpg"), _image(root, batches, key)
             if image is None:
                 if on_bad == "stop":
                     raise IbmaError(
                         f"{root / key}: missing, but listed in {table.name} line {line}: "
                         "unpack the release again or set on_bad: drop"
                     )
-                yield Dropped(key, "image listed but missing")
+                yield Dropped(name, "image listed but missing")
                 continue
             label = radiology.positives(row, uncertain)
             parts: dict[str, Path | str] = {"image": image, "text": reports.get(key, "")}
-            yield Sample(key.removesuffix(".jpg"), split, _patient(key), label, parts)
+            yield Sample(name, split, _patient(key), label, parts)
 
 
 def verify(raw: Path) -> None:
@@ -131,7 +132,7 @@ def _listed(table: Path) -> Iterator[tuple[int, str, dict[str, str]]]:
 
 def _root(raw: Path) -> Path:
     for name in ROOTS:
-        if (raw / name / "train.csv").exists():
+        if given(raw / name / "train.csv"):
             return raw / name
     raise IbmaError(f"{raw}: no CheXpert-v1.0-small/train.csv: {CARD.how_to_get}")
 
@@ -139,7 +140,7 @@ def _root(raw: Path) -> Path:
 def _image(root: Path, batches: list[Path], key: str) -> Path | None:
     """Return the image below the csv's folder, or below a batch folder of the full release."""
     places = [root / key, *(batch / key.split("/", 1)[1] for batch in batches)]
-    return next((path for path in places if path.exists()), None)
+    return next((path for path in places if given(path)), None)
 
 
 def _patient(key: str) -> str:

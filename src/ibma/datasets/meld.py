@@ -14,6 +14,7 @@ from pathlib import Path
 from ibma.datasets import Card, Counts, Dropped, Part, Remote, Sample
 from ibma.errors import IbmaError
 from ibma.formats import tabular
+from ibma.formats.raw import given
 from ibma.formats.tabular import Table
 
 EMOTIONS = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
@@ -172,13 +173,13 @@ def normalise(text: str) -> str:
 def _table(raw: Path, split: Split) -> Path:
     """Return git's table at the root of the raw folder, else one of the archive's."""
     name = f"{split.name}_sent_emo.csv"
-    return raw / name if (raw / name).exists() else _first(raw, split, name)
+    return raw / name if given(raw / name) else _first(raw, split, name)
 
 
 def _first(raw: Path, split: Split, name: str) -> Path:
     """Return the archive's file or folder `name`: a split may or may not have its own folder."""
     places = (raw / "MELD.Raw" / name, raw / "MELD.Raw" / split.name / name)
-    found = next((place for place in places if place.exists()), None)
+    found = next((place for place in places if given(place)), None)
     if found is None:
         raise IbmaError(f"{places[0]}: missing: {CARD.how_to_get}")
     return found
@@ -188,7 +189,7 @@ def _clip(folder: Path, dialogue: int, utterance: int) -> Path | None:
     """Return the corrected clip if there is one; `._` files of macOS never fit these names."""
     name = f"dia{dialogue}_utt{utterance}.mp4"
     places = (folder / f"{CORRECTED}{name}", folder / name)
-    return next((place for place in places if place.exists()), None)
+    return next((place for place in places if given(place)), None)
 
 
 def _label(row: Mapping[str, str], target: str, where: str) -> int:

@@ -22,7 +22,7 @@ from ibma.datasets import Card, Counts, Dropped, Part, Remote, Sample
 from ibma.errors import IbmaError
 from ibma.files import inside
 from ibma.formats import tabular
-from ibma.formats.raw import present, read_lines
+from ibma.formats.raw import given, present, read_lines
 from ibma.formats.tabular import Column, Table
 
 PICKLE, TABLE, TRANSCRIPTS = "mosi.pkl", "MOSI/label.csv", "Raw/Transcript/Segmented"
@@ -63,7 +63,7 @@ SCORE = Column("number", low=-3, high=3)
 LISTED = Table(
     {
         "video_id": tabular.NAME,
-        "clip_id": tabular.NAME,
+        "clip_id": tabular.INTEGER,
         "text": tabular.TEXT,
         "label": SCORE,
         "mode": Column(values=tuple(PICKLED_SPLITS.values())),
@@ -100,7 +100,7 @@ def samples(raw: Path, *, on_bad: str = "stop") -> Iterator[Sample | Dropped]:
             arrays, the table is malformed, no clip is in mosi.pkl, or (on_bad="stop") a clip cannot
             be used.
     """
-    segments = _segments(raw / PICKLE) if (raw / PICKLE).exists() else None
+    segments = _segments(raw / PICKLE) if given(raw / PICKLE) else None
     matched = False
     for found in _walk(raw, segments):
         matched = matched or isinstance(found, Sample)
@@ -131,7 +131,7 @@ def samples(raw: Path, *, on_bad: str = "stop") -> Iterator[Sample | Dropped]:
 
 def _walk(raw: Path, segments: Segments | None) -> Iterator[Sample | Dropped]:
     """Walk the clips of whichever form has media."""
-    if (raw / TABLE).exists():
+    if given(raw / TABLE):
         return _mmsa(raw / TABLE, segments)
     if not (raw / TRANSCRIPTS).is_dir():
         alone = f"{PICKLE} alone has neither sound nor pictures"
@@ -145,10 +145,10 @@ def _mmsa(table: Path, segments: Segments | None) -> Iterator[Sample | Dropped]:
     """Walk form (B): one mp4 for sound and pictures."""
     for _, row in tabular.rows(table, LISTED):
         video, name = row["video_id"], f"{row['video_id']}_{row['clip_id']}"
+        media = inside(table.parent / "Raw", f"{video}/{row['clip_id']}.mp4")
         if segments is not None and _take(segments, video, row["text"]) is None:
             yield _left_out(name)
             continue
-        media = inside(table.parent / "Raw", f"{video}/{row['clip_id']}.mp4")
         parts: dict[str, Part] = {"audio": media, "visual": media, "text": row["text"]}
         yield Sample(name, row["mode"], video, float(row["label"]), parts)
 

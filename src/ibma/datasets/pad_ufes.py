@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ibma.datasets import Card, Counts, Dropped, Remote, Sample
 from ibma.errors import IbmaError
+from ibma.files import inside
 from ibma.formats import tabular
 from ibma.formats.tabular import Column, Table
 
@@ -96,7 +97,7 @@ def samples(raw: Path, *, on_bad: str = "stop") -> Iterator[Sample | Dropped]:
     rows = [row for _, row in tabular.rows(raw / METADATA, LESIONS) if row["mask"] == "1"]
     rows.sort(key=lambda row: row["img_id"])
     for row, fold in zip(rows, _folds(rows), strict=True):
-        picture = raw / "images" / row["img_id"]
+        picture = inside(raw / "images", row["img_id"])
         if not picture.exists():
             if on_bad == "stop":
                 raise IbmaError(f"{picture}: missing, {METADATA} names it: {ADVICE}")

@@ -7,6 +7,7 @@ time is spent on it. The limits lie far above what the data sets hold.
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,6 +53,14 @@ def present(path: Path, advice: str = "fetch it again or take it off the list") 
         if file.read(len(LFS_STUB)) == LFS_STUB:
             raise Unreadable(f"{path}: a git-lfs pointer, not the file: run `git lfs pull` there")
     return path
+
+
+def given(path: Path) -> bool:
+    """Return whether anything lies at a path where another file would do in its place.
+
+    A link that leads nowhere does, too: `present` refuses it, where the other file would hide it.
+    """
+    return os.path.lexists(path)
 
 
 def unpacked_limit(path: Path) -> int:

@@ -139,7 +139,7 @@ class Mirror:
         """Mirror the epochs of a run that still trains; its whole record replaces them."""
         if self.done.down or time.monotonic() < self._begin:
             return
-        with self._session():
+        with self._session(), store.locked(self.root):
             self._show(self._group(record), record)
         if self.done.down:
             self._warn("`ibma track` makes up for it")
@@ -162,7 +162,7 @@ class Mirror:
         """Say of a run that it failed, if it was seen while it trained."""
         if self.done.down or run_id not in self._shown:
             return
-        with self._session():
+        with self._session(), store.locked(self.root):
             copy = self._groups[run_id.record.parent.as_posix()].seeds[run_id.seed]
             self._client.set_terminated(copy.run_id, status="FAILED")
         if self.done.down:
@@ -180,7 +180,7 @@ class Mirror:
         told = self.done.down or self.done.failed
         if self.done.down:
             return
-        with self._session():
+        with self._session(), store.locked(self.root):
             group = self._group(record)
             self._write(group, [record])
             if sum(bool(copy.digest) for copy in group.seeds.values()) == self.params.seeds:
@@ -200,7 +200,7 @@ class Mirror:
         folders: dict[str, list[Record]] = {}
         for one in records:
             folders.setdefault(one.id.record.parent.as_posix(), []).append(one)
-        with self._session():
+        with self._session(), store.locked(self.root):
             groups = self._find("%")
             for folder, own in progress_bar(
                 folders.items(), desc="mlflow", unit="method", delay=1.0
@@ -217,11 +217,10 @@ class Mirror:
 
     @contextmanager
     def _session(self) -> Iterator[None]:
-        """Hold the lock; what the store fails with is kept as the reason for being down."""
+        """Keep what the store fails with as the reason for being down; the lock is part of it."""
         store.silence()
         try:
-            with store.locked(self.root):
-                yield
+            yield
         except Exception as error:  # whatever MLflow fails with, training goes on
             verb = "does not answer" if store.is_silent(error) else "fails"
             self.done.down = f"{verb} ({store.reason(error)})"
