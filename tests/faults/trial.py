@@ -115,7 +115,12 @@ def _end(child: int) -> bool:
     until = time.monotonic() + 2
     while os.waitpid(child, os.WNOHANG) == (0, 0) and time.monotonic() < until:
         time.sleep(0.002)
-    left = True
+    return leaves_any(child)
+
+
+def leaves_any(child: int) -> bool:
+    """Return whether what a child started still runs two seconds after its end; then end that."""
+    until = time.monotonic() + 2
     while (left := _alive(child)) and time.monotonic() < until:
         time.sleep(0.01)
     with suppress(ProcessLookupError, PermissionError):
@@ -126,11 +131,17 @@ def _end(child: int) -> bool:
 
 
 def _alive(group: int) -> bool:
+    """Return whether a process of a group runs; a dead one may wait long for init to bury it."""
     try:
         os.killpg(group, 0)
     except (ProcessLookupError, PermissionError):
         return False
-    return True
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, _, found, *_ = path.read_text(errors="replace").rpartition(")")[2].split()
+            if int(found) == group and state not in "ZX":
+                return True
+    return False
 
 
 @dataclass
