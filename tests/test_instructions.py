@@ -73,3 +73,15 @@ def test_every_kind_of_network_has_the_same_bytes_under_portable_instructions():
     # and without the switches they differ, so that this test can fail
     other = train(**PORTABLE | {"ATEN_CPU_CAPABILITY": "default", "FAISS_SIMD_LEVEL": "NONE"})
     assert {name for name in portable if other[name] != portable[name]} >= {"vit", "bert", "faiss"}
+
+
+def test_threads_are_those_of_params_whatever_the_environment_says():
+    asked = (
+        "from ibma.params import prepare; prepare(); import torch; print(torch.get_num_threads())"
+    )
+    for given in ("1", "7"):
+        environment = os.environ | {"OMP_NUM_THREADS": given, "PYTHONPATH": str(ROOT / "src")}
+        found = subprocess.check_output(
+            [sys.executable, "-c", asked], cwd=ROOT, env=environment, text=True
+        )
+        assert found == "1\n", "threads: 1 of params.yaml"

@@ -1094,9 +1094,13 @@ PORTABLE = {
 
 
 def prepare() -> Params:
-    """Load params.yaml and hold this process to its instructions; call it before torch loads."""
+    """Load params.yaml and hold this process to its instructions and threads, before torch loads.
+
+    Sums over pictures depend on the number of threads, in whatever stage they are made.
+    """
     loaded = load()
     hold_to(loaded.instructions)
+    os.environ["OMP_NUM_THREADS"] = str(loaded.threads or cores())
     return loaded
 
 
