@@ -14,29 +14,32 @@ from tests.faults import stored, system
 ROOT = Path(__file__).parents[1]
 STAGES = ("download", "extract", "centroids", "tune", "train_ibma", "probe", "significance")
 PROGRAM = """
+from ibma.params import prepare
+
+prepare()
 import os, sys
 from contextlib import nullcontext
 from tests.faults import rawdata, stored
+
 with rawdata.backwards() if os.environ["BACKWARDS"] == "1" else nullcontext():
-    for stage in sys.argv[1:]:
-        stored.STAGES[stage]()
+    stored.STAGES[sys.argv[1]]()
 """
 HERE = {"LC_ALL": "C", "TZ": "UTC", "PYTHONHASHSEED": "1", "BACKWARDS": "0"}
 THERE = {"LC_ALL": "C.UTF-8", "TZ": "Asia/Kolkata", "PYTHONHASHSEED": "2", "BACKWARDS": "1"}
+HERE["OMP_NUM_THREADS"], THERE["OMP_NUM_THREADS"] = "1", "3"
 
 
 def run(folder: Path, workers: int, threads: int, surroundings: dict[str, str]) -> dict:
-    """Run a small project; return what its stages leave."""
+    """Run a small project, each stage in its own process; return what its stages leave."""
     folder.mkdir()
     values = stored.profile() | {"threads": threads}
     values["engine"]["workers"] = workers
     (folder / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     paths = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
-    subprocess.run(
-        [sys.executable, "-c", PROGRAM, *STAGES],
-        cwd=folder, env=os.environ | surroundings | {"PYTHONPATH": paths}, check=True,
-        capture_output=True,
-    )  # fmt: skip
+    environment = os.environ | surroundings | {"PYTHONPATH": paths}
+    for stage in STAGES:
+        command = [sys.executable, "-c", PROGRAM, stage]
+        subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
     return system.state(folder)
 
 
