@@ -1,9 +1,14 @@
 """A tiny two-view problem, stored as the extract stage stores it."""
+# ruff: noqa: E402
 
 import functools
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+
+from ibma.params import hold_to
+
+hold_to("portable")  # before numpy and torch load: processes that tests start compute alike
 
 import numpy as np
 import pytest

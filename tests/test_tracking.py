@@ -314,7 +314,7 @@ def test_a_lock_that_cannot_be_opened_costs_one_line_and_the_next_call_levels(ro
     lock.mkdir()  # as on a full disk, or one that is read-only
     mirror = tracking.Mirror(PARAMS, root)
     for one in RECORDS:
-        mirror.log(one)
+        mirror.finished(one)
     line = capsys.readouterr().err
     assert line.count("\n") == 1 and "Is a directory" in line and "the records are safe" in line
     assert tracking.collect(PARAMS, root).down
@@ -524,7 +524,7 @@ def test_a_network_of_every_kind_predicts_without_its_project(make_cell, tmp_pat
         with pytest.raises(IbmaError, match="no column view1: expected one for each of view0"):
             network.predict(table[["view0"]])
     (folder / trained.WEIGHTS).write_bytes(b"other")
-    with pytest.raises(IbmaError, match="not the weights"):
+    with pytest.raises(IbmaError, match="changed since it was written"):
         trained.Trained.load(folder)
 
 
