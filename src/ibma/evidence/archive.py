@@ -192,7 +192,7 @@ def _unpack_records(
     """
     try:
         lines = _unpacked(content).splitlines()
-    except (lzma.LZMAError, ValueError, EOFError) as error:
+    except ValueError as error:
         raise IbmaError(f"{path}: not packed records ({one_line(error)}): {AGAIN}") from None
     for number, line in enumerate(lines, 1):
         where = f"{path}: line {number}"
@@ -214,7 +214,7 @@ def _unpack_predictions(path: Path, content: bytes, cell: tuple[str, str, str], 
             if _named(root / run.record) != said.digest:
                 raise ValueError(f"seed {seed}: no record says that they are its")
             said.write(root / run.predictions)
-    except (lzma.LZMAError, ValueError, EOFError) as error:
+    except (ValueError, EOFError) as error:
         raise IbmaError(f"{path}: not predictions ({one_line(error)}): {AGAIN}") from None
 
 
@@ -231,7 +231,7 @@ def _unpack_json(path: Path, content: bytes, name: Path, root: Path) -> None:
     """
     try:
         value = json.loads(_unpacked(content))
-    except (lzma.LZMAError, ValueError, EOFError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise IbmaError(f"{path}: not JSON ({one_line(error)}): {AGAIN}") from None
     shapes.check(name, value, str(path))
     write_json(root / name, value)
@@ -251,10 +251,13 @@ def _unpacked(content: bytes) -> bytes:
     """Unpack one xz file.
 
     Raises:
-        LZMAError, ValueError, EOFError: it is none, is cut off, or unpacks to more.
+        ValueError: it is none, is cut off, or unpacks to more.
     """
     limit, unpacking = unpacked_limit(len(content)), lzma.LZMADecompressor(memlimit=MEMORY)
-    found = unpacking.decompress(content, limit)
+    try:
+        found = unpacking.decompress(content, limit)
+    except lzma.LZMAError as error:
+        raise ValueError(str(error)) from None
     if len(found) == limit:
         raise ValueError(f"it unpacks to {limit:,} bytes or more")
     if not unpacking.eof or unpacking.unused_data:
