@@ -51,10 +51,8 @@ from ibma.training import record
 from ibma.training.cell import Setting
 from ibma.training.loop import Fit, represent, select_device
 
-COUNTS = {  # parameter -> the least that it may be
-    **{"epochs": 1, "batch_size": 2, "width": 1, "heads": 1},
-    "n_iter_no_change": 1,
-}
+# parameter -> the least that it may be
+COUNTS = {"epochs": 1, "batch_size": 2, "width": 1, "heads": 1, "n_iter_no_change": 1}
 ETAS, ETA_FOLDS = (0.1, 0.5, 0.9), 3  # what eta="cv" chooses from, and on how many folds
 
 
