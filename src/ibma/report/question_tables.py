@@ -9,6 +9,7 @@ from ibma.report.inputs import Inputs
 from ibma.report.table import NOT_RUN, Column, Number, Row, Table, Value
 from ibma.results import claims, fairness, records, regime, stats, studies
 from ibma.results.claims import OURS, SINGLE, method_name, metric_name, task_name
+from ibma.results.significance import overlap
 from ibma.training.record import Record
 
 
@@ -77,7 +78,9 @@ def _apart(inputs: Inputs, task: str, method: str, other: str, metric: str) -> V
     """Return the mean difference of paired runs, with its interval over runs."""
     ours, theirs = (inputs.results.of(task, one) for one in (method, other))
     by_run = studies.differences(ours, theirs, metric)
-    return table.signed(stats.summary(list(by_run.values()))) if by_run else NOT_RUN
+    if not by_run:
+        return NOT_RUN
+    return table.signed(studies.over_runs(list(by_run.values()), overlap(ours)))
 
 
 # --- is the bound at work? -----------------------------------------------------------------------
