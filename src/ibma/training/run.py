@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -270,9 +271,14 @@ def commit() -> str | None:
     """Return the commit that is checked out; `<commit>-dirty-<digest>` with uncommitted changes.
 
     None where the working folder is not the root of a git checkout, for example a source archive
-    unpacked inside another repository.
+    unpacked inside another repository. A process asks once: the code it runs is what it loaded.
     """
-    if not Path(".git").exists():
+    return _commit_of(Path.cwd())
+
+
+@cache
+def _commit_of(root: Path) -> str | None:
+    if not (root / ".git").exists():
         return None
     try:
         head = _git("rev-parse", "HEAD")
