@@ -9,7 +9,6 @@ from ibma.report.inputs import Inputs
 from ibma.report.table import NOT_RUN, Column, Number, Row, Table, Value
 from ibma.results import claims, fairness, records, regime, stats, studies
 from ibma.results.claims import OURS, SINGLE, method_name, metric_name, task_name
-from ibma.results.significance import overlap
 from ibma.training.record import Record
 
 
@@ -66,21 +65,16 @@ def _fusion_row(inputs: Inputs, task: str) -> Row | None:
     one, best = (max(some, key=lambda method: some[method]) for some in (alone, joint))
     runs = [inputs.results.of(task, method) for method in (one, best)]
     shown = [table.mean(records.summary(own, metric, "percent"), "percent") for own in runs]
-    apart = [_apart(inputs, task, method, one, metric) for method in (best, OURS)]
+    theirs = inputs.results.of(task, one)
+    apart = [
+        table.signed(studies.apart(inputs.results.of(task, method), theirs, metric))
+        for method in (best, OURS)
+    ]
     fit = "yes" if joint[best] > alone[one] else "no"
     if inputs.results.is_twin(task):
         fit = "TWIN"
     names = method_name(one), shown[0], method_name(best), shown[1]
     return Row((task_name(task), metric_name(metric), *names, *apart, fit))
-
-
-def _apart(inputs: Inputs, task: str, method: str, other: str, metric: str) -> Value:
-    """Return the mean difference of paired runs, with its interval over runs."""
-    ours, theirs = (inputs.results.of(task, one) for one in (method, other))
-    by_run = studies.differences(ours, theirs, metric)
-    if not by_run:
-        return NOT_RUN
-    return table.signed(studies.over_runs(list(by_run.values()), overlap(ours)))
 
 
 # --- is the bound at work? -----------------------------------------------------------------------

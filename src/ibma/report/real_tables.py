@@ -15,7 +15,7 @@ from ibma.report import formatting, table
 from ibma.report.inputs import Inputs
 from ibma.report.paper_tables import ABSTRACTS, timing_note
 from ibma.report.table import NOT_RUN, Column, Number, Row, Scalar, Table, Value
-from ibma.results import claims, fairness, records, resampling, significance, stats
+from ibma.results import claims, fairness, records, resampling, significance, stats, studies
 from ibma.results.claims import CONTROL, OURS, Claim, method_name, metric_name, task_name
 from ibma.results.significance import Test
 from ibma.training.record import Record
@@ -525,7 +525,9 @@ def _at_etas(inputs: Inputs) -> Table:
         if any(runs.values()):
             sums = [records.summary(own, metric, "percent") for own in runs.values()]
             means = [table.mean(one, "percent") or NOT_RUN for one in sums]
-            apart = [_apart(runs[method], runs[first], metric) for method in others]
+            apart = [
+                table.signed(studies.apart(runs[method], runs[first], metric)) for method in others
+            ]
             rows.append(Row((f"{eta:g}", *means, *apart)))
     notes = [
         f"{method_name(method)}: {note}"
@@ -535,7 +537,9 @@ def _at_etas(inputs: Inputs) -> Table:
     return Table(
         "real_eta",
         f"Real data: {task_name(at.task)} at fixed eta",
-        f"{metric_name(metric)} in percent at every eta; cross-validation chose everything else.",
+        f"{metric_name(metric)} in percent at every eta; cross-validation chose everything else. "
+        "Intervals of differences are over runs; where folds share training rows, those of Nadeau "
+        "and Bengio.",
         inputs.results.is_twin(at.task),
         tuple(columns),
         tuple(rows),
@@ -549,14 +553,6 @@ def eta_runs(inputs: Inputs) -> dict[str, dict[float, Sequence[Record]]]:
         return {}
     methods = inputs.params.sensitivity.methods
     return {method: runs for method in methods if (runs := inputs.results.at_etas(method))}
-
-
-def _apart(ours: Sequence[Record], theirs: Sequence[Record], metric: str) -> Value:
-    """Return the mean difference of paired runs with its interval."""
-    pairs = records.pairs(ours, theirs, metric, "percent")
-    if not pairs:
-        return None
-    return table.signed(stats.summary([a - b for a, b in pairs]))
 
 
 def _insensitive(runs: Mapping[float, Sequence[Record]], metric: str) -> list[str]:

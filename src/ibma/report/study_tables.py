@@ -10,7 +10,6 @@ from ibma.report.inputs import Inputs
 from ibma.report.table import NOT_RUN, Column, Number, Row, Table, Value
 from ibma.results import records, regime, separation, studies
 from ibma.results.claims import CONTROL, OURS, method_name, metric_name, task_name
-from ibma.results.significance import overlap
 from ibma.results.studies import Point
 from ibma.training.record import Record
 
@@ -120,19 +119,13 @@ def _regimes_row(inputs: Inputs, task: str, found: Sequence[Point], rivals: Sequ
         better, worse = studies.counts(found, rival)
         values += [_mean(some, rival) for some in by_band.values()] + [f"{better} / {worse}"]
     ours, theirs = (inputs.results.of(task, m) for m in (TUNED, inputs.params.regimes.control))
-    values.append(_apart(ours, theirs, inputs.results.headline(task)))
+    values.append(table.signed(studies.apart(ours, theirs, inputs.results.headline(task))))
     return Row(tuple(values))
 
 
 def _mean(some: Sequence[Point], rival: str) -> Value:
     one = studies.mean_apart(some, rival)
     return "none" if one is None else table.signed(one)
-
-
-def _apart(ours: Sequence[Record], theirs: Sequence[Record], metric: str) -> Value:
-    """Return the mean difference of paired runs, with its interval over runs."""
-    values = list(studies.differences(ours, theirs, metric).values())
-    return table.signed(studies.over_runs(values, overlap(ours))) if values else NOT_RUN
 
 
 def _by_regime(found: Mapping[str, Sequence[Point]], rivals: Sequence[str], twin: bool) -> Table:
@@ -203,4 +196,4 @@ def _methods(
 
 def _against(by_method: Mapping[str, Sequence[Record]], metric: str) -> Value:
     ours, theirs = by_method.get(OURS, ()), by_method.get(CONTROL, ())
-    return _apart(ours, theirs, metric)
+    return table.signed(studies.apart(ours, theirs, metric))

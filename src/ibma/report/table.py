@@ -190,8 +190,10 @@ def mean(summary: Summary | None, unit: str) -> Number | None:
     return Number(summary.mean, unit, summary.sd, summary.n, summary.low, summary.high)
 
 
-def signed(one: Summary) -> Number:
-    """Return a mean difference in points, with its interval."""
+def signed(one: Summary | None) -> Value:
+    """Return a mean difference in points, with its interval; `NOT_RUN` for None."""
+    if one is None:
+        return NOT_RUN
     return Number(one.mean, "percent", None, one.n, one.low, one.high, signed=True)
 
 

@@ -75,6 +75,12 @@ def mean_apart(some: Sequence[Point], rival: str) -> stats.Summary | None:
     return over_runs(means, some[0].overlap) if means else None
 
 
+def apart(ours: Sequence[Record], theirs: Sequence[Record], metric: str) -> stats.Summary | None:
+    """Return the mean of paired differences with its interval over runs; None without a pair."""
+    values = list(differences(ours, theirs, metric).values())
+    return over_runs(values, overlap(ours)) if values else None
+
+
 def over_runs(apart: Sequence[float], shared: float) -> stats.Summary:
     """Summarise paired differences, one a run, with the interval over runs of `stats.total`.
 
