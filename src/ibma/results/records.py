@@ -158,7 +158,7 @@ def _load_cell(
     files = [root / paths.record(*cell, seed) for seed in range(params.seeds)]
     # a link that leads nowhere is there, too: it is refused
     there = [file for file in files if os.path.lexists(file)]
-    read = [record.read(file, with_predictions=cell[0] not in SWEEPS) for file in there]
+    read = [record.read(file, with_predictions=False) for file in there]  # `load` reads them
     own = [run for run in read if run.profile == params.profile]
     current = [run for run in own if not check_keys or is_current(params, root, run)]
     if len(current) == params.seeds:
