@@ -9,8 +9,9 @@ from ibma.errors import IbmaError
 from ibma.experiments import tune
 from ibma.features import store
 from ibma.files import read_json, write_json
+from ibma.params import Variant
 from ibma.training import record
-from ibma.training.cell import Setting, chosen
+from ibma.training.cell import Setting, chosen, varied
 
 GRID = {
     "lr": [0.001, 0.01],
@@ -97,19 +98,19 @@ def test_the_main_weight_is_tried_at_the_best_point_and_the_best_mean_is_chosen(
         assert content["choices"][0]["score"] == pytest.approx(max(best[0], weighed[0]))
         assert content["rule"] == {"by": "accuracy"}, "and the points of a cell of a profile"
         assert content["choices"][0][name] in GRID[name]
-    assert chosen("fake", "ibma", 0, 0.3).eta == 0.3
+    assert varied(Variant("ibma", eta=0.3), lambda one: chosen("fake", one, 0)).eta == 0.3
 
 
 def test_an_override_of_eta_does_not_reach_methods_that_do_not_read_it(make_cell, choose):
     choose(make_cell(method="concat"))
-    assert chosen("fake", "concat", 0, 0.3).eta is None
+    assert varied(Variant("concat", eta=0.3), lambda one: chosen("fake", one, 0)).eta is None
 
 
 def test_one_choice_per_test_fold(make_cell, choose):
     content = choose(make_cell(folds=3))
     assert [one["run_fold"] for one in content["choices"]] == [0, 1, 2]
     for run in range(6):
-        assert chosen("fake", "ibma", run, None) == setting_of(content["choices"][run % 3])
+        assert chosen("fake", "ibma", run) == setting_of(content["choices"][run % 3])
 
 
 def test_where_train_shows_nothing_every_method_takes_the_points_in_turn(make_cell, choose):
@@ -117,7 +118,7 @@ def test_where_train_shows_nothing_every_method_takes_the_points_in_turn(make_ce
     for method in ("ibma", "omib", "concat"):
         content = choose(make_cell(kind="one_class", method=method))
         assert content["metric"] is content["rule"]["by"] is None and not content["scores"]
-        taken.append([chosen("fake", method, run, None)[:2] for run in range(5)])
+        taken.append([chosen("fake", method, run)[:2] for run in range(5)])
     assert taken[0] == taken[1] == taken[2] == [*TUNING.grid.points, TUNING.grid.points[0]]
     few = PROFILE.model_copy(update={"seeds": 3})
     with pytest.raises(IbmaError, match="seeds: 3: expected 4 or more, a run at every point"):
@@ -136,7 +137,7 @@ def test_trials_are_tried_once_and_damaged_scores_again(make_cell, choose, capsy
 
 def test_a_missing_or_damaged_choice_says_what_to_run(tmp_path):
     with pytest.raises(IbmaError, match="missing, or holds no choice: run `dvc repro -f tune"):
-        chosen("fake", "ibma", 0, None, tmp_path)
+        chosen("fake", "ibma", 0, tmp_path)
     write_json(tmp_path / paths.choice("fake", "ibma"), {"choices": []})
     with pytest.raises(IbmaError, match="holds no choice: run `dvc repro -f tune@fake`"):
-        chosen("fake", "ibma", 0, None, tmp_path)
+        chosen("fake", "ibma", 0, tmp_path)

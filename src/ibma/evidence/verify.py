@@ -33,7 +33,7 @@ from ibma.report.inputs import Inputs
 from ibma.report.numbers import Numbers
 from ibma.report.table import Scalar
 from ibma.results import records
-from ibma.training.cell import Setting
+from ibma.training.cell import Setting, varied
 from ibma.training.record import Record
 
 EQUAL = 1e-8  # relative; files hold ten digits, and processors differ beyond them
@@ -157,21 +157,16 @@ def _compare_records(inputs: Inputs) -> Iterator[Difference]:
 def _chosen(inputs: Inputs, run: Record) -> dict[str, Scalar]:
     """Return the setting that stage `tune` chose for a run; nothing where it did not say."""
     variant = inputs.params.trained_as(run.stage, run.task, run.method)
-    setting = _choice(inputs, run, variant.method)
-    if setting and variant.eta is not None and setting["eta"] is not None:
-        setting["eta"] = variant.eta
-    if setting and variant.optimiser_of is not None:
-        other = _choice(inputs, run, variant.optimiser_of)
-        setting |= {name: other.get(name) for name in ("lr", "weight_decay")}
-    return setting
-
-
-def _choice(inputs: Inputs, run: Record, method: str) -> dict[str, Scalar]:
-    choices = inputs.choices.get((run.task, method), {}).get("choices")
-    if not choices:
+    if not inputs.choices.get((run.task, variant.method), {}).get("choices"):
         return {}
+    return varied(variant, lambda method: _choice(inputs, run, method))._asdict()
+
+
+def _choice(inputs: Inputs, run: Record, method: str) -> Setting:
+    """Return what evidence says was chosen for a method; what it lacks is None, and differs."""
+    choices = inputs.choices.get((run.task, method), {}).get("choices") or [{}]
     choice = choices[run.seed % len(choices)]  # in turn, as `training.cell.chosen` has it
-    return {name: choice.get(name) for name in Setting._fields}
+    return Setting(*map(choice.get, Setting._fields))
 
 
 def read(profile: str, root: Path) -> tuple[Inputs, str]:

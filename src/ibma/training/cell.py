@@ -6,7 +6,7 @@ a cell travels to another process or machine as a few hundred bytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -274,13 +274,12 @@ def why_not_run(task: str, root: Path = Path()) -> str | None:
     return meta.why_missing(root / paths.FEATURES / task)
 
 
-def chosen(task: str, method: str, run: int, eta: float | None, root: Path = Path()) -> Setting:
+def chosen(task: str, method: str, run: int, root: Path = Path()) -> Setting:
     """Return the setting that stage `tune` chose for a run of a method.
 
     Args:
         run: the run's number. Choices, one for each test fold, or one for each point of the grid
             where nothing can be chosen, serve the runs in turn, as folds do (`Cell.fold`).
-        eta: overrides the choice of a method that reads eta; None keeps the choice.
 
     Raises:
         IbmaError: the choice is missing or damaged.
@@ -290,10 +289,9 @@ def chosen(task: str, method: str, run: int, eta: float | None, root: Path = Pat
     if not (choices := read_json(path, {}, remedy).get("choices")):
         raise IbmaError(f"{path}: missing, or holds no choice: {remedy}")
     try:
-        found = Setting.of(choices[run % len(choices)])
+        return Setting.of(choices[run % len(choices)])
     except (KeyError, TypeError):
         raise IbmaError(f"{path}: a choice of another version: {remedy}") from None
-    return found if eta is None or found.eta is None else found._replace(eta=eta)
 
 
 def setting_of(task: str, variant: Variant, run: int, root: Path = Path()) -> Setting:
@@ -302,10 +300,21 @@ def setting_of(task: str, variant: Variant, run: int, root: Path = Path()) -> Se
     Raises:
         IbmaError: a choice is missing or damaged.
     """
-    own = chosen(task, variant.method, run, variant.eta, root)
+    return varied(variant, lambda method: chosen(task, method, run, root))
+
+
+def varied(variant: Variant, choice: Callable[[str], Setting]) -> Setting:
+    """Return the choice for a variant's method, with the eta and the optimiser that it fixes.
+
+    Args:
+        choice: method -> what was chosen for it; a method that reads no eta has none.
+    """
+    own = choice(variant.method)
+    if variant.eta is not None and own.eta is not None:
+        own = own._replace(eta=variant.eta)
     if variant.optimiser_of is None:
         return own
-    other = chosen(task, variant.optimiser_of, run, None, root)
+    other = choice(variant.optimiser_of)
     return own._replace(lr=other.lr, weight_decay=other.weight_decay)
 
 
