@@ -198,21 +198,9 @@ def _so_far(one: Wanted) -> Record | None:
     state = Checkpoint(run.checkpoint(one.key), one.key).read()
     if state is None:
         return None
-    cell, features = one.cell, one.cell.open(one.seed)
     trained = timedelta(seconds=sum(state["seconds"]))
     return Record(
-        key=one.key,
-        profile=cell.profile,
-        stage=cell.stage,
-        task=cell.task,
-        method=cell.method,
-        seed=one.seed,
-        source=cell.meta["source"],
-        fold=cell.fold(one.seed),
-        n_train=len(features.training(one.seed)),
-        n_test=len(features.test(one.seed)),
-        params={**one.setting._asdict(), **cell.hparams},
-        tuned=cell.rule(),
+        **run.known_before(one.cell, one.seed, one.setting),
         metrics={},
         ib={},
         ib_before={},
@@ -220,7 +208,6 @@ def _so_far(one: Wanted) -> Record | None:
         regime=state["regime"],
         cost={},
         weights="",
-        environment=run.environment(cell),
         provenance={
             "git_commit": run.commit(),
             "seconds_per_epoch": state["seconds"],

@@ -69,7 +69,7 @@ def train_run(cell: Cell, run: int, setting: Setting, quiet: bool = False) -> Fi
     """
     configure_torch(cell.threads, cell.compile)
     device, started = select_device(cell.device), datetime.now(UTC).isoformat(timespec="seconds")
-    key = cell.key(run, setting, environment(cell))
+    known = known_before(cell, run, setting)
     features = cell.open(run)
     train, test = cell.training(run, device), features.test(run)
     model = cell.build(run, setting, cell.epochs, seed=run, on=device)
@@ -81,8 +81,8 @@ def train_run(cell: Cell, run: int, setting: Setting, quiet: bool = False) -> Fi
         epochs=cell.epochs,
         batch_size=cell.batch_size,
         device=device,
-        checkpoint=checkpoint(key),
-        key=key,
+        checkpoint=checkpoint(known["key"]),
+        key=known["key"],
         compiled=cell.compile,
         quiet=quiet,
     )
@@ -92,18 +92,7 @@ def train_run(cell: Cell, run: int, setting: Setting, quiet: bool = False) -> Fi
     problem, said = cell.problem(), predictions(cell.problem(), logits, test)
     weights = weights_of(model)
     result = Record(
-        key=key,
-        profile=cell.profile,
-        stage=cell.stage,
-        task=cell.task,
-        method=cell.method,
-        seed=run,
-        source=cell.meta["source"],
-        fold=cell.fold(run),
-        n_train=len(train),
-        n_test=len(test),
-        params={**setting._asdict(), **cell.hparams},
-        tuned=cell.rule(),
+        **known,
         metrics=problem.judge(said.scores, test.labels(), test.groups()),
         ib=ib_losses(cell, run, model, embeddings, device),
         ib_before=ib_untrained(cell, run, setting, device),
@@ -111,12 +100,31 @@ def train_run(cell: Cell, run: int, setting: Setting, quiet: bool = False) -> Fi
         regime=fit.regime,
         cost=cost(cell, model, device),
         weights=sha256(weights).hexdigest(),
-        environment=environment(cell),
         provenance=provenance(device, fit.seconds, started),
         confusion=problem.confusion(said.scores, test.labels()),
         predictions=said.digest,
     )
     return Finished(result, said, weights)
+
+
+def known_before(cell: Cell, run: int, setting: Setting) -> dict[str, Any]:
+    """Return what a record says of a run before it is trained, by the fields of `Record`."""
+    features, around = cell.open(run), environment(cell)
+    return {
+        "key": cell.key(run, setting, around),
+        "profile": cell.profile,
+        "stage": cell.stage,
+        "task": cell.task,
+        "method": cell.method,
+        "seed": run,
+        "source": cell.meta["source"],
+        "fold": cell.fold(run),
+        "n_train": len(features.training(run)),
+        "n_test": len(features.test(run)),
+        "params": {**setting._asdict(), **cell.hparams},
+        "tuned": cell.rule(),
+        "environment": around,
+    }
 
 
 def predictions(problem: Task, logits: Tensor, test: TestSet) -> Predictions:
