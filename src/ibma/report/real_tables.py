@@ -481,6 +481,8 @@ def _ib_losses(inputs: Inputs) -> Table:
         (
             "Before: the same network as initialised, its batch statistics set by one pass over "
             "train.",
+            "Change: interval over runs; where folds share training rows, that of Nadeau and "
+            "Bengio.",
         ),
     )
 
@@ -488,7 +490,8 @@ def _ib_losses(inputs: Inputs) -> Table:
 def _moved(runs: Sequence[Record], term: str) -> tuple[Value, ...]:
     """Return the loss before and after training, its change, and n."""
     before, after = [run.ib_before[term] for run in runs], [run.ib[term] for run in runs]
-    change = stats.summary([b - a for a, b in zip(before, after, strict=True)])
+    changes = [b - a for a, b in zip(before, after, strict=True)]
+    change = studies.over_runs(changes, significance.overlap(runs))
     ends = (Number(one.mean, "nats", one.sd) for one in map(stats.summary, (before, after)))
     moved = Number(change.mean, "nats", None, change.n, change.low, change.high, signed=True)
     return (*ends, moved, change.n)
