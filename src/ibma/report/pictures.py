@@ -76,7 +76,8 @@ def _draw_claims(inputs: Inputs, folder: Path) -> Iterator[Picture]:
     }
     twin = any(inputs.results.is_twin(task) for task in inputs.beyond)
     if any(panels.values()):
-        figures.forest(panels, list(rivals.values()), twin, folder / "claims")
+        met = [name for name in rivals.values() if any(name in panel for panel in panels.values())]
+        figures.forest(panels, met, twin, folder / "claims")
         said = real_tables.counted(
             real_tables.judge(inputs, opponent, task, by_task.get(task))
             for opponent, by_task in tests.items()
