@@ -145,9 +145,9 @@ def keeping_handlers() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def one_line(error: BaseException) -> str:
-    """Return the text of an error without line breaks."""
-    return " ".join(str(error).split())
+def one_line(told: object) -> str:
+    """Return a text, or what an error says, with single spaces and no line break."""
+    return " ".join(str(told).split())
 
 
 def _watch(parent: int) -> None:

@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
-from ibma.errors import REMEDIES, IbmaError
+from ibma.errors import REMEDIES, IbmaError, one_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -151,7 +151,7 @@ def read_arrays(source: Path | IO[bytes], limit: int) -> dict[str, NDArray[np.ge
     except Exception as error:  # whatever zipfile, zlib and numpy make of damage
         if isinstance(error, OSError) and error.errno in REMEDIES:
             raise
-        raise ValueError(" ".join(str(error).split())[:200] or type(error).__name__) from None
+        raise ValueError(one_line(error)[:200] or type(error).__name__) from None
 
 
 def unpacked_limit(size: int) -> int:

@@ -41,7 +41,7 @@ from pydantic import (
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import PydanticCustomError, core_schema
 
-from ibma.errors import IbmaError
+from ibma.errors import IbmaError, one_line
 from ibma.files import read_bytes
 
 SHOWN = 60  # characters of a wrong value that an error shows
@@ -1205,7 +1205,7 @@ def _read(path: Path) -> object:
     except (YAMLError, RecursionError, TypeError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else f"{path}"
-        why = " ".join(str(getattr(error, "problem", None) or error).split())
+        why = one_line(getattr(error, "problem", None) or error)
         raise IbmaError(f"{where}: not YAML: {why}: correct the file") from None
 
 

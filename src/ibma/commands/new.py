@@ -15,12 +15,12 @@ import yaml
 
 from ibma import params, paths
 from ibma.commands import profiles
-from ibma.errors import IbmaError
+from ibma.errors import IbmaError, one_line
 from ibma.files import atomic_file
 from ibma.formats import tabular
 from ibma.params import TableParams
 from ibma.tables import cells
-from ibma.tables.reader import DELIMITERS, DROP, modality_name, one_line
+from ibma.tables.reader import DELIMITERS, DROP, modality_name
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 RESERVED = ("list",)  # `ibma profile list` is another command
@@ -130,7 +130,7 @@ def _text(name: str, values: Mapping[str, Any]) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["yaml"] = lambda value: json.dumps(value, ensure_ascii=False)
-    environment.filters["oneline"] = lambda value: " ".join(str(value).split())
+    environment.filters["oneline"] = one_line
     template = environment.get_template("profile.yaml.jinja")
     pictures = [one.name for one in values["modalities"] if one.kind == "image"]
     gradcam = dict.fromkeys([name], pictures[0]) if pictures else {}

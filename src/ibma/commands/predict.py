@@ -16,7 +16,7 @@ import ibma
 from ibma import params, paths
 from ibma.commands import profiles
 from ibma.datasets import Dropped, Part
-from ibma.errors import IbmaError, progress_bar
+from ibma.errors import IbmaError, one_line, progress_bar
 from ibma.features import media
 from ibma.files import atomic_file
 from ibma.params import Params, TaskParams
@@ -299,7 +299,7 @@ class Reader:
                 name: self._feature(name, part) for name, part in parts.items() if part is not None
             }
         except (Unusable, IbmaError) as error:
-            row.reason = " ".join(str(error).split())
+            row.reason = one_line(error)
         if not row.features and not row.reason:
             row.reason = "no modality is there"
         return row

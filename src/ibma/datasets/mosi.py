@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from ibma.datasets import Card, Counts, Dropped, Part, Remote, Sample
-from ibma.errors import IbmaError
+from ibma.errors import IbmaError, one_line
 from ibma.files import inside
 from ibma.formats import tabular
 from ibma.formats.raw import given, present, read_lines
@@ -243,6 +243,4 @@ def _load(path: Path) -> Any:
         with path.open("rb") as file:
             return _Arrays(file).load()
     except Exception as error:  # a broken pickle may raise anything
-        raise IbmaError(
-            f"{path}: not loaded ({' '.join(str(error).split())}): use the original file"
-        ) from None
+        raise IbmaError(f"{path}: not loaded ({one_line(error)}): use the original file") from None

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse import issparse
 
-from ibma.errors import IbmaError
+from ibma.errors import IbmaError, one_line
 from ibma.estimators.loss import BadArgument
 from ibma.features import media
 from ibma.features.store import Features, StoredModality
@@ -156,7 +156,7 @@ def groups(given: Any, held_out: bool) -> list[str] | None:
     listed = list(given)
     for row, group in enumerate(listed):
         if _missing(group) or np.ndim(group):
-            told = " ".join(reprlib.repr(group).split())
+            told = one_line(reprlib.repr(group))
             raise BadArgument(f"groups: row {row} is {told}: expected one group a sample")
     if held_out and len({str(group) for group in listed}) < 2:
         raise BadArgument("groups: all samples are of one: expected two, to hold one out")

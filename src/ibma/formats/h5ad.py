@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from ibma.errors import REMEDIES, IbmaError
+from ibma.errors import REMEDIES, IbmaError, one_line
 from ibma.formats import raw
 from ibma.formats.expression import Counts
 
@@ -89,7 +89,7 @@ def _opened(path: Path, advice: str) -> Iterator[h5py.File]:
     except DAMAGE as error:
         if isinstance(error, OSError) and error.errno in REMEDIES:
             raise
-        cause = " ".join(str(error).split())[:200]
+        cause = one_line(error)[:200]
         raise IbmaError(f"{path}: not the h5ad of a Visium section ({cause}): {advice}") from None
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from ibma.errors import REMEDIES, IbmaError
+from ibma.errors import REMEDIES, IbmaError, one_line
 from ibma.files import unpacked_limit as limit_of
 
 PICTURE_PIXELS = 100_000_000  # of one picture; a whole slide of her2st has 92 million
@@ -109,5 +109,5 @@ def unreadable(path: Path, error: Exception) -> Unreadable:
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in REMEDIES):
         raise error
     words = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    cause = " ".join(words.split())[:200]
+    cause = one_line(words)[:200]
     return Unreadable(f"{path}: cannot be decoded ({cause}): fetch it again")

@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 
 import yaml
 
-from ibma.errors import IbmaError
+from ibma.errors import IbmaError, one_line
 
 PATH = Path(__file__).with_name("published.yaml")
 UNITS = ("percent", "fraction", "minutes", "nats", "count", "p")
@@ -156,8 +156,9 @@ def load(path: Path = PATH) -> Published:
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise IbmaError(f"{path}: cannot be read as YAML ({reason}): restore the file") from None
+        raise IbmaError(
+            f"{path}: cannot be read as YAML ({one_line(error)}): restore the file"
+        ) from None
     tables = raw.get("tables") if isinstance(raw, dict) else None
     if not isinstance(tables, dict) or list(raw) != ["tables"]:
         raise IbmaError(f"{path}: expected one mapping `tables` of number: table: restore the file")

@@ -13,7 +13,7 @@ from typing import Any
 
 from ibma import paths
 from ibma.datasets import Card, Counts, Dropped, ModalityKind, Part, Sample
-from ibma.errors import IbmaError
+from ibma.errors import IbmaError, one_line
 from ibma.features.samples import SPLITS
 from ibma.files import inside
 from ibma.formats import checksums, tabular
@@ -375,11 +375,6 @@ def _number(column: str, text: str) -> float:
     if not abs(value) <= LARGEST:
         raise Unusable(f"{column} '{text[:60]}': expected a number")
     return value
-
-
-def one_line(text: str) -> str:
-    """Return a label with single spaces and no line break: names of classes stand in tables."""
-    return " ".join(text.split())
 
 
 def modality_name(column: str) -> str:
