@@ -21,7 +21,7 @@ from ibma.errors import IbmaError
 from ibma.estimators.inputs import Reader
 from ibma.estimators.loss import BadArgument
 from ibma.estimators.tasks import Bins
-from ibma.files import read_bytes, read_json, write_bytes, write_json
+from ibma.files import read_json, required, write_bytes, write_json
 from ibma.network.method import Modality, Spec
 from ibma.training.run import weights_of
 
@@ -108,18 +108,17 @@ def read(cls: type[Kind], folder: Path, device: str) -> Kind:
     Raises:
         BadArgument: the folder is incomplete, damaged, or of another estimator or version.
     """
-    path = folder / NAME
-    again = "save it again"
+    path, again = folder / NAME, "save the estimator again"
     try:
         content: dict[str, Any] = read_json(path, {}, again)
-        weights = read_bytes(folder / WEIGHTS, again)
-    except (OSError, IbmaError) as error:
-        raise BadArgument(f"{folder}: no saved estimator ({error}): {again}") from None
-    if content.get("format") != FORMAT or content.get("class") != cls.__name__:
-        found = f"{content.get('class')}, format {content.get('format')}"
-        raise BadArgument(f"{path}: {found}: expected {cls.__name__}, format {FORMAT}")
-    if hashlib.sha256(weights).hexdigest() != content["weights"]:
-        raise BadArgument(f"{folder / WEIGHTS}: not the weights that {NAME} names: save it again")
+        if (content.get("class"), content.get("format")) != (cls.__name__, FORMAT):
+            found = f"{content['class']} of format {content['format']}" if content else "nothing"
+            raise IbmaError(
+                f"{path}: expected {cls.__name__} of format {FORMAT}, found {found}: {again}"
+            )
+        weights = required(folder / WEIGHTS, content["weights"], again).read_bytes()
+    except IbmaError as error:
+        raise BadArgument(str(error)) from None
     made = cls(**{name: restored(value) for name, value in content["parameters"].items()})
     made.device = device
     for name, value in content["columns"].items():
