@@ -1,6 +1,7 @@
 """The estimators: the pipeline's record, scikit-learn's conventions, inputs, gaps, files."""
 
 import os
+import pickle
 import shutil
 from pathlib import Path
 
@@ -12,8 +13,11 @@ from conftest import cell_over
 from PIL import Image
 from safetensors.torch import load
 from scipy.sparse import csr_matrix
-from sklearn.base import clone
-from sklearn.exceptions import NotFittedError
+from sklearn import config_context
+from sklearn.base import clone, is_classifier, is_regressor
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.ensemble import VotingClassifier
+from sklearn.exceptions import NotFittedError, UnsetMetadataPassedError
 from sklearn.metrics import mean_absolute_error
 from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
@@ -138,6 +142,7 @@ EXCLUDED = {  # check of scikit-learn -> why it may fail
 }
 
 
+@pytest.mark.filterwarnings("ignore:Estimator .* does not inherit from:UserWarning")
 @pytest.mark.parametrize("estimator", [IBMAClassifier, IBMARegressor])
 def test_scikit_learn_finds_no_fault(estimator):
     """On the one-array form.
@@ -218,6 +223,79 @@ def test_it_lives_in_scikit_learns_tools():
     numbers = np.hstack(list(X.values()))
     assert make_pipeline(StandardScaler(), clf).fit(numbers, y).score(numbers, y) > 0.8
     assert clf.fit_transform(numbers, y).shape == (len(y), 16)
+    for meta in (CalibratedClassifierCV(clf, cv=2), VotingClassifier([("a", clf), ("b", clf)])):
+        assert meta.fit(numbers, y).score(numbers, y) > 0.7
+    again = pickle.loads(pickle.dumps(clf))
+    np.testing.assert_array_equal(again.predict(numbers), clf.predict(numbers))
+
+
+def test_it_is_shown_and_set_as_scikit_learns_own():
+    """scikit-learn's base classes would do so too; their import takes longer than ours."""
+    clf = IBMAClassifier("concat", epochs=2, encoders={"a": {"name": "mlp"}})
+    told = "IBMAClassifier(encoders={'a': {'name': 'mlp'}}, epochs=2, method='concat')"
+    assert repr(clf) == told and repr(IBMARegressor()) == "IBMARegressor()"
+    assert eval(told).get_params() == clf.get_params()
+    pipe = make_pipeline(StandardScaler(), clf)
+    for html in (clf._repr_html_(), pipe._repr_html_()):
+        assert "<div" in html and "IBMAClassifier" in html and "epochs=2" in html
+    with config_context(display="text"):
+        assert clf._repr_html_() is None
+    assert pipe.set_params(ibmaclassifier__epochs=1).get_params()["ibmaclassifier__epochs"] == 1
+    with pytest.raises(IbmaError, match="IBMAClassifier has no parameter 'epoch': expected one of"):
+        clf.set_params(width=8, epoch=1)
+    assert clf.width == 64, "all are set, or none"
+    for made, kind in (
+        (clf, is_classifier),
+        (pipe, is_classifier),
+        (IBMARegressor(), is_regressor),
+    ):
+        assert kind(made)
+
+
+def test_weights_of_samples_count_in_the_score():
+    X, y = problem(30)
+    for made, target in ((IBMAClassifier(**SMALL), y), (IBMARegressor(**SMALL), y * 1.0)):
+        made.fit(X, target)
+        kept = np.arange(30) % 2
+        half = {name: value[kept == 1] for name, value in X.items()}
+        weighted = made.score(X, target, sample_weight=kept)
+        assert weighted == pytest.approx(made.score(half, target[kept == 1]))
+
+
+def test_metadata_is_handed_on_where_it_was_asked_for():
+    seen = []
+
+    class Told(IBMAClassifier):
+        def fit(self, X, y, groups=None):
+            seen.append(groups)
+            return super().fit(X, y, groups)
+
+    X, y = problem(30)
+    numbers, groups = np.hstack(list(X.values())), np.arange(30) // 3
+    made = Told("concat", **SMALL | {"epochs": 1})
+    with pytest.raises(RuntimeError, match="enable_metadata_routing=True"):
+        made.set_fit_request(groups=True)
+    with config_context(enable_metadata_routing=True):
+
+        def search(clf, width: str = "width") -> list:
+            seen.clear()
+            tried = GridSearchCV(clf, {width: [16]}, cv=GroupKFold(3), refit=False)
+            tried.fit(numbers, y, groups=groups)
+            return seen
+
+        with pytest.raises(UnsetMetadataPassedError, match="groups"):
+            search(made)
+        asked = clone(made.set_fit_request(groups=True))
+        expected = [list(groups[rows]) for rows, _ in GroupKFold(3).split(numbers, y, groups)]
+        assert [list(each) for each in search(asked)] == expected
+        scaled = make_pipeline(StandardScaler(), asked)
+        assert [list(each) for each in search(scaled, "told__width")] == expected
+        assert search(clone(asked).set_fit_request(groups=False)) == [None] * 3
+        asked.set_transform_request(of=True).set_score_request(sample_weight="weight")
+        routed = asked.get_metadata_routing()
+        assert routed.transform.requests == {"of": True}
+        assert routed.score.requests == {"sample_weight": "weight"}
+        assert routed.fit.requests == {"groups": True}
 
 
 def test_every_method_fits_and_predicts_with_gaps():

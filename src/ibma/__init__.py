@@ -1,6 +1,7 @@
 """IBMA: Information Bottleneck-Based Multimodal Alignment, reproduced.
 
-`from ibma import IBBLoss` loads torch; `from ibma import IBMAClassifier` loads scikit-learn too.
+`from ibma import IBBLoss, IBMAClassifier` loads torch; the first use of an estimator loads
+scikit-learn.
 """
 
 import importlib

@@ -15,30 +15,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import issparse
 
 from ibma import methods
 from ibma.errors import IbmaError
 from ibma.estimators import inputs, saved
-from ibma.estimators.base import (
-    BaseEstimator,
-    ClassifierMixin,
-    RegressorMixin,
-    Tags,
-    TransformerMixin,
-    check_array,
-    check_classification_targets,
-    check_is_fitted,
-    check_random_state,
-    column_or_1d,
-    compute_class_weight,
-    validate_data,
-)
+from ibma.estimators.base import Classifier, Conventions, Regressor
 from ibma.estimators.inputs import Reader
 from ibma.estimators.loss import BadArgument
 from ibma.estimators.tasks import Bins, WeightedClassify, WeightedMultiLabel
@@ -50,6 +36,9 @@ from ibma.network.tasks import Task
 from ibma.training import record
 from ibma.training.cell import Setting
 from ibma.training.loop import Fit, represent, select_device
+
+if TYPE_CHECKING:
+    from sklearn.utils import Tags
 
 # parameter -> the least that it may be
 COUNTS = {"epochs": 1, "batch_size": 2, "width": 1, "heads": 1, "n_iter_no_change": 1}
@@ -71,7 +60,7 @@ class Problem:
         return chosen.joined(self.known.tables(self.device))
 
 
-class Estimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class Estimator(Conventions):
     """What the estimators share; use a subclass.
 
     A sample may lack modalities (None, or a row of NaN), but not all of them. The encoder, the
@@ -181,6 +170,8 @@ class Estimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def save(self, folder: str | Path) -> None:
         """Write the network (safetensors) and everything that predicting needs (JSON)."""
+        from sklearn.utils.validation import check_is_fitted
+
         check_is_fitted(self)
         saved.write(self, Path(folder))
 
@@ -196,6 +187,8 @@ class Estimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     # --- targets: what the subclasses define -----------------------------------------------------
 
     kind = "classify"  # how `features.store.label_tensor` reads targets
+    classes_: NDArray[Any]  # of a classifier
+    bins_: Bins  # of a regressor
 
     def _fit_targets(self, y: Any) -> tuple[NDArray[np.float64], Task]:
         """Learn the targets; return them as stored labels [n, C], and the task they pose."""
@@ -233,6 +226,8 @@ class Estimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             raise BadArgument(f"validation_fraction={self.validation_fraction!r}: expected 0 to .5")
 
     def _seed(self) -> int:
+        from sklearn.utils import check_random_state
+
         if isinstance(self.random_state, int | np.integer):
             check_random_state(self.random_state)
             return int(self.random_state)
@@ -242,6 +237,9 @@ class Estimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def _columns(self, X: Any, fit: bool) -> dict[str, Any]:
         """Split X into modalities; scikit-learn's own checks apply to arrays."""
+        from scipy.sparse import issparse
+        from sklearn.utils.validation import validate_data
+
         if isinstance(X, Mapping) and not issparse(X):
             expected = tuple(self.modalities or X) if fit else tuple(self.readers_)
             lacking = [name for name in expected if name not in X]
@@ -415,6 +413,8 @@ class Estimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def _represent(self, X: Any) -> dict[str, torch.Tensor]:
         """Return logits and representations of samples, on the CPU."""
+        from sklearn.utils.validation import check_is_fitted
+
         check_is_fitted(self)
         columns = self._columns(X, fit=False)
         outputs = 1 if self.kind == "classify" else len(self.network_.spec.task.classes)
@@ -429,14 +429,8 @@ class Estimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         found: NDArray[np.float64] = self.network_.spec.task.log_probabilities(logits).exp().numpy()
         return found
 
-    def __sklearn_tags__(self) -> Tags:
-        """Say that a transformation has the network's type, not that of its input."""
-        tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = []
-        return tags
 
-
-class IBMAClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
+class IBMAClassifier(Classifier, Estimator):
     """Classify samples of several modalities.
 
     Args:
@@ -474,6 +468,10 @@ class IBMAClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         return self._probabilities(X)[:, 0]
 
     def _fit_targets(self, y: Any) -> tuple[NDArray[np.float64], Task]:
+        from sklearn.utils import column_or_1d
+        from sklearn.utils.class_weight import compute_class_weight
+        from sklearn.utils.multiclass import check_classification_targets
+
         y = column_or_1d(y, warn=True)
         check_classification_targets(y)
         if y.dtype.kind == "f" and not np.isfinite(y).all():
@@ -493,7 +491,7 @@ class IBMAClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         return WeightedClassify(names, **weights) if weights else tasks.Classify(names)
 
 
-class IBMAMultilabelClassifier(ClassifierMixin, Estimator):  # type: ignore[misc]
+class IBMAMultilabelClassifier(Classifier, Estimator):
     """Predict several labels of samples of several modalities; y is 0 or 1, [n, C].
 
     Args: as `IBMAClassifier`; class_weight is None or "balanced", which gives both values of a
@@ -514,6 +512,8 @@ class IBMAMultilabelClassifier(ClassifierMixin, Estimator):  # type: ignore[misc
         return self._probabilities(X)[..., 1]
 
     def _fit_targets(self, y: Any) -> tuple[NDArray[np.float64], Task]:
+        from sklearn.utils import check_array
+
         targets: NDArray[np.float64] = check_array(np.asarray(y), input_name="y").astype(np.float64)
         if not np.isin(targets, (0.0, 1.0)).all():
             raise BadArgument("y: expected 0 or 1 for each sample and label")
@@ -538,7 +538,7 @@ class IBMAMultilabelClassifier(ClassifierMixin, Estimator):  # type: ignore[misc
         return tags
 
 
-class IBMARegressor(RegressorMixin, Estimator):  # type: ignore[misc]
+class IBMARegressor(Regressor, Estimator):
     """Predict a number of samples of several modalities, by classification into bins.
 
     IBB needs classes. Targets are cut into bins that hold equally many training samples; the
@@ -599,6 +599,8 @@ class IBMARegressor(RegressorMixin, Estimator):  # type: ignore[misc]
         return self.bins_.expected(probabilities)
 
     def _fit_targets(self, y: Any) -> tuple[NDArray[np.float64], Task]:
+        from sklearn.utils import check_array, column_or_1d
+
         numbers = check_array(np.asarray(y), ensure_2d=False, input_name="y")
         numbers = column_or_1d(numbers, warn=True)
         numbers = numbers.astype(np.float64)

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import issparse
 
 from ibma.errors import IbmaError, one_line
 from ibma.estimators.loss import BadArgument
@@ -100,6 +99,8 @@ def positional(name: str, values: Any) -> Any:
     Raises:
         BadArgument: They are no values in a row.
     """
+    from scipy.sparse import issparse
+
     if isinstance(values, np.ndarray):
         return values
     if isinstance(values, torch.Tensor):
