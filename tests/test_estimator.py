@@ -506,17 +506,26 @@ def test_bad_input_ends_in_one_line():
     half["a"][3, 1] = np.nan
     nothing = {name: value.copy() for name, value in X.items()}
     nothing["left"][5] = nothing["right"][5] = np.nan
+    infinite = {name: value.copy() for name, value in X.items()}
+    infinite["right"][2, 0] = -np.inf
     clf = IBMAClassifier(**SMALL | {"epochs": 1})
     fitted = clone(clf).fit(X, y)
     table = np.hstack(list(X.values()))
     for said, use in (
         ("row 3: Input contains NaN in some", lambda: clf.fit(half, y)),
         ("row 5: the sample has no modality", lambda: clf.fit(nothing, y)),
+        ("row 2: Input contains infinity", lambda: clf.fit(infinite, y)),
         ("infinity", lambda: clf.fit({"a": X["left"] * 1e300, "b": X["right"]}, y)),
         ("different lengths", lambda: clf.fit({"a": X["left"], "b": X["right"][:5]}, y)),
         ("y has 5 entries", lambda: clf.fit(X, y[:5])),
         ("groups has 3 entries", lambda: clf.fit(X, y, groups=[1, 2, 3])),
         ("1 class", lambda: clf.fit(X, np.zeros(12, int))),
+        (
+            "row 3: Input contains NaN in some",
+            lambda: fitted.predict({"left": half["a"], "right": half["b"]}),
+        ),
+        ("row 5: the sample has no modality", lambda: fitted.predict(nothing)),
+        ("row 2: Input contains infinity", lambda: fitted.predict(infinite)),
         ("X lacks right", lambda: fitted.predict({"left": X["left"]})),
         (r"shape \(2,\), expected \(3,\)", lambda: fitted.predict(X | {"left": X["left"][:, :2]})),
         ("of='middle'", lambda: fitted.transform(X, of="middle")),
@@ -550,6 +559,8 @@ def test_bad_input_ends_in_one_line():
         ("numeric", lambda: IBMARegressor(**SMALL).fit(X, ["1", "2"] * 6)),
         ("numeric", lambda: IBMAMultilabelClassifier(**SMALL).fit(X, [["0", "1"]] * 12)),
         ("NaN", lambda: IBMAMultilabelClassifier(**SMALL).fit(X, [[None, 1]] * 12)),
+        ("inhomogeneous", lambda: IBMAMultilabelClassifier(**SMALL).fit(X, [[0], [1, 0]] * 6)),
+        ("expected 0 or 1", lambda: IBMAMultilabelClassifier(**SMALL).fit(X, [[0.6, 1]] * 12)),
         ("groups: row 1 is None", lambda: clf.fit(X, y, groups=["a", None] * 6)),
         ("groups: row 0 is nan", lambda: clf.fit(X, y, groups=[np.nan, 1] * 6)),
         ("groups: row 0", lambda: clf.fit(X, y, groups=table)),

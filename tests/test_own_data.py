@@ -413,9 +413,12 @@ def _predicts(project: Path, ibma, weights: str) -> None:
     }
     assert all(not row["predicted"] for row in lines if row["reason"])
 
-    (project / "texts.csv").write_text("X-ray file,Hx\na,round opacity\nb,clear lungs\n")
+    ids = ["0012", "NA", "None", "1e3"]
+    texts = "".join(f"{name},round opacity\n" for name in ids)
+    (project / "texts.csv").write_text(f"X-ray file,Hx\n{texts}")
     out = told(ibma, "predict", weights, "--input", "texts.csv", "--output", "t.csv")
-    assert "no column 'pic': every row is predicted without it" in out and "2 rows predicted" in out
+    assert "no column 'pic': every row is predicted without it" in out and "4 rows predicted" in out
+    assert [row["id"] for row in csv.DictReader((project / "t.csv").open())] == ids
     (project / "ids.csv").write_text("Hx\nx\n")
     arguments = ("--output", "t.csv")
     assert "no column 'X-ray file', the ids" in refused(

@@ -134,6 +134,33 @@ def test_ids_name_one_sample():
     assert "dialogue" in refused(changed(dialogue=None))
 
 
+def test_ids_and_groups_that_look_like_numbers_or_nothing_are_stored_as_they_are(tmp_path):
+    names = (
+        "0012",
+        "12",
+        "NA",
+        "None",
+        "nan",
+        "1e3",
+        "True",
+        "-",
+        "a,b",
+        "it's",
+        '"q"',
+        "ü",
+        "1.0",
+    )
+    base = [entry.id for entry in fake_dataset().samples(Path()) if isinstance(entry, Sample)]
+    renamed = dict(zip(base, names, strict=False))
+
+    def name(sample: Sample) -> str:
+        return renamed.get(sample.id, sample.id)
+
+    features = extracted(tmp_path, changed(at=None, id=name, group=name))
+    assert features.ids[: len(names)] == list(names)
+    assert features.ids == list(features.groups)
+
+
 # --- features ------------------------------------------------------------------------------------
 
 
