@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+pytestmark = pytest.mark.slow  # all of these run the pipeline
 ROOT = Path(__file__).parent.parent
 READ_ETA = {"train_ibma": ["ibma"], "ablation": ["ibma_no_align"], "bounds": ["ibma_vib"]}
 METRICS = "reports/twin/metrics/split_digits.json"
