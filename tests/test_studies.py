@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import test_report
 import yaml
-from test_report import fake, fill, write
+from test_report import ACCURACY, fake, fill, write
 
 from ibma import params
 from ibma.report import inputs, pictures, study_tables
@@ -66,12 +66,22 @@ def read(tmp_path_factory) -> inputs.Inputs:
         return inputs.load(one, root)
 
 
+@pytest.fixture(scope="module")
+def known() -> records.Results:
+    """The same records as they are read, and those of stage `train` and its like."""
+    one, runs = profile(), {}
+    plain = [fake(TASK, method, seed) for method in ACCURACY for seed in range(one.seeds)]
+    for run in (*regime_runs(one), *noise_runs(one), *plain):
+        runs.setdefault((run.stage, run.task, run.method), []).append(run)
+    return records.Results(one, runs, {}, {})
+
+
 def table(read: inputs.Inputs, key: str) -> Table:
     return next(one for one in study_tables.build(read) if one.key == key)
 
 
-def test_a_regime_is_compared_with_itself_without_alignment_and_with_the_control(read):
-    found = {one.beta: one for one in studies.points(read.results, TASK)}
+def test_a_regime_is_compared_with_itself_without_alignment_and_with_the_control(known):
+    found = {one.beta: one for one in studies.points(known, TASK)}
     assert list(found) == list(GAIN)
     for beta, one in found.items():
         assert one.share == pytest.approx(SHARE[beta]) and one.band == BAND[beta]
@@ -86,8 +96,8 @@ def test_a_regime_is_compared_with_itself_without_alignment_and_with_the_control
     assert studies.counts(list(found.values()), "ibma_no_align") == (1, 1)
 
 
-def test_runs_that_share_training_rows_have_wider_intervals_and_larger_p(read):
-    found = studies.points(read.results, TASK)
+def test_runs_that_share_training_rows_have_wider_intervals_and_larger_p(known):
+    found = studies.points(known, TASK)
     shared = [replace(one, overlap=0.25) for one in found]
     alone, wide = (studies.mean_apart(some, "ce3") for some in (found, shared))
     assert wide.mean == alone.mean
@@ -95,8 +105,8 @@ def test_runs_that_share_training_rows_have_wider_intervals_and_larger_p(read):
     assert sum(studies.counts(shared, "ce3")) <= sum(studies.counts(found, "ce3"))
 
 
-def test_unequal_settings_are_not_compared(read):
-    ours, theirs = (read.results.of(TASK, method) for method in ("ibma", "ce3"))
+def test_unequal_settings_are_not_compared(known):
+    ours, theirs = (known.of(TASK, method) for method in ("ibma", "ce3"))
     assert studies.differences(ours, theirs, "accuracy")
     others = [replace(run, tuned=run.tuned | {"folds": 5}, digest="") for run in theirs]
     assert not studies.differences(ours, others, "accuracy")
