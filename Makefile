@@ -1,4 +1,4 @@
-# make setup | repro | test | test-fast | test-faults | lint | ui | bench | docs
+# make setup | repro | test | test-fast | test-faults | coverage | mutants | lint | ui | bench | docs
 PYTHON ?= python3.11
 PORT ?= 5000
 
@@ -13,7 +13,7 @@ INSTALLED := $(shell cat $(READY) 2>/dev/null)
 DRIVER := $(shell nvidia-smi >/dev/null 2>&1 && echo yes)
 REQUIREMENTS ?= $(or $(INSTALLED),$(if $(DRIVER),requirements.txt,requirements-cpu.txt))
 
-.PHONY: setup repro test test-fast test-faults lint ui bench docs
+.PHONY: setup repro test test-fast test-faults coverage mutants lint ui bench docs
 
 setup: $(READY)
 
@@ -44,6 +44,18 @@ test-fast: setup
 # Damaged and lying files, kills, system errors, by the thousand; ends with a table of figures.
 test-faults: setup
 	pytest -n 2 --dist worksteal -m faults tests/faults
+
+# Lines of src/ that the whole suite reaches, in its own processes and in those that it starts.
+coverage: setup
+	coverage erase
+	coverage run -m pytest -n auto --dist worksteal
+	coverage combine --quiet
+	coverage report
+
+# Changes the mathematics one spot at a time; `mutmut results` lists what no test noticed.
+mutants: setup
+	python -m pip install --quiet --disable-pip-version-check mutmut==3.8.1
+	OMP_NUM_THREADS=1 mutmut run
 
 lint: setup
 	ruff check .

@@ -1,5 +1,6 @@
 """The mathematics of the paper as properties, and parity with the released code."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +134,42 @@ def test_mutual_information_of_copies_is_the_entropy():
     assert bounds.mutual_information(systems, systems) == pytest.approx(np.log(4))
     uniform = torch.full((8, 1, 4), 0.25, dtype=torch.float64)
     assert bounds.mutual_information(systems, uniform) == pytest.approx(0.0, abs=1e-12)
+
+
+def slow_information(a: Tensor, b: Tensor) -> float:
+    """Sum the averaged joint table of every class system cell by cell; mean over systems."""
+    total = 0.0
+    for g in range(a.shape[1]):
+        joint = sum(torch.outer(x, y) for x, y in zip(a[:, g], b[:, g], strict=True)) / len(a)
+        for row, column in itertools.product(range(joint.shape[0]), range(joint.shape[1])):
+            if joint[row, column] > 0:
+                product = joint[row].sum() * joint[:, column].sum()
+                total += float(joint[row, column] * torch.log(joint[row, column] / product))
+    return total / a.shape[1]
+
+
+@given(problems)
+@settings(max_examples=20, deadline=None)
+def test_ib_losses_are_compression_less_alignment_or_prediction(problem):
+    """Of two other modalities and three inputs; labels leave cells of the joint table empty."""
+    seed, n, g, k, sharpness = problem
+    rng = torch.Generator().manual_seed(seed)
+    z, one, two, x = (draw_phi(rng, n, g, k, sharpness) for _ in range(4))
+    systems = torch.nn.functional.one_hot(torch.randint(0, k, (n, g), generator=rng), k).double()
+    kept = {name: slow_information(z, other) for name, other in (("x", x), ("1", one), ("2", two))}
+    found = float(bounds.ib_modality(z, x, [one, two]))
+    assert found == pytest.approx(kept["x"] - (kept["1"] + kept["2"]) / 2, abs=1e-9)
+    found = float(bounds.ib_fused(z, [x, one, two], systems))
+    assert found == pytest.approx(sum(kept.values()) - slow_information(z, systems), abs=1e-9)
+
+
+def test_u_is_a_kl_from_class_shares_and_a_class_nobody_has_counts_as_zero():
+    systems = torch.tensor([[[1.0, 0, 0]], [[1, 0, 0]], [[0, 1, 0]], [[1, 0, 0]]])
+    prior = bounds.priors(systems)
+    assert prior.tolist() == [[0.75, 0.25, 0.0]]
+    phi = torch.tensor([[[0.5, 0.25, 0.25]], [[0.0, 1.0, 0.0]]], dtype=torch.float64)
+    expected = torch.tensor([0.5 * np.log(0.5 / 0.75), np.log(4)], dtype=torch.float64)
+    torch.testing.assert_close(bounds.u_term(phi, prior.double()), expected)
 
 
 def test_gaussian_kl_equals_torch():

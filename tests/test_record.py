@@ -54,7 +54,10 @@ def test_what_is_no_record_is_refused_with_the_reason(tmp_path):
         path.write_text(text)
         refused(path, reason)
     path.write_text(json.dumps(content | {"x" * 1000: 1}))
-    assert len(refused(path, "not a record")) < 400
+    assert len(refused(path, "not a record")) < 500
+    path.unlink()
+    path.mkdir()
+    refused(path, "folder")
 
 
 def test_predictions_are_read_with_a_record_that_has_them(tmp_path):

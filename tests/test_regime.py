@@ -7,10 +7,11 @@ import pytest
 import torch
 from problems import METHODS, VECTORS, Problem
 from test_methods import batch, make, start_epoch
+from test_tracking import RECORDS
 
 from ibma.methods import ibma
 from ibma.network.method import FUSED
-from ibma.results.regime import inactive, peak_share
+from ibma.results.regime import alignment_share, band, inactive, peak_share
 from ibma.training.cell import Setting
 from ibma.training.run import train_run
 
@@ -72,6 +73,22 @@ def test_a_high_beta_makes_phi_sharp_and_the_bound_pull(make_cell):
     assert sharp.regime["phi_entropy/fused"][-1] < 0.7 < 0.99 < flat.regime["phi_entropy/fused"][-1]
     without = replace(sharp, regime={}, digest="")
     assert peak_share(without) is None and not inactive(without)
+
+
+def test_a_bound_acts_from_one_hundredth_and_is_strong_from_one():
+    shown = [band(share) for share in (0.0, 0.0099, 0.01, 0.99, 1.0, 9.0)]
+    assert shown == ["inactive"] * 2 + ["weaker"] * 2 + ["stronger"] * 2
+    for peak, expected in ((0.0099, True), (0.01, False)):
+        one = replace(RECORDS[0], regime={"share/a": [0.0, peak], "share/fused": [0.0, 0.0]})
+        assert inactive(one) == expected
+
+
+def test_the_share_of_the_alignment_leaves_the_fused_representation_out():
+    regime = {"share/a": [0.1, 0.3], "share/b": [0.2, 0.0], "share/fused": [5.0, 5.0]}
+    regime |= {"phi_max/a": [9.0, 9.0]}
+    one = replace(RECORDS[0], regime=regime)
+    assert alignment_share(one) == 0.3 and peak_share(one) == 5.0
+    assert alignment_share(replace(one, regime={"share/fused": [5.0]})) is None
 
 
 def test_a_single_modality_has_a_share_and_nothing_to_be_aligned_with():

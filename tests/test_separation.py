@@ -80,5 +80,7 @@ def test_a_course_starts_at_ln_k_and_rises_above_it_to_a_height_that_beta_does_n
         for one in closed_form.REGIMES:
             found = closed_form.course(classes, one.sharpness)
             assert found.start == pytest.approx(np.log(classes), abs=1e-12)
+            apart = closed_form.exponents(classes, one.sharpness, np.array(1.0))
+            assert found.end == pytest.approx(closed_form.alignment(classes, apart), abs=1e-12)
             assert found.highest == pytest.approx(flat.highest, abs=1e-4)
             assert found.at == pytest.approx(flat.at / one.sharpness**0.5, rel=0.05)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -176,7 +177,9 @@ def test_mean_ranks_share_ties_and_leave_out_what_a_task_lacks():
         "one": {"a": 3.0, "b": 2.0, "c": 2.0, "d": 9.0},
         "two": {"a": 1.0, "b": 2.0, "c": 0.0},
     }
-    assert stats.mean_ranks(scores) == {"a": 1.5, "b": 1.75, "c": 2.75}
+    assert list(stats.mean_ranks(scores).items()) == [("a", 1.5), ("b", 1.75), ("c", 2.75)]
+    scores["two"] |= {"c": 9.0, "a": -1.0}
+    assert list(stats.mean_ranks(scores).items()) == [("c", 1.75), ("a", 2.0), ("b", 2.25)]
 
 
 def total(ours: list[float], baseline: list[float], *rest: object) -> stats.Total:
@@ -255,11 +258,31 @@ def test_friedman_of_a_textbook_example_and_of_nothing() -> None:
     assert found is not None
     assert found.statistic == pytest.approx(12) and found.w == pytest.approx(1)
     assert found.p == pytest.approx(math.exp(-6))  # chi2 with 2 degrees of freedom
-    assert (
-        stats.friedman({0: {"a": 1.0, "b": 1.0, "c": 1.0}, 1: {"a": 2.0, "b": 2.0, "c": 2.0}})
-        is None
-    )
-    assert stats.friedman({0: {"a": 1.0, "b": 2.0}}) is None and stats.friedman({}) is None
+    two = stats.friedman({block: blocks[block] for block in range(2)})
+    assert two is not None and two.statistic == pytest.approx(4)
+    with warnings.catch_warnings(action="error"):
+        equal = {block: dict.fromkeys("abc", float(block)) for block in range(2)}
+        assert stats.friedman(equal) is None
+    assert stats.friedman({}) is None and stats.friedman({0: blocks[0]}) is None
+    assert stats.friedman({block: {"a": 1.0, "b": 2.0} for block in range(4)}) is None
+
+
+@pytest.mark.parametrize(("n", "k"), [(2, 2), (2, 3), (5, 4)])
+def test_the_critical_range_is_tukeys_of_what_blocks_and_treatments_leave(n: int, k: int) -> None:
+    from scipy.stats import studentized_range
+
+    x = np.random.default_rng(0).normal(size=(n, k))
+    found = stats.range_of_means({block: dict(enumerate(row)) for block, row in enumerate(x)})
+    assert found is not None
+    left, freedom = 0.0, (n - 1) * (k - 1)
+    for i in range(n):
+        for j in range(k):
+            left += (x[i, j] - x[i].mean() - x[:, j].mean() + x.mean()) ** 2
+    sd = math.sqrt(left / freedom)
+    assert found.sd == pytest.approx(sd)
+    assert found.range == pytest.approx(x.mean(0).max() - x.mean(0).min())
+    q = studentized_range.ppf(0.95, k, freedom)
+    assert found.critical == pytest.approx(q * sd / math.sqrt(n))
 
 
 def test_the_range_of_means_is_beyond_luck_in_five_of_a_hundred() -> None:

@@ -33,6 +33,8 @@ def test_scores_become_the_nearest_class():
     # half to even, as numpy rounds
     assert (task.target(y) - 3).tolist() == np.round(y.numpy()).tolist() == [-3, -3, 0, 0, 2, 2, 3]
     assert task.systems(y).shape == (7, 1, 7)
+    beyond = torch.tensor([-9.0, 9.0])
+    assert task.target(beyond).tolist() == [0, 6], "clipped to the largest score"
 
 
 def test_both_readings_of_acc2_and_f1_by_hand():
@@ -179,8 +181,56 @@ def test_centres_near_zero_are_pushed_away_and_exact_zeros_stay():
 def test_probabilities_of_every_system_sum_to_one(kind):
     task = tasks.build(kind, "abc")
     logits = torch.randn(4, task.outputs, generator=torch.Generator().manual_seed(0))
-    total = task.log_probabilities(logits).exp().sum(-1)
-    torch.testing.assert_close(total, torch.ones_like(total))
+    chances = task.log_probabilities(logits).exp()
+    assert chances.shape == {"multilabel": (4, 3, 2), "one_class": (4, 1, 1)}.get(kind, (4, 1, 3))
+    torch.testing.assert_close(chances.sum(-1), torch.ones(chances.shape[:2]))
+
+
+@pytest.mark.parametrize("kind", ["classify", "multilabel", "sentiment", "one_class"])
+def test_the_average_of_draws_is_that_of_their_probabilities(kind):
+    """Of offsets for one-class data, whose only class is certain."""
+    task = tasks.build(kind, "abc")
+    draws = torch.randn(5, 4, task.outputs, generator=torch.Generator().manual_seed(0))
+    read = torch.Tensor.clone if kind == "one_class" else lambda x: task.log_probabilities(x).exp()
+    each = torch.stack([read(draw) for draw in draws])
+    torch.testing.assert_close(read(task.average(draws)), each.mean(0))
+
+
+def test_a_loss_of_labels_is_the_mean_over_them_of_each_sample():
+    task = tasks.build("multilabel", "abc")
+    logits, y = torch.tensor([[0.5, -1.0, 2.0], [0.0, 3.0, -2.0]]), torch.eye(3)[:2]
+    chances = torch.sigmoid(logits)
+    expected = -torch.where(y > 0, chances, 1 - chances).log().mean(1)
+    torch.testing.assert_close(task.loss_per_sample(logits, y), expected)
+    torch.testing.assert_close(task.loss(logits, y), expected.mean())
+
+
+def test_a_label_is_predicted_above_one_half():
+    task, y = tasks.build("multilabel", "a"), torch.tensor([[0.0], [1.0], [1.0]])
+    logits = torch.tensor([[0.0], [0.0], [0.1]])
+    assert task.confusion(task.scores(logits), y) == [[1, 0, 1, 1]]
+    assert task.metrics(logits, y, NOBODY[:3])["balanced_accuracy"] == pytest.approx(0.75)
+
+
+def test_normal_samples_are_one_class_and_scores_have_a_table_of_classes():
+    one = tasks.build("one_class", ["normal", "anomalous"]).systems(torch.zeros(4))
+    assert one.shape == (4, 1, 1) and one.eq(1).all()
+    task, y = tasks.build("sentiment", "abc"), torch.tensor([-1.0, -1.0, 0.2, 1.0])
+    found = task.confusion(task.scores(confident([0, 2, 1, 1], 3)), y)
+    assert found == [[1, 0, 1], [0, 1, 0], [0, 1, 0]]
+
+
+def test_metrics_of_no_rows_are_undefined():
+    for kind in ("classify", "sentiment"):
+        found = tasks.build(kind, "abc").metrics(torch.zeros(0, 3), torch.zeros(0).long(), NOBODY)
+        assert set(found.values()) == {None}, kind
+
+
+def test_as_many_are_flagged_as_there_are_anomalies():
+    scores = np.arange(1000.0)
+    for anomalies in (1, 100, 500, 999):
+        truth = (scores >= 1000 - anomalies).astype(int)
+        assert f1_at_true_rate(truth, scores) == 1.0
 
 
 def test_chances_have_a_column_for_each_class_and_for_each_label_even_one():

@@ -31,7 +31,7 @@ def u_term(phi_x: Tensor, prior: Tensor) -> Tensor:
         prior: p_y, [G, K].
     """
     log_ratio = torch.log(phi_x.clamp_min(FLOOR)) - torch.log(prior.clamp_min(FLOOR))
-    terms = torch.where((prior > 0) & (phi_x > 0), phi_x * log_ratio, torch.zeros_like(phi_x))
+    terms = torch.where(prior > 0, phi_x * log_ratio, torch.zeros_like(phi_x))
     return terms.sum(-1).mean(-1)
 
 
@@ -79,7 +79,7 @@ def mutual_information(phi_a: Tensor, phi_b: Tensor) -> Tensor:
     log_ratio = torch.log(joint.clamp_min(torch.finfo(joint.dtype).tiny)) - torch.log(
         product.clamp_min(torch.finfo(joint.dtype).tiny)
     )
-    return torch.where(joint > 0, joint * log_ratio, torch.zeros_like(joint)).sum((1, 2)).mean()
+    return (joint * log_ratio).sum((1, 2)).mean()
 
 
 def ib_modality(phi_z: Tensor, phi_x: Tensor, phi_others: list[Tensor]) -> Tensor:

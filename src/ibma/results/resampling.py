@@ -150,7 +150,7 @@ def _mean(right: NDArray[np.bool_], weights: Array) -> Array:
 
 def _auc(truth: NDArray[np.generic], score: Array, weights: Array) -> Array:
     """Return the share of pairs of a positive and a negative row in the right order, [R]."""
-    order = np.argsort(score, kind="stable")
+    order = np.argsort(score)
     starts = np.flatnonzero(np.r_[True, np.diff(score[order]) > 0])  # of equal scores
     positive, negative = (
         np.add.reduceat(weights[:, order] * side[order], starts, axis=1)
