@@ -1,6 +1,7 @@
 """Metrics under resampled test rows equal those of the rows drawn, and cover what they promise."""
 
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -61,6 +62,30 @@ def test_a_weighted_metric_is_that_of_rows_counted_as_often(kind, seed):
     assert resampling.weighted(task, one, "macro_f1", weights.astype(float)) is None
 
 
+def test_labels_and_slices_of_one_side_are_left_out_and_one_row_of_a_side_is_enough():
+    """Of label a one row is positive, of b none, of c all; group y/1 has normal rows only."""
+    task, names = tasks.build("multilabel", "abc"), ["auc/a", "auc/b", "auc/c", "mauc"]
+    labels = np.array([[1.0, 0, 1], [0, 0, 1], [0, 0, 1]])
+    scores = np.array([[0.5, 1, 1], [0.2, 2, 1], [0.7, 3, 2]], dtype=np.float16)
+    groups = np.array(["x", "x", "x"])
+    one, weights = Predictions(np.array(["1", "2", "3"]), labels, groups, scores), np.ones((1, 3))
+    found = [resampling.weighted(task, one, name, weights) for name in names]
+    assert found[0] == found[3] == [0.5] and found[1] is found[2] is None
+    task, names = tasks.build("one_class", "na"), ["auc/x/1", "auc/y/1", "auc/mean", "f1/x/1"]
+    groups = np.array(["x/1", "x/1", "y/1"])
+    one = Predictions(one.ids, np.array([[0.0], [1], [0]]), groups, scores[:, 1:2])
+    found = [resampling.weighted(task, one, name, weights) for name in names]
+    assert found[0] == found[2] == [1.0] and found[1] is found[3] is None
+
+
+def test_a_draw_without_rows_leaves_a_metric_undefined_and_says_nothing():
+    task, _ = KINDS["two classes"]
+    one = said(task, 0, 4)
+    with warnings.catch_warnings(action="error"):
+        for metric in ("accuracy", "auc"):
+            assert np.isnan(resampling.weighted(task, one, metric, np.zeros((1, 4)))).all()
+
+
 def test_draws_keep_the_size_of_every_group_and_pool_rows_that_are_alone():
     groups = ["a"] * 5 + ["b"] * 7 + ["c", "d", "e"]
     counts = resampling.draws(groups)
@@ -98,6 +123,12 @@ def test_a_method_against_itself_differs_under_no_draw():
     assert (made.difference(ours, ours, "accuracy") == 0).all()
     there, back = (made.difference(*pair, "accuracy") for pair in ((ours, theirs), (theirs, ours)))
     assert np.allclose(there, -back) and there.std() > 0
+    each = [
+        made.of(a.id, "accuracy") - made.of(b.id, "accuracy")
+        for a, b in zip(ours, theirs, strict=True)
+    ]
+    assert np.allclose(there, sum(each) / 10) and there.shape == (resampling.RESAMPLES,)
+    assert made.difference(ours[3:], theirs[:3], "accuracy") is None, "no run in common"
     assert made.difference(ours, theirs, "macro_f1") is None
     assert made.difference([Run("lost", 0)], theirs, "accuracy") is None
 

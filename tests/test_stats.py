@@ -33,12 +33,13 @@ def test_summary_of_one_seed_has_no_spread() -> None:
 
 
 def test_summary_of_equal_seeds() -> None:
-    assert summary([0.5, 0.5, 0.5]) == Summary(0.5, 0.0, 3, 0.5, 0.5)
+    """The mean of three times 0.1 is not 0.1 in floating point."""
+    assert summary([0.1, 0.1, 0.1]) == Summary(0.1, 0.0, 3, 0.1, 0.1)
 
 
 @pytest.mark.parametrize("values", [[], [0.5, math.nan], [math.inf]])
 def test_summary_refuses_missing_values(values: list[float]) -> None:
-    with pytest.raises(IbmaError, match="one finite number per seed"):
+    with pytest.raises(IbmaError, match=r"^values: .* expected one finite number per seed"):
         summary(values)
 
 
@@ -101,8 +102,32 @@ def test_equal_differences_have_no_test(ours: list[float], baseline: list[float]
     assert f"all {len(ours)} differences are equal" in result.note
 
 
+@pytest.mark.parametrize("n", [4, 9])
+def test_the_interval_of_the_effect_is_bca_of_d_z(n: int) -> None:
+    """The same draws, one at a time."""
+    from scipy.stats import bootstrap
+
+    def d_z(x: np.ndarray) -> float:
+        mean = sum(x) / len(x)
+        if len(set(x)) == 1:
+            return math.copysign(math.inf, mean)
+        return mean / math.sqrt(sum((v - mean) ** 2 for v in x) / (len(x) - 1))
+
+    x = np.round(np.random.default_rng(n).normal(0.5, 1, n), 3)
+    found = paired(list(x), [0.0] * n)
+    expected = bootstrap(
+        (x,), d_z, n_resamples=2000, vectorized=False, method="BCa", rng=0
+    ).confidence_interval
+    assert found.effect == pytest.approx(d_z(x))
+    assert (found.effect_low, found.effect_high) == pytest.approx(
+        (expected.low, expected.high), rel=0.01
+    )
+    assert found.note == ""
+
+
 def test_few_pairs_keep_the_test_and_lose_the_effect_interval() -> None:
-    result = paired([0.6, 0.7], [0.5, 0.5])
+    with warnings.catch_warnings(action="error"):
+        result = paired([0.6, 0.7], [0.5, 0.5])
     assert result.p is not None and result.effect is not None
     assert (result.effect_low, result.effect_high) == (None, None)
     assert "2 pairs" in result.note

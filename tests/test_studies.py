@@ -1,6 +1,7 @@
 """The studies of regimes and of noise: what is compared, over what, and what the tables say."""
 
 import math
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -94,6 +95,47 @@ def test_a_regime_is_compared_with_itself_without_alignment_and_with_the_control
     assert studies.mean_apart(active, "ce3").mean == pytest.approx(11.5)
     assert studies.mean_apart([], "ce3") is None
     assert studies.counts(list(found.values()), "ibma_no_align") == (1, 1)
+
+
+def point(*differences: float) -> studies.Point:
+    apart = {"rival": dict(enumerate(differences))}
+    return studies.Point("unit", 1.0, 0.5, 1.0, apart, 0.0)
+
+
+def test_regimes_are_counted_where_a_difference_is_shown_however_small():
+    better, worse = point(0.010, 0.011, 0.0105), point(-0.2, -0.21, -0.205)
+    with warnings.catch_warnings(action="error"):  # also where no run has both sides
+        found = studies.counts([better, better, worse, point(-9, 9, 1), point()], "rival")
+    assert found == (2, 1)
+    assert studies.mean_apart([better], "rival").mean == pytest.approx(0.0105)
+    assert studies.mean_apart([better], "nobody") is None
+
+
+def test_the_metric_is_that_of_the_task(known):
+    runs = {
+        cell: [replace(run, metrics={"mauc": run.metrics["accuracy"]}, digest="") for run in own]
+        for cell, own in known.runs.items()
+    }
+    found = studies.points(replace(known, runs=runs), TASK)
+    assert found == studies.points(known, TASK) and found[1].apart["ce3"]
+
+
+def test_noise_is_in_training_in_the_test_or_in_both(known):
+    found = studies.levels(known, TASK)
+    assert list(found) == ["train", "test", "both"]
+    for place, by_level in found.items():
+        assert list(by_level) == [0.0, 1.0, 4.0]
+        for level, runs in by_level.items():
+            assert list(runs) == ["concat", "ce3", "ibma"]
+            loss = 0.05 * level * {"train": 1, "test": 2, "both": 3}[place]
+            for method, own in runs.items():
+                lost = 0.9 - own[0].metrics["accuracy"]
+                assert lost == pytest.approx(loss * (method != "ibma")), (place, level, method)
+    without = {cell: own for cell, own in known.runs.items() if "ce3" not in cell[2]}
+    assert list(studies.levels(replace(known, runs=without), TASK)["both"][1.0]) == [
+        "concat",
+        "ibma",
+    ]
 
 
 def test_runs_that_share_training_rows_have_wider_intervals_and_larger_p(known):

@@ -106,7 +106,7 @@ def weighted(task: Task, said: Predictions, metric: str, weights: Array) -> Arra
         correlation and the F1 of slices, by none of which a task is judged.
     """
     from ibma.features.store import label_tensor
-    from ibma.network.tasks import Classify, MultiLabel, OneClass, Sentiment
+    from ibma.network.tasks import Classify, MultiLabel, Sentiment
 
     y = label_tensor(task.kind, said.labels)
     scores, kind, part = said.scores.astype(np.float64), *metric.partition("/")[::2]
@@ -131,15 +131,13 @@ def weighted(task: Task, said: Predictions, metric: str, weights: Array) -> Arra
                 for place, name in enumerate(task.classes)
                 if metric in ("mauc", f"auc/{name}")
             }
-        case OneClass():
+        case _:  # one-class
             each = {
                 name: (y.numpy()[rows], scores[rows, 0], weights[:, rows])
                 for name in sorted(set(said.groups))
                 if kind == "auc" and part in ("mean", name)
                 for rows in [said.groups == name]
             }
-        case _:
-            return None
     defined = [_auc(*one) for one in each.values() if 0 < one[0].sum() < len(one[0])]
     return np.mean(defined, axis=0) if defined else None
 
@@ -171,6 +169,7 @@ def _f1(truth: NDArray[np.bool_], predicted: NDArray[np.bool_], weights: Array) 
 
 
 def _over(above: Array, below: Array) -> Array:
-    with np.errstate(invalid="ignore", divide="ignore"):
+    """Divide; NaN where nothing was drawn, 0 / 0."""
+    with np.errstate(invalid="ignore"):
         result: Array = above / below
     return result
