@@ -43,6 +43,13 @@ def test_faiss_equals_torch(normalise, systems):
     np.testing.assert_allclose(space.phi(vectors.copy()), phi.numpy(), rtol=1e-4)
 
 
+def test_a_class_of_one_sample_has_it_as_its_centroid():
+    sums, counts = torch.tensor([[[3.0, 4.0], [0.0, 0.0]]]), torch.tensor([[1.0, 0.0]])
+    assert Assignment(normalise=False).centroids(sums, counts).equal(sums)
+    unit = torch.tensor([[[0.6, 0.8], [0.0, 0.0]]])
+    torch.testing.assert_close(Assignment().centroids(sums, counts), unit)
+
+
 def test_a_class_without_samples_has_a_zero_centroid():
     space = InputSpace(Assignment())
     one_hot = np.zeros((4, 1, 3), dtype=np.float32)

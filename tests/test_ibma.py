@@ -531,6 +531,22 @@ def test_frozen_parameters_are_not_learnt():
     assert id(frozen) not in {id(p) for p in model.parameter_groups()[0]["params"]}
 
 
+def test_an_entry_may_name_its_own_regime_of_phi():
+    """Of its representations: what is left out is the problem's."""
+    raw, own = Assignment(4.0, normalise=False), {"phi": "printed", "beta": 4.0}
+    assert make("ibma", **own).bound.spec.assignment == raw
+    assert make("ibma", phi="printed").bound.spec.assignment == replace(raw, beta=1.0)
+    assert make("ibma", beta=0.5).bound.spec.assignment.beta == 0.5
+    assert make("ibma").bound.spec.assignment == spec().assignment
+    for wrong, said in (
+        ({"phi": "flat"}, "phi: expected 'printed' or 'unit'"),
+        ({"beta": -1}, "beta"),
+    ):
+        with pytest.raises(IbmaError, match=said):
+            methods.check("ibma", wrong)
+            make("ibma", **wrong)
+
+
 def test_hyper_parameters_are_the_method_s_or_the_bound_s():
     mine, bound = Model.constructors({"align": False, "bound": "club", "pairwise": True})
     assert mine.label == "" and mine.function is Model.__init__
@@ -541,7 +557,7 @@ def test_hyper_parameters_are_the_method_s_or_the_bound_s():
     assert default.label == "bound ibb" and default.function is find_bound("ibb").__init__
     with pytest.raises(IbmaError, match="beta of a method 'ibma' is 0.0: expected above 0"):
         make("ibma", beta=0.0)
-    with pytest.raises(IbmaError, match="needs an eta in"):
+    with pytest.raises(IbmaError, match="^method 'ibma' needs an eta in"):
         methods.build("ibma", replace(spec(), eta=None))
     with pytest.raises(IbmaError, match="bound 'none': expected apib or "):
         find_bound("none")

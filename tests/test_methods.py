@@ -234,21 +234,6 @@ def test_the_released_bound_without_alignment_is_refused():
         make("ibma_released", align=False)
 
 
-def test_an_entry_may_name_its_own_regime_of_phi():
-    """Of its representations: what is left out is the problem's."""
-    raw, own = Assignment(4.0, normalise=False), {"phi": "printed", "beta": 4.0}
-    assert make("ibma", **own).bound.spec.assignment == raw
-    assert make("ibma", phi="printed").bound.spec.assignment == replace(raw, beta=1.0)
-    assert make("ibma").bound.spec.assignment == spec().assignment
-    for wrong, said in (
-        ({"phi": "flat"}, "phi: expected 'printed' or 'unit'"),
-        ({"beta": -1}, "beta"),
-    ):
-        with pytest.raises(IbmaError, match=said):
-            methods.check("ibma", wrong)
-            make("ibma", **wrong)
-
-
 def test_concat_has_no_interaction_between_modalities():
     """Its logits are a sum of one linear score per modality."""
     model, data = make("concat").eval(), batch()

@@ -149,6 +149,15 @@ def test_a_collapsed_detector_keeps_its_auc(scale):
     assert found["auc/mean"] == pytest.approx(exact, abs=1e-3)
 
 
+def test_a_head_answers_in_float32_under_autocast_too():
+    head = tasks.build("classify", "abc").head(4)
+    x = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = head(x.bfloat16())
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, head(x.bfloat16().float()))
+
+
 def test_sphere_equals_the_official_one_class_step():
     """Centre, loss and one Adam step of the official trainer; scores afterwards."""
     with np.load(GOLDEN / "deepsvdd_one-class.npz") as stored:

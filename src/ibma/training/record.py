@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypedDict
 
 from ibma import paths
 from ibma.errors import IbmaError
-from ibma.files import read_bytes, seal, write_plain_json
+from ibma.files import AGAIN, read_bytes, seal, write_plain_json
 from ibma.training import predictions
 
 # The code that decides a record besides the method's own; dvc.yaml names the same.
@@ -133,14 +133,13 @@ def read(path: Path, *, with_predictions: bool = True) -> Record:
         IbmaError: the file is no record, or its content or its predictions are not what its
             digests were made of.
     """
-    remedy = "delete it and run `dvc repro`"
     try:
-        content = json.loads(read_bytes(path, remedy))
+        content = json.loads(read_bytes(path))
         one = Record(**content)
     except (ValueError, TypeError, RecursionError) as error:
-        raise IbmaError(f"{path}: not a record ({str(error)[:200]}): {remedy}") from None
+        raise IbmaError(f"{path}: not a record ({str(error)[:200]}): {AGAIN}") from None
     if one.digest != digest_of(content):
-        raise IbmaError(f"{path}: changed since it was written, its digest does not fit: {remedy}")
+        raise IbmaError(f"{path}: changed since it was written, its digest does not fit: {AGAIN}")
     if with_predictions and one.predictions:
         predictions.read(path.with_suffix(PREDICTIONS), one.predictions)
     return one
