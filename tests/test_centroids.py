@@ -43,6 +43,24 @@ def test_faiss_equals_torch(normalise, systems):
     np.testing.assert_allclose(space.phi(vectors.copy()), phi.numpy(), rtol=1e-4)
 
 
+def test_sums_of_batches_are_those_of_all_samples():
+    rng = torch.Generator().manual_seed(0)
+    x, systems = torch.randn(9, 4, generator=rng), torch.eye(3)[torch.arange(9) % 3][:, None]
+    parts, whole = ClassSums.zeros((1, 3), 4, x), ClassSums.zeros((1, 3), 4, x)
+    whole.add(x, systems)
+    for rows in (slice(0, 5), slice(5, 9)):
+        parts.add(x[rows], systems[rows])
+    torch.testing.assert_close(parts.sums, whole.sums)
+    assert parts.counts.equal(whole.counts) and whole.counts.tolist() == [[3, 3, 3]]
+
+
+def test_a_long_film_does_not_overflow():
+    """255 times 128 pictures fit into 15 bits, 129 do not."""
+    for length in (128, 129, 300):
+        frames = np.full((1, length, 2, 2), 255, dtype=np.uint8)
+        np.testing.assert_allclose(input_vectors("frames", frames), np.ones((1, 4)))
+
+
 def test_a_class_of_one_sample_has_it_as_its_centroid():
     sums, counts = torch.tensor([[[3.0, 4.0], [0.0, 0.0]]]), torch.tensor([[1.0, 0.0]])
     assert Assignment(normalise=False).centroids(sums, counts).equal(sums)

@@ -491,19 +491,17 @@ def test_the_method_weighs_its_bound_by_eta_and_says_what_share_it_has():
 
 
 def test_a_bound_reads_the_training_split_before_the_first_epoch_or_before_each():
-    asked = []
-
-    def outputs():
-        asked.append(True)
-        return iter(())
-
-    for refresh, expected in (("epoch", 1), ("pass", 3)):
+    for refresh, expected in (("epoch", [0]), ("pass", [0, 1, 2])):
         torch.manual_seed(0)
-        model = methods.build("ibma", replace(spec(), refresh=refresh))
-        asked.clear()
+        model, asked = methods.build("ibma", replace(spec(), refresh=refresh)), []
         for epoch in range(3):
+
+            def outputs(epoch: int = epoch, asked: list[int] = asked):
+                asked.append(epoch)
+                return iter(())
+
             model.before_epoch(epoch, outputs)
-        assert len(asked) == expected
+        assert asked == expected
 
 
 def test_gates_are_not_decayed_and_what_learns_apart_is_left_out():

@@ -142,10 +142,12 @@ def test_tied_ranks_survive_rounding() -> None:
 
 
 def test_paired_refuses_unequal_seeds_and_missing_values() -> None:
-    with pytest.raises(IbmaError, match="3 runs against 2"):
+    good, bad = [0.1, 0.2], [0.1, math.nan]
+    with pytest.raises(IbmaError, match="^paired test: 3 runs against 2: .*train the missing"):
         paired([0.1, 0.2, 0.3], [0.1, 0.2])
-    with pytest.raises(IbmaError, match="baseline: .*nan"):
-        paired([0.1, 0.2], [0.1, math.nan])
+    for name, sides in (("ours", (bad, good)), ("baseline", (good, bad))):
+        with pytest.raises(IbmaError, match=f"^{name}: .*nan"):
+            paired(*sides)
 
 
 @settings(max_examples=40, deadline=None)
@@ -273,6 +275,7 @@ def test_the_detectable_difference_is_found_four_times_in_five(n: int) -> None:
 def test_nothing_that_varies_has_no_total() -> None:
     assert stats.total([0.5], [0.4], None, 1.0) is None
     assert stats.total([0.5, 0.5], [0.4, 0.4], None, 1.0) is None
+    assert stats.total([0.3] * 3, [0.2] * 3, None, 1.0) is None, "equal up to rounding"
     assert stats.total([0.5, 0.5], [0.4, 0.4], np.zeros(9), 1.0) is None
 
 

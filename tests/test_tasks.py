@@ -196,6 +196,17 @@ def test_probabilities_of_every_system_sum_to_one(kind):
 
 
 @pytest.mark.parametrize("kind", ["classify", "multilabel", "sentiment", "one_class"])
+def test_a_loss_is_the_mean_of_those_of_its_samples(kind):
+    task, y = tasks.build(kind, "abc"), torch.tensor([0, 1, 0, 1])
+    y = torch.eye(3)[y] if kind == "multilabel" else y
+    logits = torch.randn(4, task.outputs, generator=torch.Generator().manual_seed(0))
+    each = task.loss_per_sample(logits, y)
+    alone = [task.loss(logits[[row]], y[[row]]) for row in range(4)]
+    torch.testing.assert_close(each, torch.stack(alone))
+    torch.testing.assert_close(task.loss(logits, y), each.mean())
+
+
+@pytest.mark.parametrize("kind", ["classify", "multilabel", "sentiment", "one_class"])
 def test_the_average_of_draws_is_that_of_their_probabilities(kind):
     """Of offsets for one-class data, whose only class is certain."""
     task = tasks.build(kind, "abc")
