@@ -66,6 +66,9 @@ def test_a_class_of_one_sample_has_it_as_its_centroid():
     assert Assignment(normalise=False).centroids(sums, counts).equal(sums)
     unit = torch.tensor([[[0.6, 0.8], [0.0, 0.0]]])
     torch.testing.assert_close(Assignment().centroids(sums, counts), unit)
+    space = InputSpace(Assignment(normalise=False))
+    space.fit([(np.array([[3.0, 4.0]], np.float32), np.array([[[1.0, 0.0]]], np.float32))])
+    np.testing.assert_array_equal(space.centroids, sums.numpy())
 
 
 def test_a_class_without_samples_has_a_zero_centroid():

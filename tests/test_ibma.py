@@ -174,6 +174,25 @@ def test_ibb_reports_phi_and_v_over_that_of_a_uniform_q():
     assert len(found) == 3 * len(PLACES)
 
 
+def test_phi_of_labels_is_reported_over_all_of_them_and_of_one_sample_too():
+    """Three labels of two classes: K = 2; and a batch where a single sample has the modality."""
+    labels = tasks.build("multilabel", NAMES)
+    known = replace(bound_spec(), task=labels, systems=(3, 2))
+    bound = find_bound("ibb")(known, True).double()
+    y = (torch.arange(ROWS)[:, None] % 4 > torch.arange(3)).double()
+    one = step(masked=False, y=y, systems=labels.systems(y).double())
+    bound.refresh(0, [one])
+    alone = replace(one, present={"a": torch.arange(ROWS) == 3}, extra={})
+    for this, rows in ((replace(one, extra={}), torch.arange(ROWS)), (alone, torch.tensor([3]))):
+        found = bound.regime(bound.assign(this))
+        own = this.extra["phi/a"][rows]
+        assert own.shape == (len(rows), 3, 2)
+        torch.testing.assert_close(found["phi_max/a"], own.amax(-1).mean())
+        entropy = -(own * own.log()).sum(-1).mean() / math.log(2)
+        torch.testing.assert_close(found["phi_entropy/a"], entropy)
+        torch.testing.assert_close(found["v/a"], torch.ones((), dtype=torch.float64))
+
+
 def test_the_constants_u_can_be_replaced_one_by_one():
     bound = bound_of("ibb")
     bound.set_u({"b": 2.0})
@@ -486,6 +505,11 @@ def test_the_method_weighs_its_bound_by_eta_and_says_what_share_it_has():
         (gradient,) = torch.autograd.grad(pull.sum(), value, retain_graph=True)
         expected = 0.5 * gradient.norm() / plain_gradient.norm()
         torch.testing.assert_close(regime[f"share/{place}"], expected)
+    alone = make("ibma", modalities=3, align=False)
+    out = alone(data.x)
+    alone.inner_step(out, data)
+    found = alone.regime(out, data)
+    assert found["share/view0"] == 0 and "phi_max/view0" not in found
     silent = make("ibma_vib", modalities=3)
     assert silent.regime(silent(data.x), data) == {}, "no phi, so no regime"
 

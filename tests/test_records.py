@@ -114,8 +114,10 @@ def test_predictions_come_with_records_but_not_for_hundreds_of_cells(root):
     (name, noise), *_ = found.of_study("noise", TASK).items()
     assert (name, noise[0].stage) == (next(iter(noisy)), "noise")
     write_json(root / paths.meta(TASK), {"classes": ["a", "b"]})
-    with pytest.raises(IbmaError, match="says neither kind nor classes.*run `dvc repro extract`"):
-        records.load(PROFILE, root)
+    for _ in range(2):
+        with pytest.raises(IbmaError, match="says neither kind nor classes.*`dvc repro extract`$"):
+            records.load(PROFILE, root)
+        (root / paths.meta(TASK)).unlink(missing_ok=True)
 
 
 def test_records_of_each_eta_are_found_by_it(root):

@@ -215,6 +215,28 @@ def total(ours: list[float], baseline: list[float], *rest: object) -> stats.Tota
     return found
 
 
+def test_total_by_hand() -> None:
+    """Differences 1 to 4: variance 5/3 over runs, times 1/4 + overlap; t(0.975, 3) = 3.18245."""
+    from scipy.stats import t
+
+    drawn = np.append(np.random.default_rng(0).normal(0, 0.3, 400), np.nan)
+    known = drawn[:-1]  # a draw that leaves the metric undefined counts for nothing
+    found = total([11, 12, 13, 14], [10, 10, 10, 10], drawn, 1.0, 0.25)
+    runs, samples = 5 / 3 * 0.5, known.var(ddof=1)
+    se = math.sqrt(runs + samples)
+    assert found.se_runs == pytest.approx(math.sqrt(runs))
+    assert found.se_samples == pytest.approx(math.sqrt(samples))
+    assert found.samples_low == pytest.approx(np.quantile(known, 0.025))
+    assert found.samples_high == pytest.approx(np.quantile(known, 0.975))
+    assert (found.low, found.high) == pytest.approx((2.5 - 3.182446 * se, 2.5 + 3.182446 * se))
+    assert found.p == pytest.approx(2 * t.sf(2.5 / se, 3))
+    assert found.equivalent_p == pytest.approx(t.sf((1.0 - 2.5) / se, 3))
+    alone = total([11, 12], [10, 10], None, 1.0)
+    assert (alone.se_samples, alone.samples_low, alone.samples_high) == (None, None, None)
+    still = total([11, 11], [10, 10], drawn, 1.0)
+    assert still.se_runs == 0 and still.high - still.low > 0
+
+
 def test_shared_training_samples_make_a_test_more_careful() -> None:
     """10 runs, a quarter of the samples held out: t shrinks by sqrt(1 + 10 / 3)."""
     ours, baseline = [1.0, 2.0, 3.0], [0.0, 0.5, 1.0]

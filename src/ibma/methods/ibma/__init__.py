@@ -398,7 +398,5 @@ class Model(Headed):
 def _squares(terms: Mapping[str, Tensor], z: Mapping[str, Tensor]) -> Tensor:
     """Return the squared norm of the gradient of all terms for each representation, [places]."""
     total = torch.stack(list(terms.values())).sum()
-    gradients = torch.autograd.grad(
-        total, list(z.values()), allow_unused=True, materialize_grads=True
-    )
+    gradients = torch.autograd.grad(total, list(z.values()), materialize_grads=True)
     return torch.stack([each.square().sum() for each in gradients])
