@@ -88,6 +88,21 @@ def test_means_over_classes_are_over_those_that_are_there(data, truth):
     assert counted == [[pairs.count((t, f)) for f in range(3)] for t in range(3)]
 
 
+@settings(deadline=None, max_examples=40)
+@given(st.integers(3, 12), st.integers(0, 2**32 - 1))
+def test_macro_auc_is_the_mean_of_each_class_against_the_rest_by_probability(size, seed):
+    """Logits whose rows are of different sizes, so that probabilities order rows otherwise."""
+    draw = np.random.default_rng(seed)
+    logits = np.round(draw.normal(size=(size, 3)) * draw.choice([0.5, 4.0], (size, 1)), 1)
+    truth = draw.integers(0, 3, size)
+    task = tasks.build("classify", "abc")
+    found = task.metrics(torch.from_numpy(logits), torch.from_numpy(truth), np.array(["g"] * size))
+    kept = task.scores(torch.from_numpy(logits)).astype(float)
+    chances = np.exp(kept) / np.exp(kept).sum(1, keepdims=True)
+    each = [slow_auc(truth == one, chances[:, one]) for one in range(3)]
+    same(found["macro_auc"], slow_mean(each))
+
+
 @FEW
 @given(st.data(), SCORES)
 def test_correlation_is_none_where_a_side_is_constant(data, left):

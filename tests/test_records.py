@@ -75,8 +75,10 @@ def test_what_other_parameters_made_is_stale_unless_keys_are_left_alone(root, mo
 
 def test_a_key_is_current_where_it_can_be_made_again(monkeypatch):
     one = run("ibma", 0)
-    monkeypatch.setattr(records, "expected_key", lambda *_: one.key)
-    assert records.is_current(PROFILE, Path(), one)
+    asked = []
+    monkeypatch.setattr(records, "expected_key", lambda *given: asked.append(given) or one.key)
+    assert records.is_current(PROFILE, Path("here"), one)
+    assert asked == [(PROFILE, one, Path("here"))]
     assert not records.is_current(PROFILE, Path(), replace(one, key="other", digest=""))
 
     def gone(*_: object) -> str:
@@ -145,7 +147,7 @@ def test_twins_headline_and_folder(root):
     assert replace(only, runs={("train_ibma", TASK, "ibma"): other}).headline(TASK) == "mauc"
     assert found.of(None, "ibma") == found.of(TASK, None) == found.of(TASK, "nobody") == ()
     assert records.folder(found.of(TASK, "ibma")) == f"runs/train_ibma/{TASK}/ibma"
-    assert records.folder([]) == ""
+    assert records.folder([]) == "" and records.folder(real["ibma"][:1])
 
 
 def test_numbers_come_in_the_unit_of_their_table():
@@ -155,6 +157,8 @@ def test_numbers_come_in_the_unit_of_their_table():
     assert records.values(runs, "accuracy", "fraction") == [0.0, 0.25, 0.5]
     assert records.values(runs, "ib/fused", "nats") == [0.2] * 4
     assert records.value(runs[0], "ib_before/fused") == 0.0
+    odd = run("ibma", 0, ib={"left/right": 0.5}, metrics={"auc/a/b": 0.25})
+    assert (records.value(odd, "ib/left/right"), records.value(odd, "auc/a/b")) == (0.5, 0.25)
     assert records.value(runs[0], "ib/nobody") is records.value(runs[0], "other") is None
     assert [records.unit_of(m) for m in ("mae", "corr", "auc")] == ["score", "score", "percent"]
     whole = records.summary(runs, "accuracy", "percent")

@@ -23,8 +23,14 @@ def confident(classes: list[int], outputs: int) -> torch.Tensor:
 
 
 def test_unknown_kind_is_refused():
-    with pytest.raises(IbmaError, match="regress"):
+    kinds = "classify, multilabel, one_class, sentiment$"
+    with pytest.raises(IbmaError, match=f"^unknown task kind 'regress': expected one of {kinds}"):
         tasks.build("regress", "ab")
+
+
+def test_what_float16_cannot_hold_is_kept_as_its_largest():
+    found = tasks.kept(torch.tensor([1e9, 0.5, -1e9], requires_grad=True))
+    assert found.dtype == np.float16 and found.tolist() == [65504.0, 0.5, -65504.0]
 
 
 def test_scores_become_the_nearest_class():
@@ -214,6 +220,8 @@ def test_the_average_of_draws_is_that_of_their_probabilities(kind):
     read = torch.Tensor.clone if kind == "one_class" else lambda x: task.log_probabilities(x).exp()
     each = torch.stack([read(draw) for draw in draws])
     torch.testing.assert_close(read(task.average(draws)), each.mean(0))
+    if kind == "classify":
+        torch.testing.assert_close(task.average(draws).exp(), each.mean(0)[:, 0])
 
 
 def test_a_loss_of_labels_is_the_mean_over_them_of_each_sample():
