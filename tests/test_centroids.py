@@ -184,3 +184,30 @@ def test_one_class_data_gets_pseudo_classes(make_cell):
     assert inputs.pseudo is not None and set(inputs.pseudo.argmax(1).tolist()) == {0, 1, 2}
     assert inputs.phi["view0"].shape == (72, 1, 3)
     assert inputs.u["view0"] > 0
+
+
+def test_what_fills_a_missing_part_reaches_no_centroid_no_u_and_no_scale(make_cell):
+    cell, known, made = make_cell(), np.arange(72) % 4 != 0, []
+    for filling in (0.0, 1e3):
+        features = Features.read(cell.features)
+        array = np.where(known[:, None], features.arrays["view0"], np.float32(filling))
+        features.arrays["view0"] = array.astype(np.float32)
+        features = replace(features, present={"view0": known})
+        more = (cell.encoders, cell.assignment(), 3, features.arrays)
+        (one,) = InputAssignments.compute(features, cell.problem(), *more)
+        made.append(one)
+    first, second = made
+    assert first.u == second.u and first.prior.equal(second.prior)
+    assert first.phi["view0"][known].equal(second.phi["view0"][known])
+    assert first.vectors["view0"].mean.equal(second.vectors["view0"].mean)
+    assert first.vectors["view0"].scale.equal(second.vectors["view0"].scale)
+    tables = first.tables(torch.device("cpu"), torch.zeros(72))
+    assert tables.pseudo is None and tables.previous.shape == (72,)
+    one_class = make_cell("one_class").inputs(0)
+    assert one_class.tables(torch.device("cpu")).pseudo.equal(one_class.pseudo)
+
+
+def test_a_folder_without_its_sums_is_refused(make_cell, tmp_path):
+    with pytest.raises(IbmaError, match=f"sums.json: missing: run `dvc repro -f .*{tmp_path.name}"):
+        InputAssignments.read(tmp_path / file_name(None), "0" * 64)
+    assert (file_name(None), file_name(2)) == ("split.npz", "fold_2.npz")
