@@ -1,6 +1,7 @@
 """FAISS and torch agree; input vectors; the centroid stage."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,9 +16,11 @@ from ibma.network.centroids import (
     ClassSums,
     InputAssignments,
     InputSpace,
+    InputVectors,
     file_name,
     input_vectors,
     project,
+    vocabulary_of,
     write_all,
 )
 
@@ -211,3 +214,35 @@ def test_a_folder_without_its_sums_is_refused(make_cell, tmp_path):
     with pytest.raises(IbmaError, match=f"sums.json: missing: run `dvc repro -f .*{tmp_path.name}"):
         InputAssignments.read(tmp_path / file_name(None), "0" * 64)
     assert (file_name(None), file_name(2)) == ("split.npz", "fold_2.npz")
+
+
+def test_many_rows_are_standardised_by_all_of_them():
+    array = np.random.default_rng(0).normal(3, 2, (9000, 2)).astype(np.float32)
+    train = np.arange(0, 9000, 2)
+    found = InputVectors.over(array, train)
+    np.testing.assert_allclose(found.mean.numpy(), array[train].mean(0), rtol=1e-5)
+    np.testing.assert_allclose(found.scale.numpy(), array[train].std(0), rtol=1e-5)
+
+
+def test_a_vocabulary_is_the_encoder_s_or_as_large_as_the_stored_ids_need():
+    kinds = {"text": SimpleNamespace(kind="text"), "view": SimpleNamespace(kind="vector")}
+    for stored, encoder, expected in (
+        (5, {"vocab_size": 32}, 32),
+        (40, {"vocab_size": 32}, 41),
+        (5, {}, 30522),
+    ):
+        ids = np.array([[stored, 0]], dtype=np.int32)
+        features = SimpleNamespace(modalities=kinds, arrays={"text": ids, "view": ids})
+        assert vocabulary_of(encoder, features, "text") == expected
+        assert vocabulary_of(encoder, features, "view") == 0
+
+
+def test_assignments_of_the_same_features_are_renewed_as_they_were(make_cell):
+    for kind in ("classify", "one_class"):
+        cell = make_cell(kind)
+        one = cell.inputs(0)
+        again = one.renewed(cell.open(), 0, cell.problem(), cell.encoders, cell.assignment())
+        assert again.u == pytest.approx(one.u) and again.prior.equal(one.prior)
+        assert (again.pseudo is None) == (one.pseudo is None) == (kind == "classify")
+        for name, phi in one.phi.items():
+            torch.testing.assert_close(again.phi[name], phi)
