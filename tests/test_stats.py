@@ -171,7 +171,7 @@ def test_holm_by_hand() -> None:
     """0.01 x 3, then 0.03 x 2; 0.04 x 1 is below that, so it is raised to 0.06."""
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.2]) == pytest.approx([0.2])
-    assert holm([]) == []
+    assert holm([]) == [] and holm([0.0, 1.0]) == [0.0, 1.0]
 
 
 @pytest.mark.parametrize("bad", [-0.1, 1.5, math.nan])
