@@ -1,6 +1,5 @@
 """Which comparisons are tested, against whom, and in which families they are corrected."""
 
-import json
 from collections import defaultdict
 from dataclasses import replace
 
@@ -9,6 +8,8 @@ import pytest
 from test_report import ACCURACY, PROFILE, fake
 from test_resampling import said
 
+from ibma import paths
+from ibma.files import write_json
 from ibma.network import tasks
 from ibma.paper import published
 from ibma.results import claims, significance, stats
@@ -171,8 +172,9 @@ def test_the_total_reads_test_rows_drawn_again_in_the_unit_of_the_table(one_tabl
     assert found.total.samples_low == pytest.approx(np.quantile(drawn, 0.025))
 
 
-def test_tests_come_back_from_their_file_as_they_were(made):
-    stored = json.loads(json.dumps(significance.to_json(made)))
-    assert [significance.Test.from_json(content) for content in stored] == made
+def test_tests_come_back_from_their_file_as_they_were(made, tmp_path):
+    write_json(tmp_path / paths.SIGNIFICANCE, significance.to_json(made))
+    assert significance.stored(tmp_path) == made
+    assert significance.stored(tmp_path / "nowhere") == []
     undefined = replace(made[0], total=None, holm=None)
     assert significance.Test.from_json(significance.to_json([undefined])[0]) == undefined
