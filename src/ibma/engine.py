@@ -65,7 +65,7 @@ class Processes(ProcessPoolExecutor):
     def __init__(self, workers: int, threads: int = 1, gpus: int = 0, gpus_each: int = 1) -> None:
         forked = sys.platform == "linux" and not gpus
         context = multiprocessing.get_context("fork" if forked else "spawn")
-        given = os.getpid(), threads, gpus, gpus_each, context.Value("i", 0)
+        given = os.getpid(), threads, gpus, gpus_each, context.Value("i", 0) if gpus else None
         super().__init__(workers, context, _begin, given)
         self._lower = f"engine.workers below {workers}" if workers > 1 else "batch_size lower"
 

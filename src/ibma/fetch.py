@@ -16,7 +16,7 @@ from typing import Any
 from ibma import datasets, paths, twins
 from ibma.datasets import TWIN_MARKER, Dataset, Remote
 from ibma.errors import REMEDIES, IbmaError, progress_bar
-from ibma.files import held, inside, read_json
+from ibma.files import copy_file, held, inside, read_json
 from ibma.formats import archives, checksums
 
 GITHUB = "https://raw.githubusercontent.com/"
@@ -247,6 +247,6 @@ def _copy_from(mirror: Path) -> Downloader:
         source = mirror / "github" / url.removeprefix(GITHUB)
         if not source.exists():
             raise IbmaError(f"{source}: not in the mirror (IBMA_MIRROR): unset it to use {url}")
-        shutil.copyfile(source, output)
+        copy_file(source, Path(output))
 
     return copy

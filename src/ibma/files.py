@@ -191,6 +191,17 @@ def write_bytes(path: Path, content: bytes) -> None:
         file.write(content)
 
 
+def copy_file(source: Path, path: Path) -> None:
+    """Copy a file; an error names the copy, which is what cannot be written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        shutil.copyfile(source, path)
+    except OSError as error:
+        if error.filename2 or not error.filename:  # of a file that is open, shutil names the source
+            error.filename, error.filename2 = str(path), None
+        raise
+
+
 def remove(path: Path) -> None:
     """Delete whatever lies at a path, if anything does."""
     if path.is_dir() and not path.is_symlink():
@@ -221,10 +232,21 @@ def held(folder: Path) -> Iterator[None]:
             f"{folder}: another process is writing it (pid {pid}): wait for it or stop it"
         ) from None
     try:
-        owner.write_text(f"{os.getpid()}\n", encoding="utf-8")
+        with naming(owner):
+            owner.write_text(f"{os.getpid()}\n", encoding="utf-8")
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let errors of the file system name a file: a write that fails does not say which it was."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 @contextmanager
@@ -265,12 +287,13 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
     try:
-        yield new
-        for path in new.rglob("*"):
-            if path.is_file():
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())
-        _replace(folder, new)
+        with naming(folder):
+            yield new
+            for path in new.rglob("*"):
+                if path.is_file():
+                    with path.open("rb") as file:
+                        os.fsync(file.fileno())
+            _replace(folder, new)
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         raise

@@ -17,8 +17,8 @@ from ibma import IBMAClassifier, datasets, fetch, params, paths, tracking
 from ibma.errors import IbmaError
 from ibma.evidence import archive, verify
 from ibma.experiments import gradcam, logistic, probe, runs, timing, tune
+from ibma.features import extract as extraction
 from ibma.features import media, store
-from ibma.features.extract import extract
 from ibma.files import write_json
 from ibma.formats import checksums
 from ibma.network.centroids import write_all
@@ -82,7 +82,11 @@ def features() -> None:
     raw, out = paths.RAW / TASK, paths.FEATURES / TASK
     fetch.restore(TASK, raw, fetch.read_manifest(TASK))
     key = checksums.sha256(paths.manifest(TASK))
-    extract(TASK, entry, datasets.load(TASK), raw, out, media.compute, key=key, workers=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(extraction, "BLOCK", 600)  # entries of a part: three parts, each as any other
+        extraction.extract(
+            TASK, entry, datasets.load(TASK), raw, out, media.compute, key=key, workers=1
+        )
 
 
 def centroids() -> None:

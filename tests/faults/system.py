@@ -1,110 +1,41 @@
 """Errors of the operating system at a chosen write of a stage, and kills at a chosen moment."""
 
-import builtins
-import errno
-import fcntl
-import io
-import itertools
-import mmap
+import hashlib
 import os
+import pickle
 import random
 import resource
 import shutil
 import signal
 import sqlite3
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from concurrent.futures import Executor, Future
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from ibma import paths
-from ibma.errors import REMEDIES
+from ibma.experiments import progress
 from ibma.files import read_json
 from ibma.tracking.entities import DIGEST, FOLDER
 from ibma.tracking.store import DATABASE
 from ibma.training import record
 
 from . import stored
+from .branches import Branches, level
 from .trial import Figures, alone, attempt, leaves_any
 
-WRITING = ("fsync", "mkdir", "replace", "rename", "link")  # functions of os
+DRAWN = {"report": 40, "track": 40}  # trees that slow stages left, to run again on; else all
+ENDED = {"refused": "refused", "done": "harmless"}
 SIZES = (0, 3000, 60_000)  # bytes beyond which no file may grow
 SECONDS = 300.0  # for a stage, on a machine that others share
 SAME = (paths.RUNS, paths.MODELS, paths.REPORTS, Path("data"))  # what a stage leaves, in full
 OWN = (paths.SCRATCH, Path("data/raw"))  # but for these
 FILES = (".lock", ".sentinel")
-
-
-class Calls:
-    """The calls of a stage that write, those of its worker processes included."""
-
-    def __init__(self) -> None:
-        self._count = mmap.mmap(-1, 8)  # shared with every process that is forked from here on
-        self._names = tempfile.TemporaryFile("a+b", buffering=0)  # noqa: SIM115 - lives as long
-
-    def add(self, name: str) -> int:
-        """Note a call; return how many there are now."""
-        fcntl.lockf(self._names, fcntl.LOCK_EX)  # of a process: flock would be of the file
-        try:
-            count = int.from_bytes(self._count[:], "big") + 1
-            self._count[:] = count.to_bytes(8, "big")
-            os.write(self._names.fileno(), f"{name}\n".encode())
-        finally:
-            fcntl.lockf(self._names, fcntl.LOCK_UN)
-        return count
-
-    def names(self) -> list[str]:
-        self._names.seek(0)
-        return self._names.read().decode().splitlines()
-
-
-@contextmanager
-def failing(number: int, at: int) -> Iterator[Calls]:
-    """Let the `at`-th system call that writes fail with an errno; yield the list of all calls.
-
-    A call is an opening of a file for writing, or one of `WRITING`. A full disk shows at `fsync` at
-    the latest, which is where buffered bytes reach it.
-    """
-    calls = Calls()
-
-    def met(name: str, path: object) -> None:
-        if calls.add(f"{name} {path}") == at:
-            shown = None if isinstance(path, int) else str(path)
-            raise OSError(number, os.strerror(number), shown)
-
-    def counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(path: Any, *more: Any, **named: Any) -> Any:
-            if _of_project(path):
-                met(name, path)
-            return function(path, *more, **named)
-
-        return call
-
-    def opened(function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(path: Any, mode: Any = "r", *more: Any, **named: Any) -> Any:
-            writes = (
-                mode & (os.O_WRONLY | os.O_RDWR) if isinstance(mode, int) else set(mode) & WRITE
-            )
-            if writes and _of_project(path):
-                met("open", path)
-            return function(path, mode, *more, **named)
-
-        return call
-
-    before = {name: getattr(os, name) for name in (*WRITING, "open")}, io.open
-    for name in WRITING:
-        setattr(os, name, counted(name, before[0][name]))
-    os.open = opened(before[0]["open"])
-    io.open = builtins.open = opened(before[1])
-    try:
-        yield calls
-    finally:
-        for name, function in before[0].items():
-            setattr(os, name, function)
-        io.open = builtins.open = before[1]
 
 
 @contextmanager
@@ -117,15 +48,6 @@ def limited(size: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-WRITE = set("wax+")
-
-
-def _of_project(path: object) -> bool:
-    if isinstance(path, int):  # a descriptor of `fsync`; openings count files, not pipes
-        return os.path.isfile(f"/proc/self/fd/{path}")
-    return not str(path).startswith(("/proc", "/dev", "/sys"))
 
 
 def state(root: Path = Path()) -> dict[str, object]:
@@ -204,59 +126,95 @@ def use(stage: str) -> Callable[[], None]:
     return stored.STAGES[stage]
 
 
-def errors(project: Path, stage: str, rng: random.Random, most: int) -> Figures:
-    """Let system errors happen at writes of a stage; then run it without, and compare.
+def errors(project: Path, stage: str) -> Figures:
+    """Let every system error happen at every write of a stage; then run it without, and compare.
 
-    Every error happens, the next at the next write. Besides the system itself refuses to let files
-    grow, which hits what libraries write in their own ways.
-
-    Args:
-        most: writes that are hit; of more, some are drawn.
+    Besides the system itself refuses to let files grow, which hits what libraries write in their
+    own ways, and a stage with worker processes.
     """
     figures, copy = Figures("system errors"), project.with_name("copy")
-    started(project, stage, copy)
-
-    def count() -> list[str]:
-        with failing(0, 0) as calls:
-            use(stage)()
-        return calls.names()
-
-    calls = attempt(count, SECONDS)
-    assert calls.how == "done", f"{stage}: {calls.said}"
-    expected, total = state(), len(calls.result)
-    places = sorted(rng.sample(range(1, total + 1), min(most, total)))
-    places += [rng.randint(1, total) for _ in range(len(REMEDIES) - len(places))]
-    faults = [
-        (failing(number, at), f"{errno.errorcode[number]} at {calls.result[at - 1]}")
-        for at, number in zip(places, itertools.cycle(REMEDIES), strict=False)
-    ]
-    faults += [(limited(size), f"EFBIG after {size:,} bytes") for size in SIZES]
-    for fault, what in faults:
+    branches = Branches(copy)
+    with in_process(project.with_name("calls")):
+        started(project, stage, copy)
+        whole = attempt(use(stage), SECONDS)
+        expected = state()
+        started(project, stage, copy)
+        tried = attempt(lambda: branches.run(use(stage)), 6 * SECONDS)
+        assert (whole.how, tried.how) == ("done", "done"), f"{stage}: {whole.said} {tried.said}"
+        assert not differing(expected), "trials disturb one another"
+        left = sorted({(tree, how) for _, how, _, tree in tried.result if how != "failed"})
+        drawn = random.Random(stage).sample(left, min(len(left), DRAWN.get(stage, len(left))))
+        bad = {one: _wrong(stage, branches, *one, expected, one in drawn) for one in left}
+    for what, how, said, tree in tried.result:
+        why = bad.get((tree, how), said)
+        figures.count("failed" if why else ENDED[how], f"{stage}: {what}", f"{said} {why}")
+    shutil.rmtree(branches.trees)
+    for size in SIZES:
         started(project, stage, copy)
 
-        def fail(fault: AbstractContextManager[object] = fault) -> None:
-            with fault:
+        def fail(size: int = size) -> None:
+            with limited(size):
                 use(stage)()
 
         end = attempt(fail, SECONDS)
-        how, said = _again(stage, end.how, expected)
-        figures.count(how, f"{stage}: {what}", f"{end.said} {said}")
+        why = end.said if end.how == "failed" else _again(stage, expected)
+        what = f"{stage}: EFBIG after {size:,} bytes"
+        figures.count("failed" if why else ENDED[end.how], what, f"{end.said} {why}")
     return figures
 
 
-def _again(stage: str, how: str, expected: dict[str, object]) -> tuple[str, str]:
+def _wrong(
+    stage: str, branches: Branches, tree: str, how: str, expected: dict[str, object], again: bool
+) -> str:
+    """Return what is wrong with a tree that a stage left when it ended, "" for nothing.
+
+    One that says that it is done is not run again, so that its tree is to be whole.
+    """
+    if how == "done" and (apart := differing(expected, branches.trees / tree)):
+        return f"done, but {apart}"
+    if not again:
+        return ""
+    level(branches.trees / tree, branches.folder)
+    return _again(stage, expected)
+
+
+def _again(stage: str, expected: dict[str, object]) -> str:
     """Run a stage again after a fault; what it leaves is to be what it always leaves."""
-    if how == "failed":
-        return "failed", ""
     again = attempt(use(stage), SECONDS)
     apart = differing(expected)
-    if again.how != "done" or apart:
-        return "failed", f"again: {again.said} {apart}"
-    return "refused" if how == "refused" else "harmless", ""
+    return f"again: {again.said} {apart}" if again.how != "done" or apart else ""
 
 
-def differing(expected: dict[str, object]) -> list[str]:
-    found = state()
+class Remembered(Executor):
+    """Make calls in this process: no thread and no worker is lost when a trial branches off.
+
+    A call that was made before gives what it gave then: training reads files and writes none.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **_: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        path = self._folder / hashlib.sha256(pickle.dumps(args)).hexdigest()
+        if not path.exists():
+            path.write_bytes(pickle.dumps(function(*args)))
+        future.set_result(pickle.loads(path.read_bytes()))
+        return future
+
+
+@contextmanager
+def in_process(folder: Path) -> Iterator[None]:
+    """Let stages make the calls of their workers in their own process."""
+    folder.mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(progress, "executor", lambda *_: Remembered(folder))
+        patch.setattr(os, "fsync", lambda _: None)  # no trial outlives this machine's power
+        yield
+
+
+def differing(expected: dict[str, object], root: Path = Path()) -> list[str]:
+    found = state(root)
     return sorted(n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n))
 
 

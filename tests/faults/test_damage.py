@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from ibma.errors import REMEDIES, IbmaError
+from ibma.errors import IbmaError
 from ibma.features import store
 from ibma.files import atomic_file, read_arrays, read_json, write_json
 from ibma.network.centroids import SUMS, InputAssignments, file_name
 from ibma.training import checkpoint, predictions, record
 from ibma.training.predictions import Predictions
 
-from . import damage, system
+from . import damage
+from .branches import TEMPORARY, Branches
 from .stored import digest
 from .trial import Figures, attempt
 
@@ -117,35 +118,33 @@ def test_a_bomb_of_arrays_is_refused_before_it_goes_off(tmp_path):
         read_arrays(tmp_path / "bomb.npz", 1 << 28)
 
 
-def test_centroids_on_a_full_disk_end_in_one_line_and_leave_the_old_ones(make_cell, tmp_path):
+@pytest.mark.slow
+def test_a_system_error_at_any_write_of_centroids_is_one_line_and_leaves_the_old_ones(
+    make_cell, tmp_path, monkeypatch
+):
     from ibma.network.centroids import write_all
 
-    cell = replace(make_cell(), centroids=tmp_path / "centroids")
+    project = tmp_path / "project"
+    project.mkdir()
+    monkeypatch.chdir(project)
+    cell = replace(make_cell(), centroids=project / "centroids")
 
     def write() -> None:
         write_all(cell.open(), cell.problem(), cell.encoders, cell.assignment(), 3, cell.centroids)
 
-    def writes() -> int:
-        with system.failing(0, 0) as calls:
-            write()
-        return len(calls.names())
+    def left(tree):
+        return {path.name: path.read_bytes() for path in (tree / "centroids").iterdir()}
 
-    total = attempt(writes).result
-    before = {path.name: path.read_bytes() for path in cell.centroids.iterdir()}
-    for at in range(1, total + 1):
-        for number in random.Random(at).sample(sorted(REMEDIES), 2):
-
-            def fail(number=number, at=at) -> None:
-                with system.failing(number, at):
-                    write()
-
-            end = attempt(fail)
-            assert end.how in ("refused", "done"), end.said
-            left = {path.name for path in tmp_path.iterdir()}
-            assert left == {"centroids"}, (at, number, left)
-            if end.how == "refused":
-                found = {path.name: path.read_bytes() for path in cell.centroids.iterdir()}
-                assert found == before
+    assert attempt(write).how == "done"
+    before, branches = left(project), Branches(project)
+    tried = attempt(lambda: branches.run(write))
+    assert tried.how == "done" and len(tried.result) > 9 * len(before), tried.said
+    for what, how, said, tree in tried.result:
+        assert how in ("refused", "done"), (what, said)
+        if "from then on" not in what:  # then nothing can be put back
+            assert how == "done" or left(branches.trees / tree) == before, what
+            there = {path.name for path in (branches.trees / tree).iterdir()}
+            assert there == {"centroids", TEMPORARY}, what
 
 
 def test_a_record_in_another_s_place_is_not_read(tmp_path):

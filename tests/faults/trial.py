@@ -21,6 +21,7 @@ from ibma.errors import REMEDIES, IbmaError
 
 MEMORY = 1 << 30  # bytes beyond what the process had before
 SECONDS = 60.0
+_answer = -1  # the pipe on which this trial says how it ended
 ENDS = ("refused", "dropped by name", "rebuilt", "harmless", "failed")
 
 
@@ -36,11 +37,22 @@ class Ending:
 def attempt(use: Callable[[], object], seconds: float = SECONDS) -> Ending:
     """Call a function in a child with bounds on time and memory; its result must be JSON."""
     sys.stdout.flush()
+    if (end := branch(seconds)) is not None:
+        return end
+    _child(use)
+    os._exit(0)
+
+
+def branch(seconds: float = SECONDS) -> Ending | None:
+    """Fork a trial where it is: return None in the child, which goes on, else how that ended."""
+    global _answer
     read, write = os.pipe()
     child = os.fork()
     if not child:
         os.close(read)
-        _child(use, write)
+        alone()
+        _answer = write
+        return None
     os.close(write)
     said = _receive(read, time.monotonic() + seconds)
     os.close(read)
@@ -71,8 +83,7 @@ def alone() -> None:
     tqdm.set_lock(threading.RLock())
 
 
-def _child(use: Callable[[], object], write: int) -> None:
-    alone()
+def _child(use: Callable[[], object]) -> None:
     before = _status("VmRSS")
     resource.setrlimit(resource.RLIMIT_AS, (_status("VmSize") + 3 * MEMORY,) * 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -81,16 +92,15 @@ def _child(use: Callable[[], object], write: int) -> None:
     except IbmaError as error:
         answer = ("refused", str(error), None)
     except OSError as error:  # as `run_stage` has it
-        known = error.errno in REMEDIES
+        known = error.errno in REMEDIES and error.filename  # else the line names no file
         line = f"{error.filename}: {REMEDIES[error.errno]}" if known else traceback.format_exc()
         answer = ("refused" if known else "failed", line, None)
     except BaseException:
         answer = ("failed", traceback.format_exc(), None)
     with suppress(BaseException):
         content = json.dumps([*answer, _status("VmHWM") - before]).encode()
-        with os.fdopen(write, "wb") as pipe:
+        with os.fdopen(_answer, "wb") as pipe:
             pipe.write(content)
-    os._exit(0)
 
 
 def _status(name: str) -> int:

@@ -8,7 +8,6 @@ loses nothing. `rm -r data/store` empties it.
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from typing import Protocol
 from ibma import paths
 from ibma.errors import IbmaError
 from ibma.experiments.progress import run_all
-from ibma.files import held, remove, verified, write_bytes
+from ibma.files import copy_file, held, remove, verified, write_bytes
 from ibma.params import Params
 from ibma.training import record, run
 from ibma.training.cell import Cell, Setting, setting_of, why_not_run
@@ -131,7 +130,7 @@ def train(
         for root in (paths.RUNS, paths.MODELS):
             (root / stage / task).mkdir(parents=True, exist_ok=True)  # an output, even if empty
             for name in names:
-                shutil.rmtree(root / stage / task / name, ignore_errors=True)
+                remove(root / stage / task / name)
         for one in wanted:
             _lay_out(one, one.keeps_weights(params))
 
@@ -249,12 +248,11 @@ def _keep(one: Wanted, finished: run.Finished, with_weights: bool) -> None:
 
 def _lay_out(one: Wanted, with_weights: bool) -> None:
     """Put a stored run into its stage's folders."""
-    one.id.record.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(one.record, one.id.record)
-    shutil.copyfile(one.predictions, one.id.predictions)
+    copy_file(one.record, one.id.record)
+    copy_file(one.predictions, one.id.predictions)
     if with_weights:
         one.id.weights.parent.mkdir(parents=True, exist_ok=True)
         try:  # one file under two names: weights are large
             os.link(one.weights, one.id.weights)
         except OSError:
-            shutil.copyfile(one.weights, one.id.weights)
+            copy_file(one.weights, one.id.weights)

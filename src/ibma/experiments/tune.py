@@ -14,7 +14,6 @@ k mod the number of points, so that pairs of runs are at equal points.
 from __future__ import annotations
 
 import functools
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -115,7 +114,7 @@ def tune_task(params: Params, task: str, only: str | None = None) -> None:
         else:
             chosen = choose(params, [Cell.of(params, task, name) for name in names])
         if only is None:
-            shutil.rmtree(paths.TUNING / task, ignore_errors=True)
+            remove(paths.TUNING / task)
         (paths.TUNING / task).mkdir(parents=True, exist_ok=True)
         for name, content in chosen.items():
             write_json(paths.choice(task, name), content)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -13,7 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ibma import paths
-from ibma.files import write_bytes
+from ibma.files import remove, write_bytes
 from ibma.paper import audit
 from ibma.paper.audit import COMPARED
 from ibma.params import Params
@@ -55,7 +54,7 @@ def render(inputs: Inputs, root: Path) -> Path:
     """
     out = root / paths.REPORTS / inputs.params.profile
     for name in OUTPUTS:
-        shutil.rmtree(out / name, ignore_errors=True)
+        remove(out / name)
     made = numbers.build(inputs)
     made.write(out)
     table.write_csv(_runs(inputs), out / "runs.csv")

@@ -7,7 +7,6 @@ machine its weights are a second name of the file under `models/`, so that none 
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,6 +16,7 @@ from urllib.request import url2pathname
 
 from ibma import datasets, tables
 from ibma.errors import IbmaError
+from ibma.files import copy_file
 from ibma.results import claims
 from ibma.training.cell import Cell, expected_key
 
@@ -90,7 +90,7 @@ def _link(weights: Path, to: Path) -> None:
     try:
         os.link(weights, to)
     except OSError:  # another file system
-        shutil.copyfile(weights, to)
+        copy_file(weights, to)
 
 
 def _read(params: Params, task: str) -> dict[str, Read]:
