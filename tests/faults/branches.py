@@ -27,10 +27,12 @@ from sqlalchemy.pool import Pool
 
 from ibma.errors import REMEDIES
 from ibma.files import remove
+from ibma.tracking.store import DATABASE
 
 from . import writes
 from .trial import branch
 
+Tree = dict[str, tuple[object, ...]]  # path -> its type, and what tells it from others of it
 FAULTS = [(number, False) for number in REMEDIES] + [(errno.EROFS, True)]  # True: for good
 SECONDS = 60.0  # for what happens after a fault
 TEMPORARY = "tmp"  # folder for temporary files: in the project, so that each trial has its own
@@ -87,25 +89,30 @@ class Branches:
         self.folder.rename(self._own)
         self._spare.rename(self.folder)
         level(self._own, self.folder)
+        wanted = walked(self._own)
         said = {(str(fault(number)), for_good): number for number, for_good in FAULTS}
         for (_, for_good), number in said.items():  # SQLite says the same of several
-            self._try(number, for_good, f"{call} {place.relative_to(self.folder)}", fault)
-            level(self._own, self.folder)
+            there = self._try(number, for_good, f"{call} {place.relative_to(self.folder)}", fault)
+            mend(self._own, self.folder, wanted, there)
         self.folder.rename(self._spare)
         self._own.rename(self.folder)
         self._busy = False
 
-    def _try(self, number: int, for_good: bool, where: str, fault: writes.Fault) -> None:
+    def _try(self, number: int, for_good: bool, where: str, fault: writes.Fault) -> Tree:
+        """Let a call fail in a trial; return what that left in the folder."""
         if (end := branch(SECONDS)) is None:
             self._settle()
             self._branched, self._for_good = True, for_good
             raise fault(number)
-        tree = self._keep()
+        there = walked(self.folder)
+        tree = self._keep(there)
         how = end.how
-        if how == "refused" and not names(end.said, Path(where.partition(" ")[2])):
+        named = for_good or names(end.said, Path(where.partition(" ")[2]))
+        if how == "refused" and not named:
             how = "failed"
         what = f"{errno.errorcode[number]}{' from then on' if for_good else ''} at {where}"
         self.found.append((what, how, end.said, tree))
+        return there
 
     def _settle(self) -> None:
         """Let this process work in the copy: its working folder and the files it has open."""
@@ -131,10 +138,10 @@ class Branches:
         if connection.info.setdefault("branched", self._branched) != self._branched:
             raise DisconnectionError
 
-    def _keep(self) -> str:
+    def _keep(self, there: Tree) -> str:
         """Keep the tree that a trial left; return its name, which is a digest of all of it."""
         found = hashlib.sha256()
-        for path, state in sorted(walked(self.folder).items()):
+        for path, state in sorted(there.items()):
             name = re.sub(r"(/\.[^/]+\.)\w{8}$", r"\1", path)  # drawn, of a temporary file
             found.update(f"{name} {self._content(path, state)}\n".encode())
         kept = self.trees / found.hexdigest()[:16]
@@ -153,15 +160,18 @@ class Branches:
 
 
 def names(line: str, file: Path) -> bool:
-    """Return whether a line names a file, or its folder; a temporary one by what it is for."""
+    """Return whether a line names a file or its folder; of what MLflow writes, its database.
+
+    A temporary file is named by what it is for.
+    """
     return any(
-        re.sub(r"^\.|\.(new|old|part|parts)$|\.\w{8}$|-journal$", "", name) in line
-        for name in (file.name, file.parent.name)
+        re.sub(r"^\.|\.(new|old|part|parts)$|\.\w{8}$", "", name) in line
+        for name in (file.name, file.parent.name, DATABASE.name)
         if name
     )
 
 
-def walked(root: Path) -> dict[str, tuple[object, ...]]:
+def walked(root: Path) -> Tree:
     """Return what lies below a folder: path -> its type, of a file its size and time."""
     return dict(_walk(os.fspath(root), ""))
 
@@ -182,7 +192,11 @@ def _walk(root: str, below: str) -> Iterator[tuple[str, tuple[object, ...]]]:
 
 def level(source: Path, target: Path) -> None:
     """Make a folder the copy of another, at little cost where it nearly is."""
-    wanted, there = walked(source), walked(target)
+    mend(source, target, walked(source), walked(target))
+
+
+def mend(source: Path, target: Path, wanted: Tree, there: Tree) -> None:
+    """Make a folder the copy of another, where it is known what lies in both."""
     for path in sorted(there.keys() - wanted.keys(), reverse=True):
         remove(target / path)
     for path, state in sorted(wanted.items()):

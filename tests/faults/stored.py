@@ -141,9 +141,9 @@ def tracked() -> None:
     """Mirror all records; what MLflow fails with is printed, and no error of the stage."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        done = tracking.collect(load())
+        done, place = tracking.collect(load()), tracking.store.shown(Path())
     if why := done.down or next(iter(done.failed.values()), ""):
-        raise IbmaError(f"MLflow {why}")
+        raise IbmaError(f"MLflow at {place} {why}")
 
 
 STAGES: dict[str, Callable[[], None]] = {

@@ -144,7 +144,7 @@ def test_a_system_error_at_any_write_of_centroids_is_one_line_and_leaves_the_old
         if "from then on" not in what:  # then nothing can be put back
             assert how == "done" or left(branches.trees / tree) == before, what
             there = {path.name for path in (branches.trees / tree).iterdir()}
-            assert there == {"centroids", TEMPORARY}, what
+            assert there <= {"centroids", ".centroids.old", TEMPORARY}, what
 
 
 def test_a_record_in_another_s_place_is_not_read(tmp_path):

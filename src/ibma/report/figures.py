@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ibma.files import write_bytes
 from ibma.report.formatting import one_line, plural
 from ibma.results import regime, separation, stats
 from ibma.training.record import Record
@@ -47,24 +48,26 @@ def _figure(width: float, height: float, stem: Path, *, png: bool = True) -> Ite
     with mpl.rc_context(SETTINGS):
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None})
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+        write_bytes(stem.with_suffix(".svg"), buffer.getvalue())
         if not png:
             return
         figure.set_layout_engine("none")  # the layout is found; do not search for it again
-        _save_png(figure, stem.with_suffix(".png"))
+        write_bytes(stem.with_suffix(".png"), _png(figure))
 
 
-def _save_png(figure: Any, path: Path) -> None:
-    """Save a figure as PNG: one without colours with one value a pixel, in under half the bytes."""
+def _png(figure: Any) -> bytes:
+    """Return a figure as PNG; one without colours has one value a pixel: under half the bytes."""
     from PIL import Image
 
-    buffer = io.BytesIO()
+    buffer, small = io.BytesIO(), io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     picture = Image.open(buffer).convert("RGB")
     grey = picture.convert("L")
     coloured = np.any(np.asarray(grey.convert("RGB")) != np.asarray(picture))
-    (picture if coloured else grey).save(path, optimize=True)
+    (picture if coloured else grey).save(small, format="png", optimize=True)
+    return small.getvalue()
 
 
 @contextmanager
