@@ -12,6 +12,7 @@ import pytest
 from ibma import files
 from ibma.errors import IbmaError
 from ibma.files import held, write_bytes, write_json
+from tests.faults import writes
 
 HOLD = """
 import sys, time
@@ -78,3 +79,26 @@ def test_a_file_that_cannot_be_written_is_named_and_the_old_one_stays(tmp_path, 
             write()
         assert failed.value.filename == str(path)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_an_error_that_the_system_leaves_unnamed_names_the_file_that_cannot_be_written(tmp_path):
+    (tmp_path / "whole").write_bytes(b"kept")
+    cases = (
+        ("copy", lambda: files.copy_file(tmp_path / "whole", tmp_path / "copy")),
+        (".out.lock", lambda: enter(held(tmp_path / "out"))),
+        ("new", lambda: enter(files.atomic_folder(tmp_path / "new"))),
+    )
+
+    def enter(context):
+        with context as folder:
+            (folder / "file").write_bytes(b"1")
+
+    def full(call, file, fault):
+        if call in ("sendfile", "write"):
+            raise fault(errno.ENOSPC)
+
+    for name, write in cases:
+        with writes.met(full), pytest.raises(OSError) as caught:
+            write()
+        assert caught.value.errno == errno.ENOSPC
+        assert caught.value.filename == str(tmp_path / name)

@@ -45,12 +45,10 @@ class Branches:
     Attributes:
         found: of each trial the fault, how the program ended, what it said, and the name of the
             tree that it left below `trees`.
-        calls: the calls that were met.
     """
 
     folder: Path
     found: list[tuple[str, str, str, str]] = field(default_factory=list)
-    calls: int = 0
     _branched: bool = False
     _for_good: bool = False
     _busy: bool = False
@@ -63,8 +61,9 @@ class Branches:
     def run(self, use: Callable[[], object]) -> list[tuple[str, str, str, str]]:
         """Run a program in the folder, which is the working folder; return what was found."""
         self._own, self._spare = (self.folder.with_name(name) for name in ("own", "spare"))
+        for path in (self._own, self._spare, self.trees, self.folder / TEMPORARY):
+            remove(path)
         for path in (self._spare, self.trees, self.folder / TEMPORARY):
-            shutil.rmtree(path, ignore_errors=True)
             path.mkdir()
         event.listen(Pool, "checkout", self._connect)
         with pytest.MonkeyPatch.context() as patch, writes.met(self._meet):
@@ -73,7 +72,10 @@ class Branches:
             patch.setattr(os, "getpid", lambda: same)
             gc.freeze()  # what forks share stays shared
             use()
-        return [] if self._branched else self.found
+        if self._branched:
+            return []
+        assert self.found and not self._busy, "nothing was tried, or a trial could not be"
+        return self.found
 
     def _meet(self, call: str, file: str, fault: writes.Fault) -> None:
         if self._branched and self._for_good:
@@ -81,11 +83,12 @@ class Branches:
         if self._branched or self._busy:
             return
         place = Path(file)
-        if self.folder not in place.parents:
-            self.found.append((f"{call} {file}", "failed", "writes outside of its folder", ""))
+        alone = threading.current_thread() is threading.main_thread()
+        if self.folder not in place.parents or not alone:
+            what = "outside its folder" if alone else "in a thread, where no trial can branch off"
+            self.found.append((f"{call} {file}", "failed", f"writes {what}", ""))
             return
-        assert threading.current_thread() is threading.main_thread(), f"a thread: {call} {file}"
-        self.calls, self._busy = self.calls + 1, True
+        self._busy = True
         self.folder.rename(self._own)
         self._spare.rename(self.folder)
         level(self._own, self.folder)
