@@ -163,14 +163,14 @@ class Branches:
 
 
 def names(line: str, file: Path) -> bool:
-    """Return whether a line names a file or its folder; of what MLflow writes, its database.
+    """Return whether a line names a file; of what MLflow writes, its database.
 
-    A temporary file is named by what it is for.
+    A temporary file is named by what it is for, and one in a temporary folder by that folder's.
     """
+    temporary = [folder.name for folder in file.parents if folder.name.startswith(".")]
     return any(
         re.sub(r"^\.|\.(new|old|part|parts)$|\.\w{8}$", "", name) in line
-        for name in (file.name, file.parent.name, DATABASE.name)
-        if name
+        for name in (file.name, *temporary, DATABASE.name)
     )
 
 
