@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from ibma import params
 from ibma.files import write_json
@@ -357,7 +358,14 @@ def test_methods_that_nobody_tuned_are_shown_at_every_point(read):
     assert not question_tables._points(read, task).rows, "they were tuned"
 
 
-def test_ib_losses_are_those_of_the_untrained_and_of_the_trained_network(built):
+def nadeau_bengio(differences, run):
+    """The lower end of the 95 % interval of a mean over runs whose folds share training rows."""
+    n, shared = len(differences), run.n_test / run.n_train if run.fold is not None else 0.0
+    half = scipy.stats.t.ppf(0.975, n - 1) * np.std(differences, ddof=1) * (1 / n + shared) ** 0.5
+    return np.mean(differences) - half
+
+
+def test_ib_losses_are_those_of_the_untrained_and_of_the_trained_network(built, read):
     lines = rows(built["real_ib"])
     forms = {*PROFILE.train_ibma, *PROFILE.ablation, *PROFILE.bounds} - {"unimodal"}
     assert {row["Method"] for row in lines} == {method_name(m) for m in ("omib", *forms)}
@@ -365,18 +373,24 @@ def test_ib_losses_are_those_of_the_untrained_and_of_the_trained_network(built):
     line = next(row for row in lines if (row["Method"], row["Term"]) == ("IBMA", "one"))
     ends = (line["Before"].value, line["After"].value, line["Change"].value)
     assert ends == pytest.approx((-0.491, -0.0155, 0.4755)) and line["n"] == 10
-    assert line["Change"].low == pytest.approx(0.4733, abs=1e-4)
+    (task,) = (one for one in read.beyond if task_name(one) == line["Task"])
+    runs = read.results.of(task, "ibma")
+    changes = [run.ib["one"] - run.ib_before["one"] for run in runs]
+    assert runs[0].fold is not None
+    assert line["Change"].low == pytest.approx(nadeau_bengio(changes, runs[0]))
 
 
 def test_every_eta_is_a_row_with_the_difference_of_two_methods(built, read):
-    table = built["real_eta"]
+    table, fixed = built["real_eta"], read.results.at_eta
     assert [row.values[0] for row in table.rows] == [f"{e:g}" for e in PROFILE.sensitivity.etas]
     other = "IBMA on unit vectors minus IBMA"
     ours, theirs = (
-        np.mean([run.metrics["accuracy"] for run in read.results.at_eta(method, 0.3)])
+        np.array([100 * run.metrics["accuracy"] for run in fixed(method, 0.3)])
         for method in ("ibma_unit", "ibma")
     )
-    assert cell(table, "0.3", other).value == pytest.approx(100 * (ours - theirs))
+    shown = cell(table, "0.3", other)
+    assert shown.value == pytest.approx(np.mean(ours - theirs))
+    assert shown.low == pytest.approx(nadeau_bengio(ours - theirs, fixed("ibma", 0.3)[0]))
 
 
 def test_an_eta_that_matters_differs_from_one_that_does_not(read):
