@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from ibma.datasets import Card, Counts, Dropped, Remote, Sample
 from ibma.errors import IbmaError
+from ibma.files import copy_file
 from ibma.formats import tabular
 from ibma.formats.tabular import Table
 
@@ -129,7 +129,7 @@ def fetch_mirror(mirror: Path, raw: Path) -> bool:
         if not target.exists():
             if not (folder / name).exists():
                 raise IbmaError(f"{folder / name}: not in the mirror: complete it")
-            shutil.copyfile(folder / name, target)
+            copy_file(folder / name, target)
         if hashlib.sha256(target.read_bytes()).hexdigest() != digest:
             target.unlink()
             raise IbmaError(f"{target}: wrong checksum, deleted: mend {folder} and run again")
