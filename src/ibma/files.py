@@ -202,6 +202,16 @@ def copy_file(source: Path, path: Path) -> None:
         raise
 
 
+def link_file(source: Path, path: Path) -> None:
+    """Give a file a second name, in place of what has it; copy it where that cannot be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    try:
+        os.link(source, path)
+    except OSError:  # another file system, or one without links
+        copy_file(source, path)
+
+
 def remove(path: Path) -> None:
     """Delete whatever lies at a path, if anything does."""
     if path.is_dir() and not path.is_symlink():

@@ -7,7 +7,6 @@ loses nothing. `rm -r data/store` empties it.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from typing import Protocol
 from ibma import paths
 from ibma.errors import IbmaError
 from ibma.experiments.progress import run_all
-from ibma.files import copy_file, held, remove, verified, write_bytes
+from ibma.files import copy_file, held, link_file, remove, verified, write_bytes
 from ibma.params import Params
 from ibma.training import record, run
 from ibma.training.cell import Cell, Setting, setting_of, why_not_run
@@ -251,8 +250,4 @@ def _lay_out(one: Wanted, with_weights: bool) -> None:
     copy_file(one.record, one.id.record)
     copy_file(one.predictions, one.id.predictions)
     if with_weights:
-        one.id.weights.parent.mkdir(parents=True, exist_ok=True)
-        try:  # one file under two names: weights are large
-            os.link(one.weights, one.id.weights)
-        except OSError:
-            copy_file(one.weights, one.id.weights)
+        link_file(one.weights, one.id.weights)  # weights are large

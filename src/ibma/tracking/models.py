@@ -6,9 +6,9 @@ machine its weights are a second name of the file under `models/`, so that none 
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -16,7 +16,7 @@ from urllib.request import url2pathname
 
 from ibma import datasets, tables
 from ibma.errors import IbmaError
-from ibma.files import copy_file
+from ibma.files import link_file
 from ibma.results import claims
 from ibma.training.cell import Cell, expected_key
 
@@ -78,19 +78,11 @@ def _write(
     from ibma.estimators import trained
 
     cell = Cell.named(params, one.stage, one.task, one.method, root)
-    weights = root / one.id.weights
-    trained.write(folder / DATA, cell, one, _read(params, one.task), lambda to: _link(weights, to))
+    given = partial(link_file, root / one.id.weights)
+    trained.write(folder / DATA, cell, one, _read(params, one.task), given)
     model = Model(run_id=run_id, model_id=model_id)
     pyfunc.add_to_model(model, loader_module=LOADER, data=DATA)
     model.save(str(folder / "MLmodel"))
-
-
-def _link(weights: Path, to: Path) -> None:
-    to.unlink(missing_ok=True)
-    try:
-        os.link(weights, to)
-    except OSError:  # another file system
-        copy_file(weights, to)
 
 
 def _read(params: Params, task: str) -> dict[str, Read]:
