@@ -5,7 +5,7 @@ from dataclasses import asdict
 import checkout  # noqa: F401
 
 from ibma import paths
-from ibma.errors import run_stage
+from ibma.errors import run_stage, tell
 from ibma.params import Params, prepare
 
 
@@ -16,7 +16,7 @@ def audit(_: Params) -> None:
 
     checks = audit.run(published.load())
     write_json(paths.AUDIT, [asdict(check) for check in checks])
-    print(audit.summary(checks))
+    tell(audit.summary(checks))
 
 
 if __name__ == "__main__":

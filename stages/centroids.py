@@ -1,11 +1,9 @@
 """Compute phi(X), U and X as vectors: `python stages/centroids.py TASK`."""
 
-import sys
-
 import checkout  # noqa: F401
 
 from ibma import paths
-from ibma.errors import run_stage
+from ibma.errors import run_stage, tell
 from ibma.params import Params, prepare
 
 
@@ -19,7 +17,7 @@ def centroids(params: Params, task: str) -> None:
     folder = paths.CENTROIDS / task
     with held(folder):
         if why := why_not_run(task):
-            print(f"{task}: not run: {why}", file=sys.stderr)
+            tell(f"{task}: not run: {why}")
             return folder.mkdir(parents=True, exist_ok=True)
         cell = Cell.of(params, task, next(iter(params.methods)))
         configure_torch(params.threads, compiled=False)

@@ -1,12 +1,11 @@
 """Fill data/raw/<data set> and list it: `python stages/download.py DATASET`."""
 
-import sys
 from pathlib import Path
 
 import checkout  # noqa: F401
 
 from ibma import paths
-from ibma.errors import IbmaError, run_stage
+from ibma.errors import IbmaError, run_stage, tell
 from ibma.params import Params, prepare
 
 
@@ -22,7 +21,7 @@ def download(params: Params, dataset: str) -> None:
     raw = paths.RAW / dataset
     manifest = fetch.dataset(dataset, params.datasets[dataset].source, raw)
     if manifest["missing"]:
-        print(f"{dataset}: {manifest['missing']}", file=sys.stderr)
+        tell(f"{dataset}: {manifest['missing']}")
     reader = checksums.sha256(Path(str(datasets.load(dataset).__file__)))
     write_json(paths.manifest(dataset), manifest | {"reader": reader})
 

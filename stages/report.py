@@ -6,7 +6,7 @@ from pathlib import Path
 import checkout  # noqa: F401
 
 from ibma import paths
-from ibma.errors import run_stage
+from ibma.errors import run_stage, tell
 from ibma.params import Params, prepare
 
 
@@ -14,7 +14,7 @@ def report(params: Params) -> None:
     """Write tables, figures, metrics and the page."""
     from ibma.report import page
 
-    print(f"report: {page.write(params, Path())}")
+    tell(f"report: {page.write(params, Path())}")
     drop_dead_entries(params)
 
 

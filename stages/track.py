@@ -4,7 +4,7 @@ from pathlib import Path
 
 import checkout  # noqa: F401
 
-from ibma.errors import run_stage
+from ibma.errors import run_stage, tell
 from ibma.params import Params, prepare
 
 
@@ -12,7 +12,7 @@ def track(params: Params) -> None:
     """Bring MLflow level with the records."""
     from ibma import tracking
 
-    print(tracking.collect(params, Path()))
+    tell(str(tracking.collect(params, Path())))
 
 
 if __name__ == "__main__":

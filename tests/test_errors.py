@@ -2,7 +2,10 @@
 
 import errno
 import signal
+import subprocess
 import sys
+import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -65,6 +68,26 @@ def test_a_stage_gets_its_params_and_the_texts_of_the_command_line(run):
     for texts in ((), ("meld", "omib", "more")):
         wrong = run(train, *texts, load=[lambda: pytest.fail("read for nothing")])
         assert wrong == (1, "error: usage: python stages/train.py TASK [METHOD]\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device")
+def test_a_log_that_cannot_be_written_stops_no_work(tmp_path):
+    lines = """
+        from pathlib import Path
+        from ibma.errors import IbmaError, progress_bar, run_stage, tell
+        def main(*wrong):
+            for step in progress_bar(range(9), total=9):
+                tell(f"step {step}")
+            Path("done").touch()
+            if wrong:
+                raise IbmaError("wrong")
+        run_stage(main)
+    """
+    for texts, status in ((), 0), (("wrong",), 1):
+        with Path("/dev/full").open("w") as full:
+            line = [sys.executable, "-c", textwrap.dedent(lines), *texts]
+            assert subprocess.run(line, stderr=full, cwd=tmp_path).returncode == status
+        (tmp_path / "done").unlink()
 
 
 def test_signals_are_answered_as_before_once_a_stage_is_over(run):

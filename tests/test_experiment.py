@@ -178,9 +178,7 @@ def test_an_experiment_in_a_copy_runs_the_copy_s_code_and_needs_no_raw_data(expe
     shutil.rmtree(root / "data/raw")
     script = root / "stages/audit.py"
     honest = script.read_text()
-    script.write_text(
-        honest.replace("    print(audit", '    print("of the copy")\n    print(audit')
-    )
+    script.write_text(honest.replace("    tell(audit", '    tell("of the copy")\n    tell(audit'))
     output = run(root, "dvc", "exp", "run", "--temp", "-S", "eta=0.7", "--name", "copy")
     script.write_text(honest)
     assert "of the copy" in output

@@ -48,6 +48,16 @@ def redact(text: str) -> str:
     return _SECRET.sub(r"\1***", _LOGIN.sub(hide, text))
 
 
+def tell(line: str) -> None:
+    """Print a line on standard error, without secrets; work goes on where nobody can hear it."""
+    try:
+        print(redact(line), file=sys.stderr, flush=True)
+    except OSError:  # a log on a full disk, a pipe or terminal that is gone
+        silent = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(silent, sys.stderr.fileno())  # what is left to print must not fail at the exit
+        os.close(silent)
+
+
 class IbmaError(Exception):
     """Bad input or a broken environment, told in one line.
 
@@ -211,8 +221,7 @@ def _stopped(number: int) -> str:
 def _print(line: str, once: threading.Lock) -> None:
     """Print an error unless one was printed; the lock is never released."""
     if once.acquire(blocking=False):
-        with suppress(OSError):  # the terminal may be gone
-            print(f"error: {' '.join(line.splitlines())}", file=sys.stderr, flush=True)
+        tell(f"error: {' '.join(line.splitlines())}")
 
 
 # --- progress ------------------------------------------------------------------------------------
@@ -224,7 +233,7 @@ class _Lines:
     def write(self, text: str) -> None:
         """Print what the bar shows; the moves of a cursor are left out."""
         if shown := text.strip():
-            print(shown, file=sys.stderr, flush=True)
+            tell(shown)
 
     def flush(self) -> None:
         """Do nothing: every line is flushed."""

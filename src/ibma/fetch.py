@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ibma import datasets, paths, twins
 from ibma.datasets import TWIN_MARKER, Dataset, Remote
-from ibma.errors import REMEDIES, IbmaError, progress_bar
+from ibma.errors import REMEDIES, IbmaError, progress_bar, tell
 from ibma.files import copy_file, held, inside, read_json
 from ibma.formats import archives, checksums
 
@@ -88,7 +87,7 @@ def restore(name: str, raw: Path, manifest: Mapping[str, Any]) -> None:
     """
     changed, gone = _differing(raw, manifest)
     if gone and not changed:
-        print(f"{raw}: {len(gone)} files are gone, fetching {name} again", file=sys.stderr)
+        tell(f"{raw}: {len(gone)} files are gone, fetching {name} again")
         for marker in raw.rglob(archives.MARKERS):
             marker.unlink()  # else an archive counts as unpacked
         lacking = dataset(name, manifest["source"], raw)["missing"]

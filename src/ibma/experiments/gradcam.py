@@ -7,7 +7,6 @@ region where the class shows, which is known on twins, and the deletion curve (P
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 
 from ibma import paths, tables, twins
 from ibma.datasets import Sample
-from ibma.errors import IbmaError
+from ibma.errors import IbmaError, tell
 from ibma.experiments.probe import current_runs, restore
 from ibma.features import extract, store
 from ibma.features.store import Batch, Features
@@ -71,7 +70,7 @@ def explain_tasks(params: Params) -> None:
     explained = {}
     for task, modality in params.gradcam.tasks.items():
         if why := why_not_run(task):
-            print(f"{task}: not run: {why}", file=sys.stderr)
+            tell(f"{task}: not run: {why}")
             continue
         region = twins.region(params.task(task).dataset)
         looked = {
@@ -94,7 +93,7 @@ def _texts(params: Params, task: str, ids: Sequence[str]) -> dict[str, str]:
     entry = params.task(task)
     raw = tables.raw(params, entry.dataset)
     if not raw.exists():
-        print(f"{task}: {raw} is gone: examples are shown without their texts", file=sys.stderr)
+        tell(f"{task}: {raw} is gone: examples are shown without their texts")
         return {}
     dataset, options = tables.dataset(params, entry.dataset), entry.model_dump(mode="json")
     return {

@@ -7,7 +7,6 @@ rows. CHOICE: the library's own regularisation, C = 1; nothing is tuned.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ibma import paths
+from ibma.errors import tell
 from ibma.files import read_json, write_json
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def judge_task(task: str) -> None:
     meta, runs = read_json(paths.meta(task), {}), []
     why = unfit(meta)
     if why:  # most tasks of most profiles: they do not wait for torch
-        print(f"{task}: logistic regression not run: {why}", file=sys.stderr)
+        tell(f"{task}: logistic regression not run: {why}")
     else:
         from ibma.features import store
 

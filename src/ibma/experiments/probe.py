@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -15,7 +14,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from ibma import paths
-from ibma.errors import IbmaError
+from ibma.errors import IbmaError, tell
 from ibma.features.store import Rows
 from ibma.files import read_bytes, write_json
 from ibma.network.method import Method
@@ -38,7 +37,7 @@ def probe_encoders(params: Params) -> None:
     """
     task = params.probe.task
     if why := why_not_run(task):
-        print(f"{task}: not run: {why}", file=sys.stderr)
+        tell(f"{task}: not run: {why}")
         return write_json(paths.PROBE, [])
     configure_torch(params.threads, compiled=False)
     device = select_device(params.device)

@@ -10,7 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ibma.engine import executor
-from ibma.errors import LOG_SECONDS, progress_bar
+from ibma.errors import LOG_SECONDS, progress_bar, tell
 from ibma.network.distributed import together
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def run_all(
                 printed = now
                 minutes = (now - started) / done * (total - done) / 60
                 left = f"about {minutes:.0f} min left" if done < total else "all done"
-                print(f"{label}: {done} of {total}, {left}; {last}", file=sys.stderr, flush=True)
+                tell(f"{label}: {done} of {total}, {left}; {last}")
 
 
 def _as_ended(

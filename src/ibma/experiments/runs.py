@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ibma import paths
-from ibma.errors import IbmaError
+from ibma.errors import IbmaError, tell
 from ibma.experiments.progress import run_all
 from ibma.files import copy_file, held, link_file, remove, verified, write_bytes
 from ibma.params import Params
@@ -122,7 +122,7 @@ def train(
     with held(paths.RUNS / stage / task):
         wanted: list[Wanted] = []
         if why := why_not_run(task):
-            print(f"{task}: not run: {why}", file=sys.stderr)
+            tell(f"{task}: not run: {why}")
         else:
             wanted = [one for cell in cells for one in name_runs(params, cell)]
             _complete(params, f"{stage} {task}", wanted, watcher)
@@ -173,7 +173,7 @@ def _complete(
         if watcher:
             watcher.finished(finished.record)
     kept, trained = len(wanted) - len(missing), len(missing) - len(failed)
-    print(f"{label}: {kept} kept, {trained} trained", file=sys.stderr)
+    tell(f"{label}: {kept} kept, {trained} trained")
     if failed:
         first, why = next(iter(failed.items()))
         raise IbmaError(

@@ -7,13 +7,13 @@ machine does falls on all of them alike. Training logs are not used: runs train 
 from __future__ import annotations
 
 import statistics
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from ibma import methods, paths
+from ibma.errors import tell
 from ibma.files import write_json
 from ibma.params import Params
 from ibma.training.cell import Cell, Setting, why_not_run
@@ -28,7 +28,7 @@ def time_methods(params: Params) -> None:
     """Measure every method on one task; write medians with quartiles, and the machine."""
     task = params.timing.task
     if why := why_not_run(task):
-        print(f"{task}: not run: {why}", file=sys.stderr)
+        tell(f"{task}: not run: {why}")
         return write_json(paths.TIMING, {})
     cells = {method: Cell.of(params, task, method) for method in params.methods_of(task)}
     grid = params.tune.grid

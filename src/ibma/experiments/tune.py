@@ -14,7 +14,6 @@ k mod the number of points, so that pairs of runs are at equal points.
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from ibma import methods, paths
-from ibma.errors import IbmaError
+from ibma.errors import IbmaError, tell
 from ibma.experiments.progress import run_all
 from ibma.features import store
 from ibma.features.store import HoldOut, TrainingSet
@@ -109,7 +108,7 @@ def tune_task(params: Params, task: str, only: str | None = None) -> None:
     names = [only] if only else list(params.methods_of(task))
     with held(paths.TUNING / task):
         if why := why_not_run(task):
-            print(f"{task}: not run: {why}", file=sys.stderr)
+            tell(f"{task}: not run: {why}")
             chosen: dict[str, dict[str, Any]] = {}
         else:
             chosen = choose(params, [Cell.of(params, task, name) for name in names])
@@ -139,7 +138,7 @@ def choose(params: Params, cells: Sequence[Cell]) -> dict[str, dict[str, Any]]:
     tried.complete({split: points(grid, models[split]) for split in every})
     best = {split: tried.best(split)[0] for split in every}
     tried.complete({split: weights(grid, models[split], best[split]) for split in every})
-    print(f"tune: {tried.kept} kept, {tried.new} tried", file=sys.stderr)
+    tell(f"tune: {tried.kept} kept, {tried.new} tried")
     return {cell.method: _choice(params.tune, cell, splits[cell.method], tried) for cell in cells}
 
 

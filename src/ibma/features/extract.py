@@ -13,7 +13,6 @@ import io
 import itertools
 import json
 import shutil
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -28,7 +27,7 @@ from numpy.typing import NDArray
 from ibma import datasets
 from ibma.datasets import TWIN_MARKER, Card, Dataset, Dropped, Excerpt, Part, Sample
 from ibma.engine import Processes
-from ibma.errors import IbmaError, progress_bar
+from ibma.errors import IbmaError, progress_bar, tell
 from ibma.features import media
 from ibma.features.samples import Entry, Tally, checked
 from ibma.files import (
@@ -138,7 +137,7 @@ def _keep_parts(parts: Path, key: str) -> None:
     note = parts / "key"
     if note.is_file() and note.read_bytes() == key.encode():
         done = len(list(parts.glob("*.npz")))
-        print(f"{parts}: going on, {done} parts of {BLOCK} samples are there", file=sys.stderr)
+        tell(f"{parts}: going on, {done} parts of {BLOCK} samples are there")
         return
     remove(parts)
     write_bytes(note, key.encode())
@@ -419,9 +418,8 @@ def _check(tally: Tally, shapes: Shapes, card: Card, raw: Path) -> None:
         if name not in shapes:
             raise IbmaError(f"{raw}: no sample has '{name}': check the data set's files")
     if tally.shared_groups:
-        print(
+        tell(
             f"{raw}: {tally.shared_groups} groups (speakers, patients) are in train and in test",
-            file=sys.stderr,
         )
 
 

@@ -11,7 +11,6 @@ import functools
 import hashlib
 import itertools
 import json
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ibma import paths
-from ibma.errors import IbmaError, progress_bar
+from ibma.errors import IbmaError, progress_bar, tell
 from ibma.files import write_json
 from ibma.tracking import artifacts, entities, models, store
 from ibma.tracking.entities import DIGEST, FOLDER
@@ -231,7 +230,7 @@ class Mirror:
         problem = next(filter(None, [self.done.down, *refused]), None)
         if problem:
             line = f"MLflow at {store.shown(self.root)} {problem}: the records are safe, {remedy}"
-            print(f"warning: {line}", file=sys.stderr)
+            tell(f"warning: {line}")
 
     @functools.cached_property
     def _client(self) -> MlflowClient:

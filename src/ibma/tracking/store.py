@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import sqlite3
-import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
@@ -15,7 +14,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ibma.errors import redact
+from ibma.errors import redact, tell
 from ibma.results import claims
 
 if TYPE_CHECKING:
@@ -159,7 +158,7 @@ def _prepare(database: Path) -> None:
         aside = database.with_name(f"{database.name}.damaged")
         database.replace(aside)
         line = f"{database} was damaged ({damage}): kept as {aside.name} and made anew"
-        print(f"warning: {line}", file=sys.stderr)
+        tell(f"warning: {line}")
     if not database.exists():
         fresh = database.with_name(f"{database.name}.new")
         for ending in ("-journal", "-wal", "-shm", ".new", ".new-journal"):
