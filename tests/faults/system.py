@@ -104,6 +104,7 @@ def started(project: Path, stage: str, copy: Path) -> None:
 def _outputs(stage: str) -> list[Path]:
     """Return what a stage writes; the store goes, too, so that it has work to do."""
     task = stored.TASK
+    others = [path for path in paths.RUNS.iterdir() if path.name != "train_ibma"]  # no other writes
     own = {
         "download": [paths.manifest(task)],
         "extract": [paths.FEATURES / task],
@@ -116,7 +117,7 @@ def _outputs(stage: str) -> list[Path]:
         "timing": [paths.TIMING],
         "gradcam": [paths.GRADCAM],
         "report": [p for p in (paths.REPORTS / "twin").iterdir() if p.name != "evidence"],
-        "track": [paths.TRACK],
+        "track": [paths.TRACK, *others],
     }
     runs = [paths.RUNS / stage / task, paths.MODELS / stage / task, paths.store()]
     return own.get(stage, runs)

@@ -14,6 +14,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
 TARGETS = [pytest.param(one, id=f"{one.kind} {n}") for n, one in enumerate(stored.TARGETS)]
 SOURCES = [pytest.param(one, id=one.name) for one in rawdata.sources()]
+SLOWEST_FIRST = list(reversed(stored.STAGES))  # so that both processes end together
 KILLS = 4  # of each stage
 MEMORY, ROOM = Path("/dev/shm"), 4 << 30  # a file system in memory, and the bytes that it needs
 
@@ -35,6 +36,11 @@ def project(tmp_path_factory):
         os.chdir(folder)
 
 
+@pytest.mark.parametrize("stage", SLOWEST_FIRST)
+def test_a_system_error_at_any_write_is_one_line_and_costs_no_work(project, stage, counted):
+    counted(system.errors(project, stage))
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_damage_to_what_stages_read_back_is_refused_or_mended(project, target, counted):
     counted(stored.attack(target, project, random.Random(target.pattern)))
@@ -49,8 +55,3 @@ def test_damage_to_raw_files_is_refused_or_dropped_by_name(source, tmp_path, cou
 @pytest.mark.parametrize("stage", stored.STAGES)
 def test_a_killed_stage_leaves_what_it_always_leaves_when_it_runs_again(project, stage, counted):
     counted(system.kills(project, stage, random.Random(stage), KILLS))
-
-
-@pytest.mark.parametrize("stage", stored.STAGES)
-def test_a_system_error_at_any_write_is_one_line_and_costs_no_work(project, stage, counted):
-    counted(system.errors(project, stage))
