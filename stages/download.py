@@ -22,7 +22,7 @@ def download(params: Params, dataset: str) -> None:
     manifest = fetch.dataset(dataset, params.datasets[dataset].source, raw)
     if manifest["missing"]:
         tell(f"{dataset}: {manifest['missing']}")
-    reader = checksums.sha256(Path(str(datasets.load(dataset).__file__)))
+    reader = checksums.sha256(Path(datasets.__file__).with_name(f"{dataset}.py"))
     write_json(paths.manifest(dataset), manifest | {"reader": reader})
 
 
