@@ -409,7 +409,7 @@ def test_numbers_as_dvc_writes_them_are_numbers(tmp_path, monkeypatch):
     assert loaded.eta == 0.00001 and loaded.tune.grid.lr == [0.0001, 0.00005]
     assert isinstance(loaded.training.beta, float)
     for written in ("1e-3", "1.0E-3", ".001", "+1e-3"):
-        HERE.write_text((ROOT / "profiles/twin.yaml").read_text().replace("0.001]", f"{written}]"))
+        HERE.write_text((ROOT / "profiles/twin.yaml").read_text().replace("0.003]", f"{written}]"))
         assert params.load().tune.grid.lr == [0.001]
 
 

@@ -57,16 +57,16 @@ def test_hours_are_rows_times_epochs_times_what_was_measured(measured):
     assert rates.hours(60, {"concat": 24, "ibma": 1}) == pytest.approx((24 * 6 + 12) / 3600)
     assert rates.hours(30, {"misa": 1}) == pytest.approx(4.5 / 3600), "half the rows, the median"
     assert rates.hours(None, {"ibma": 1}) is None
-    # 26 methods, 3 seeds of 8 epochs; all but two take the median of 6 and 12 seconds
+    # 26 methods, 3 seeds of 5 epochs; all but two take the median of 6 and 12 seconds
     row = row_of(profile, measured, "crema_d")
     assert row["methods"] == 26
-    assert row["train h"] == pytest.approx(24 * (6 + 12 + 24 * 9) / 3600)
-    # on 2 folds, 2 epochs each, of half of the rows: 2 points, and of all that have a weight
+    assert row["train h"] == pytest.approx(3 * 5 * (6 + 12 + 24 * 9) / 3600)
+    # on 2 folds, an epoch each, of half of the rows: 2 points, and of all that have a weight
     # of their own (not Concat, BiGated, CE3 and two single modalities) one value more
     settings = 2 * 6 + 3 * 12 + (4 * 2 + 20 * 3) * 9
-    assert row["tune h"] == pytest.approx(settings * 2 * 2 * (1 / 2) / 3600)
+    assert row["tune h"] == pytest.approx(settings * 2 * (1 / 2) / 3600)
     fixed = row_of(profile, measured, "sensitivity@crema_d")
-    assert fixed["train h"] == pytest.approx(9 * 24 * 12 / 3600) and fixed["networks"] == 27
+    assert fixed["train h"] == pytest.approx(9 * 3 * 5 * 12 / 3600) and fixed["networks"] == 27
     assert fixed["tune h"] == fixed["trials"] == fixed["weights GB"] == 0
     total = plan.table(profile, measured)[-1]
     assert total["train h"] == pytest.approx(row["train h"] + fixed["train h"])
@@ -197,7 +197,7 @@ def test_a_network_is_as_large_as_what_training_stores(tmp_path):
 
 def test_the_text_has_a_line_a_task_and_says_what_it_does_not_know(measured):
     lines = plan.text(load("twin"), measured).splitlines()
-    assert lines[0] == "Profile twin: 3 seeds of 8 epochs"
+    assert lines[0] == "Profile twin: 3 seeds of 5 epochs"
     task = next(line for line in lines if line.startswith("crema_d "))
     assert task.split()[:6] == ["crema_d", "twin", "60", "26", "78", "146"]
     unknown = next(line for line in lines if line.startswith("mosi "))
