@@ -435,7 +435,9 @@ def attention(
         stem: path of the files without their endings.
     """
     examples, maps = explained["examples"], explained["methods"]
-    with _figure(WIDTH, 2.2 * (len(examples) + 1), stem) as figure:
+    captions = [_caption(example) for example in examples]
+    lines = sum(text.count("\n") + 1 for text in captions)
+    with _figure(WIDTH, 1.8 * len(examples) + 0.16 * lines + 3.0, stem) as figure:
         grid = figure.add_gridspec(len(examples) + 1, 1 + len(maps))
         for row, example in enumerate(examples):
             picture = np.array(example["picture"], dtype=np.uint8)
@@ -448,15 +450,16 @@ def attention(
                 axes.set(xticks=[], yticks=[])
                 axes.set_title(methods.get(name, name), fontsize=SMALL)
                 if column == 0:
-                    words = one_line(f"{example['class']}: {example['text']}")
-                    lines = [
-                        textwrap.fill(one_line(str(example["id"])), 24),
-                        textwrap.fill(words, 24),
-                    ]
-                    axes.set_xlabel("\n".join(lines), fontsize=SMALL)
+                    axes.set_xlabel(captions[row], fontsize=SMALL)
         _deletion(figure.add_subplot(grid[len(examples), :]), maps, methods)
         title = f"{task}: Grad-CAM; curves: mean of {explained['n']} test samples"
         _head(figure, title, explained["source"] == "twin")
+
+
+def _caption(example: Mapping[str, Any]) -> str:
+    """Return the id of an example, its class and its words, over several lines."""
+    words = f"{example['class']}: {example['text']}"
+    return "\n".join(textwrap.fill(one_line(part), 24) for part in (str(example["id"]), words))
 
 
 def _deletion(axes: Axes, maps: Mapping[str, Any], methods: Mapping[str, str]) -> None:
@@ -467,7 +470,7 @@ def _deletion(axes: Axes, maps: Mapping[str, Any], methods: Mapping[str, str]) -
         axes.plot(percent, one["deletion"], linestyle=style, color="black", label=name + inside)
         axes.plot(percent, one["random"], linestyle=style, color="0.6", label=f"{name}, at random")
     axes.set(xlabel="pixels deleted, most salient first (%)", ylabel="p(class)")
-    axes.legend(fontsize=SMALL)
+    axes.legend(fontsize=SMALL, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)  # above
 
 
 def _styles() -> list[Any]:
