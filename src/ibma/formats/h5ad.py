@@ -131,7 +131,8 @@ def _counts(file: h5py.File) -> Counts:
     values = _sparse(stored) if isinstance(stored, h5py.Group) else sparse.csr_matrix(stored[()])
     if values.shape[1] != len(genes):
         raise ValueError(f"{root}X has {values.shape[1]} columns, {root}var {len(genes)} genes")
-    if (values.data < 0).any() or (values.data % 1 != 0).any():
+    found = values.data
+    if not np.all(np.isfinite(found) & (found >= 0) & (np.trunc(found) == found)):
         raise IbmaError(f"{root}X holds other than whole counts: use the file with raw.X")
     return Counts(genes, values)
 
