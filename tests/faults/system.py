@@ -96,15 +96,18 @@ def started(project: Path, stage: str, copy: Path) -> None:
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(project, copy, symlinks=True, copy_function=os.link)
     os.chdir(copy)
-    for path in _outputs(stage):
+    for path in _cleared(stage):
         shutil.rmtree(path, ignore_errors=True)
         path.unlink(missing_ok=True) if path.is_file() else None
 
 
-def _outputs(stage: str) -> list[Path]:
-    """Return what a stage writes; the store goes, too, so that it has work to do."""
+def _cleared(stage: str) -> list[Path]:
+    """Return what a stage must not find: what it writes, and the store, so that it has work to do.
+
+    MLflow is to mirror two runs: more of them make the same writes again.
+    """
     task = stored.TASK
-    others = [path for path in paths.RUNS.iterdir() if path.name != "train_ibma"]  # no other writes
+    further = [path for path in paths.RUNS.iterdir() if path.name != "train_ibma"]
     own = {
         "download": [paths.manifest(task)],
         "extract": [paths.FEATURES / task],
@@ -117,7 +120,7 @@ def _outputs(stage: str) -> list[Path]:
         "timing": [paths.TIMING],
         "gradcam": [paths.GRADCAM],
         "report": [p for p in (paths.REPORTS / "twin").iterdir() if p.name != "evidence"],
-        "track": [paths.TRACK, *others],
+        "track": [paths.TRACK, *further],
     }
     runs = [paths.RUNS / stage / task, paths.MODELS / stage / task, paths.store()]
     return own.get(stage, runs)
