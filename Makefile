@@ -4,11 +4,11 @@ PORT ?= 5000
 
 VENV := .venv
 READY := $(VENV)/.ready
-# Stages and DVC call `python`: let it be this repository's.
+# Stages and DVC call `python`: put this repository's first on PATH.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY = true
 
-# What is installed stays; a new environment gets CUDA libraries where an NVIDIA driver answers.
+# An environment keeps its requirements; a new one gets CUDA libraries if an NVIDIA driver answers.
 INSTALLED := $(shell cat $(READY) 2>/dev/null)
 DRIVER := $(shell nvidia-smi >/dev/null 2>&1 && echo yes)
 REQUIREMENTS ?= $(or $(INSTALLED),$(if $(DRIVER),requirements.txt,requirements-cpu.txt))
@@ -22,13 +22,13 @@ ifneq ($(REQUIREMENTS),$(INSTALLED))
 endif
 $(READY): $(REQUIREMENTS) pyproject.toml
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	@python -m pip uninstall -qq --yes faiss-cpu faiss-gpu # they would share one folder
-	# bytecode comes at first import: compiling all of it takes 0.5 GB
+	@python -m pip uninstall -qq --yes faiss-cpu faiss-gpu # the two share one folder
+	# Python compiles at the first import; compiling everything now would take 0.5 GB
 	python -m pip install --quiet --disable-pip-version-check --no-compile -r $(REQUIREMENTS)
 	python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
 	@echo $(REQUIREMENTS) > $@
 
-# Sources that came as an archive have no git, which DVC otherwise asks for.
+# Sources from an archive have no git repository, and DVC must be told so.
 repro: setup
 	@test -e .git || dvc config --local core.no_scm true
 	dvc repro --keep-going
@@ -37,22 +37,22 @@ repro: setup
 test: lint
 	pytest -n auto --dist worksteal
 
-# Without the pipeline and without training of more than a second.
+# Tests that neither run the pipeline nor train for more than a second.
 test-fast: setup
 	pytest -n auto --dist worksteal -m "not slow"
 
-# Damaged and lying files, kills, system errors, by the thousand; ends with a table of figures.
+# Damaged and forged files, killed processes, thousands of system errors; prints a table of results.
 test-faults: setup
 	pytest -n 2 --dist worksteal -m faults tests/faults
 
-# Lines of src/ that the whole suite reaches, in its own processes and in those that it starts.
+# Lines of src/ that all tests reach, in their own processes and in those that they start.
 coverage: setup
 	coverage erase
 	coverage run -m pytest -n auto --dist worksteal
 	coverage combine --quiet
 	coverage report
 
-# Changes the mathematics one spot at a time; `mutmut results` lists what no test noticed.
+# Changes the mathematics in one place at a time; `mutmut results` lists what no test detected.
 mutants: setup
 	python -m pip install --quiet --disable-pip-version-check mutmut==3.8.1
 	OMP_NUM_THREADS=1 mutmut run

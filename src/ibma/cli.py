@@ -1,4 +1,4 @@
-"""The `ibma` command: what it is told. What it does lies in `ibma.commands`."""
+"""Define the `ibma` command and its options; `ibma.commands` does the work."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ibma.errors import run_stage
 from ibma.files import write_plain_json
 
 app = typer.Typer(
-    help="Reproduce the IBMA paper, or use its method on your own table: docs/own-data.md.",
+    help="Reproduce the IBMA paper, or use its method on your own table (docs/own-data.md).",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 Kind = Literal["", "classify", "multilabel", "sentiment"]
 WEIGHTS = f"{paths.MODELS}/<stage>/<task>/<method>/seed_<k>"
-PROFILE = "a profile: `ibma profile list` shows them"
+PROFILE = "a profile; `ibma profile list` shows all"
 
 
 def main() -> None:
@@ -46,8 +46,8 @@ def _options(
 
 
 @app.command()
-def init(folder: Annotated[Path, typer.Argument(help="a new folder")]) -> None:
-    """Lay out a working project: pipeline, profiles and code."""
+def init(folder: Annotated[Path, typer.Argument(help="the folder to create")]) -> None:
+    """Create a project folder with the pipeline, the profiles and the code."""
     from ibma.commands import project
 
     typer.echo(project.create(folder))
@@ -55,18 +55,18 @@ def init(folder: Annotated[Path, typer.Argument(help="a new folder")]) -> None:
 
 @app.command()
 def profile(
-    name: Annotated[str, typer.Argument(help="twin, open, paper, one of your own, or list")],
-    force: Annotated[bool, typer.Option(help="overwrite edits made in params.yaml")] = False,
+    name: Annotated[str, typer.Argument(help="a profile, or `list`")],
+    force: Annotated[bool, typer.Option(help="overwrite your edits of params.yaml")] = False,
 ) -> None:
-    """Write profiles/<name>.yaml over params.yaml; `ibma profile list` shows which there are."""
+    """Write profiles/<name>.yaml over params.yaml; `ibma profile list` shows all profiles."""
     typer.echo(profiles.listing() if name == "list" else profiles.choose(name, force))
 
 
 @app.command(name="plan")
 def show_plan(
-    profile: Annotated[str, typer.Option(help=f"{PROFILE} [default: params.yaml]")] = "",
+    profile: Annotated[str, typer.Option(help=f"{PROFILE} (default: that of params.yaml)")] = "",
 ) -> None:
-    """Print what a profile asks for: networks, hours, disk, and what this machine lacks."""
+    """Print what a profile costs: networks, hours, disk, and what is missing on this machine."""
     path = profiles.find(profile) if profile else paths.PARAMS
     typer.echo(plan.text(params.load(path), Path()))
 
@@ -76,31 +76,37 @@ def show_plan(
 
 @app.command()
 def new(
-    name: Annotated[str, typer.Argument(help="letters, digits and _")],
+    name: Annotated[str, typer.Argument(help="name of the new profile: letters, digits and _")],
     csv: Annotated[Path, typer.Option(help="the table: CSV, TSV or Parquet")],
-    label: Annotated[list[str], typer.Option(help="column to predict; several: 0 or 1 in each")],
-    id: Annotated[str | None, typer.Option(help="column that names each row")] = None,
+    label: Annotated[
+        list[str], typer.Option(help="column to predict; repeat it for columns of 0 and 1")
+    ],
+    id: Annotated[str | None, typer.Option(help="column of row names (default: numbers)")] = None,
     group: Annotated[str | None, typer.Option(help="column of patients or speakers")] = None,
     split: Annotated[
-        str | None, typer.Option(help="column of train, valid, test [default: drawn folds]")
+        str | None, typer.Option(help="column of train, valid, test (default: random folds)")
     ] = None,
     map: Annotated[
-        list[str] | None, typer.Option(help="what a split says: dev=valid, extern=drop")
+        list[str] | None, typer.Option(help="meaning of other split names: dev=valid, extern=drop")
     ] = None,
     image: Annotated[list[str] | None, typer.Option(help="COLUMN@FOLDER of pictures")] = None,
     audio: Annotated[list[str] | None, typer.Option(help="COLUMN@FOLDER of recordings")] = None,
     video: Annotated[list[str] | None, typer.Option(help="COLUMN@FOLDER of films")] = None,
     text: Annotated[list[str] | None, typer.Option(help="column of texts")] = None,
     numbers: Annotated[
-        list[str] | None, typer.Option(help="column of numbers; all of them are one modality")
+        list[str] | None, typer.Option(help="column of numbers; all such columns are one modality")
     ] = None,
-    kind: Annotated[Kind, typer.Option(help="what is learnt [default: told by labels]")] = "",
-    separator: Annotated[str | None, typer.Option(help="between the labels of one cell")] = None,
+    kind: Annotated[
+        Kind, typer.Option(help="kind of task (default: inferred from the labels)")
+    ] = "",
+    separator: Annotated[
+        str | None, typer.Option(help="text between several labels of one row")
+    ] = None,
     force: Annotated[
-        bool, typer.Option(help="replace a profile of this name, lose edits in params.yaml")
+        bool, typer.Option(help="replace a profile of this name and your edits of params.yaml")
     ] = False,
 ) -> None:
-    """Write a profile for a table of your own, and make it the present one."""
+    """Write a profile for your own table, and write it over params.yaml."""
     from ibma.commands import new
 
     wanted = new.Wanted(
@@ -123,9 +129,9 @@ def new(
 
 @app.command(name="check")
 def check_data(
-    name: Annotated[str, typer.Argument(help="a profile of `ibma new`, or a data set")],
+    name: Annotated[str, typer.Argument(help="a profile that `ibma new` wrote, or a data set")],
 ) -> None:
-    """Show counts, missing parts, groups in two splits, duplicates, and what will be dropped."""
+    """Check a data set: counts, missing values, groups in two splits, duplicates, dropped rows."""
     from ibma.commands import check
 
     typer.echo(check.text(name))
@@ -137,10 +143,10 @@ def predict(
     input: Annotated[Path, typer.Option(help="a table with the columns of the training table")],
     output: Annotated[Path, typer.Option(help="the CSV file to write")],
     folder: Annotated[
-        list[str] | None, typer.Option(help="MODALITY=FOLDER of files that lie elsewhere")
+        list[str] | None, typer.Option(help="MODALITY=FOLDER: another folder of its files")
     ] = None,
 ) -> None:
-    """Predict the rows of a table: probabilities, the network's record, or why not."""
+    """Predict the rows of a table: class probabilities, or why a row cannot be predicted."""
     from ibma.commands import predict
 
     typer.echo(predict.write(weights, input, output, folder or ()))
@@ -152,25 +158,25 @@ def predict(
 @app.command(name="verify")
 def check(
     profile: Annotated[
-        str, typer.Argument(help=f"{PROFILE} [default: every one that can be checked]")
+        str, typer.Argument(help=f"{PROFILE} (default: all with evidence or records)")
     ] = "",
     again: Annotated[
         str,
         typer.Option(
             "--retrain",
             metavar="N|TASK/METHOD[/SEED]",
-            help="also train N random cells per task again, or the named one",
+            help="also train N random runs per task again, or the named one",
         ),
     ] = "",
 ) -> None:
-    """Recompute every number from the records and compare with the committed reports."""
+    """Recompute every number from the records and compare it with the committed reports."""
     for line in evidence.check(profile, again):
         typer.echo(line)
 
 
 @app.command(name="archive")
 def write_evidence() -> None:
-    """Copy what the tables are made of into reports/<profile>/evidence/, to be committed."""
+    """Copy records and predictions into reports/<profile>/evidence/, to be committed."""
     written, gaps = evidence.pack()
     for gap in gaps:
         typer.echo(gap, err=True)
@@ -179,7 +185,7 @@ def write_evidence() -> None:
 
 @app.command()
 def track() -> None:
-    """Make MLflow hold what the records under runs/ say."""
+    """Copy the records under runs/ into MLflow."""
     typer.echo(tracking.collect(params.load(), Path()))
 
 

@@ -1,4 +1,4 @@
-"""Choose the profile that params.yaml holds, and say which there are."""
+"""List the profiles, and write one of them over params.yaml."""
 
 from __future__ import annotations
 
@@ -64,12 +64,16 @@ def chosen() -> str:
 
 
 def listing() -> str:
-    """Return a line for each profile: its name, whether it is the present one, what it is for."""
+    """Return a line for each profile: a mark if params.yaml holds it, its name and its purpose."""
     now = chosen()
     lines = [f"{'*' if name == now else ' '} {name}: {_purpose(find(name))}" for name in names()]
     if not lines:
         find("")
-    end = f"* is what {paths.PARAMS} holds" if now else f"{paths.PARAMS} is none of them unchanged"
+    end = (
+        f"* is the profile in {paths.PARAMS}"
+        if now
+        else f"{paths.PARAMS} differs from all of these"
+    )
     return "\n".join([*lines, end])
 
 
