@@ -218,6 +218,13 @@ def test_logistic_regression_stands_below_every_method_once_a_fold(built):
     assert digits == ("Logistic regression", 0, "not run: no vector")
 
 
+def test_logistic_regression_has_the_units_of_every_metric(read):
+    metrics = {"acc2": 0.74, "mae": 1.11, "corr": 0.55}
+    told = {"missing": None, "runs": [{"fold": None, "metrics": metrics}]}
+    line = real_tables._logistic(replace(read, logistic={"mosi": told}), "mosi", list(metrics))
+    assert line[0] == 1 and [number.printed for number in line[1:]] == ["74.0", "1.110", "0.550"]
+
+
 def test_one_family_is_one_opponent_over_all_tasks(read):
     by_opponent = {claim.opponent: [] for claim in ASKED}
     for test in read.tests:

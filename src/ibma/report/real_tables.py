@@ -207,11 +207,11 @@ def _logistic(inputs: Inputs, task: str, metrics: Sequence[str]) -> tuple[Value,
         return (0, *(f"not run: {told['missing']}" for _ in metrics))
     numbers: list[Value] = []
     for name in metrics:
-        values = [one["metrics"].get(name) for one in told["runs"]]
-        percents = [100 * value for value in values if value is not None]
-        within = records.RANGES["percent"]
-        one = stats.summary(percents, within) if percents else None
-        numbers.append(table.mean(one, "percent") or "undefined")
+        unit = records.unit_of(name)
+        found = [one["metrics"].get(name) for one in told["runs"]]
+        values = [records.SCALES.get(unit, 1.0) * value for value in found if value is not None]
+        within = records.RANGES.get(unit, stats.UNBOUNDED)
+        numbers.append(table.mean(stats.summary(values, within), unit) if values else "undefined")
     return (len(told["runs"]), *numbers)
 
 
