@@ -275,7 +275,7 @@ def test_notes_say_what_pairs_show_with_folds_and_with_one_test_set(built):
     said = {note.partition(":")[0]: note for note in built["real_claims"].notes}
     assert "run k tests on fold k mod 5" in said["RAVDESS"]
     assert "fold k mod 8" in said["HER2 tissue"] and "not independent" in said["HER2 tissue"]
-    assert "tested on the same samples" in said["MOSI features"]
+    assert "the same test samples" in said["MOSI features"]
 
 
 def test_a_verdict_follows_the_corrected_p(read):
@@ -337,7 +337,7 @@ def test_an_inactive_bound_is_named(read, built):
     assert ours["Share of the alignment"].value == pytest.approx(0.3)
     assert ours["Share of the whole bound"].value == pytest.approx(0.6)
     assert ours["Largest phi"].value == pytest.approx(0.7)
-    assert (ours["At work"], unit["At work"]) == ("yes", "inactive")
+    assert (ours["Active"], unit["Active"]) == ("yes", "inactive")
 
 
 def test_methods_that_nobody_tuned_are_shown_at_every_point(read):
@@ -357,8 +357,8 @@ def test_methods_that_nobody_tuned_are_shown_at_every_point(read):
     }
     made = question_tables._points(replace(read, results=replace(read.results, runs=runs)), task)
     assert [column.heading for column in made.columns[1:]] == [
-        "Point: 0.001, 0",
-        "Point: 0.002, 0",
+        "Learning rate, weight decay: 0.001, 0",
+        "Learning rate, weight decay: 0.002, 0",
     ]
     row = rows(made)[0]
     assert {number.n for name, number in row.items() if name != "Method"} == {5}
@@ -447,11 +447,11 @@ def test_a_cell_without_records_is_not_run_and_nothing_else_changes(built, read)
 def test_the_page_answers_for_a_profile_without_a_task_of_the_paper(read):
     said = verdict.answer(read)
     assert said.headline == (
-        "No. Of 6 tasks it is better than the best baseline on 0 and worse on 6; alignment helps "
-        "on 6; its bound beats the same network without one on 6."
+        "No. Of 6 tasks, IBMA is better than the best baseline on 0 and worse on 6; alignment "
+        "helps on 6; IBMA beats the same network without a bound on 6."
     )
     assert "TWIN" not in said.data and f"{len(METHODS)} methods, 10 runs each" in said.data
-    assert said.points[0].startswith("Of 6 real tasks IBMA has the highest mean alone on 0")
+    assert said.points[0].startswith("Of 6 real tasks, IBMA has the highest mean alone on 0")
     assert said.points[1].startswith("No published number is judged")
 
 

@@ -198,7 +198,7 @@ def test_table_5_has_a_row_for_each_data_set_and_says_what_ibb_is(project):
         one = fake("chexpert", "ibma", seed)
         write(project, replace(one, history=history, ib=one.ib | {"u/image": 0.06}, digest=""))
     note = next(n for n in tables(project)["05"].notes if n.startswith("CheXpert: IBB"))
-    assert "image|text 0.8000" in note and "which no training changes: image 0.0600." in note
+    assert "image|text 0.8000" in note and "that training does not change: image 0.0600." in note
 
 
 def test_table_8_shows_only_the_eta_that_was_run(project):
@@ -741,8 +741,8 @@ def test_no_link_of_the_page_is_dead(made):
 def test_the_answer_counts_no_twin_and_says_ties(project):
     said = verdict.answer(read(project))
     assert said.headline.startswith("This profile cannot say. The data of 8 of its 9 tasks is gen")
-    assert "Real data: Split digits." in said.data and "vectors as they are, beta 1" in said.data
-    assert said.points[0].startswith("Of 1 real task IBMA has the highest mean alone on 1.")
+    assert "Real data: Split digits." in said.data and "raw vectors, beta 1" in said.data
+    assert said.points[0].startswith("Of 1 real task, IBMA has the highest mean alone on 1.")
     assert said.points[1].startswith("No published number is judged")
     for seed in range(3):
         write(project, fake("split_digits", "omib", seed, metrics={"accuracy": 0.66}))

@@ -206,7 +206,7 @@ def _provenance(inputs: Inputs) -> list[tuple[str, str]]:
     sources = {task_name(run.task): run.source for run in runs}
     return [
         ("Profile", params.profile),
-        ("eta", f"{eta}: " + ", ".join(f"{value:g}" for value in etas)),
+        ("eta", f"{eta}, but fixed in studies. All values: {', '.join(f'{v:g}' for v in etas)}"),
         ("Runs", f"{len(runs):,}, {params.seeds} of each method on each task"),
         ("Commit of the records", ", ".join(commits)),
         ("Device, instructions, threads", "; ".join(environments)),

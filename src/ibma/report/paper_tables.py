@@ -457,17 +457,17 @@ def _notes(inputs: Inputs, paper: published.Table, tasks: Sequence[str]) -> Iter
         if paper.number == IB_TABLE:
             yield from _bound_notes(inputs, task)
     if targets:
-        yield "Our marks are over the paper's rows; a row of ours has none."
+        yield "Our best and second best are marked among the paper's rows only."
     if MIB in methods:
         forms = best_forms(inputs)
         chosen = ", ".join(
             f"{claims.task_name(t)}: {claims.method_name(forms[t])}" for t in tasks if t in forms
         )
-        yield f"MIB is the best of E-, L- and C-MIB by the five-fold score inside train ({chosen})."
+        yield f"MIB is the form (E-, L- or C-MIB) with the best cross-validation score ({chosen})."
     if any(target.metric in OTHER_READING for target in targets):
         yield (
-            "Acc-2 and F1 have two readings and the paper does not say which: utterances of score "
-            "0 left out, or (zero counted) negative against the rest."
+            "The paper does not say which definition of Acc-2 and F1 it uses. Ours leave out "
+            "utterances of score 0, or (zero counted) count them as positive."
         )
     if methods & set(ABSTRACT_ONLY):
         yield ABSTRACTS
@@ -475,8 +475,8 @@ def _notes(inputs: Inputs, paper: published.Table, tasks: Sequence[str]) -> Iter
         yield timing_note(inputs.timing)
     if any(str(target.metric).startswith(PROBED) for target in targets):
         yield (
-            "One encoder alone: a logistic regression on its frozen output, its strength chosen on "
-            "held-out groups of train."
+            "One encoder alone: a logistic regression on its frozen output; its regularisation is "
+            "chosen on held-out groups of the training split."
         )
 
 
@@ -516,7 +516,7 @@ def _bound_notes(inputs: Inputs, task: str) -> Iterator[str]:
     if terms:
         yield (
             f"{claims.task_name(task)}: IBB of IBMA in its last epoch, in nats: "
-            f"{listed(terms, 'ibb/', last)}. Part of it is U, which no training changes: "
+            f"{listed(terms, 'ibb/', last)}. U is a part of it that training does not change: "
             f"{listed(constants, 'u/', fixed)}. The IB losses above are plug-in estimates."
         )
 

@@ -211,8 +211,8 @@ def _draw_regime(folder: Path) -> Picture:
     found = separation.course(7, 1.0)
     caption = (
         f"Seven classes of unit vectors at beta 1: {found.start:.3f} nats where classes coincide, "
-        f"{found.highest:.3f} on the way, {found.end:.3f} where they are as far apart as they can "
-        "be."
+        f"{found.highest:.3f} at the highest, {found.end:.3f} where they are as far apart as they "
+        "can be."
     )
     return Picture("regime", "The alignment term of IBB against separation", caption)
 
@@ -246,7 +246,7 @@ def _draw_regimes(inputs: Inputs, folder: Path) -> Iterator[Picture]:
         "cross-entropy (left and right of the second line). After Holm IBMA is better than "
         f"{method_name(rival)} in {better} and worse in {worse}."
     )
-    title = "IBMA minus itself without alignment, against how much the alignment pulls"
+    title = "IBMA minus IBMA without alignment, against the share of the alignment's gradient"
     yield Picture("regimes", title, caption)
 
 

@@ -1,4 +1,4 @@
-"""Tables that answer what readers ask first: is fusion of any use, and is the bound at work?"""
+"""Tables that answer what readers ask first: is fusion of any use, has the bound a gradient?"""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _fusion(inputs: Inputs) -> Table:
     return Table(
         "real_fusion",
         "Is fusion of any use over one modality?",
-        "IBMA's encoder and head on one modality, tuned alike, and networks that read all of them.",
+        "IBMA's encoder and head on one modality, and methods on all modalities, equally tuned.",
         _twin(inputs),
         (
             *map(Column, headings),
@@ -44,8 +44,9 @@ def _fusion(inputs: Inputs) -> Table:
         (
             "The best modality and the best joint method are the ones with the best mean on test. "
             "Intervals are over paired runs.",
-            "Can judge fusion: whether any joint method is above its best modality alone. Where "
-            "none is, the task says nothing on how to fuse. TWIN: generated data judges nothing.",
+            "Can judge fusion: yes if a joint method has a higher mean than the best modality "
+            "alone. If none has, the task cannot compare ways of fusion. Nor can generated data "
+            "(TWIN).",
         ),
     )
 
@@ -77,7 +78,7 @@ def _fusion_row(inputs: Inputs, task: str) -> Row | None:
     return Row((task_name(task), metric_name(metric), *names, *apart, fit))
 
 
-# --- is the bound at work? -----------------------------------------------------------------------
+# --- has the bound a gradient? -------------------------------------------------------------------
 
 
 def _at_work(inputs: Inputs) -> Table:
@@ -97,17 +98,17 @@ def _at_work(inputs: Inputs) -> Table:
     )
     return Table(
         "real_regime",
-        "Is the bound at work?",
-        "How hard the bound pulls beside cross-entropy (ratio of gradients), and how sharp phi is.",
+        "Does the bound have a gradient?",
+        "The norm of the bound's gradient over that of cross-entropy, and the largest phi.",
         _twin(inputs),
-        tuple(map(Column, (*headings, "At work"))),
+        tuple(map(Column, (*headings, "Active"))),
         tuple(rows),
         (
             "Shares: the largest over epochs and representations, mean over runs. Under "
-            f"{regime.ACTIVE:.0%} in every run the bound is called inactive: a result of such a "
-            "method is one of its network.",
+            f"{regime.ACTIVE:.0%} in every run the bound is called inactive: the method then "
+            "trains its network alone.",
             "Largest phi: mean over samples and representations in the last epoch; 1 is one-hot, "
-            "1/K says nothing.",
+            "1/K is uniform.",
         ),
     )
 
@@ -146,12 +147,12 @@ def _points(inputs: Inputs, task: str) -> Table:
     names = [f"{lr:g}, {decay:g}" for lr, decay in points]
     return Table(
         f"points_{task}",
-        f"{task_name(task)}: every method at every point of the grid",
-        f"{metric_name(metric)} in percent. A column is a learning rate and a weight decay.",
+        f"{task_name(task)}: every method at every learning rate and weight decay",
+        f"{metric_name(metric)} in percent. Each column has one learning rate and weight decay.",
         inputs.results.is_twin(task),
-        (Column("Method"), *(Column(name, "Point") for name in names)),
+        (Column("Method"), *(Column(name, "Learning rate, weight decay") for name in names)),
         tuple(rows) if len(points) > 1 else (),
-        ("Training data shows nothing to choose by, so runs take the points in turn.",),
+        ("The training data has no anomaly to tune by, so runs use the columns in turn.",),
     )
 
 

@@ -26,14 +26,15 @@ OMIB = "omib"  # the rival whose IB losses are shown next to IBMA's
 LOGISTIC = "Logistic regression"
 CONCAT = "concat"  # the simplest network, to which times are compared
 FOLDS = (
-    "run k tests on fold k mod {folds}, and a pair shares its fold and its seed. Folds differ in "
-    "their test samples, so that a difference is tried on several test sets; but the runs are not "
-    "independent, since they share training samples, and those on one fold their test samples: "
-    "the interval of a mean is too narrow for that; those of differences allow for it."
+    "run k tests on fold k mod {folds}. Two methods are compared run by run, with the same fold "
+    "and seed. Runs are not independent: all of them share training samples, and runs on one fold "
+    "share their test samples. Intervals of differences account for this. Intervals of means do "
+    "not: they are too narrow."
 )
 ONE_TEST_SET = (
-    "every run is tested on the same samples, and a pair shares its seed: runs alone separate a "
-    "difference from the luck of initialisation and order, not from that of the test samples."
+    "all runs have the same test samples. Two methods are compared run by run, with the same seed. "
+    "Variance over runs is due to initialisation and order of samples, not to the choice of test "
+    "samples."
 )
 
 
@@ -178,8 +179,8 @@ def _every_metric(inputs: Inputs, task: str) -> Table:
     notes = [
         "The best and the second best of a column are marked over all its rows, the control and "
         "the forms of IBMA included.",
-        f"{LOGISTIC}: scikit-learn's, on the features of all modalities side by side; once a test "
-        "fold, without a mark and without tuning.",
+        f"{LOGISTIC}: scikit-learn's, on the concatenated features of all modalities; fitted once "
+        "per test fold, not tuned, never marked as best.",
         f"{task_name(task)}: {_pairing(inputs, task)}",
         *card.notes,
     ]

@@ -40,16 +40,16 @@ def _regime() -> Table:
     return Table(
         "regime",
         "What the alignment term of IBB can reach",
-        "Worked out from the formula: -V in nats, for K classes of equal size, equally far apart.",
+        "Computed from the formula: -V in nats, for K classes of equal size, equally far apart.",
         False,
         tuple(columns),
         tuple(rows),
         (
             "Start: classes coincide. End: they are as far apart as K unit vectors can be. "
-            "Highest: on the way, at the separation (distance over the largest one) beside it; "
-            "beta moves the place and not the height.",
-            "Printed: vectors are not normalised, and their entries have unit variance. Width D is "
-            "then the same as unit vectors at beta D.",
+            "Highest: between start and end; the separation (distance over the largest one) is "
+            "beside it. Beta moves the place of the highest value, not the value.",
+            "Printed: raw vectors whose entries have unit variance. Width D then equals unit "
+            "vectors at beta D.",
         ),
     )
 
@@ -93,14 +93,14 @@ def _by_task(
             "Share: norm of the gradient of eta times the alignment terms over that of "
             "cross-entropy, the largest over epochs and modalities; median and range over "
             f"regimes. Inactive: under {regime.ACTIVE:.0%}. Weaker or stronger: than "
-            "cross-entropy. Regimes: how many are inactive, weaker and stronger.",
-            "Differences: per run the mean over all regimes of the column, then mean and interval "
-            "over runs. No regime is picked by its result on test.",
+            "cross-entropy. Regimes: numbers of inactive / weaker / stronger ones.",
+            "Differences: the mean over all regimes of the column in each run, then mean and "
+            "interval over runs. No regime is chosen by its test result.",
             f"Better / worse: regimes with p < {studies.ALPHA:g} (paired t-test, Holm over the "
             "regimes of a task). The rival without alignment is trained in the same regime.",
             "Where folds share training rows, variances are those of Nadeau and Bengio. Test rows "
             "are not drawn again: predictions of these runs are not committed.",
-            f"{method_name(TUNED)}: beta is chosen inside train, like a learning rate.",
+            f"{method_name(TUNED)}: beta is chosen inside the training split.",
             "Every regime: `regime_points.md`.",
         ),
     )
@@ -140,7 +140,7 @@ def _by_regime(found: Mapping[str, Sequence[Point]], rivals: Sequence[str], twin
     return Table(
         "regime_points",
         "Every regime of the bound",
-        "Points of the task's metric, for every regime of the table of regimes.",
+        "Differences in points of the task's metric, for every regime of the table `regimes`.",
         twin,
         tuple(columns),
         tuple(rows),

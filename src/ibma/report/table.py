@@ -20,7 +20,7 @@ from ibma.results.stats import Summary
 NOT_RUN = "not run"
 NO_TASK = "not run: no task of this table is in this profile"
 WIDE = 7  # columns next to the first that a LaTeX page holds; more are split into several parts
-T_INTERVAL = "95 % t interval of the mean, that of a percentage cut at 0 and 100"
+T_INTERVAL = "95 % t interval of the mean, cut at 0 and 100 for a percentage"
 INTERVALS = {  # of units whose interval is another one
     "minutes": "quartiles of times",
     "seconds": "quartiles of times",

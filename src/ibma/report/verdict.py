@@ -1,4 +1,4 @@
-"""The first lines of the page: does IBMA do what the paper says, on which data, in which regime?
+"""Write the first lines of the page: whether IBMA does what the paper says, and on which data.
 
 Generated data judges nothing: everything that is counted here is on real data.
 """
@@ -61,15 +61,15 @@ def _headline(inputs: Inputs, real: Sequence[str]) -> str:
     total, better = rivals.total(), rivals[Verdict.BETTER]
     said = "Yes" if better == total else "In part" if better else "No"
     parts = [
-        f"it is better than the best baseline on {better} and worse on {rivals[Verdict.WORSE]}"
+        f"IBMA is better than the best baseline on {better} and worse on {rivals[Verdict.WORSE]}"
     ]
     for opponent, words in (
         (ABLATION, "alignment helps"),
-        (CONTROL, "its bound beats the same network without one"),
+        (CONTROL, "IBMA beats the same network without a bound"),
     ):
         if opponent in counts:
             parts.append(f"{words} on {counts[opponent][Verdict.BETTER]}")
-    return f"{said}. Of {formatting.plural(total, 'task')} {'; '.join(parts)}."
+    return f"{said}. Of {formatting.plural(total, 'task')}, {'; '.join(parts)}."
 
 
 def _data(inputs: Inputs, real: Sequence[str]) -> str:
@@ -77,7 +77,7 @@ def _data(inputs: Inputs, real: Sequence[str]) -> str:
     params, training = inputs.params, inputs.params.training
     names = ", ".join(task_name(task) for task in real) or "none"
     unit = training.phi == "unit"
-    vectors = "unit vectors" if unit else "vectors as they are"
+    vectors = "unit vectors" if unit else "raw vectors"
     printed = " (the paper's section 3.1 has no normalisation)" if unit else ""
     eta = "chosen by cross-validation" if params.eta is None else f"{params.eta:g} everywhere"
     return (
@@ -101,7 +101,7 @@ def _places(inputs: Inputs, real: Sequence[str]) -> Iterator[str]:
         shared += ours == best
     ties = f", shares it on {shared}" if shared else ""
     tasks = formatting.plural(len(scores), "real task")
-    yield f"Of {tasks} IBMA has the highest mean alone on {alone}{ties}."
+    yield f"Of {tasks}, IBMA has the highest mean alone on {alone}{ties}."
 
 
 def _published(inputs: Inputs) -> Iterator[str]:
