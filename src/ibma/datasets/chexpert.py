@@ -44,7 +44,8 @@ CARD = Card(
         "The counts are rows of train.csv and valid.csv: frontal and lateral views.",
         "A training image without a row in CheXpert Plus (186 by the published counts) keeps an "
         "empty text.",
-        "Not mentioned counts as negative; uncertain (-1) as the option `uncertain` says.",
+        "A label that is not mentioned counts as negative, an uncertain one (-1) as the option "
+        "`uncertain` says.",
         "The authors' released code selects its epoch on the test set and uses the image alone at "
         "test time; here the last epoch counts and both modalities are used.",
     ),

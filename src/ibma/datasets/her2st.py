@@ -35,11 +35,12 @@ CARD = Card(
         "3,481 is the number of spots with counts and a label; their share of cancer goes from "
         ".214 (B) to .876 (A). Cancer is invasive or in situ; undetermined spots count as normal.",
         "CHOICE: the second view is the neighbourhood, the mean of up to eight adjacent spots. "
-        "H&E pictures would be a view too, but of the labelled sections only A1 to D1 are known "
-        "by name, and no copy of them was at hand to take checksums of.",
+        "H&E pictures are not used: file names are known for sections A1 to D1 only, and no copy "
+        "was available to take checksums of.",
         "Genes are chosen without labels on A1, which is also the test section of fold 0.",
         "Confound: the total of a spot's counts alone gives AUC .75 over all spots, .74 as mean "
-        "over patients. Scaling spots to one total does not remove it: fewer counts, more zeros.",
+        "over patients. Scaling spots to one total does not remove it: fewer counts give more "
+        "zeros.",
         "Measured here with logistic regression, patients left out, mean AUC over patients: "
         "expression .86, neighbourhood .87, both .89 at C = 1e-4; .83, .87, .88 at C = 1e-3.",
     ),

@@ -30,13 +30,14 @@ CARD = Card(
     how_to_get="fetched from github.com/almaan/her2st, or from IBMA_MIRROR",
     notes=(
         "CHOICE: not the paper's protocol, which trains on healthy Visium slices (data set "
-        "`tissue`); the test spots are the same, platform and laboratory do not change here.",
+        "`tissue`). The test spots are the same. Here training and test have one platform and one "
+        "laboratory.",
         "The counts are spots with counts and a label; cancer spots of the training sections are "
         "left out, but a normal spot's neighbourhood may hold some.",
         "Genes are chosen on E1, a training section. Groups are sections.",
         "Measured here: the squared distance to the mean of train gives mean AUC .19 (expression) "
-        "and .70 (neighbourhood). Below .5 is no slip: spots with few counts lie far from the "
-        "mean, and normal spots have fewer.",
+        "and .70 (neighbourhood). A value below .5 is no error: spots with few counts lie far "
+        "from the mean, and normal spots have fewer.",
         "The total of a spot's counts is a confound: see data set `her2st`.",
     ),
 )

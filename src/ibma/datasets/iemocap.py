@@ -54,11 +54,11 @@ CARD = Card(
         "Table 1's 5,990 and 1,541 cannot be reproduced: no set of labels with any session left "
         "out, nor improvised against scripted, gives them. They add up to one less than the 7,532 "
         "labelled turns.",
-        "Here: anger, happiness with excitement, sadness, neutral, frustration; sessions 1 to 4 "
-        "train, session 5, whose two speakers nobody has heard, tests: 5,758 and 1,622.",
+        "Classes here: anger, happiness with excitement, sadness, neutral, frustration. Sessions 1 "
+        "to 4 are for training (5,758) and session 5, with two new speakers, for the test (1,622).",
         "Option split: random divides all 7,532 labelled turns 80:20 (seed 0), with surprise as "
-        "happiness, fear as sadness, disgust as anger, other as frustration: only to come near "
-        "Table 1's sizes, since it tests on speakers that it trained on.",
+        "happiness, fear as sadness, disgust as anger, other as frustration. It only comes near "
+        "Table 1's sizes: it tests on speakers that are in training.",
         "A pair of speakers meets in one session only, so folds keep sessions whole: inside "
         "training there are four groups, and at most four folds.",
     ),

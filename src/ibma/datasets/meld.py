@@ -82,12 +82,12 @@ EMOTION = Card(
         "uses them here.",
         "1,038 training dialogues: the publisher's README says 1,039, Dialogue_ID 60 is absent.",
         "Two neutral clips cannot be used (train dia125_utt3 is unreadable, dev dia110_utt7 "
-        "absent): both utterances stay, with their text alone, so that the counts hold.",
+        "absent). Both utterances are kept with their text alone, so the counts stay the same.",
         "Sentiment is three-way (negative, neutral, positive); the paper's section 4.3 calls it "
-        "binary. Acc-2 and F1 are given in both readings: neutral left out (majority 61.5 %), and "
-        "negative against the rest (majority 68.1 %).",
+        "binary. Acc-2 and F1 are given in both definitions: neutral left out (majority 61.5 %), "
+        "and negative against the rest (majority 68.1 %).",
         "Test clips called final_videos_test... are corrections and replace their namesakes. The "
-        "tables' times are wrong in places (a test utterance of 304.94 s) and cut nothing here.",
+        "tables' times are wrong in places (a test utterance of 304.94 s) and are not used here.",
         "No publisher's checksum of the archive was found; clips are checked as they are decoded.",
     ),
 )

@@ -58,14 +58,16 @@ CARD = Card(
         "Table 1's 227,835 are all studies of all splits, so the paper's training data holds its "
         "test data as written. Its 1,000 are probably MedCLIP's MIMIC-5x200 (images, drawn from "
         "all splits, seed 42); which ones cannot be recovered.",
-        "Here: the official split, a study a sample, its PA view (else AP); studies without a "
-        "frontal view or without a row of labels are listed as dropped.",
+        "Here: the official split. A sample is one study with its PA view (else AP). Studies "
+        "without a frontal view or without a row of labels are listed as dropped.",
         "Option split: 5x200 tests on up to 200 studies per label that have this label alone (by "
         "negbio, and none of eight other findings), of validation and test patients only, so that "
         "no test patient is in train.",
-        "Not mentioned counts as negative; uncertain (-1) as the option `uncertain` says; the "
-        "paper does not say. The five labels are CheXpert's: the paper names none for MIMIC.",
-        "687 studies have radiologists' labels (mimic-cxr-2.1.0-test-set-labeled.csv); unused.",
+        "A label that is not mentioned counts as negative, an uncertain one (-1) as the option "
+        "`uncertain` says; the paper does not say. The five labels are CheXpert's, because the "
+        "paper names none for MIMIC.",
+        "687 studies have labels of radiologists (mimic-cxr-2.1.0-test-set-labeled.csv), which are "
+        "not used.",
         "The released ViT weights (vit-b_CXR_0.5M_mae) were trained on MIMIC's train images.",
     ),
 )

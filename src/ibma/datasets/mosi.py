@@ -49,9 +49,9 @@ CARD = Card(
     ),
     notes=(
         "Table 1's 1,281 and 685 are the clips of mosi.pkl, four fewer than the release (1,284, "
-        "229 for validation, 686). With mosi.pkl beside the media only its clips are used, the "
-        "others are listed as dropped; without it, every clip of label.csv is.",
-        "mosi.pkl counts segments its own way, so its clips are found by video and words.",
+        "229 for validation, 686). With mosi.pkl beside the media only its clips are used, and the "
+        "others are listed as dropped. Without it every clip of label.csv is used.",
+        "mosi.pkl numbers segments differently, so its clips are found by video and words.",
         "mosi.pkl alone cannot feed this data set: it holds COVAREP and Facet features, and the "
         "paper reads log-mel spectrograms and face frames.",
         "Labels are real scores; the seven classes are the nearest integers. MIB and OMIB regress "

@@ -1,4 +1,4 @@
-"""Read CMU-MOSI as open features with video, on the split whose labels the video has seen.
+"""Read CMU-MOSI as open features with video, on the split whose training labels the video saw.
 
 Files: see `ibma.formats.mosi`. The split is declare-lab's own: 1,447 and 752 utterances of 62
 and 31 videos.
@@ -26,12 +26,12 @@ CARD = Card(
     how_to_get="fetched from GitHub (7 MB), or from IBMA_MIRROR",
     notes=(
         "Not the standard split and not comparable with published numbers on it.",
-        "The video is 100 numbers per utterance from a 3D-CNN that learnt from the labels of these "
-        "1,447 training utterances. On this split the test is honest: no test label went into "
-        "a feature. But in training the video has already seen the answer: it looks far better "
-        "there than it is on the test videos, a method that trusts it is misled, and the "
-        "cross-validation inside training is too optimistic, since the 3D-CNN saw the held-out "
-        "labels too. On the standard split the test itself would be false; see `mosi_features`.",
+        "The video is 100 numbers per utterance from a 3D-CNN that was trained on the labels of "
+        "these 1,447 training utterances. No test label went into a feature, so the test is sound. "
+        "But the video features predict the training labels far better than the test labels, which "
+        "misleads methods that rely on them. Cross-validation inside training is too optimistic, "
+        "because the 3D-CNN saw the held-out labels too. On the standard split the test itself "
+        "would leak; see `mosi_features`.",
     ),
 )
 FILES = tuple(Remote(*file) for file in (*mosi.FILES, *mosi.VIDEO_FILES))

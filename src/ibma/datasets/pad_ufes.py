@@ -51,7 +51,7 @@ CARD = Card(
         "There is no official split. CHOICE: five folds by patient, stratified by class "
         "(StratifiedGroupKFold of scikit-learn, seed 0).",
         "Leak: thirteen columns of the anamnesis are empty for most lesions that were not "
-        "biopsied, so that what is missing tells the class (AUC .68). The eight columns used here "
+        "biopsied, so missing values reveal the class (AUC .68). The eight columns used here "
         "are filled in for all: age, region, itch, grew, hurt, changed, bleed, elevation.",
     ),
 )

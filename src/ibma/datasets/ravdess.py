@@ -53,12 +53,13 @@ CARD = Card(
     "and Song, PLoS ONE 13(5), 2018.",
     how_to_get="fetched from Zenodo record 1188976 (208 MB), or from IBMA_MIRROR",
     notes=(
-        "Not in the paper: the first real input that anybody may fetch.",
+        "Not in the paper. Anybody may download it.",
         "Neutral has 96 clips, every other emotion 192.",
-        "With IBMA_MIRROR the sound is 16 kHz FLAC resampled from the 48 kHz originals, checked "
-        "against a list of sha256 of its own; the manifest says which source was used.",
-        "Zenodo lists an md5 of the zip, no sha256: that is checked, then the names and the count.",
-        "The video of sound 03-01-X is 01-01-X: the action units are joined so.",
+        "With IBMA_MIRROR the sound is 16 kHz FLAC, resampled from the 48 kHz originals and "
+        "checked against its own list of sha256. The manifest says which source was used.",
+        "Zenodo lists an md5 of the zip and no sha256. The md5, the names and the count are "
+        "checked.",
+        "Sound 03-01-X belongs to video 01-01-X; action units are joined to sound by this rule.",
     ),
 )
 FILES = (

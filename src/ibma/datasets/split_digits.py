@@ -1,6 +1,6 @@
 """Read scikit-learn's 8 x 8 digits, their left and right halves as two views.
 
-Always at hand and real: the default run of every profile contains it.
+The data is real and needs no download. Profiles twin, open, studies and paper contain it.
 """
 
 from __future__ import annotations

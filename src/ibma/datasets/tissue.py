@@ -55,15 +55,16 @@ CARD = Card(
         "not be checked here: it should be the sum of V03..V10's spots on tissue.",
         "Anomalous is invasive cancer and cancer in situ; undetermined spots count as normal, "
         "which is what the paper's F1 at chance level implies.",
-        "CELLxGENE's links expire and its table of sections is not known here, so the h5ad are "
-        "placed by hand. Nobody publishes checksums of them or of the four H&E pictures.",
+        "CELLxGENE's links expire and its table of sections is not known here, so you place the "
+        "h5ad files by hand. Nobody publishes checksums of them or of the four H&E pictures.",
         "IBMA_MIRROR holds no H&E picture of the test sections: unset it to fetch them. Without "
-        "them the loader stops, since zeros for every test image would be another experiment. The "
-        "release's app/www/imgs/A1_HE_image_dark.png is no stand-in: blackened, with the "
-        "pathologist's outlines in a corner.",
+        "them the loader stops, because zeros for every test image would be another experiment. "
+        "The release's app/www/imgs/A1_HE_image_dark.png cannot replace one: it is blackened and "
+        "shows the pathologist's outlines in a corner.",
         "A spot on tissue without a single count is kept, without expression.",
-        "A patch is 100 um wide on both platforms. CHOICE: the literature cuts a number of pixels.",
-        "F1 takes the true share of anomalies as its threshold, as the literature does.",
+        "CHOICE: a patch is 100 um wide on both platforms; in the literature it has a fixed number "
+        "of pixels.",
+        "F1 uses the true share of anomalies as its threshold, as in the literature.",
     ),
 )
 PLACED = ("hNB/*.h5ad",)

@@ -1,4 +1,4 @@
-"""Pages of docs/ that are generated from docstrings, data set cards and tables (`ibma docs`)."""
+"""Write the pages of docs/ that `ibma docs` makes from docstrings, cards and tables."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from ibma.report import licences, results_page
 
 FIELDS = ("Citation", "Official code", "Code over paper", "Choices", "Parity")
 METHODS, DATASETS = Path("docs/methods.md"), Path("docs/datasets.md")
-ENCODERS = (  # what the paper cites, and what is run where that cannot be had by name
+ENCODERS = (  # what the paper cites, and what is run instead if it cannot be fetched by name
     "- **Words of films** (MELD, IEMOCAP, CMU-MOSI): the paper cites RoBERTa for its BERT-based "
     "encoder. Run: `FacebookAI/roberta-base`, MIT licence.",
     "- **Radiology reports**: the paper cites ClinicalBERT of Huang et al. 2019. Its authors "
     "share it through a link to a file host and state no licence "
-    "(kexinhuang12345/clinicalBERT@06d01c6), so it cannot be fetched by name. Run: the nearest "
-    "that can, `emilyalsentzer/Bio_ClinicalBERT`, MIT licence, BERT trained further on the same "
-    "notes (MIMIC-III). Who has the authors' folder renames its `bert_config.json` to "
-    "`config.json` and gives the folder's path as `pretrained` and `tokenizer`.",
+    "(kexinhuang12345/clinicalBERT@06d01c6), so it cannot be fetched by name. Run instead: "
+    "`emilyalsentzer/Bio_ClinicalBERT`, MIT licence, BERT trained further on the same notes "
+    "(MIMIC-III). If you have the authors' folder, rename its `bert_config.json` to `config.json` "
+    "and give the folder's path as `pretrained` and `tokenizer`.",
     "- **Radiographs**: the paper cites the ViT-B of Xiao et al. 2023, and the released code loads "
     "its masked autoencoder. That checkpoint (lambert-x/medical_mae) is in the layout of another "
-    "library, which the encoder here does not read. Run: `google/vit-base-patch16-224-in21k`, "
-    "Apache 2.0, the same network trained on ImageNet-21k.",
+    "library, which the encoder here cannot read. Run instead: "
+    "`google/vit-base-patch16-224-in21k`, Apache 2.0, the same network trained on ImageNet-21k.",
     "- **Sound, faces, tissue**: ResNet-18 from random weights and an MLP, as the paper says; it "
     "names no weights.",
     "- **Head of the one-class task**: 32 outputs, as a network of Ruff et al. 2018 has. The paper "
@@ -63,7 +63,7 @@ def datasets_page() -> str:
         "# Data sets",
         "",
         "Generated from the cards in `src/ibma/datasets/` by `ibma docs`. Counts are training / "
-        "test; a dash means that nobody states it.",
+        "test; a dash means that no source states the number.",
         "",
         tabulate([_dataset_row(name, cards[name]) for name in names], COLUMNS, **PLAIN),
     ]
@@ -134,7 +134,8 @@ def methods_page() -> str:
         "",
         "## Bounds in IBMA's place",
         "",
-        "`bound:` of an entry in `params.yaml`; the others are its own parameters.",
+        "An entry of `params.yaml` names its bound under `bound:` and the bound's parameters "
+        "beside it.",
     ]
     for name in ibma.bound_names():
         lines += ["", f"### `{name}`", "", *_bound_lines(name)]
@@ -161,7 +162,7 @@ def _tuned(name: str) -> str:
     model = methods.find(name)
     if model.own_weights:
         return f"a factor on {', '.join(f'`{weight}`' for weight in model.own_weights)}"
-    return "eta" if model.reads_eta else "nothing, it adds nothing to the task losses"
+    return "eta" if model.reads_eta else "nothing, its loss has no weight of its own"
 
 
 def _module(name: str) -> ModuleType:

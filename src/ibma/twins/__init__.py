@@ -1,7 +1,7 @@
-"""Generate tiny stand-ins for data sets, each in the raw layout of the real one.
+"""Generate tiny data sets, each in the file layout of a real one.
 
 `<name>.py` beside this file defines `write(raw: Path) -> None` for data set `<name>`. It may define
-`region(picture, label)`: where in a picture [3, S, S] its class shows, as a mask [S, S].
+`region(picture, label)`: a mask [S, S] of where a picture [3, S, S] shows its class.
 """
 
 from __future__ import annotations

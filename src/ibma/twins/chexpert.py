@@ -2,15 +2,15 @@
 
 Each of five findings is 1 with probability .35. Its blob (a place per finding) is in the picture
 with probability .8 if positive, .1 if not; its word is in the report with probability .8 / .1, so
-each modality alone knows a part of it. Private nuisance: brightness and gradient of the picture,
-filler words of the report. One training label in twenty is flipped, others are made uncertain (-1)
-or not mentioned (empty).
+each modality alone shows a part of it. Irrelevant variation: brightness and gradient of the
+picture, filler words of the report. One training label in twenty is flipped, others are made
+uncertain (-1) or not mentioned (empty).
 
 Chance AUROC .5; one modality alone at best .85, both .94 (two independent 0.8/0.1 signals).
 
-Traps: -1 in each label, empty labels, a lateral view, Sex Unknown, Age 0, AP/PA empty, a report
-with newlines and quotes, null findings, null impression, a literal backslash-n, capitals, a
-training image without report, an image listed but missing, a truncated jpg, images in the full
+Deliberate faults: -1 in each label, empty labels, a lateral view, Sex Unknown, Age 0, AP/PA empty,
+a report with newlines and quotes, null findings, null impression, a literal backslash-n, capitals,
+a training image without report, an image listed but missing, a truncated jpg, images in the full
 release's batch folders, and a label (Consolidation) that no validation image has.
 """
 

@@ -1,17 +1,17 @@
 """Generate a twin of CREMA-D: tones and moving blobs in real wav and flv files.
 
-Each emotion is a pair (tone, colour) out of 3 tones x 2 colours: sound alone and pictures alone
-leave classes confused, only both name it. A clip's own tone and colour scatter around those of its
-emotion and reach into the neighbours', so that methods differ in where they draw the lines. A
-clip's private nuisance is its loudness and phase (sound) and its background (pictures). One clip in
-ten carries media of a random emotion.
+Each emotion is a pair (tone, colour) out of 3 tones x 2 colours. Sound alone or pictures alone
+cannot separate all classes; both together can. The tone and colour of a clip scatter around those
+of its emotion and overlap with other emotions, so that methods differ in where they separate them.
+Irrelevant variation: loudness and phase (sound), background (pictures). One clip in ten has the
+media of a random emotion.
 
 Chance 1/6; sound alone at best .44, pictures alone .30, both together .82.
 
-Traps, as in the real release: a silent wav, a two-picture flv, an flv ten times longer (these three
-in the real picture size and rate), a listed name without media, a wav that is a git-lfs pointer, a
-vote tie, a byte-order mark, CRLF lists. Unlike the real lists, no actor is in both splits; ordinary
-clips are shorter and smaller than real ones to stay below 6 MB.
+Deliberate faults, as in the real release: a silent wav, a two-picture flv, an flv ten times longer
+(these three in the real picture size and rate), a listed name without media, a wav that is a
+git-lfs pointer, a vote tie, a byte-order mark, CRLF lists. Unlike the real lists, no actor is in
+both splits; ordinary clips are shorter and smaller than real ones to stay below 6 MB.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
 """Generate a twin of IEMOCAP: five sessions of two short dialogues, in one archive.
 
 Each emotion is three bits: words (ang, fru / others), tone (ang, hap / others), colour of the
-speaker's half of the picture (sad / others). Private nuisance: loudness and phase (sound), the
-other half's colour (pictures), filler words (text). One turn in ten tells a random emotion.
+speaker's half of the picture (sad / others). Irrelevant variation: loudness and phase (sound), the
+other half's colour (pictures), filler words (text). One turn in ten shows a random emotion.
 
 Five equal classes: chance .20; each modality alone at best .38, words with tone .74, the other
 pairs .56, all three .92.
 
-Traps: all line kinds of EmoEvaluation; labels exc, xxx, sur, oth; a `._` stub; transcript lines
-`M: ...` and of a turn XX; a turn without transcript, one without sound; one without wdseg; a
-dialogue's own stereo wav, which no loader needs.
+Deliberate faults: all line kinds of EmoEvaluation; labels exc, xxx, sur, oth; a `._` stub;
+transcript lines `M: ...` and of a turn XX; a turn without transcript, one without sound; one
+without wdseg; a dialogue's own stereo wav, which no loader needs.
 """
 
 from __future__ import annotations

@@ -1,18 +1,18 @@
 """Generate a twin of MELD: short clips and made-up words, packed as the publisher does.
 
-An emotion is told in three parts: the words tell its sentiment (surprise has either), the tone one
-of three groups of emotions, the colour which half of a group. Private nuisance: loudness and phase
-(sound), background and place (pictures), filler words (text). One utterance in ten has the media
-and words of a random emotion.
+Each modality shows a part of the emotion: the words its sentiment (surprise has either), the tone
+one of three groups of emotions, the colour one half of a group. Irrelevant variation: loudness and
+phase (sound), background and place (pictures), filler words (text). One utterance in ten has the
+media and words of a random emotion.
 
 Seven equal classes: chance .14; each modality alone at best .40 (text, sound) and .27 (pictures),
 sound with pictures .79, all three .91. Sentiment: text .95, the majority (negative) .64.
 
-Traps: tables twice, in git's UTF-8 and (inside the archive) with C1 controls; a quoted comma;
-dialogue 5 absent and a gap in utterance ids; a one-digit hour; a 300 s span; a clip with sound in
-six channels, one with 0.15 s of it; train dia125_utt3 cut before its moov atom, dev dia110_utt7
-absent, one more clip of train absent; in test a clip plain and corrected with different content, a
-`._` stub, a clip without a row.
+Deliberate faults: tables twice, in git's UTF-8 and (inside the archive) with C1 controls; a quoted
+comma; dialogue 5 absent and a gap in utterance ids; a one-digit hour; a 300 s span; a clip with
+sound in six channels, one with 0.15 s of it; train dia125_utt3 cut before its moov atom, dev
+dia110_utt7 absent, one more clip of train absent; in test a clip plain and corrected with different
+content, a `._` stub, a clip without a row.
 """
 
 from __future__ import annotations

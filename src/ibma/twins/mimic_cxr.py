@@ -1,16 +1,16 @@
 """Generate a twin of MIMIC-CXR: grey pictures with blobs, reports with words, two projects.
 
-Each of five findings is there with probability .35. Its blob is in the picture with probability .8
-if so, .1 if not; its word is in the report with .8 / .1. Private nuisance: brightness and gradient
-of the picture, filler words of the report. One label in twenty is flipped in train, none in test;
-others of train are uncertain (-1) or not mentioned (empty).
+Each of five findings is present with probability .35. Its blob is in the picture with probability
+.8 if present, .1 if not; its word is in the report with .8 / .1. Irrelevant variation: brightness
+and gradient of the picture, filler words of the report. One label in twenty is flipped in train,
+none in test; others of train are uncertain (-1) or not mentioned (empty).
 
 Chance AUROC .5; one modality alone at best .85, both .94 (two independent 0.8/0.1 signals).
 
-Traps: a study of two views, one lateral only, one whose jpg is missing, one truncated; without
-label rows, with an empty one, without report; reports with impression only, findings only, neither,
-an addendum on top, a header with a slip, one header for both; `___`. Numbers of patients and
-studies lie where PhysioNet has none.
+Deliberate faults: a study of two views, one lateral only, one whose jpg is missing, one truncated;
+without label rows, with an empty one, without report; reports with impression only, findings only,
+neither, an addendum on top, a header with a slip, one header for both; `___`. Numbers of patients
+and studies lie where PhysioNet has none.
 """
 
 from __future__ import annotations

@@ -1,18 +1,18 @@
 """Generate a twin of CMU-MOSI: blobs and tones in mp4 files, a made-up language, a table.
 
-The score's nearest integer c (-3..3) is told in three parts: the words say whether the score is
-negative, the tone whether |c| >= 2, the colour whether c is odd. Private nuisance: loudness and
+Each modality shows a part of the score's nearest integer c (-3..3): the words whether the score is
+negative, the tone whether |c| >= 2, the colour whether c is odd. Irrelevant variation: loudness and
 phase (sound), background and place (pictures), filler words (text). One clip in ten has the words,
 tone and colour of a random c.
 
 Accuracy over seven equal classes: chance .14; each modality alone at best .27, any two .53, all
 three .91. Score >= 0 or not: words .95, sound or pictures .57 (the majority).
 
-Form (B) is complete but for the traps; `mosi.pkl` (C) lists all but one clip per split; of (A)
-there are one transcript and two wavs, which no loader needs. Traps: video ids that begin with and
-hold `-` and `_`; a clip without mp4; an mp4 without sound; empty label_T/A/V; words with comma and
-quotes; scores of 2.5 (half to even), -0.4 and 0.0; in the pickle 3 to 60 words, a row of zeros, a
--inf, and segments counted from 0.
+Form (B) is complete but for the faults; `mosi.pkl` (C) lists all but one clip per split; of (A)
+there are one transcript and two wavs, which no loader needs. Deliberate faults: video ids that
+begin with and hold `-` and `_`; a clip without mp4; an mp4 without sound; empty label_T/A/V; words
+with comma and quotes; scores of 2.5 (half to even), -0.4 and 0.0; in the pickle 3 to 60 words, a
+row of zeros, a -inf, and segments counted from 0.
 """
 
 from __future__ import annotations

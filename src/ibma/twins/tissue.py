@@ -3,18 +3,19 @@
 Normal spots are of four tissue types; a type is a block of marker genes and a colour of the
 picture. Of the eight anomalies of a test section (it has 16 spots) three show it in their genes
 alone, three in their picture alone, one by a type's genes on another type's colour, and one is
-mislabelled: a normal spot. Private nuisance: the total of counts (expression), brightness
+mislabelled: a normal spot. Irrelevant variation: the total of counts (expression), brightness
 (picture).
 
-Expected AUC by arithmetic, what cannot be seen ranked by chance (.5): one modality alone at
+Expected AUC, if anomalies that cannot be seen are ranked by chance (.5): one modality alone at
 best 3/8 + 5/16 = .69; both scores added 6/8 + 2/16 = .88; both read together 7/8 + 1/16 = .94.
 
-Traps, hNB: all array spots with `in_tissue` (those off it with few or no counts), one spot on
-tissue without counts, Ensembl index beside `feature_name` (plain or categorical, one symbol
+Deliberate faults, hNB: all array spots with `in_tissue` (those off it with few or no counts), one
+spot on tissue without counts, Ensembl index beside `feature_name` (plain or categorical, one symbol
 twice), raw counts in raw.X or (V07) in X, dense in V08, `is_single` beside the library in either
-order, coordinates of the full picture, RGBA in V05. Traps, her2st: rows of the selection without
-counts, a label row without counts and one without coordinates, labels in a frame of 125 pixels a
-unit upwards, symbols in another order, one of them twice, MT- and ERCC genes, an EXIF orientation.
+order, coordinates of the full picture, RGBA in V05. Deliberate faults, her2st: rows of the
+selection without counts, a label row without counts and one without coordinates, labels in a frame
+of 125 pixels a unit upwards, symbols in another order, one of them twice, MT- and ERCC genes, an
+EXIF orientation.
 """
 
 from __future__ import annotations
