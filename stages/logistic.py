@@ -7,7 +7,7 @@ from ibma.params import Params, prepare
 
 
 def logistic(params: Params, task: str) -> None:
-    """Write what scikit-learn's logistic regression gives on a task."""
+    """Write the scores of scikit-learn's logistic regression on a task."""
     from ibma.experiments.logistic import judge_task
 
     params.task(task)

@@ -1,4 +1,4 @@
-"""Train forms of IBMA in every regime of phi on a task: `python stages/regimes.py TASK`."""
+"""Train IBMA at several phi, beta and eta on a task: `python stages/regimes.py TASK`."""
 
 import checkout  # noqa: F401
 

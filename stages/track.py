@@ -1,4 +1,4 @@
-"""Mirror every record in MLflow: `python stages/track.py`."""
+"""Copy every record into MLflow: `python stages/track.py`."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from ibma.params import Params, prepare
 
 
 def track(params: Params) -> None:
-    """Bring MLflow level with the records."""
+    """Copy into MLflow what is missing there or has changed."""
     from ibma import tracking
 
     tell(str(tracking.collect(params, Path())))

@@ -1,4 +1,4 @@
-"""The door of the `ibma` command, which opens even where its packages are not installed."""
+"""Start the `ibma` command, even if the packages of the pipeline are not installed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user sees of a stage: errors in one line, how far it is, and how its processes end."""
+"""Print errors in one line, show progress, and end processes on signals."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def redact(text: str) -> str:
 
 
 def tell(line: str) -> None:
-    """Print a line on standard error, without secrets; work goes on where nobody can hear it."""
+    """Print a line on standard error, without secrets; go on if it cannot be written."""
     try:
         print(redact(line), file=sys.stderr, flush=True)
     except OSError:  # a log on a full disk, a pipe or terminal that is gone
@@ -59,7 +59,7 @@ def tell(line: str) -> None:
 
 
 class IbmaError(Exception):
-    """Bad input or a broken environment, told in one line.
+    """Bad input or a broken environment, explained in one line.
 
     The message names the file, row or key, says what was expected and what to do.
     Stages and the command line print it and exit with status 1; no traceback is shown.
@@ -82,7 +82,7 @@ class Stopped(BaseException):
 
 
 def run_stage(main: Callable[..., object], *load: Callable[[], object]) -> None:
-    """Run a program; print what a user can mend in one line and exit with an honest status.
+    """Run a program; print an error that a user can solve in one line, and exit with its status.
 
     The status is 1 for IbmaError and for errors of the file system, 130 for SIGINT, 143 for
     SIGTERM. Any other exception is a defect of this program and keeps its traceback.
@@ -115,7 +115,7 @@ def run_stage(main: Callable[..., object], *load: Callable[[], object]) -> None:
 
 
 def follow(parent: int) -> None:
-    """Leave SIGINT to the parent of this process, and end when it ends, however that is.
+    """Ignore SIGINT in a child process, and end this process when its parent ends.
 
     Args:
         parent: its process id, taken before this process was started.
@@ -144,7 +144,7 @@ def blocking_signals() -> Iterator[None]:
 
 @contextmanager
 def keeping_handlers() -> Iterator[None]:
-    """Keep how this process answers SIGINT and SIGTERM while a library sets up handlers."""
+    """Keep the signal handlers of this process while a library sets up its own."""
     handlers = {number: signal.getsignal(number) for number in STOPS}
     try:
         yield

@@ -188,7 +188,7 @@ class EncoderParams(Block):
 
     name: str
     train: Literal["all", "last", "none"] = "all"
-    """What trains: all layers, the last one (the projection to the shared width), or none."""
+    """Layers that are trained: all, the last one (the projection to the shared width), or none."""
 
     def misfit(self, feature: FeatureParams) -> tuple[str, str] | None:
         """Return the key that does not fit a feature which this network reads, and what would."""
@@ -345,7 +345,7 @@ AnyEncoder = Annotated[
 class FeatureParams(Block):
     """How raw files of one modality become arrays; see `features/media.py`.
 
-    Which kind a modality has is the data set's business, so the kind is told by the keys.
+    The data set defines the kind of a modality; here the keys of the feature show it.
     """
 
     @property
@@ -465,7 +465,7 @@ class Engine(Block):
     processes: Workers
     """Processes that train one network together (torchrun), one per GPU."""
     options: dict[Name, Scalar] = {}
-    """What slurm or ray is told, e.g. partition or address; see docs/scaling.md."""
+    """Options of slurm or ray, e.g. partition or address; see docs/scaling.md."""
 
     @model_validator(mode="after")
     def _processes_read_no_options(self) -> Engine:
@@ -486,9 +486,9 @@ class TableModality(Block):
 
     kind: Literal["image", "audio", "video", "text", "numbers"]
     columns: Annotated[list[str], Field(min_length=1), AfterValidator(_each_once)]
-    """One column; of numbers any number of them."""
+    """One column; any number of columns of numbers."""
     folder: Words = None
-    """Where the files lie that cells name; `pictures/{}.png` completes a name."""
+    """Folder of the files that cells name; `pictures/{}.png` completes a name."""
 
     @model_validator(mode="after")
     def _columns_fit(self) -> TableModality:
@@ -504,7 +504,7 @@ class TableParams(Block):
     """A data set that is a table with a row for each sample; `ibma new` writes this block."""
 
     file: str
-    """CSV, TSV or Parquet; read where it lies."""
+    """CSV, TSV or Parquet; read in place."""
     delimiter: Literal[",", ";", "\t", "|"] = ","
     """Between cells; Parquet has none."""
     id: Words
@@ -514,19 +514,19 @@ class TableParams(Block):
     kind: Literal["classify", "multilabel", "sentiment"]
     """One of several classes, any of several labels, or a number."""
     classes: Annotated[list[str], AfterValidator(_each_once)] = []
-    """What cells of the label's column say; in this order the labels of results."""
+    """Values of the label's column, in the order of the results."""
     separator: Annotated[str, Field(min_length=1)] | None = None
-    """Between the labels of one cell, where one column holds several."""
+    """Text between the labels of one cell, if a cell holds several."""
     range: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
     """Lowest and highest number that is learnt, of kind sentiment."""
     group: Words = None
-    """Column of speakers or patients, whom no fold splits; null: each row is its own."""
+    """Column of speakers or patients, whom no fold splits; null: each row is its own group."""
     split: Words = None
     """Column that says train, valid or test; null: folds are drawn."""
     splits: dict[str, str] = {}
-    """What a cell of that column says -> train, valid, test, or drop."""
+    """Value of that column -> train, valid, test, or drop."""
     folds: Annotated[int, Field(ge=0, le=100), _expect("an integer from 0 to 100")] = 0
-    """Folds that are drawn without a column of splits; run k tests on fold k mod folds."""
+    """Random folds, if no column gives the split; run k tests on fold k mod folds."""
     fold_seed: Annotated[int, Field(ge=0, le=MOST), _expect(f"an integer from 0 to {MOST}")] = 0
     """Seed of the draw."""
     modalities: dict[Name, TableModality] = Field(min_length=1)
@@ -563,7 +563,7 @@ class TaskParams(Block):
     options: dict[Name, Scalar] = {}
     """Arguments of the data set's `samples`, see docs/datasets.md."""
     on_bad: Literal["stop", "drop"] = "stop"
-    """What a sample that cannot be used does: stop the stage, or be dropped and counted."""
+    """What to do with a sample that cannot be used: stop the stage, or drop and count it."""
     features: dict[Name, AnyFeature] = {}
     """Modality -> how its raw files become arrays."""
     encoders: dict[Name, AnyEncoder] = Field(min_length=1)
@@ -607,14 +607,14 @@ class Training(Block):
     heads: Count
     """Attention heads of the fusion block; they divide width."""
     phi: PhiName
-    """Soft assignment of inputs and representations: of vectors as they are (the paper's section
-    3.1), or of unit vectors (the released code). A form of IBMA may have another, see methods."""
+    """Soft assignment of inputs and representations: of raw vectors (printed: the paper's section
+    3.1), or of unit vectors (unit: the released code). A method's entry may have another."""
     beta: Positive
     """Of phi = softmax(-beta ||f - c||^2); 1 in the paper and in the released code."""
     pseudo_classes: Several
-    """Clusters that stand in for the classes of one-class data."""
+    """Clusters that replace the classes of one-class data."""
     refresh: Literal["epoch", "pass"]
-    """What centroids and Q are made of: the epoch's own steps, or a pass after it."""
+    """Centroids and Q come from the epoch's own steps, or from one more pass over the data."""
     compile: Switch
     """Run networks through torch.compile."""
 
@@ -631,9 +631,9 @@ class Grid(Block):
     lr: Rates
     weight_decay: Decays
     eta: Etas
-    """Of methods that read it; the middle one is taken while lr and weight decay are chosen."""
+    """For methods that use eta; the middle one is used while lr and weight decay are chosen."""
     weight_factor: Rates
-    """Factors on the own weights of the others, as many as there are etas; 1 is among them."""
+    """For other methods: factors on their own weight, as many as etas; 1 is among them."""
 
     @model_validator(mode="after")
     def _all_try_as_much(self) -> Grid:
@@ -707,7 +707,7 @@ class Variant:
 
 
 class Sensitivity(Block):
-    """Runs of some methods at fixed etas on one task; the first method's are Table 8."""
+    """Runs of some methods at fixed etas on one task; the first method gives Table 8."""
 
     task: Name
     methods: SomeNames
@@ -724,7 +724,7 @@ class Sensitivity(Block):
 
 
 class Regimes(Block):
-    """Forms of IBMA in every regime of phi at fixed etas, all with one optimiser setting."""
+    """Forms of IBMA at every phi, beta and eta, all with the control's lr and weight decay."""
 
     tasks: Names
     """Where; empty to leave the study out."""
@@ -800,7 +800,7 @@ class Probe(Block):
 
 
 class GradCam(Block):
-    """Where image encoders look (Figures 1 and 3)."""
+    """Grad-CAM of image encoders (Figures 1 and 3)."""
 
     tasks: dict[Name, Name]
     """Task -> modality with pictures."""

@@ -1,4 +1,4 @@
-"""Say what a profile asks for before it runs: networks, hours, disk, what is missing.
+"""Estimate what a profile costs before it runs: networks, hours, disk, what is missing.
 
 Hours are rows x epochs x measured seconds of a row and epoch of the method. They assume that a row
 costs the same on every task, that a fold of stage `tune` costs its share of the rows, and that a
@@ -47,7 +47,7 @@ DEFAULTS: Mapping[str, FeatureParams] = {  # kind of modality -> how it is store
 
 
 class Asked:
-    """What a profile asks for on one task. None stands for what is not known yet."""
+    """What a profile needs on one task. None means that it is not known yet."""
 
     def __init__(self, params: Params, root: Path, task: str) -> None:
         self.params, self.root, self.task = params, root, task

@@ -1,4 +1,4 @@
-"""Where pretrained weights and tokenizers lie."""
+"""Find pretrained weights and tokenizers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the `ibma` command does; `ibma.cli` only reads the command line.
+"""Do the work of the `ibma` command; `ibma.cli` reads the command line.
 
 A module is a group of commands. They return text or raise IbmaError.
 """

@@ -1,4 +1,4 @@
-"""Say what is in a data set before anything is trained, and what is wrong with it."""
+"""Report what a data set holds, and what is wrong with it, before anything is trained."""
 
 from __future__ import annotations
 

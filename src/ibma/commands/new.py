@@ -1,4 +1,4 @@
-"""Write a profile for a table of your own, complete and commented."""
+"""Write a complete and commented profile for your own table."""
 
 from __future__ import annotations
 

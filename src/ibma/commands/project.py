@@ -1,4 +1,4 @@
-"""Lay out a project from the installed package: what a clone of the repository has to run."""
+"""Create a project from the installed package, with all that a clone of the repository runs."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Define what a data set is; `<name>.py` in this folder is data set `<name>`.
 
 A data set module defines `CARD`, `FILES` and `samples(raw, **options)`; nothing is registered.
-`ibma check <name>` runs it on ten rows and names what is not as it should be. It may also define:
+`ibma check <name>` runs it on ten rows and reports what is wrong. It may also define:
 - `ARCHIVES`: patterns of the archives below the raw folder, unpacked in this order;
 - `PLACED`: patterns below the raw folder of what users place by hand, where some must find
   something before anything can be computed (sets by request: anything at all);
@@ -62,7 +62,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Card:
-    """What a data set is, who may have it, and where its counts disagree.
+    """Describe a data set: its task, licence and access, and its counts as published.
 
     Attributes:
         title: Its name as its authors write it.

@@ -1,4 +1,4 @@
-"""Read PAD-UFES-20, a part: photographs of skin lesions by smartphones, and what patients told.
+"""Read a part of PAD-UFES-20: smartphone photographs of skin lesions, and patients' histories.
 
 Layout: `images/<img_id>` and `metadata.csv`, as sanderengel/fyp2023@775c537 holds the 686 lesions
 that have a mask there. Folds leave patients out: run k tests on fold k mod 5.

@@ -1,4 +1,4 @@
-"""Use IBMA on data of your own: its bounds as losses, its networks as scikit-learn estimators.
+"""Use IBMA on your own data: its bounds as losses, its networks as scikit-learn estimators.
 
-This room knows neither params.yaml nor stages, and needs neither DVC, MLflow, FAISS nor pydantic.
+This package reads neither params.yaml nor stages, and needs no DVC, MLflow, FAISS or pydantic.
 """

@@ -442,8 +442,9 @@ class IBMAClassifier(Classifier, Estimator):
         encoders: "auto" chooses by the values; or modality -> parameters of its encoder, with
             `features` for how an example becomes an array, see docs/estimator.md.
         eta: weight of the bound, in (0, 1); "cv" chooses from .1, .5, .9 on three folds.
-        phi, beta: see `IBBLoss`. The default is that of profile `open`, where the bound hardly
-            acts; "printed" is the paper's formula, which acts, and costs 2.7 points on digits.
+        phi, beta: see `IBBLoss`. With the default, that of the released code, the gradient of the
+            bound is close to zero. "printed" is the paper's formula, whose gradient is large; on
+            the digits it costs accuracy, see docs/loss.md.
         width: of the representations. heads: of the attention that fuses them.
         epochs, batch_size, lr, weight_decay: of the training (Adam).
         class_weight: None, "balanced", or class -> weight of its samples in the loss.

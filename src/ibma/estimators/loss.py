@@ -1,7 +1,8 @@
-"""Train a network of your own with a bound of IBMA: `from ibma import IBBLoss`.
+"""Train your own network with a bound of IBMA: `from ibma import IBBLoss`.
 
-A loss owns no network. It reads representations and labels, and keeps what its bound knows of the
-training data in buffers. The bounds are those that the pipeline's IBMA runs (`ibma.methods.ibma`).
+A loss has no network. It reads representations and labels, and keeps the statistics of the training
+data that its bound needs in buffers. The bounds are those that the pipeline's IBMA runs
+(`ibma.methods.ibma`).
 """
 
 from __future__ import annotations

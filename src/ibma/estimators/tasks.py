@@ -46,7 +46,7 @@ class WeightedMultiLabel(MultiLabel):
 
 @dataclass(frozen=True)
 class Bins:
-    """Cut a real target into classes, and read a number off their probabilities.
+    """Cut a real target into classes, and predict a number from their probabilities.
 
     CHOICE: regression by classification, as for sentiment (`network.tasks.Sentiment`), because IBB
     needs classes. Bins hold equally many training samples; the prediction is the expected mean of

@@ -1,4 +1,4 @@
-"""Keep a run of the pipeline in a folder that predicts by itself, wherever ibma is installed.
+"""Store a trained network in a folder that predicts wherever ibma is installed.
 
 The folder holds the weights as safetensors and everything else as JSON; nothing is pickled, so that
 reading it runs no code from it. It needs neither params.yaml nor stored features.

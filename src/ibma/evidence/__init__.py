@@ -1,1 +1,1 @@
-"""Evidence: what is committed so that a stranger can check the reports."""
+"""Pack and check evidence: the committed records and predictions behind a report."""

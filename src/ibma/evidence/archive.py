@@ -1,4 +1,4 @@
-"""What a profile's tables are made of, small enough to commit: `reports/<profile>/evidence/`.
+"""Pack the records and predictions behind a profile's tables: `reports/<profile>/evidence/`.
 
 Git holds neither runs/ nor data/. The evidence is a copy of all that the tables read there, laid
 out alike and packed (`xzcat` shows it): records as one JSON line per seed in

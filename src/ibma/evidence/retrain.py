@@ -1,8 +1,8 @@
 """Train a committed run again, from nothing, and compare (`ibma verify --retrain`).
 
-By the same code on the same kind of machine metrics and IB losses are equal. Elsewhere rounding
-sends training down another path: there each must be no further from the committed one than two
-seeds of the cell are, three standard deviations of their difference at most.
+With the same code on the same kind of machine, metrics and IB losses are equal. On other machines
+rounding changes the course of training. There each number may differ from the committed one by
+three standard deviations of the difference between two seeds of the same method and task.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _choose(results: Results, wanted: str) -> list[Record]:
 
 
 def _again(params: Params, root: Path, committed: Record, peers: Sequence[Record]) -> Again:
-    """Train a committed run anew, without a trace, and compare it; peers: its cell's runs."""
+    """Train a committed run again, keep nothing, and compare it; peers: runs of its other seeds."""
     from ibma.training.run import environment, forget, train_run
 
     cell = Cell.named(params, committed.stage, committed.task, committed.method, root)

@@ -1,7 +1,7 @@
-"""Say what the files of evidence hold, so that a stranger's are checked before they are used.
+"""Check the content of evidence files before use, because someone else may have made them.
 
-Checksums tell that evidence is as it was committed, not that whoever made it meant well. Keys that
-are not named here may be there, too: a report does not read them.
+Checksums show that evidence is unchanged, not that its content is valid. Keys that are not named
+here are allowed, because no report reads them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Judge what a task's features give to scikit-learn's logistic regression (stage `logistic`).
+"""Fit scikit-learn's logistic regression to a task's features (stage `logistic`).
 
-It stands beside the methods of a task, so that nobody takes a weak set-up for a finding. The same
-training and test rows, the features of all modalities side by side, standardised over the training
-rows. CHOICE: the library's own regularisation, C = 1; nothing is tuned.
+It is a reference that shows whether the set-up of the methods is weak. It uses the same training
+and test rows, and the concatenated features of all modalities, standardised over the training rows.
+CHOICE: the library's own regularisation, C = 1; nothing is tuned.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Make many calls and show how far they are."""
+"""Run many calls in parallel and show their progress."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from ibma.training.record import Record, RunId
 
 
 class Watcher(Protocol):
-    """Who is told what becomes of the runs that a stage trains."""
+    """Receive the progress and the results of the runs that a stage trains."""
 
     def running(self, record: Record) -> None:
         """Take what is known of a run that still trains: its epochs so far, no metrics."""
@@ -112,7 +112,7 @@ def train_study(params: Params, stage: str, task: str, watcher: Watcher | None =
 def train(
     params: Params, stage: str, task: str, names: Sequence[str], watcher: Watcher | None = None
 ) -> None:
-    """Bring the runs of some cells up to date, then lay out their folders anew.
+    """Train the runs that are missing or outdated, then write their folders again.
 
     Args:
         names: what the records of these cells are called.

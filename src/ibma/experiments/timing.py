@@ -1,4 +1,4 @@
-"""Seconds per epoch of every method, side by side (stage `timing`; Tables 6 and 9).
+"""Measure seconds per epoch of every method in turn (stage `timing`; Tables 6 and 9).
 
 One process trains all methods in turn, an epoch each, round after round, so that whatever else the
 machine does falls on all of them alike. Training logs are not used: runs train at different times.

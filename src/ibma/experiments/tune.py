@@ -1,7 +1,7 @@
-"""Choice of lr, weight decay and main weight by cross-validation inside train (paper B.2).
+"""Choose lr, weight decay and main weight by cross-validation inside train (paper B.2).
 
-It is equal by construction. Every method meets the same points of (lr, weight decay) in the same
-order, on the same folds. At the best of them it tries the other values of its main weight: a factor
+Tuning is equal by construction. Every method tries the same pairs of (lr, weight decay) in the same
+order, on the same folds. At the best pair it tries the other values of its main weight: a factor
 on the weights of its own (`Method.own_weights`), or else eta, as many of either. A method that adds
 nothing to the task losses (Concat, BiGated, CE3, Unimodal) has no weight and nothing more to try.
 
@@ -81,13 +81,13 @@ class Trials:
 
 
 def points(grid: Grid, model: type[Method]) -> tuple[Setting, ...]:
-    """Return every point of (lr, weight decay), at a method's main weight as it is."""
+    """Return every pair of (lr, weight decay), with a method's main weight unchanged."""
     eta = grid.middle_eta if model.reads_eta else None
     return tuple(Setting(lr, weight_decay, eta) for lr, weight_decay in grid.points)
 
 
 def weights(grid: Grid, model: type[Method], at: Setting) -> tuple[Setting, ...]:
-    """Return the other values of a method's main weight at a point; none if it has no weight."""
+    """Return the other values of a method's main weight at a pair; none if it has no weight."""
     every: list[Setting] = []
     if model.own_weights:
         every = [at._replace(weight_factor=factor) for factor in grid.weight_factor]

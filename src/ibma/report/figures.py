@@ -1,4 +1,4 @@
-"""Figures, readable in grey and in print; TWIN in the title wherever generated data made them.
+"""Draw figures that are readable in grey and in print; those of generated data say TWIN.
 
 Every function draws one figure. Names are drawn as they are: no text is read as
 mathematics.

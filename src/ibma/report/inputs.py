@@ -1,6 +1,6 @@
-"""Everything a report is made of, read once.
+"""Read everything that a report is made of, once.
 
-Knows nothing of tables.
+Nothing here depends on tables.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which figures a report has: what is drawn, and the sentence that says what each one shows."""
+"""Choose the figures of a report, and write the sentence below each."""
 
 from __future__ import annotations
 

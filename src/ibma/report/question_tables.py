@@ -1,4 +1,4 @@
-"""Tables that answer what readers ask first: is fusion of any use, has the bound a gradient?"""
+"""Build the tables on two questions: is fusion of any use, and has the bound a gradient?"""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _fusion_row(inputs: Inputs, task: str) -> Row | None:
 
 
 def _at_work(inputs: Inputs) -> Table:
-    """`real_regime`: how sharp phi is, and how strong the bound pulls beside cross-entropy."""
+    """`real_regime`: the bound's gradient over that of cross-entropy, and the largest phi."""
     rows = [
         Row((task_name(task), method_name(method), *_regime(runs)), records.folder(runs))
         for task in inputs.tasks
@@ -132,7 +132,7 @@ def _regime(runs: Sequence[Record]) -> tuple[Value, ...]:
 
 
 def _points(inputs: Inputs, task: str) -> Table:
-    """`points_<task>`: every method at every point of the grid, where train shows no choice."""
+    """`points_<task>`: every method at every lr and weight decay, where nothing can be tuned."""
     by_method = {
         method: runs
         for method, runs in inputs.results.of_task(task).items()

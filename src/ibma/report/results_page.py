@@ -1,4 +1,4 @@
-"""docs/results.md: prose whose numbers are cells of the tables of profile `open`.
+"""Write docs/results.md, whose numbers are cells of the tables of profile `open`.
 
 The text is `templates/results.md.jinja`; `ibma docs` fills it from the committed tables, `ibma
 verify open` from the records, and compares. So no number in it can differ from its table.

@@ -1,4 +1,4 @@
-"""Tables of the studies: where the bound can act, where it does, and what noise does."""
+"""Build the tables of the studies: what the bound can reach, the regimes, and noise."""
 
 from __future__ import annotations
 

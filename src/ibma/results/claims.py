@@ -1,6 +1,6 @@
-"""What the results are asked, and what reports call things: `claims.yaml`, typed.
+"""Read `claims.yaml`: the claims that are tested, and the names that reports print.
 
-Knows neither records nor tables.
+It depends neither on records nor on tables.
 """
 
 from __future__ import annotations

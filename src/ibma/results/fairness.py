@@ -1,4 +1,4 @@
-"""Which cells may be compared: those whose optimiser settings come from one rule and its points."""
+"""Decide which runs may be compared: those whose lr and weight decay come from one rule."""
 
 from __future__ import annotations
 

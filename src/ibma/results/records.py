@@ -1,7 +1,7 @@
-"""The records of a profile, read once, and the numbers in them.
+"""Read the records of a profile once, and return numbers from them.
 
-A record counts only if its key fits the present parameters, data and code. A cell without one says
-why. Knows nothing of tables.
+A record counts only if its key fits the present parameters, data and code. A method on a task
+without a record has a reason instead. Nothing here depends on tables.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""In which regime a bound acted: what a record says of its phi, its V and its gradient."""
+"""Read from a record how large the gradient of its bound was."""
 
 from __future__ import annotations
 

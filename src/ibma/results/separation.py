@@ -1,4 +1,4 @@
-"""Where IBB's alignment term can act: its value in closed form against how far apart classes are.
+"""Compute IBB's alignment term in closed form against the separation of classes.
 
 K balanced classes sit on a regular simplex, in both modalities alike, and Q is estimated without
 error. A vector then has phi p at its own class and q = (1 - p) / (K - 1) at each other one, Q has

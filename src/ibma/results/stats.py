@@ -145,7 +145,7 @@ def paired(ours: Sequence[float], baseline: Sequence[float]) -> Paired:
 
 @dataclass(frozen=True)
 class Total:
-    """A mean difference of n pairs with the luck of training and that of test rows together.
+    """A mean difference of n pairs, with the variance of training plus that of test rows.
 
     Attributes:
         se_runs: standard error over runs, in the unit of the values.
@@ -176,7 +176,7 @@ def total(
     margin: float,
     overlap: float = 0.0,
 ) -> Total | None:
-    """Compare two methods whose runs are paired by seed, on test rows that might be others.
+    """Compare two methods whose runs are paired by seed, with the variance of test rows added.
 
     The variance of the mean difference is that over runs plus that over test rows (law of total
     variance). Where test folds make runs differ, the first holds some of the second: the interval

@@ -1,4 +1,4 @@
-"""What the studies of regimes and of noise show, as numbers. Knows nothing of tables."""
+"""Compute the differences that the studies of regimes and noise show."""
 
 from __future__ import annotations
 

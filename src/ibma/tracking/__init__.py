@@ -1,8 +1,9 @@
 """Copy records into MLflow: one run each, below a parent run for every task and method.
 
-The record on disk is the truth. A training stage that lasts mirrors its runs as they finish. Then
-`ibma track` adds what is missing, replaces what changed, and rebuilds a lost or damaged database.
-A store that fails costs one line on stderr and never an error, because the records are safe.
+Records on disk are authoritative. A training stage of over a minute copies its runs as they finish.
+Then `ibma track` adds what is missing, replaces what changed, and rebuilds a lost or damaged
+database. A store that fails costs one line on stderr and never an error, because the records are
+safe.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ class Group:
 
 
 def collect(params: Params, root: Path = Path()) -> Collected:
-    """Make MLflow hold what the profile's records below `root` hold; write `data/track.json`.
+    """Copy the profile's records below `root` into MLflow; write `data/track.json`.
 
     A run whose record is unchanged is kept, so that a second call writes nothing.
 

@@ -1,4 +1,4 @@
-"""Say what a network predicted as tables that MLflow's page shows: predictions and confusion."""
+"""Write predictions and confusion as tables that MLflow's page shows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Say a record in MLflow's terms: names, tags, parameters, metrics, data set."""
+"""Translate a record into MLflow's terms: names, tags, parameters, metrics, data set."""
 
 from __future__ import annotations
 

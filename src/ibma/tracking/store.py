@@ -1,4 +1,4 @@
-"""Open MLflow's store so that it cannot hurt: one writer, whole databases, short reasons."""
+"""Open MLflow's store safely: one writer, an undamaged database, errors in one line."""
 
 from __future__ import annotations
 
