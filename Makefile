@@ -1,4 +1,4 @@
-# make setup | repro | test | test-fast | test-faults | coverage | mutants | lint | ui | bench | docs
+# make setup | repro | test | test-slow | test-faults | coverage | mutants | lint | ui | bench | docs
 PYTHON ?= python3.11
 PORT ?= 5000
 
@@ -13,7 +13,7 @@ INSTALLED := $(shell cat $(READY) 2>/dev/null)
 DRIVER := $(shell nvidia-smi >/dev/null 2>&1 && echo yes)
 REQUIREMENTS ?= $(or $(INSTALLED),$(if $(DRIVER),requirements.txt,requirements-cpu.txt))
 
-.PHONY: setup repro test test-fast test-faults coverage mutants lint ui bench docs
+.PHONY: setup repro test test-slow test-faults coverage mutants lint ui bench docs
 
 setup: $(READY)
 
@@ -34,12 +34,14 @@ repro: setup
 	dvc repro --keep-going
 	@echo "report: reports/$$(python -c 'from ibma import params; print(params.load().profile)')/index.html"
 
+# Lint, types, and all tests but those that run the pipeline or a cluster. A file's tests stay in
+# one process, and share what they prepare.
 test: lint
-	pytest -n auto --dist worksteal
+	pytest -n auto --dist loadscope -m "not slow and not faults"
 
-# Tests that neither run the pipeline nor train for more than a second.
-test-fast: setup
-	pytest -n auto --dist worksteal -m "not slow"
+# The others: copies of the pipeline, workers of Slurm and Ray, one network in several processes.
+test-slow: setup
+	pytest -n auto --dist loadscope -m "slow and not faults"
 
 # Damaged and forged files, killed processes, thousands of system errors; prints a table of results.
 test-faults: setup
@@ -48,7 +50,7 @@ test-faults: setup
 # Lines of src/ that all tests reach, in their own processes and in those that they start.
 coverage: setup
 	coverage erase
-	coverage run -m pytest -n auto --dist worksteal
+	coverage run -m pytest -n auto --dist loadscope
 	coverage combine --quiet
 	coverage report
 

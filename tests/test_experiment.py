@@ -167,8 +167,6 @@ def test_going_back_to_the_tuned_eta_trains_nothing(experiment):
     assert not [
         line for line in output.splitlines() if " trained" in line and " 0 trained" not in line
     ]
-    run(root, "git", "checkout", "--quiet", ".")
-    run(root, "dvc", "repro")
 
 
 def test_an_experiment_in_a_copy_runs_the_copy_s_code_and_needs_no_raw_data(experiment):
@@ -196,35 +194,36 @@ class Model(Fused):
 '''
 
 
-def test_adding_a_method_trains_that_method_only(experiment):
+def test_a_method_and_a_task_train_alone_when_they_come_and_leave_no_trace_when_they_go(
+    experiment,
+):
     root, _ = experiment
     run(root, "git", "checkout", "--quiet", ".")
     run(root, "dvc", "checkout")
-    before = {path: path.read_bytes() for path in root.glob("runs/**/*.json")}
-    (root / "src/ibma/methods/added.py").write_text(METHOD)
-    values = yaml.safe_load((root / "params.yaml").read_text())
+    before = {path: path.read_bytes() for path in root.glob("runs/*/split_digits/**/*.json")}
+    method, params = root / "src/ibma/methods/added.py", root / "params.yaml"
+    method.write_text(METHOD)
+    honest = params.read_text()
+    values = yaml.safe_load(honest)
     values["train"]["added"] = {}
-    (root / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    values["tasks"]["digits_again"] = values["tasks"]["split_digits"]
+    params.write_text(yaml.safe_dump(values, sort_keys=False))
     output = run(root, "dvc", "repro")
     assert "train split_digits: 1 kept, 1 trained" in output
     assert output.count(" 0 trained") == len(READ_ETA) + 2, "and two studies"
-    after = {path: path.read_bytes() for path in root.glob("runs/**/*.json")}
+    after = {path: path.read_bytes() for path in root.glob("runs/*/split_digits/**/*.json")}
     assert {path for path in after if after[path] != before.get(path)} == {
         root / "runs/train/split_digits/added/seed_0.json"
     }
-
-
-def test_a_task_that_leaves_params_leaves_no_trace(experiment):
-    root, _ = experiment
-    values = yaml.safe_load((root / "params.yaml").read_text())
-    values["tasks"]["digits_again"] = values["tasks"]["split_digits"]
-    (root / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
-    run(root, "dvc", "repro")
     assert "train@digits_again" in (root / "dvc.lock").read_text()
     assert (root / "reports/twin/metrics/digits_again.json").exists()
-    del values["tasks"]["digits_again"]
-    (root / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
-    run(root, "dvc", "repro")
+
+    method.unlink()
+    params.write_text(honest)
+    output = run(root, "dvc", "repro")
+    assert "trained" not in output.replace(" 0 trained", "")
+    after = {path: path.read_bytes() for path in root.glob("runs/*/split_digits/**/*.json")}
+    assert after == before
     assert "digits_again" not in (root / "dvc.lock").read_text()
     assert not [
         p for p in root.glob("reports/**/*") if p.is_file() and b"digits_again" in p.read_bytes()

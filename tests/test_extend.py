@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent
@@ -120,6 +121,7 @@ def stage(root: Path, name: str, *arguments: str) -> set[str]:
     return HEAVY & set(json.loads(told.splitlines()[-1]))
 
 
+@pytest.mark.slow
 def test_a_new_data_set_and_a_new_method_walk_through_every_floor(tmp_path):
     """And no floor imports what it does not use: every stage is a process of its own."""
     root = copy_of_the_project(tmp_path)

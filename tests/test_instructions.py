@@ -65,6 +65,7 @@ def train(**switches: str) -> dict[str, str]:
     return dict(line.split() for line in done.stdout.splitlines())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the switches are those of x86-64")
 def test_every_kind_of_network_has_the_same_bytes_under_portable_instructions():
     portable = train(**PORTABLE)

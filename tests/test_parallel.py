@@ -1,6 +1,6 @@
 """Two processes leave the record of one; shares, weights and refusals.
 
-The two processes run this file as a script, which trains one seed over a store that is there.
+The two processes run this file as a script, which trains over a store that is there.
 """
 
 import json
@@ -28,6 +28,7 @@ from ibma.training import loop, run
 from ibma.training.cell import Cell, Setting
 
 CPU = torch.device("cpu")
+REFRESHES = ("epoch", "pass")
 ENCODERS = {  # networks without batch statistics and without noise
     "image": {
         "name": "vit",
@@ -82,8 +83,8 @@ def cell_of(root: Path, method: str, **fields: object) -> Cell:
     return cell_over(root / "store", method, ENCODERS, epochs=4, **fields)
 
 
-def train_seed(root: Path, method: str, refresh: str, into: str) -> None:
-    cell = cell_of(root, method, refresh=refresh)
+def train_seed(root: Path, refresh: str, into: str) -> None:
+    cell = cell_of(root, "ibma", refresh=refresh)
     finished = run.train_run(cell, 0, Setting(1e-3, 1e-5, 0.5), quiet=True)
     if distributed.rank() == 0:
         (root / f"{into}.safetensors").write_bytes(finished.weights)
@@ -109,26 +110,28 @@ def numbers(value: object, path: str = "") -> dict[str, float]:
     return {path: float(value)} if isinstance(value, int | float) else {}
 
 
-@pytest.mark.parametrize("refresh", ["epoch", "pass"])
-def test_two_processes_leave_the_record_of_one(tmp_path, monkeypatch, refresh):
+@pytest.mark.slow
+def test_two_processes_leave_the_record_of_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_store(tmp_path)
-    train_seed(tmp_path, "ibma", refresh, "one")
-    done = in_two_processes(tmp_path, "ibma", refresh, "two")
+    done = in_two_processes(tmp_path, *REFRESHES)
     assert done.returncode == 0, done.stderr
-    one, two = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("one", "two"))
-    assert two.pop("provenance")["processes"] == 2 and one.pop("provenance")["processes"] == 1
-    assert one["key"] == two["key"]
-    assert numbers(two) == pytest.approx(numbers(one), abs=1e-5)
-    weights = [load_file(tmp_path / f"{name}.safetensors") for name in ("one", "two")]
-    assert weights[0].keys() == weights[1].keys()
+    for refresh in REFRESHES:
+        train_seed(tmp_path, refresh, f"{refresh}_1")
+        names = [f"{refresh}_{processes}" for processes in (1, 2)]
+        one, two = (json.loads((tmp_path / f"{name}.json").read_text()) for name in names)
+        assert two.pop("provenance")["processes"] == 2 and one.pop("provenance")["processes"] == 1
+        assert one["key"] == two["key"]
+        assert numbers(two) == pytest.approx(numbers(one), abs=1e-5)
+        weights = [load_file(tmp_path / f"{name}.safetensors") for name in names]
+        assert weights[0].keys() == weights[1].keys()
 
 
 def test_without_learning_both_refreshes_agree(tmp_path):
     """At lr 0 the epoch's own features are those of a pass after it."""
     write_store(tmp_path)
     states = []
-    for refresh in ("epoch", "pass"):
+    for refresh in REFRESHES:
         cell = cell_of(tmp_path, "ibma", refresh=refresh)
         setting = Setting(0.0, 0.0, 0.5)
         model = cell.build(0, setting, 3, seed=0, on=CPU)
@@ -146,9 +149,10 @@ def test_without_learning_both_refreshes_agree(tmp_path):
     assert numbers(history) == pytest.approx(numbers(same), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_what_several_processes_cannot_do_is_refused(tmp_path):
     write_store(tmp_path)
-    done = in_two_processes(tmp_path, "refused", "epoch", "two")
+    done = in_two_processes(tmp_path, "refused")
     assert done.returncode == 0, done.stderr
     assert "refused: inner network" in done.stdout
     assert "trained: omib 2" in done.stdout
@@ -215,8 +219,9 @@ def refusals(root: Path) -> None:
 
 if __name__ == "__main__":
     distributed.begin()
-    place, what, how, target = sys.argv[1:]
-    if what == "refused":
-        refusals(Path(place))
-    else:
-        train_seed(Path(place), what, how, target)
+    root = Path(sys.argv[1])
+    for what in sys.argv[2:]:
+        if what == "refused":
+            refusals(root)
+        else:
+            train_seed(root, what, f"{what}_2")

@@ -214,11 +214,8 @@ def test_a_missing_seed_is_named(reported, without_figures):
 def test_records_here_serve_where_nothing_is_committed(reported, without_figures):
     assert verify.profiles(reported) == ["twin"]
     assert verify.verify("twin", reported).source == "records" and not differences(reported)
-    one = fake("crema_d", "ibma", 0)
-    (reported / one.id.record).unlink()
+    (reported / fake("crema_d", "ibma", 0).id.record).unlink()
     assert any("table_02" in other.file for other in differences(reported))
-    one.write(reported / one.id.record)
-    assert not differences(reported)
 
 
 def test_a_changed_record_is_refused(reported):
@@ -419,6 +416,7 @@ def test_a_number_in_the_results_page_is_that_of_its_table(tmp_path):
     assert all(x.committed == x.recomputed for x in verify.compare_results(tmp_path, tables))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "profile", [p.parent.parent.name for p in ROOT.glob("reports/*/evidence/SHA256SUMS")]
 )
