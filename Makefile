@@ -7,6 +7,8 @@ READY := $(VENV)/.ready
 # Stages and DVC call `python`: put this repository's first on PATH.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY = true
+# Many container images set this variable. Every stage would then compile all its imports at each start.
+unexport PYTHONDONTWRITEBYTECODE
 
 # An environment keeps its requirements; a new one gets CUDA libraries if an NVIDIA driver answers.
 INSTALLED := $(shell cat $(READY) 2>/dev/null)
