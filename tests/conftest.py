@@ -1,7 +1,9 @@
-"""A tiny two-view problem, stored as the extract stage stores it."""
+"""What many tests share: a tiny two-view problem as stage extract stores it, twins, real data."""
 # ruff: noqa: E402
 
 import functools
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,11 +14,13 @@ hold_to("portable")  # before numpy and torch load: processes that tests start c
 
 import numpy as np
 import pytest
+import yaml
 
 from ibma.datasets import Card, Counts, Dataset, Dropped, Sample
 from ibma.network.centroids import Assignment, write_all
 from ibma.training.cell import Cell
 from ibma.training.loop import configure_torch
+from ibma.training.record import Record
 
 ENCODER = {"name": "mlp", "hidden": [16]}
 SIZES = {  # of the tiny networks that tests train
@@ -29,8 +33,52 @@ SIZES = {  # of the tiny networks that tests train
     "compile": False,
     "device": "cpu",
 }
+ROOT = Path(__file__).parent.parent
+MIRROR = Path(os.environ.get("IBMA_MIRROR", ROOT.parent / "shared/mirror"))
 KINDS = ("classify", "multilabel", "one_class", "sentiment")
 CLASSES = {"one_class": ("normal", "anomalous")}
+
+
+def needs(folder: str) -> pytest.MarkDecorator:
+    """Skip a test where the mirror of published data lacks a folder."""
+    there = (MIRROR / folder).is_dir()
+    return pytest.mark.skipif(not there, reason=f"no local copy of {folder}: set IBMA_MIRROR")
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+
+def record_of(**fields: object) -> Record:
+    """A record of a run that never was: `fields`, and what no test looks at."""
+    usual = {
+        **{"key": "k", "profile": "twin", "source": "twin", "fold": None, "weights": ""},
+        **{"n_train": 10, "n_test": 5, "ib": {}, "ib_before": {}, "regime": {}},
+        "params": {"lr": 0.001, "weight_decay": 0.0, "eta": None, "weight_factor": 1.0},
+        "tuned": {"points": [[0.001, 0.0]], "folds": 3, "epochs": 2, "by": "accuracy"},
+        "history": {"task": [2.0, 1.0]},
+        "cost": {"parameters": 10, "trained": 8, "flops": 20},
+        "environment": {"device": "cpu", "instructions": "portable", "threads": 1},
+        "provenance": {"device": "cpu", "seconds_per_epoch": [0.1, 0.1], "git_commit": None},
+    }
+    return Record(**(usual | fields))
+
+
+def digits() -> dict:
+    """Profile `twin` cut down to the digits: two methods beside its ablation and its bounds."""
+    task = "split_digits"
+    values = yaml.safe_load((ROOT / "profiles/twin.yaml").read_text())
+    values |= {name: {task: values[name][task]} for name in ("datasets", "tasks")}
+    values |= {"train": {"concat": {}}, "train_ibma": {"ibma": {}}}
+    values |= {"seeds": 2, "keep_weights": ["ibma"]}
+    values["timing"] = {"task": task, "rounds": 2}
+    values["sensitivity"] = {"task": task, "methods": ["ibma"], "etas": [0.5]}
+    values["probe"] = {"task": task, "methods": ["ibma"]}
+    values["gradcam"] |= {"tasks": {}, "methods": ["ibma"]}
+    values["regimes"]["forms"] = ["ibma"]
+    return values
 
 
 def fake_dataset(kind: str = "classify", modalities: int = 2, folds: int = 0) -> Dataset:
@@ -139,3 +187,36 @@ def make_cell(fake_store):
         return cell_over(folder, method, encoders, hparams=hparams, epochs=epochs)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The twin of the data set that a module of tests is called after, its archives unpacked."""
+    from ibma import datasets, twins
+    from ibma.formats import archives
+
+    name = request.module.__name__.removeprefix("test_")
+    raw = tmp_path_factory.mktemp(name)
+    twins.write(name, raw)
+    archives.unpack_all(raw, getattr(datasets.load(name), "ARCHIVES", ()))
+    return raw
+
+
+@pytest.fixture
+def copy(written: Path, tmp_path: Path) -> Path:
+    """A copy of this twin to be broken."""
+    return shutil.copytree(written, tmp_path / "raw")
+
+
+@pytest.fixture(scope="module")
+def features(request: pytest.FixtureRequest, written: Path, tmp_path_factory):
+    """Its features, as FEATURES of the module says."""
+    from ibma import datasets
+    from ibma.features import media, store
+    from ibma.features.extract import extract
+
+    name = request.module.__name__.removeprefix("test_")
+    out = tmp_path_factory.mktemp("features")
+    entry = {"dataset": name, "on_bad": "drop", "features": request.module.FEATURES}
+    extract(name, entry, datasets.load(name), written, out, media.compute)
+    return store.Features.read(out)

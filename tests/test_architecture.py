@@ -21,14 +21,10 @@ LAYERS = (
     *("tracking", "plan", "commands", "cli", "__main__"),
 )
 ON_TOP = {"__init__", "errors", "paths", "files", "params", "engine", "pretrained", "fetch"} | {
-    *("plan", "cli", "__main__"),
+    *("plan", "cli", "__main__")
 }
 # files of these rooms do not know each other, but for those that all of a room may use
-SEPARATE = {
-    "datasets": set(),
-    "twins": {"video_writer", "radiographs"},
-    "methods": {"ibma"},
-}
+SEPARATE = {"datasets": set(), "twins": {"video_writer", "radiographs"}, "methods": {"ibma"}}
 KNOWS_NOTHING_OF = {"paper": {"results", "training", "experiments"}}
 HEAVY = {"transformers", "mlflow", "matplotlib", "sklearn", "scipy", "pandas", "statsmodels", "av"}
 

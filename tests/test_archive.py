@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from conftest import record_of
 
 from ibma.errors import IbmaError
 from ibma.evidence import archive
@@ -34,22 +35,16 @@ def fake(seed: int, **changed) -> Record:
         "method": "concat",
         "seed": seed,
         "source": "real",
-        "fold": None,
         "n_train": 1347,
         "n_test": 450,
         "params": {"lr": 1e-05, "weight_decay": 0.1 + 0.2, "eta": None, "weight_factor": 1.0},
         "tuned": {"points": [[1e-05, 0.1 + 0.2]], "folds": 3, "epochs": 4, "by": "accuracy"},
         "metrics": {"accuracy": 1 / 3},
-        "ib": {},
-        "ib_before": {},
         "history": {"ce": [5e-324, 2.0]},
-        "regime": {},
-        "cost": {"parameters": 5, "trained": 5, "flops": 8},
-        "weights": "",
         "environment": {"device": "cpu", "instructions": "native", "threads": 1},
         "provenance": {},
     }
-    return Record(**(values | changed))
+    return record_of(**(values | changed))
 
 
 def line(content: object) -> str:
@@ -160,12 +155,6 @@ def test_the_committed_evidence_is_whole(tmp_path):
     assert params.profile == "open"
     results = records.load(params, tmp_path, check_keys=False)
     assert len(results.all()) == 4880 and not results.gaps
-
-
-def edit(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new, 1))
 
 
 def test_what_the_manifest_does_not_list_is_refused(held, tmp_path):

@@ -10,21 +10,10 @@ from PIL import Image
 from ibma import datasets, twins
 from ibma.datasets import Dropped, Sample, chexpert
 from ibma.errors import IbmaError
-from ibma.features import media, store
-from ibma.features.extract import extract
+from ibma.features import media
 from ibma.formats import radiology
 
-
-@pytest.fixture(scope="module")
-def twin(tmp_path_factory):
-    raw = tmp_path_factory.mktemp("chexpert")
-    twins.write("chexpert", raw)
-    return raw
-
-
-@pytest.fixture
-def copy(twin, tmp_path):
-    return shutil.copytree(twin, tmp_path / "raw")
+FEATURES = {"image": {"size": 16}, "text": {"max_length": 8}}
 
 
 def samples(raw, **options):
@@ -48,28 +37,28 @@ def rewrite(raw, name, change):
         writer.writerows(rows)
 
 
-def test_counts_splits_and_small_size(twin):
-    found = samples(twin)
+def test_counts_splits_and_small_size(written):
+    found = samples(written)
     assert [sum(s.split == name for s in found) for name in ("train", "test")] == [119, 60]
     assert len({s.id for s in found}) == len(found)
-    assert sum(f.stat().st_size for f in twin.rglob("*") if f.is_file()) < 5e6
-    assert (twin / "TWIN").exists()
+    assert sum(f.stat().st_size for f in written.rglob("*") if f.is_file()) < 5e6
+    assert (written / "TWIN").exists()
 
 
-def test_patients_are_on_one_side_only(twin):
-    found = samples(twin)
+def test_patients_are_on_one_side_only(written):
+    found = samples(written)
     train = {s.group for s in found if s.split == "train"}
     assert train.isdisjoint(s.group for s in found if s.split == "test")
 
 
-def test_the_uncertain_policies(twin):
-    policies = {name: samples(twin, uncertain=name) for name in ("mixed", "ones", "zeros")}
+def test_the_uncertain_policies(written):
+    policies = {name: samples(written, uncertain=name) for name in ("mixed", "ones", "zeros")}
     for i in range(5):  # the image at place 30 + i has -1 in label i
         label = {name: by_place(found, 30 + i).label[i] for name, found in policies.items()}
         positive = radiology.LABELS[i] in ("Edema", "Atelectasis")
         assert label == {"mixed": int(positive), "ones": 1, "zeros": 0}
     with pytest.raises(IbmaError, match="uncertain 'maybe': expected mixed"):
-        samples(twin, uncertain="maybe")
+        samples(written, uncertain="maybe")
 
 
 @pytest.mark.parametrize(("value", "label"), [("1.0", 1), ("0.0", 0), ("", 0), ("-1.0", 0)])
@@ -78,8 +67,8 @@ def test_label_values(copy, value, label):
     assert by_place(samples(copy), 0).label[0] == label
 
 
-def test_reports_are_cleaned_and_may_be_missing(twin):
-    found = samples(twin)
+def test_reports_are_cleaned_and_may_be_missing(written):
+    found = samples(written)
     assert by_place(found, 3).parts["text"] == ""
     quoted = by_place(found, 11).parts["text"]
     assert "second line, with comma" in quoted and "\n" not in quoted
@@ -89,14 +78,14 @@ def test_reports_are_cleaned_and_may_be_missing(twin):
     assert by_place(found, 19).parts["text"].startswith("findings: ")
 
 
-def test_lateral_views_can_be_left_out(twin):
-    every, frontal = samples(twin), samples(twin, frontal_only=True)
+def test_lateral_views_can_be_left_out(written):
+    every, frontal = samples(written), samples(written, frontal_only=True)
     assert len(every) - len(frontal) == 1
     assert not any("lateral" in s.id for s in frontal)
 
 
-def test_images_in_the_full_releases_batch_folders_are_found(twin):
-    assert "batch 2" in str(by_place(samples(twin), 21).parts["image"])
+def test_images_in_the_full_releases_batch_folders_are_found(written):
+    assert "batch 2" in str(by_place(samples(written), 21).parts["image"])
 
 
 def test_the_full_release_as_its_zips_unpack(copy):
@@ -126,18 +115,18 @@ def test_a_table_that_is_not_utf8_is_named(copy):
         samples(copy)
 
 
-def test_a_listed_image_that_is_missing_is_dropped_or_stops(twin):
-    found = list(chexpert.samples(twin, on_bad="drop"))
+def test_a_listed_image_that_is_missing_is_dropped_or_stops(written):
+    found = list(chexpert.samples(written, on_bad="drop"))
     dropped = [s for s in found if isinstance(s, Dropped)]
     assert [d.reason for d in dropped] == ["image listed but missing"]
     assert not dropped[0].id.endswith(".jpg")  # as ids of samples
     with pytest.raises(IbmaError, match=r"missing, but listed in train.csv line 7"):
-        list(chexpert.samples(twin))
+        list(chexpert.samples(written))
 
 
-def test_a_truncated_jpg_is_named(twin):
+def test_a_truncated_jpg_is_named(written):
     with pytest.raises(media.Unreadable, match="view1_frontal.jpg: cannot be decoded"):
-        media.compute("image", by_place(samples(twin), 7).parts["image"], {"size": 32})
+        media.compute("image", by_place(samples(written), 7).parts["image"], {"size": 32})
 
 
 def test_an_rgba_picture_becomes_rgb(tmp_path):
@@ -164,15 +153,7 @@ def test_a_missing_column_file_or_folder_is_named(copy):
         samples(copy)
 
 
-def test_extraction_drops_two_and_keeps_the_single_class_label(twin, tmp_path):
-    entry = {
-        "dataset": "chexpert",
-        "options": {},
-        "on_bad": "drop",
-        "features": {"image": {"size": 16}, "text": {"max_length": 8}},
-    }
-    extract("chexpert", entry, chexpert, twin, tmp_path / "out", media.compute)
-    features = store.Features.read(tmp_path / "out")
+def test_extraction_drops_two_and_keeps_the_single_class_label(features):
     assert features.meta["dropped"] == 2 and features.meta["source"] == "twin"
     assert features.arrays["image"].dtype == np.uint8
     test = features.labels[features.test(0).index]
@@ -180,15 +161,15 @@ def test_extraction_drops_two_and_keeps_the_single_class_label(twin, tmp_path):
     assert consolidation.sum() == 0, "drives the undefined AUROC"
 
 
-def test_both_modalities_know_a_part(twin, tmp_path):
+def test_both_modalities_know_a_part(written):
     """The blob and the word of a finding agree with its label more often than not."""
-    found = [s for s in samples(twin) if s.split == "test"]
+    found = [s for s in samples(written) if s.split == "test"]
     word = np.array(["cardiomegaly" in str(s.parts["text"]) for s in found])
     label = np.array([s.label[0] for s in found], dtype=bool)
     assert word[label].mean() > 0.5 > 0.3 > word[~label].mean()
 
 
-def test_same_bytes_again(twin, tmp_path):
+def test_same_bytes_again(written, tmp_path):
     twins.write("chexpert", tmp_path)
-    for path in sorted(p for p in twin.rglob("*") if p.is_file()):
-        assert (tmp_path / path.relative_to(twin)).read_bytes() == path.read_bytes(), path
+    for path in sorted(p for p in written.rglob("*") if p.is_file()):
+        assert (tmp_path / path.relative_to(written)).read_bytes() == path.read_bytes(), path

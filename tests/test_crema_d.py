@@ -2,7 +2,6 @@
 
 import hashlib
 import lzma
-import os
 import shutil
 import wave
 from collections import Counter
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import MIRROR
 
 from ibma import twins
 from ibma.datasets import Dropped, Sample, crema_d
@@ -19,30 +19,13 @@ from ibma.features.extract import extract
 from ibma.formats import raw as raw_files
 from ibma.twins import crema_d as twin
 
-ROOT = Path(__file__).parent.parent
-MIRROR = Path(os.environ.get("IBMA_MIRROR", ROOT.parent / "shared" / "mirror"))
 LISTS = MIRROR / "github" / crema_d.LISTS.split(".com/")[1]
 FEATURES = {"audio": {"n_mels": 16, "hop": 1411}, "visual": {"frames": 3, "size": 16}}
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    raw = tmp_path_factory.mktemp("twin")
-    twins.write("crema_d", raw)
-    return raw
-
-
-@pytest.fixture(scope="module")
 def entries(written: Path) -> list[Sample | Dropped]:
     return list(crema_d.samples(written, on_bad="drop"))
-
-
-@pytest.fixture(scope="module")
-def features(written: Path, tmp_path_factory: pytest.TempPathFactory) -> store.Features:
-    out = tmp_path_factory.mktemp("features")
-    entry = {"dataset": "crema_d", "on_bad": "drop", "features": FEATURES}
-    extract("crema_d", entry, crema_d, written, out, media.compute)
-    return store.Features.read(out)
 
 
 @pytest.fixture

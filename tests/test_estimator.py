@@ -1,6 +1,5 @@
 """The estimators: the pipeline's record, scikit-learn's conventions, inputs, gaps, files."""
 
-import os
 import pickle
 import shutil
 from pathlib import Path
@@ -9,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import cell_over
+from conftest import MIRROR, cell_over, needs
 from PIL import Image
 from safetensors.torch import load
 from scipy.sparse import csr_matrix
@@ -25,14 +24,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 from test_media import tone, write_wav
 
-from ibma import (
-    IBMAClassifier,
-    IBMAMultilabelClassifier,
-    IBMARegressor,
-    datasets,
-    fetch,
-    methods,
-)
+from ibma import IBMAClassifier, IBMAMultilabelClassifier, IBMARegressor, datasets, fetch, methods
 from ibma.errors import IbmaError
 from ibma.estimators import saved
 from ibma.estimators.inputs import Samples
@@ -43,7 +35,6 @@ from ibma.network.centroids import write_all
 from ibma.training import run
 from ibma.training.cell import Setting
 
-MIRROR = Path(os.environ.get("IBMA_MIRROR", Path(__file__).parent.parent.parent / "shared/mirror"))
 SMALL = {"epochs": 12, "lr": 5e-3, "width": 16, "heads": 2, "random_state": 0}
 torch.set_num_threads(1)
 
@@ -124,9 +115,7 @@ def test_the_estimator_equals_the_pipelines_record_on_split_digits(tmp_path):
         check_equal(*in_both(tmp_path, data, kinds, {}, method, **hparams))
 
 
-@pytest.mark.skipif(
-    not (MIRROR / "ravdess/flac16k").is_dir(), reason="no local copy of RAVDESS: set IBMA_MIRROR"
-)
+@needs("ravdess/flac16k")
 def test_the_estimator_equals_the_pipelines_record_on_ravdess(tmp_path, monkeypatch):
     """From sound files and face action units."""
     monkeypatch.setenv("IBMA_MIRROR", str(MIRROR))
@@ -138,7 +127,7 @@ def test_the_estimator_equals_the_pipelines_record_on_ravdess(tmp_path, monkeypa
 
 EXCLUDED = {  # check of scikit-learn -> why it may fail
     "check_methods_subset_invariance": "it allows 1e-7, and in float32 the last bits of a sum "
-    "depend on how many rows are computed together (a test below allows 1e-5)",
+    "depend on how many rows are computed together (a test below allows 1e-5)"
 }
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conftest import digits
 
 pytestmark = pytest.mark.slow  # all of these run the pipeline
 ROOT = Path(__file__).parent.parent
@@ -18,25 +19,13 @@ METRICS = "reports/twin/metrics/split_digits.json"
 
 def small() -> dict:
     """Profile `twin` cut down to the digits, five methods, one seed."""
-    values = yaml.safe_load((ROOT / "profiles/twin.yaml").read_text())
-    for name in ("datasets", "tasks"):
-        values[name] = {"split_digits": values[name]["split_digits"]}
-    values |= {
-        "train": {"concat": {}},
-        "train_ibma": {"ibma": {}},
-        "seeds": 1,
-        "keep_weights": ["ibma"],
-    }
+    values = digits() | {"seeds": 1}
     values["bounds"] = {"ibma_vib": values["bounds"]["ibma_vib"]}
     values["training"]["epochs"] = 3
     values["tune"] |= {"folds": 2, "epochs": 1}
     values["tune"]["grid"] |= {"weight_decay": [1e-5], "weight_factor": [1]}
     values["tune"]["grid"]["eta"] = [0.9]  # far from .3, so that the metrics move
-    values["timing"] = {"task": "split_digits", "rounds": 2}
-    values["sensitivity"] = {"task": "split_digits", "methods": ["ibma"], "etas": [0.5]}
-    values["probe"] = {"task": "split_digits", "methods": ["ibma"]}
-    values["gradcam"] |= {"tasks": {}, "methods": ["ibma"]}
-    values["regimes"] |= {"forms": ["ibma"], "betas": [16.0]}
+    values["regimes"]["betas"] = [16.0]
     values["noise"]["tasks"] = {}
     return values
 

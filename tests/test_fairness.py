@@ -15,11 +15,7 @@ def cell(*rates: float, **rule: object) -> list[Record]:
     one = RECORDS[0]
     return [
         replace(
-            one,
-            seed=seed,
-            params={"lr": lr, "weight_decay": 0.0},
-            tuned=RULE | rule,
-            digest="",
+            one, seed=seed, params={"lr": lr, "weight_decay": 0.0}, tuned=RULE | rule, digest=""
         )
         for seed, lr in enumerate(rates)
     ]

@@ -1,22 +1,18 @@
 """her2st with patients left out and as anomaly detection, on small made sections and real ones."""
 
 import gzip
-import os
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import MIRROR, needs
 
 from ibma import fetch
 from ibma.datasets import Dropped, her2st, her2st_one_class
 from ibma.errors import IbmaError
 
-MIRROR = Path(os.environ.get("IBMA_MIRROR", Path(__file__).parent.parent.parent / "shared/mirror"))
-needs_mirror = pytest.mark.skipif(
-    not (MIRROR / "github/almaan/her2st").is_dir(),
-    reason="no local copy of her2st: set IBMA_MIRROR",
-)
+needs_mirror = needs("github/almaan/her2st")
 LABELS = ("connective tissue", "cancer in situ", "undetermined", "invasive cancer")
 GENES = ("GENE0", "GENE1", "GENE2")
 

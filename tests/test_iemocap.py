@@ -1,20 +1,15 @@
 """IEMOCAP's loader on its twin, and what the twin tells."""
 
-import shutil
 from collections import Counter
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import probes
 import pytest
+from conftest import edit
 
-from ibma import twins
 from ibma.datasets import Dropped, Excerpt, Sample, iemocap
 from ibma.errors import IbmaError
-from ibma.features import media, store
-from ibma.features.extract import extract
-from ibma.formats import archives
 from ibma.twins import iemocap as twin
 
 FEATURES = {
@@ -25,27 +20,8 @@ FEATURES = {
 FIRST = "Session1/dialog/EmoEvaluation/Ses01F_impro01.txt"
 
 
-@pytest.fixture(scope="module")
-def written(tmp_path_factory):
-    raw = tmp_path_factory.mktemp("iemocap")
-    twins.write("iemocap", raw)
-    archives.unpack_all(raw, iemocap.ARCHIVES)
-    return raw
-
-
-@pytest.fixture
-def copy(written, tmp_path):
-    return shutil.copytree(written, tmp_path / "raw")
-
-
 def by_id(raw, **options):
     return {entry.id: entry for entry in iemocap.samples(raw, on_bad="drop", **options)}
-
-
-def edit(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new, 1))
 
 
 def test_a_sample_is_read_off_table_and_transcript(written):
@@ -135,14 +111,6 @@ def test_the_twin_is_small_and_always_the_same(written, tmp_path):
     assert packed.read_bytes() == (written / packed.name).read_bytes()
     assert packed.stat().st_size < 3e6
     assert (written / iemocap.RELEASE / "Session1/dialog/EmoEvaluation").glob("._*")
-
-
-@pytest.fixture(scope="module")
-def features(written, tmp_path_factory):
-    out = tmp_path_factory.mktemp("features")
-    entry = {"dataset": "iemocap", "on_bad": "drop", "features": FEATURES}
-    extract("iemocap", entry, iemocap, written, out, media.compute)
-    return store.Features.read(out)
 
 
 def test_folds_inside_training_are_its_sessions(features):

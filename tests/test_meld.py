@@ -1,21 +1,19 @@
 """MELD's loader on its twin and on the real tables; what the twin tells."""
 
-import os
 import shutil
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import probes
 import pytest
 import torch
+from conftest import MIRROR, edit, needs
 
-from ibma import datasets, fetch, twins
+from ibma import datasets, fetch
 from ibma.datasets import Dropped, Sample, meld
 from ibma.errors import IbmaError
-from ibma.features import media, store
+from ibma.features import media
 from ibma.features.extract import extract
-from ibma.formats import archives
 from ibma.twins import meld as twin
 
 FEATURES = {
@@ -23,25 +21,7 @@ FEATURES = {
     "visual": {"frames": 2, "size": 16},
     "text": {"max_length": 16},
 }
-ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
-MIRROR = Path(os.environ.get("IBMA_MIRROR", ROOT.parent / "shared" / "mirror"))
-needs_mirror = pytest.mark.skipif(
-    not (MIRROR / "github/declare-lab/MELD").is_dir(), reason="IBMA_MIRROR lacks MELD's tables"
-)
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory):
-    raw = tmp_path_factory.mktemp("meld")
-    twins.write("meld", raw)
-    archives.unpack_all(raw, meld.ARCHIVES)
-    return raw
-
-
-@pytest.fixture
-def copy(written, tmp_path):
-    return shutil.copytree(written, tmp_path / "raw")
 
 
 @pytest.fixture
@@ -54,12 +34,6 @@ def whole(copy):
 
 def by_id(raw, **options):
     return {entry.id: entry for entry in meld.samples(raw, on_bad="drop", **options)}
-
-
-def edit(path, old, new):
-    text = path.read_text(encoding="utf-8")
-    assert old in text
-    path.write_text(text.replace(old, new, 1), encoding="utf-8")
 
 
 def test_a_sample_is_read_off_the_tables(written):
@@ -162,15 +136,6 @@ def test_the_twin_is_small_and_always_the_same(written, tmp_path):
     assert all(trap in table for trap in ('"\u2026, ', '"0:01:12,632"', '"00:06:12,000"'))
 
 
-@pytest.fixture(scope="module")
-def features(written, tmp_path_factory):
-    out = tmp_path_factory.mktemp("features")
-    entry = {"dataset": "meld", "on_bad": "drop", "features": FEATURES}
-    entry["options"] = {"target": "emotion"}
-    extract("meld_emotion", entry, meld, written, out, media.compute)
-    return store.Features.read(out)
-
-
 def test_extraction_takes_six_channels_and_a_blink_of_sound(features):
     assert {"train_dia0_utt2", "train_dia0_utt3", "train_dia125_utt3"} <= set(features.ids)
     assert features.meta["counts"] == {"test": 49, "train": 97, "valid": 15}
@@ -218,7 +183,7 @@ def test_each_modality_knows_part_and_all_know_most(features):
 # --- real tables ---------------------------------------------------------------------------------
 
 
-@needs_mirror
+@needs("github/declare-lab/MELD")
 def test_the_real_tables(tmp_path, monkeypatch):
     """Counts and clean apostrophes, from git's bytes and from the archive's encoding of them."""
     monkeypatch.setenv("IBMA_MIRROR", str(MIRROR))

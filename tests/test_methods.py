@@ -268,8 +268,7 @@ def test_unimodal_is_the_modality_s_half_of_ce3_and_reads_nothing_else():
         logits = ce3(data.x).extra[f"logits/{name}"]
         torch.testing.assert_close(alone({name: data.x[name]}).logits, logits)
         torch.testing.assert_close(
-            alone.losses(alone(data.x), data)["task"],
-            ce3.losses(ce3(data.x), data)[f"ce/{name}"],
+            alone.losses(alone(data.x), data)["task"], ce3.losses(ce3(data.x), data)[f"ce/{name}"]
         )
     with pytest.raises(IbmaError, match="modality 'view9': expected view0 or view1"):
         make("unimodal", modality="view9")

@@ -9,7 +9,6 @@ import numpy as np
 import probes
 import pytest
 
-from ibma import twins
 from ibma.datasets import Dropped, Sample, mimic_cxr
 from ibma.errors import IbmaError
 from ibma.features import media, store
@@ -19,18 +18,6 @@ from ibma.network.tasks import auc
 from ibma.twins import mimic_cxr as twin
 
 FEATURES = {"image": {"size": 32}, "text": {"max_length": 32}}
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory):
-    raw = tmp_path_factory.mktemp("mimic_cxr")
-    twins.write("mimic_cxr", raw)
-    return raw
-
-
-@pytest.fixture
-def copy(written, tmp_path):
-    return shutil.copytree(written, tmp_path / "raw")
 
 
 def by_place(raw, **options):

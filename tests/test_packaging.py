@@ -67,7 +67,7 @@ def wheel(tmp_path_factory) -> Path:
 def test_the_core_asks_for_four_packages():
     assert names(PROJECT["dependencies"]) == {"numpy", "safetensors", "scikit-learn", "torch"}
     assert set(PROJECT["optional-dependencies"]) == {
-        *("media", "text", "pipeline", "slurm", "ray", "gpu", "docs", "all"),
+        *("media", "text", "pipeline", "slurm", "ray", "gpu", "docs", "all")
     }
 
 

@@ -1,20 +1,16 @@
 """PAD-UFES-20: columns without the leak, folds by patient, photographs by name."""
 
 import csv
-import os
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from conftest import MIRROR, needs
 
 from ibma import fetch
 from ibma.datasets import Dropped, pad_ufes
 from ibma.errors import IbmaError
 
-MIRROR = Path(os.environ.get("IBMA_MIRROR", Path(__file__).parent.parent.parent / "shared/mirror"))
-needs_mirror = pytest.mark.skipif(
-    not (MIRROR / "github/sanderengel").is_dir(), reason="no local copy: set IBMA_MIRROR"
-)
 FIELDS = ["img_id", "patient_id", "diagnostic", "age", "region", "mask", "smoke", *pad_ufes.SIGNS]
 
 
@@ -82,7 +78,7 @@ def test_a_missing_photograph_stops_or_is_dropped_and_other_values_are_named(raw
             list(pad_ufes.samples(raw))
 
 
-@needs_mirror
+@needs("github/sanderengel")
 @pytest.mark.slow
 def test_the_real_files(tmp_path, monkeypatch):
     monkeypatch.setenv("IBMA_MIRROR", str(MIRROR))

@@ -1,21 +1,17 @@
 """RAVDESS: names, folds, the join with action units, and the mirror's stand-in for the zip."""
 
 import hashlib
-import os
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from conftest import MIRROR, needs
 
 from ibma import datasets, fetch
 from ibma.datasets import Dropped, ravdess
 from ibma.errors import IbmaError
 
-MIRROR = Path(os.environ.get("IBMA_MIRROR", Path(__file__).parent.parent.parent / "shared/mirror"))
-needs_mirror = pytest.mark.skipif(
-    not (MIRROR / "ravdess/flac16k").is_dir(), reason="no local copy of RAVDESS: set IBMA_MIRROR"
-)
 CLIPS = ("03-01-01-01-01-01-01", "03-01-05-02-01-02-02", "03-01-08-01-02-01-24")
 
 
@@ -103,7 +99,7 @@ def test_the_mirror_stands_in_for_the_zip_under_its_own_checksums(tmp_path, monk
     assert not ravdess.fetch_mirror(tmp_path / "nowhere", tmp_path / "raw")
 
 
-@needs_mirror
+@needs("ravdess/flac16k")
 def test_the_real_files(tmp_path, monkeypatch):
     monkeypatch.setenv("IBMA_MIRROR", str(MIRROR))
     fetch.dataset("ravdess", "real", tmp_path)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conftest import record_of
 
 from ibma import params
 from ibma.files import write_json, write_plain_json
@@ -50,35 +51,19 @@ def fake(task: str, method: str, seed: int, **changed: object) -> Record:
         ib = {"image": -0.01 * seed, "text": -0.02, "fused": -0.03}
     else:
         metrics, ib = {"accuracy": value}, {"audio": -0.01, "fused": -0.02}
-    made = Record(
-        key="k",
-        profile="twin",
+    made = record_of(
         stage=PROFILE.stage_of(method),
         task=task,
         method=method,
         seed=seed,
         source="real" if task == "split_digits" else "twin",
-        fold=None,
-        n_train=10,
-        n_test=5,
-        params={
-            "lr": 0.001,
-            "weight_decay": 0.0,
-            "eta": 0.5 if "ibma" in method else None,
-            "weight_factor": 1.0,
-        },
-        tuned={"points": [[0.001, 0.0]], "folds": 3, "epochs": 2, "by": "accuracy"},
         metrics=metrics,
         ib=ib,
         ib_before=ib,
         history={"task": [2.0, 1.0 + value]},
-        regime={},
-        cost={"parameters": 10, "trained": 8, "flops": 20},
-        weights="",
-        environment={"device": "cpu", "instructions": "portable", "threads": 1},
-        provenance={"device": "cpu", "seconds_per_epoch": [0.1, 0.1], "git_commit": None},
     )
-    return replace(made, **changed, digest="")
+    eta = {"eta": 0.5 if "ibma" in method else None}
+    return replace(made, **({"params": made.params | eta} | changed), digest="")
 
 
 def write(root: Path, one: Record) -> None:

@@ -19,10 +19,7 @@ from ibma.training.record import RunId
 KINDS = {
     "classify": (tasks.build("classify", "abc"), ["accuracy"]),
     "two classes": (tasks.build("classify", "ab"), ["accuracy", "auc"]),
-    "sentiment": (
-        tasks.build("sentiment", "abc"),
-        ["acc3", "acc2", "f1", "acc2_has0", "f1_has0"],
-    ),
+    "sentiment": (tasks.build("sentiment", "abc"), ["acc3", "acc2", "f1", "acc2_has0", "f1_has0"]),
     "multilabel": (tasks.build("multilabel", "abc"), ["auc/a", "auc/b", "mauc"]),
     "one_class": (tasks.build("one_class", "na"), ["auc/g0", "auc/g1", "auc/mean"]),
 }

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conftest import digits
 
 from ibma import params, paths
 from ibma.commands import evidence
@@ -24,21 +25,10 @@ TASK = "split_digits"
 
 def small() -> dict:
     """Profile `twin` cut down to the digits, two methods, two seeds of one epoch."""
-    raw = yaml.safe_load((ROOT / "profiles/twin.yaml").read_text())
-    raw |= {name: {TASK: raw[name][TASK]} for name in ("datasets", "tasks")}
-    raw |= {
-        "train": {"concat": {}},
-        "train_ibma": {"ibma": {}},
-        "ablation": {},
-        "bounds": {},
-    }
-    raw |= {"seeds": 2, "keep_weights": ["ibma"]}
+    raw = digits() | {"ablation": {}, "bounds": {}}
     raw["engine"]["workers"] = raw["training"]["epochs"] = 1
-    raw["sensitivity"] = {"task": TASK, "methods": ["ibma"], "etas": [0.3]}
-    raw["probe"] = {"task": TASK, "methods": ["ibma"]}
-    raw["timing"]["task"] = TASK
-    raw["gradcam"] |= {"tasks": {}, "methods": ["ibma"]}
-    raw["regimes"] |= {"tasks": [], "forms": ["ibma"], "control": "concat"}
+    raw["sensitivity"]["etas"] = [0.3]
+    raw["regimes"] |= {"tasks": [], "control": "concat"}
     raw["noise"]["tasks"] = {}
     return raw
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conftest import digits
 
 from ibma import params, paths
 from ibma.errors import IbmaError
@@ -26,26 +27,12 @@ GRID = {"lr": [0.001], "weight_decay": [1e-5], "eta": [0.5], "weight_factor": [1
 
 def load(**changes: object) -> params.Params:
     """Profile `twin` cut down to the digits, three methods, two seeds, two epochs."""
-    values = yaml.safe_load((ROOT / "profiles/twin.yaml").read_text())
-    for name in ("datasets", "tasks"):
-        values[name] = {"split_digits": values[name]["split_digits"]}
-    values |= {
-        "train": {"concat": {}},
-        "train_ibma": {"ibma": {}},
-        "bounds": {},
-        "seeds": 2,
-        "keep_weights": ["ibma"],
-    }
-    values["ablation"] = {"ce3": {}}
+    values = digits() | {"bounds": {}, "ablation": {"ce3": {}}}
     values["training"]["epochs"] = 2
     values["tasks"]["split_digits"]["batch_size"] = 256
     values["tune"] |= {"folds": 2, "epochs": 1, "grid": GRID}
-    values["timing"] = {"task": "split_digits", "rounds": 2}
-    values["sensitivity"] = {"task": "split_digits", "methods": ["ibma"], "etas": [0.5]}
-    values["probe"] = {"task": "split_digits", "methods": ["ibma"]}
-    values["gradcam"] |= {"tasks": {}, "methods": ["ibma"]}
     values["noise"]["methods"] = ["concat", "ibma"]
-    values["regimes"] |= {"forms": ["ibma"], "betas": [1.0, 16.0]}
+    values["regimes"]["betas"] = [1.0, 16.0]
     return params.parse(values | changes, Path("params.yaml"))
 
 

@@ -215,10 +215,7 @@ def test_rows_of_other_lengths_and_open_quotes_are_named(here):
     lines[5] += ",more"
     lines[6] = "0005,x5.png"
     path.write_text("\n".join(lines) + "\n")
-    assert reasons(read()) == {
-        "line 6": "8 cells, expected 7",
-        "line 7": "2 cells, expected 7",
-    }
+    assert reasons(read()) == {"line 6": "8 cells, expected 7", "line 7": "2 cells, expected 7"}
 
 
 def test_an_open_quote_costs_its_own_row_alone(here):

@@ -1,14 +1,12 @@
 """The tissue data: its twin walks through the loader; files that lie are refused by name."""
 
 import gzip
-import os
-import shutil
 from collections import Counter
-from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from conftest import MIRROR, edit, needs
 from PIL import Image
 
 from ibma import twins
@@ -19,7 +17,6 @@ from ibma.features.extract import extract
 from ibma.formats import her2st, pictures, raw
 from ibma.twins import tissue as twin
 
-MIRROR = Path(os.environ.get("IBMA_MIRROR", Path(__file__).parent.parent.parent / "shared/mirror"))
 HER2ST = MIRROR / "github" / her2st.ADDRESS.split(".com/")[1]
 OPTIONS = {"n_genes": 32}
 PICTURE = "her2st/data/ST-imgs/B/B1/BT10737_C1_HE.jpg"
@@ -29,30 +26,12 @@ SELECTION = "her2st/data/ST-spotfiles/B1_selection.tsv"
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory):
-    raw = tmp_path_factory.mktemp("twin")
-    twins.write("tissue", raw)
-    return raw
-
-
-@pytest.fixture(scope="module")
 def found(written):
     return list(tissue.samples(written, **OPTIONS))
 
 
-@pytest.fixture
-def copy(written, tmp_path):
-    return shutil.copytree(written, tmp_path / "raw")
-
-
 def by_id(found, name):
     return next(sample for sample in found if sample.id == name)
-
-
-def rewrite(path, old, new):
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new, 1))
 
 
 # --- the loader on the twin ----------------------------------------------------------------------
@@ -262,7 +241,7 @@ def test_an_h5ad_of_another_kind_is_named(copy, change, told):
     ],
 )
 def test_a_table_that_lies_is_named_with_its_line(copy, name, old, new, told):
-    rewrite(copy / name, old, new)
+    edit(copy / name, old, new)
     with pytest.raises(IbmaError, match=told) as caught:
         list(tissue.samples(copy, **OPTIONS))
     assert str(caught.value).startswith(str(copy / name))
@@ -383,7 +362,7 @@ def test_each_modality_knows_part_and_both_know_more(written, tmp_path):
 # --- real files ----------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not HER2ST.is_dir(), reason="no local copy of her2st: set IBMA_MIRROR")
+@needs("github/almaan/her2st")
 def test_the_papers_test_slices(tmp_path):
     """Table 1's 1,123 spots, the shares of cancer behind Table 7, the pixels of A1 to D1."""
     (tmp_path / "her2st").symlink_to(HER2ST)
@@ -398,7 +377,7 @@ def test_the_papers_test_slices(tmp_path):
     assert [len(section.counts.genes) for section in found] == [15_045, 15_109, 15_557, 15_661]
 
 
-@pytest.mark.skipif(not HER2ST.is_dir(), reason="no local copy of her2st: set IBMA_MIRROR")
+@needs("github/almaan/her2st")
 def test_spots_lie_on_the_tissue_of_a_real_picture(tmp_path):
     """C2 has no labels, but shows that pixels and picture are one frame: flipped, spots miss."""
     (tmp_path / "her2st").symlink_to(HER2ST)

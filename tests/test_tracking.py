@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from conftest import record_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,27 +36,18 @@ SECRET = "http://bob:SECRET@127.0.0.1:9/x"
 
 
 def made(method: str, seed: int, accuracy: float | None = None) -> Record:
-    return Record(
+    return record_of(
         key=f"key-{method}-{seed}",
-        profile="twin",
         stage=PARAMS.stage_of(method),
         task="crema_d",
         method=method,
         seed=seed,
-        source="twin",
-        fold=None,
-        n_train=10,
         n_test=4,
-        params={"lr": 0.001, "weight_decay": 0.0, "eta": None, "weight_factor": 1.0},
-        tuned={"points": [[0.001, 0.0]], "folds": 3, "epochs": 2, "by": "accuracy"},
         metrics={"accuracy": 0.25 * (seed + 1) if accuracy is None else accuracy},
         ib={"audio": -0.01, "fused": 0.2},
         ib_before={"audio": 0.0, "fused": 0.0},
         history={"task": [1.5, 0.75], "ibb/audio|visual": [0.2, 0.1]},
         regime={"share/audio": [0.0, 0.2]},
-        cost={"parameters": 10, "trained": 8, "flops": 20},
-        weights="",
-        environment={"device": "cpu", "instructions": "portable", "threads": 1},
         provenance={
             "device": "cpu",
             "seconds_per_epoch": [0.25, 0.5],

@@ -15,6 +15,7 @@ import pytest
 import test_report
 import torch
 import yaml
+from conftest import edit
 from test_report import ACCURACY, ROOT, fake, fill
 
 from ibma import cli, params
@@ -145,12 +146,6 @@ def cloned(made, tmp_path):
 
 def differences(root: Path) -> tuple[Difference, ...]:
     return verify.verify("twin", root).differences
-
-
-def edit(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new, 1))
 
 
 def test_a_clone_without_runs_or_data_is_confirmed_by_its_evidence(cloned, without_curves):
