@@ -26,6 +26,8 @@ class Conventions:
     fit: Any
     transform: Any
     predict: Any
+    classes_: Any  # of a classifier
+    bins_: Any  # of a regressor
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return name -> value of the parameters; none is an estimator, so `deep` adds nothing."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -60,6 +60,7 @@ class Problem:
         return chosen.joined(self.known.tables(self.device))
 
 
+@dataclass(eq=False, repr=False)  # compared and shown as scikit-learn has it
 class Estimator(Conventions):
     """What the estimators share; use a subclass.
 
@@ -75,50 +76,26 @@ class Estimator(Conventions):
         record_key_: digest of settings, data and code, as the pipeline's records have it.
     """
 
-    def __init__(
-        self,
-        method: str = "ibma",
-        *,
-        method_params: Mapping[str, Any] | None = None,
-        modalities: Mapping[str, Any] | None = None,
-        encoders: str | Mapping[str, Any] = "auto",
-        eta: float | str = 0.5,
-        phi: str = "unit",
-        beta: float = 1.0,
-        width: int = 64,
-        heads: int = 8,
-        epochs: int = 50,
-        batch_size: int = 32,
-        lr: float = 1e-3,
-        weight_decay: float = 1e-5,
-        class_weight: Any = None,
-        early_stopping: bool = False,
-        validation_fraction: float = 0.1,
-        n_iter_no_change: int = 10,
-        device: str = "auto",
-        random_state: Any = None,
-        verbose: bool = False,
-    ) -> None:
-        self.method = method
-        self.method_params = method_params
-        self.modalities = modalities
-        self.encoders = encoders
-        self.eta = eta
-        self.phi = phi
-        self.beta = beta
-        self.width = width
-        self.heads = heads
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.lr = lr
-        self.weight_decay = weight_decay
-        self.class_weight = class_weight
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.n_iter_no_change = n_iter_no_change
-        self.device = device
-        self.random_state = random_state
-        self.verbose = verbose
+    method: str = "ibma"
+    _: KW_ONLY
+    method_params: Mapping[str, Any] | None = None
+    modalities: Mapping[str, Any] | None = None
+    encoders: str | Mapping[str, Any] = "auto"
+    eta: float | str = 0.5
+    phi: str = "unit"
+    beta: float = 1.0
+    width: int = 64
+    heads: int = 8
+    epochs: int = 50
+    batch_size: int = 32
+    lr: float = 1e-3
+    weight_decay: float = 1e-5
+    early_stopping: bool = False
+    validation_fraction: float = 0.1
+    n_iter_no_change: int = 10
+    device: str = "auto"
+    random_state: Any = None
+    verbose: bool = False
 
     def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
         """Train a network.
@@ -187,8 +164,6 @@ class Estimator(Conventions):
     # --- targets: what the subclasses define -----------------------------------------------------
 
     kind = "classify"  # how `features.store.label_tensor` reads targets
-    classes_: NDArray[Any]  # of a classifier
-    bins_: Bins  # of a regressor
 
     def _fit_targets(self, y: Any) -> tuple[NDArray[np.float64], Task]:
         """Learn the targets; return them as stored labels [n, C], and the task they pose."""
@@ -304,9 +279,8 @@ class Estimator(Conventions):
 
     def _select_device(self) -> torch.device:
         try:
-            return select_device(self.device)
-        except IbmaError as error:
-            raise BadArgument(str(error).removeprefix("params.yaml: ")) from None
+            chosen: torch.device = self._found(select_device, self.device)
+            return chosen
         except RuntimeError:  # torch's
             raise BadArgument(f"device={self.device!r}: expected auto, cpu or cuda") from None
 
@@ -430,6 +404,7 @@ class Estimator(Conventions):
         return found
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class IBMAClassifier(Classifier, Estimator):
     """Classify samples of several modalities.
 
@@ -457,6 +432,8 @@ class IBMAClassifier(Classifier, Estimator):
     Attributes:
         classes_: the labels that were seen.
     """
+
+    class_weight: Any = None
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Return the most probable class of each sample, [n]."""
@@ -492,6 +469,7 @@ class IBMAClassifier(Classifier, Estimator):
         return WeightedClassify(names, **weights) if weights else tasks.Classify(names)
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class IBMAMultilabelClassifier(Classifier, Estimator):
     """Predict several labels of samples of several modalities; y is 0 or 1, [n, C].
 
@@ -501,6 +479,8 @@ class IBMAMultilabelClassifier(Classifier, Estimator):
     Attributes:
         classes_: numbers of the labels.
     """
+
+    class_weight: Any = None
 
     kind = "multilabel"
 
@@ -539,6 +519,7 @@ class IBMAMultilabelClassifier(Classifier, Estimator):
         return tags
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class IBMARegressor(Regressor, Estimator):
     """Predict a number of samples of several modalities, by classification into bins.
 
@@ -549,55 +530,13 @@ class IBMARegressor(Regressor, Estimator):
         n_bins: number of bins.
     """
 
-    def __init__(
-        self,
-        method: str = "ibma",
-        *,
-        method_params: Mapping[str, Any] | None = None,
-        modalities: Mapping[str, Any] | None = None,
-        encoders: str | Mapping[str, Any] = "auto",
-        eta: float | str = 0.5,
-        phi: str = "unit",
-        beta: float = 1.0,
-        width: int = 64,
-        heads: int = 8,
-        epochs: int = 50,
-        batch_size: int = 32,
-        lr: float = 1e-3,
-        weight_decay: float = 1e-5,
-        n_bins: int = 10,
-        early_stopping: bool = False,
-        validation_fraction: float = 0.1,
-        n_iter_no_change: int = 10,
-        device: str = "auto",
-        random_state: Any = None,
-        verbose: bool = False,
-    ) -> None:
-        self.method = method
-        self.method_params = method_params
-        self.modalities = modalities
-        self.encoders = encoders
-        self.eta = eta
-        self.phi = phi
-        self.beta = beta
-        self.width = width
-        self.heads = heads
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.lr = lr
-        self.weight_decay = weight_decay
-        self.n_bins = n_bins
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.n_iter_no_change = n_iter_no_change
-        self.device = device
-        self.random_state = random_state
-        self.verbose = verbose
+    n_bins: int = 10
 
     def predict(self, X: Any) -> NDArray[np.float64]:
         """Return the expected target of each sample, [n]."""
         probabilities = self._probabilities(X)[:, 0]
-        return self.bins_.expected(probabilities)
+        found: NDArray[np.float64] = self.bins_.expected(probabilities)
+        return found
 
     def _fit_targets(self, y: Any) -> tuple[NDArray[np.float64], Task]:
         from sklearn.utils import check_array, column_or_1d

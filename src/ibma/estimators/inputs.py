@@ -168,15 +168,13 @@ def split(X: Any, modalities: Mapping[str, Any] | None) -> dict[str, Any]:
     """Split one table into modalities.
 
     Args:
-        X: a dictionary, a data frame, or an array [n, d].
-        modalities: name -> columns (names, numbers or a slice). None: of an array or a data frame
-            the first half of the columns is `a`, the second `b`; an odd column goes to `a`.
+        X: a data frame, or an array [n, d].
+        modalities: name -> columns (names, numbers or a slice). None: the first half of the
+            columns is `a`, the second `b`; an odd column goes to `a`.
 
     Raises:
         BadArgument: a column that X does not have.
     """
-    if isinstance(X, Mapping):
-        return {name: X[name] for name in (modalities or X)}
     width = X.shape[1]
     if modalities is None:
         half = (width + 1) // 2

@@ -43,11 +43,7 @@ Read = tuple[str, Mapping[str, Any]]  # kind of a modality, and parameters of `m
 
 
 def write(
-    folder: Path,
-    cell: Cell,
-    one: Record,
-    read: Mapping[str, Read],
-    place: Callable[[Path], object],
+    folder: Path, cell: Cell, one: Record, read: Mapping[str, Read], place: Callable[[Path], object]
 ) -> None:
     """Write the network of a run.
 
