@@ -140,9 +140,8 @@ def _of(cell: Cell, unit: str) -> Range:
     return rounded(cell.value, DECIMALS[unit])
 
 
-def _text(value: float, unit: str, *, sign: bool = False) -> str:
-    form = f"{'+' if sign else ''}.{DECIMALS[unit]}f"
-    return format(value, form)
+def _text(value: float, unit: str) -> str:
+    return f"{value:.{DECIMALS[unit]}f}"
 
 
 def _shown(cell: Cell, unit: str) -> str:
@@ -252,15 +251,12 @@ def _means(paper: Published) -> Iterator[Check]:
     for row in table.rows:
         for metric in ("auc", "f1"):
             slides = [
-                _of(cell, column.unit)
-                for _, column, cell in _cells(table)
-                if _ is row and (column.metric or "").startswith(f"{metric}/10x")
+                _of(row.cells[column.key], column.unit)
+                for column in table.columns
+                if (column.metric or "").startswith(f"{metric}/10x")
             ]
             column = next(c for c in table.columns if c.metric == f"{metric}/mean")
-            total = slides[0]
-            for slide in slides[1:]:
-                total += slide
-            mean = total.times(1 / len(slides))
+            mean = sum(slides[1:], slides[0]).times(1 / len(slides))
             printed = row.cells[column.key]
             yield _check(
                 "mean",
@@ -345,7 +341,7 @@ def _tested(paper: Published) -> Iterator[Check]:
                 if (target := compared.target(other.key, column.key)).task == row.task
                 and target.metric == metric
                 and target.method != "ibma"
-                and _may_be_tested(number, target.method)
+                and (number != 15 or target.method == "ibma_no_align")  # it tests that alone
             }
             best = max(values, key=lambda label: values[label])
             tested = row.cells["baseline"].value
@@ -356,11 +352,6 @@ def _tested(paper: Published) -> Iterator[Check]:
                 f"Table {compared.number}: the best is {_text(values[best], table.unit)} ({best})",
                 tested == values[best],
             )
-
-
-def _may_be_tested(number: int, method: str | None) -> bool:
-    """Return whether a table may test a method: Table 15 tests the ablation alone."""
-    return number != 15 or method == "ibma_no_align"
 
 
 def _p_values(paper: Published) -> Iterator[Check]:
@@ -388,10 +379,10 @@ def _needed(ours: Cell, baseline: Cell, p: float, unit: str) -> tuple[str, bool]
     """Say which correlation of paired runs gives p, and whether there can be one."""
     if not 0 < p < 1:
         return "no test has this p-value", False
-    needed = correlations(ours, baseline, p, unit)
+    needed, apart = correlations(ours, baseline, p, unit), p_range(ours, baseline, unit, 0.0)
     said = (
         f"runs correlated at {max(needed.low, -1):.2f} to {min(needed.high, 1):.2f} give it; "
-        f"uncorrelated ones p = {_shown_p(p_range(ours, baseline, unit, 0.0))}"
+        f"uncorrelated ones p = {apart.low:.1e} to {apart.high:.1e}"
     )
     if needed.high < -1 or needed.low > 1:
         return f"no correlation gives it (needed: {needed.low:.2f} to {needed.high:.2f})", False
@@ -402,10 +393,6 @@ def _needed(ours: Cell, baseline: Cell, p: float, unit: str) -> tuple[str, bool]
     elif needed.low > VERY_HIGH:
         said += ": a very high correlation"
     return said, True
-
-
-def _shown_p(p: Range) -> str:
-    return f"{p.low:.1e} to {p.high:.1e}"
 
 
 def correlations(ours: Cell, baseline: Cell, p: float, unit: str) -> Range:
@@ -460,32 +447,6 @@ def _steps(sd: float | None, unit: str) -> NDArray[np.float64]:
 # --- sentences -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Statement:
-    """A sentence of the text that states a number, and what the tables give instead."""
-
-    section: str
-    claim: str
-    printed: Range
-    follows: Range
-    unit: str
-
-
-def _statements(paper: Published) -> Iterator[Check]:
-    for one in _from_cells(paper):
-        follows = f"{_text(one.follows.low, one.unit)} to {_text(one.follows.high, one.unit)}"
-        yield _check(
-            "statement",
-            f"section {one.section}",
-            one.claim,
-            f"the tables give {follows}",
-            one.printed.meets(one.follows),
-        )
-    yield from _counts(paper)
-    for section, claim in NOT_IN_TABLES:
-        yield Check(OPEN, "", "statement", f"section {section}", claim, "no table holds it")
-
-
 NOT_IN_TABLES = (
     ("B.2", "512 dimensions, 8 heads, 500 epochs, grids of learning rate and weight decay"),
     ("C.3", "centroids of the input features take 16.7 seconds once, on CREMA-D"),
@@ -493,8 +454,21 @@ NOT_IN_TABLES = (
 )
 
 
-def _from_cells(paper: Published) -> Iterator[Statement]:
-    """Yield the sentences that state a difference or a ratio of two printed numbers."""
+def _statements(paper: Published) -> Iterator[Check]:
+    yield from _from_cells(paper)
+    yield from _counts(paper)
+    for section, claim in NOT_IN_TABLES:
+        yield Check(OPEN, "", "statement", f"section {section}", claim, "no table holds it")
+
+
+def _stated(section: str, claim: str, printed: Range, follows: Range, unit: str) -> Check:
+    """Check a number that a sentence states against what follows from the tables."""
+    found = f"the tables give {_text(follows.low, unit)} to {_text(follows.high, unit)}"
+    return _check("statement", f"section {section}", claim, found, printed.meets(follows))
+
+
+def _from_cells(paper: Published) -> Iterator[Check]:
+    """Check the sentences that state a difference or a ratio of two printed numbers."""
 
     def cell(table: int, row: str, column: str) -> Range:
         return _of(paper.cell(table, row, column), paper.table(table).column(column).unit)
@@ -503,18 +477,18 @@ def _from_cells(paper: Published) -> Iterator[Statement]:
         rows = [r for r in paper.table(table).rows if r.method != "ibma" and column in r.cells]
         return max((cell(table, row.key, column) for row in rows), key=lambda found: found.low)
 
-    def gain(section: str, who: str, printed: float, ours: Range, theirs: Range) -> Statement:
+    def gain(section: str, who: str, printed: float, ours: Range, theirs: Range) -> Check:
         claim = f"{who}: {printed:g} % higher"
         decimals = 0 if float(printed).is_integer() else 1
-        return Statement(section, claim, rounded(printed, decimals), ours - theirs, "percent")
+        return _stated(section, claim, rounded(printed, decimals), ours - theirs, "percent")
 
-    def ratio(section: str, claim: str, printed: float, ours: Range, theirs: Range) -> Statement:
+    def ratio(section: str, claim: str, printed: float, ours: Range, theirs: Range) -> Check:
         share = ours.over(theirs).times(100)
-        return Statement(section, claim, rounded(printed, 1), share, "percent")
+        return _stated(section, claim, rounded(printed, 1), share, "percent")
 
-    def lower(who: str, printed: float, ours: Range, theirs: Range) -> Statement:
+    def lower(who: str, printed: float, ours: Range, theirs: Range) -> Check:
         claim = f"IB loss of IBMA on {who}: {printed:g} lower than without alignment"
-        return Statement("4.5", claim, rounded(printed, 3), theirs - ours, "nats")
+        return _stated("4.5", claim, rounded(printed, 3), theirs - ours, "nats")
 
     crema, minutes, mauc = "crema_d.accuracy", "crema_d.minutes_per_epoch", "chexpert.mauc"
     auc, sentiment = "tissue.auc/mean", ("meld_sentiment.f1", "meld_sentiment.acc2")
@@ -545,7 +519,7 @@ def _from_cells(paper: Published) -> Iterator[Statement]:
     yield gain("C.1", "IBMA, strongest baseline, mean AUC", 2, points[0], points[2])
     etas = [cell(8, "ibma", column.key) for column in paper.table(8).columns]
     spread = max(etas, key=lambda e: e.low) - min(etas, key=lambda e: e.low)
-    yield Statement("C.2", "accuracy varies by at most 0.4 %", rounded(0.4, 1), spread, "percent")
+    yield _stated("C.2", "accuracy varies by at most 0.4 %", rounded(0.4, 1), spread, "percent")
     ours, omib = cell(9, "ibma", minutes), cell(9, "omib", minutes)
     yield ratio("C.3", "IBMA takes 105.3 % of OMIB's time", 105.3, ours, omib)
     yield gain("C.3", "IBMA, OMIB, CREMA-D", 1.8, cell(9, "ibma", crema), cell(9, "omib", crema))
