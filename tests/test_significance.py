@@ -177,4 +177,4 @@ def test_tests_come_back_from_their_file_as_they_were(made, tmp_path):
     assert significance.stored(tmp_path) == made
     assert significance.stored(tmp_path / "nowhere") == []
     undefined = replace(made[0], total=None, holm=None)
-    assert significance.Test.from_json(significance.to_json([undefined])[0]) == undefined
+    assert significance.from_json(significance.to_json([undefined])) == [undefined]

@@ -159,7 +159,8 @@ def _checked(held: Path) -> dict[str, bytes]:
     Raises:
         IbmaError: a file is changed, missing, not listed, or a link.
     """
-    found = {p.relative_to(held).as_posix(): p for p in held.rglob("*") if not _is_folder(p)}
+    every = (path for path in held.rglob("*") if path.is_symlink() or not path.is_dir())
+    found = {path.relative_to(held).as_posix(): path for path in every}
     if SUMS not in found or paths.PARAMS.as_posix() not in found:
         raise IbmaError(f"{held}: needs {SUMS} and {paths.PARAMS}: {AGAIN}")
     for path in found.values():
@@ -175,10 +176,6 @@ def _checked(held: Path) -> dict[str, bytes]:
             f"files are changed, missing or added): {AGAIN}"
         )
     return contents
-
-
-def _is_folder(path: Path) -> bool:
-    return path.is_dir() and not path.is_symlink()
 
 
 def _unpack_records(

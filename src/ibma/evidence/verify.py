@@ -66,7 +66,6 @@ class Outcome:
     of the others.
     """
 
-    profile: str
     source: str
     runs: int
     predicted: int
@@ -114,7 +113,7 @@ def verify(profile: str, root: Path) -> Outcome:
     places = [*_compare_records(inputs), *compare(report_inputs.rederive(inputs), root)]
     apart = [place for place in places if place.committed != place.recomputed]
     counts = len(results.all()), len(results.predictions), len(places)
-    return Outcome(profile, source, *counts, (*missing, *apart))
+    return Outcome(source, *counts, (*missing, *apart))
 
 
 def compare(inputs: Inputs, root: Path) -> Iterator[Difference]:

@@ -7,6 +7,7 @@ mathematics.
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -163,7 +164,7 @@ def eta_curves(
         stem: path of the files without their endings.
     """
     with _axes(HEIGHT, stem) as axes:
-        styles = zip(_styles(), methods.items(), strict=False)
+        styles = zip(itertools.cycle(STYLES), methods.items(), strict=False)
         for place, (style, (method, by_eta)) in enumerate(styles):
             sums = {eta: stats.summary(values) for eta, values in by_eta.items() if values}
             half = [0.0 if one.high is None else one.high - one.mean for one in sums.values()]
@@ -264,17 +265,10 @@ def noise_curves(
     with _figure(1.2 * WIDTH, height, stem) as figure:
         grid = list(_panels(figure, list(panels), wide, SMALL))
         for methods, axes in zip(panels.values(), grid, strict=True):
-            for place, (style, (name, by_level)) in enumerate(
-                zip(_styles(), methods.items(), strict=False)
-            ):
-                grey = f"{0.45 * (place % 2):.2f}"
-                axes.plot(
-                    range(len(by_level)),
-                    list(by_level.values()),
-                    linestyle=style,
-                    color=grey,
-                    label=name,
-                )
+            styles = zip(itertools.cycle(STYLES), methods.items(), strict=False)
+            for place, (style, (name, by_level)) in enumerate(styles):
+                means, grey = list(by_level.values()), f"{0.45 * (place % 2):.2f}"
+                axes.plot(range(len(means)), means, linestyle=style, color=grey, label=name)
             axes.set_xticks(range(len(by_level)), [f"{level:g}" for level in by_level])
         figure.supxlabel("noise, in standard deviations of each feature", fontsize=SMALL)
         figure.supylabel(f"{metric} on test (%)", fontsize=SMALL)
@@ -332,15 +326,12 @@ def times(task: str, timing: Mapping[str, Any], methods: Mapping[str, str], stem
 
 @dataclass(frozen=True)
 class Difference:
-    """IBMA minus a rival with its interval; face: colour of the dot, see the legend of `forest`."""
+    """IBMA minus a rival with its interval, and whether a test shows that they differ."""
 
     value: float
     low: float | None
     high: float | None
-    face: str
-
-
-SHOWN, NOT_SHOWN = "black", "white"  # faces of dots
+    shown: bool
 
 
 def forest(
@@ -377,7 +368,8 @@ def forest(
 def _whisker(axes: Axes, row: int, one: Difference) -> None:
     if one.low is not None and one.high is not None:
         axes.plot([one.low, one.high], [row, row], "-", color="black")
-    axes.plot([one.value], [row], "o", color="black", mfc=one.face, markersize=5)
+    face = "black" if one.shown else "white"
+    axes.plot([one.value], [row], "o", color="black", mfc=face, markersize=5)
 
 
 def ib_moves(
@@ -463,7 +455,7 @@ def _caption(example: Mapping[str, Any]) -> str:
 
 
 def _deletion(axes: Axes, maps: Mapping[str, Any], methods: Mapping[str, str]) -> None:
-    for style, (method, one) in zip(_styles(), maps.items(), strict=False):
+    for style, (method, one) in zip(itertools.cycle(STYLES), maps.items(), strict=False):
         name = methods.get(method, method)
         percent = np.linspace(0, 100, len(one["deletion"]))
         inside = "" if one["energy"] is None else f", {100 * one['energy']:.0f} % of energy inside"
@@ -471,10 +463,6 @@ def _deletion(axes: Axes, maps: Mapping[str, Any], methods: Mapping[str, str]) -
         axes.plot(percent, one["random"], linestyle=style, color="0.6", label=f"{name}, at random")
     axes.set(xlabel="pixels deleted, most salient first (%)", ylabel="p(class)")
     axes.legend(fontsize=SMALL, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)  # above
-
-
-def _styles() -> list[Any]:
-    return [style for _ in range(4) for style in STYLES]
 
 
 def _head(figure: Any, title: str, twin: bool) -> None:

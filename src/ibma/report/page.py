@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from itertools import groupby
 from pathlib import Path
 from urllib.parse import quote
 
@@ -22,7 +21,7 @@ from ibma.report.formatting import plural
 from ibma.report.inputs import Inputs
 from ibma.report.numbers import Numbers
 from ibma.report.pictures import Picture
-from ibma.report.table import Column, Scalar, Table
+from ibma.report.table import Scalar, Table
 from ibma.report.templates import environment
 from ibma.results import significance
 from ibma.results.claims import task_name
@@ -119,7 +118,7 @@ def html(inputs: Inputs, root: Path, made: Numbers, drawn: Mapping[str, Picture]
         "checks": audit.summary(inputs.checks),
         "provenance": _provenance(inputs),
         "gaps": _gaps(inputs),
-        "grouped": _grouped,
+        "grouped": table.grouped,
         "plural": plural,
     }
     return str(environment().get_template("index.html.jinja").render(context))
@@ -142,7 +141,8 @@ def _paper(inputs: Inputs, made: Numbers, drawn: Mapping[str, Picture]) -> list[
         if one.key.isdigit() and one.rows:
             names = [FIGURES[one.key]] if one.key in FIGURES else []
             if int(one.key) in COMPARED:
-                tasks = {target.task for target in paper_tables.targets(inputs, int(one.key))}
+                paper = inputs.paper.table(int(one.key))
+                tasks = {target.task for target in paper_tables.targets(paper)}
                 names = [f"comparison_{task}" for task in inputs.tasks if task in tasks]
             own = tuple(drawn[name] for name in names if name in drawn)
             main = int(one.key) in COMPARED or one.key in FIGURES
@@ -178,13 +178,6 @@ def _studies(tables: Mapping[str, Table], drawn: Mapping[str, Picture]) -> list[
         for name in STUDIES
         if name in drawn
     ]
-
-
-def _grouped(columns: Sequence[Column]) -> list[tuple[str, list[tuple[int, Column]]]]:
-    """Gather neighbouring columns of one group, each with its place; others stand alone."""
-    numbered = list(enumerate(columns))
-    groups = groupby(numbered, key=lambda pair: pair[1].group or pair[0])
-    return [(str(name) if isinstance(name, str) else "", list(own)) for name, own in groups]
 
 
 def _gaps(inputs: Inputs) -> list[str]:

@@ -7,7 +7,7 @@ its CSV file lists them one by one.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -24,6 +24,7 @@ from ibma.results import claims, records, significance, stats
 from ibma.results.claims import ABSTRACT_ONLY, CONTROL, OURS
 from ibma.results.significance import Test
 from ibma.results.stats import Total
+from ibma.training.record import Record
 
 METRIC_TABLES = (2, 3, 4, 5, 6, 7, 8, 9, 16)
 BOUNDS_TABLE, IB_TABLE = 6, 5
@@ -200,14 +201,14 @@ def _split_sizes(meta: Mapping[str, Any]) -> dict[str, int]:
 def _metrics(inputs: Inputs, paper: published.Table) -> Table:
     """Build a table of metrics; rows and columns of tasks outside the profile are left out."""
     lines = lines_of(inputs, paper.number)
-    tasks = list(dict.fromkeys(str(target.task) for target in _targets(paper)))
+    tasks = list(dict.fromkeys(str(target.task) for target in targets(paper)))
     title = f"Table {paper.number}: {paper.title}"
     columns = _columns(paper, lines)
     return Table(
         f"{paper.number:02d}",
         title,
         paper.caption,
-        any(inputs.results.is_twin(task) for task in tasks),
+        inputs.results.is_twin(*tasks),
         columns,
         tuple(_pivot(inputs.params, paper, lines)),
         (*_reasons(lines), *_notes(inputs, paper, tasks)),
@@ -221,12 +222,8 @@ def lines_of(inputs: Inputs, number: int) -> list[Line]:
     return [*_marked(list(_published_lines(inputs, paper))), *_added_lines(inputs, paper)]
 
 
-def targets(inputs: Inputs, number: int) -> list[Target]:
-    """List what the cells of one of the paper's tables measure."""
-    return list(_targets(inputs.paper.table(number)))
-
-
-def _targets(paper: published.Table) -> Iterator[Target]:
+def targets(paper: published.Table) -> Iterator[Target]:
+    """Yield what the cells of one of the paper's tables measure."""
     for row in paper.rows:
         yield from (paper.target(row.key, column.key) for column in paper.columns)
 
@@ -274,11 +271,10 @@ def _line(
         ours, source = _probed(inputs, target), paths.PROBE.as_posix()
     else:
         ours, source = _measured(inputs, target, column.unit)
+    line = Line(label, column.key, target, column.unit, printed, ours, Verdict.NOT_RUN)
     if ours is None:
-        reason = _why(inputs, target)
-        return Line(label, column.key, target, column.unit, printed, None, Verdict.NOT_RUN, reason)
-    verdict = _verdict(inputs, target, printed, ours)
-    return Line(label, column.key, target, column.unit, printed, ours, verdict, "", source)
+        return replace(line, reason=_why(inputs, target))
+    return replace(line, verdict=_verdict(inputs, target, printed, ours), source=source)
 
 
 def _measured(inputs: Inputs, target: Target, unit: str) -> tuple[Number | None, str]:
@@ -287,13 +283,22 @@ def _measured(inputs: Inputs, target: Target, unit: str) -> tuple[Number | None,
     if target.eta is None:
         runs = results.of(target.task, method)
     else:
-        runs = results.at_eta(method, target.eta) if _is_sensitivity(inputs, target) else ()
-    number = table.mean(records.summary(runs, str(target.metric), unit), unit)
-    return number, records.folder(runs)
+        studied = target.task == inputs.params.sensitivity.task
+        runs = results.at_eta(method, target.eta) if studied else ()
+    return mean_of(runs, str(target.metric), unit), records.folder(runs)
 
 
-def _is_sensitivity(inputs: Inputs, target: Target) -> bool:
-    return target.task == inputs.params.sensitivity.task
+def mean_of(runs: Sequence[Record], metric: str, unit: str = "percent") -> Number | None:
+    """Return the mean of a metric over runs; None where no run defines it."""
+    return table.mean(records.summary(runs, metric, unit), unit)
+
+
+def mean_of_defined(values: Iterable[float | None], unit: str) -> Number | None:
+    """Return the mean in a unit of those values of a metric that are defined; None of none."""
+    numbers = [records.SCALES.get(unit, 1.0) * one for one in values if one is not None]
+    if not numbers:
+        return None
+    return table.mean(stats.summary(numbers, records.RANGES.get(unit, stats.UNBOUNDED)), unit)
 
 
 def _timed(inputs: Inputs, target: Target) -> Number | None:
@@ -308,15 +313,9 @@ def _timed(inputs: Inputs, target: Target) -> Number | None:
 def _probed(inputs: Inputs, target: Target) -> Number | None:
     """Return the mAUC of one encoder alone."""
     metric, _, modality = str(target.metric).partition("/")
-    numbers = [
-        100 * row["metrics"][metric]
-        for row in inputs.probe
-        if (row["method"], row["modality"]) == (target.method, modality)
-        and row["metrics"][metric] is not None
-    ]
-    if not numbers or not inputs.results.of(target.task, target.method):
-        return None
-    return table.mean(stats.summary(numbers, records.RANGES["percent"]), "percent")
+    known = inputs.probe if inputs.results.of(target.task, target.method) else ()
+    own = [row for row in known if (row["method"], row["modality"]) == (target.method, modality)]
+    return mean_of_defined((row["metrics"][metric] for row in own), "percent")
 
 
 def _verdict(inputs: Inputs, target: Target, printed: Number | None, ours: Number) -> Verdict:
@@ -450,13 +449,13 @@ def _reasons(lines: Sequence[Line]) -> list[str]:
 
 def _notes(inputs: Inputs, paper: published.Table, tasks: Sequence[str]) -> Iterator[str]:
     """Yield what a reader must know of some rows and columns."""
-    targets = [target for target in _targets(paper) if target.task in inputs.params.tasks]
-    methods = {target.method for target in targets}
+    ours = [target for target in targets(paper) if target.task in inputs.params.tasks]
+    methods = {target.method for target in ours}
     for task in tasks:
         yield from _label_notes(inputs, task)
         if paper.number == IB_TABLE:
             yield from _bound_notes(inputs, task)
-    if targets:
+    if ours:
         yield "Our best and second best are marked among the paper's rows only."
     if MIB in methods:
         forms = best_forms(inputs)
@@ -464,16 +463,16 @@ def _notes(inputs: Inputs, paper: published.Table, tasks: Sequence[str]) -> Iter
             f"{claims.task_name(t)}: {claims.method_name(forms[t])}" for t in tasks if t in forms
         )
         yield f"MIB is the form (E-, L- or C-MIB) with the best cross-validation score ({chosen})."
-    if any(target.metric in OTHER_READING for target in targets):
+    if any(target.metric in OTHER_READING for target in ours):
         yield (
             "The paper does not say which definition of Acc-2 and F1 it uses. Ours leave out "
             "utterances of score 0, or (zero counted) count them as positive."
         )
     if methods & set(ABSTRACT_ONLY):
         yield ABSTRACTS
-    if inputs.timing and any(target.metric == TIMED for target in targets):
+    if inputs.timing and any(target.metric == TIMED for target in ours):
         yield timing_note(inputs.timing)
-    if any(str(target.metric).startswith(PROBED) for target in targets):
+    if any(str(target.metric).startswith(PROBED) for target in ours):
         yield (
             "One encoder alone: a logistic regression on its frozen output; its regularisation is "
             "chosen on held-out groups of the training split."
@@ -553,9 +552,9 @@ def _tests(inputs: Inputs, paper: published.Table) -> Table:
             f"Holm's correction runs over {formatting.plural(len(published_rows), 'row')}, of the "
             "t-test over runs and, where records hold predictions, over test rows; so does the "
             "interval. p and Wilcoxon's p are over runs alone, as the paper's are: they show that "
-            "a difference is not luck of the initialisation, not that it holds on other test rows.",
+            "a difference is not luck of the initialisation, not that it holds on other test rows."
         ]
-    twin = any(inputs.results.is_twin(row.task) for row in published_rows)
+    twin = inputs.results.is_twin(*(row.task for row in published_rows))
     title = f"Table {paper.number}: {paper.title}"
     columns = TEST_COLUMNS[:-1] if twin else TEST_COLUMNS  # generated data gets no verdict
     cut = tuple(replace(row, values=row.values[: len(columns)]) for row in rows)
@@ -571,16 +570,12 @@ def _untested(row: published.Row, unit: str) -> Row:
 
 def _test_row(inputs: Inputs, row: published.Row, test: Test, verdict: Verdict) -> Row:
     unit, task = test.compared.unit, test.compared.task
-    means = [
-        table.mean(
-            records.summary(inputs.results.of(task, method), test.compared.metric, unit), unit
-        )
-        for method in (test.rival, OURS)
-    ]
+    sides = [inputs.results.of(task, method) for method in (test.rival, OURS)]
+    means = [mean_of(runs, test.compared.metric, unit) for runs in sides]
     paper: tuple[Value, ...] = (None, None, None)
     if test.opponent != CONTROL:
-        sides = [_printed(row.cells[key], unit) for key in ("baseline", "ours")]
-        paper = (*sides, Number(row.cells["p_value"].value, "p"))
+        theirs = [_printed(row.cells[key], unit) for key in ("baseline", "ours")]
+        paper = (*theirs, Number(row.cells["p_value"].value, "p"))
     one = test.paired
     low, high = test.interval
     difference = Number(one.difference, unit, n=one.n, low=low, high=high, signed=True)

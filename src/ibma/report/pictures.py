@@ -15,8 +15,6 @@ from ibma.results import claims, records, regime, separation, stats, studies
 from ibma.results.claims import CONTROL, OURS, method_name, metric_name, task_name
 from ibma.results.significance import Test
 
-FACES = {Verdict.BETTER: figures.SHOWN, Verdict.WORSE: figures.SHOWN}
-
 
 @dataclass(frozen=True)
 class Picture:
@@ -74,7 +72,7 @@ def _draw_claims(inputs: Inputs, folder: Path) -> Iterator[Picture]:
         }
         for task in inputs.beyond
     }
-    twin = any(inputs.results.is_twin(task) for task in inputs.beyond)
+    twin = inputs.results.is_twin(*inputs.beyond)
     if any(panels.values()):
         met = [name for name in rivals.values() if any(name in panel for panel in panels.values())]
         figures.forest(panels, met, twin, folder / "claims")
@@ -93,8 +91,8 @@ def _draw_claims(inputs: Inputs, folder: Path) -> Iterator[Picture]:
 
 
 def _difference(test: Test) -> Difference:
-    face = FACES.get(real_tables.verdict(test), figures.NOT_SHOWN)
-    return Difference(test.paired.difference, *test.interval, face)
+    shown = real_tables.verdict(test) in (Verdict.BETTER, Verdict.WORSE)
+    return Difference(test.paired.difference, *test.interval, shown)
 
 
 def _moved(moves: Mapping[str, Mapping[str, Mapping[str, tuple[float, float]]]]) -> str:
@@ -233,7 +231,7 @@ def _draw_regimes(inputs: Inputs, folder: Path) -> Iterator[Picture]:
     }
     if not panels:
         return
-    twin = any(inputs.results.is_twin(task) for task in study.tasks)
+    twin = inputs.results.is_twin(*study.tasks)
     figures.shares(panels, method_name(rival), twin, folder / "regimes")
     every = [one for regimes in found.values() for one in regimes]
     better, worse = (
@@ -266,7 +264,7 @@ def _draw_noise(inputs: Inputs, folder: Path) -> Iterator[Picture]:
                 for method in study.methods
             }
     if panels:
-        twin = any(inputs.results.is_twin(task) for task in tasks)
+        twin = inputs.results.is_twin(*tasks)
         metric = metric_name(inputs.results.headline(tasks[0]))
         figures.noise_curves(panels, metric, twin, folder / "noise")
         title = "Accuracy against noise in one modality"

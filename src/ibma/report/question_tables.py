@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ibma.report import table
 from ibma.report.inputs import Inputs
+from ibma.report.paper_tables import mean_of
 from ibma.report.table import NOT_RUN, Column, Number, Row, Table, Value
 from ibma.results import claims, fairness, records, regime, stats, studies
 from ibma.results.claims import OURS, SINGLE, method_name, metric_name, task_name
@@ -16,10 +17,6 @@ def build(inputs: Inputs) -> list[Table]:
     """Build every table that has a row."""
     points = [_points(inputs, task) for task in inputs.tasks]
     return [made for made in (_fusion(inputs), _at_work(inputs), *points) if made.rows]
-
-
-def _twin(inputs: Inputs) -> bool:
-    return any(inputs.results.is_twin(task) for task in inputs.tasks)
 
 
 # --- is fusion of any use? -----------------------------------------------------------------------
@@ -33,7 +30,7 @@ def _fusion(inputs: Inputs) -> Table:
         "real_fusion",
         "Is fusion of any use over one modality?",
         "IBMA's encoder and head on one modality, and methods on all modalities, equally tuned.",
-        _twin(inputs),
+        inputs.results.is_twin(*inputs.tasks),
         (
             *map(Column, headings),
             Column("best, joint minus alone"),
@@ -65,12 +62,9 @@ def _fusion_row(inputs: Inputs, task: str) -> Row | None:
         return None
     one, best = (max(some, key=lambda method: some[method]) for some in (alone, joint))
     runs = [inputs.results.of(task, method) for method in (one, best)]
-    shown = [table.mean(records.summary(own, metric, "percent"), "percent") for own in runs]
-    theirs = inputs.results.of(task, one)
-    apart = [
-        table.signed(studies.apart(inputs.results.of(task, method), theirs, metric))
-        for method in (best, OURS)
-    ]
+    shown = [mean_of(own, metric) for own in runs]
+    joined = (runs[1], inputs.results.of(task, OURS))
+    apart = [table.signed(studies.apart(own, runs[0], metric)) for own in joined]
     fit = "yes" if joint[best] > alone[one] else "no"
     if inputs.results.is_twin(task):
         fit = "TWIN"
@@ -100,7 +94,7 @@ def _at_work(inputs: Inputs) -> Table:
         "real_regime",
         "Does the bound have a gradient?",
         "The norm of the bound's gradient over that of cross-entropy, and the largest phi.",
-        _twin(inputs),
+        inputs.results.is_twin(*inputs.tasks),
         tuple(map(Column, (*headings, "Active"))),
         tuple(rows),
         (
@@ -158,4 +152,4 @@ def _points(inputs: Inputs, task: str) -> Table:
 
 def _at(runs: Sequence[Record], point: tuple[float, float], metric: str) -> Value:
     there = [run for run in runs if fairness.point(run) == point]
-    return table.mean(records.summary(there, metric, "percent"), "percent") or NOT_RUN
+    return mean_of(there, metric) or NOT_RUN

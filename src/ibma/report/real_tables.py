@@ -13,7 +13,7 @@ from typing import Any
 from ibma import datasets, paths, tables
 from ibma.report import formatting, table
 from ibma.report.inputs import Inputs
-from ibma.report.paper_tables import ABSTRACTS, timing_note
+from ibma.report.paper_tables import ABSTRACTS, mean_of, mean_of_defined, timing_note
 from ibma.report.table import NOT_RUN, Column, Number, Row, Scalar, Table, Value
 from ibma.results import claims, fairness, records, resampling, significance, stats, studies
 from ibma.results.claims import CONTROL, OURS, Claim, method_name, metric_name, task_name
@@ -61,10 +61,6 @@ def build(inputs: Inputs) -> list[Table]:
         _cost(inputs),
     ]
     return [leaderboard(inputs), *(made for made in tables if made.rows)]
-
-
-def _twin(inputs: Inputs) -> bool:
-    return any(inputs.results.is_twin(task) for task in inputs.beyond)
 
 
 # --- every method --------------------------------------------------------------------------------
@@ -149,10 +145,7 @@ def _data(task: str, metric: str, column: Mapping[str, Number | None]) -> list[d
 def _column(inputs: Inputs, task: str, metric: str) -> dict[str, Number | None]:
     """Return method -> its number, the best two of real data marked; None where there is none."""
     methods, unit = list(inputs.params.methods), records.unit_of(metric)
-    numbers = [
-        table.mean(records.summary(inputs.results.of(task, method), metric, unit), unit)
-        for method in methods
-    ]
+    numbers = [mean_of(inputs.results.of(task, method), metric, unit) for method in methods]
     lower = metric == "mae"
     twin = inputs.results.is_twin(task)
     marked = numbers if twin else table.mark(numbers, lower_is_better=lower)
@@ -206,14 +199,11 @@ def _logistic(inputs: Inputs, task: str, metrics: Sequence[str]) -> tuple[Value,
     told = inputs.logistic.get(task) or {"missing": "no stage logistic"}
     if told["missing"]:
         return (0, *(f"not run: {told['missing']}" for _ in metrics))
-    numbers: list[Value] = []
+    runs, numbers = [one["metrics"] for one in told["runs"]], list[Value]()
     for name in metrics:
-        unit = records.unit_of(name)
-        found = [one["metrics"].get(name) for one in told["runs"]]
-        values = [records.SCALES.get(unit, 1.0) * value for value in found if value is not None]
-        within = records.RANGES.get(unit, stats.UNBOUNDED)
-        numbers.append(table.mean(stats.summary(values, within), unit) if values else "undefined")
-    return (len(told["runs"]), *numbers)
+        found = (run.get(name) for run in runs)
+        numbers.append(mean_of_defined(found, records.unit_of(name)) or "undefined")
+    return (len(runs), *numbers)
 
 
 def _logistic_data(
@@ -275,7 +265,7 @@ def _claims(inputs: Inputs) -> Table:
         "real_claims",
         "The claims, tested",
         "IBMA minus its opponent on paired runs, in points of the task's metric.",
-        _twin(inputs),
+        inputs.results.is_twin(*inputs.beyond),
         (Column("Claim"), Column("IBMA against"), Column("In sum"), *tasks),
         tuple(rows),
         (
@@ -337,7 +327,7 @@ def _uncertainty(inputs: Inputs) -> Table:
         "real_uncertainty",
         "What the claims rest on",
         "Each difference in points and its 95 % interval over runs, over test rows, and over both.",
-        _twin(inputs),
+        inputs.results.is_twin(*inputs.beyond),
         tuple(map(Column, headings)),
         tuple(rows),
         (
@@ -382,13 +372,7 @@ def _difference(test: Test) -> Number:
     elif said == Verdict.EQUAL and test.total:
         words.append(f"detectable {formatting.number(test.total.detectable, 'percent')}")
     return Number(
-        one.difference,
-        "percent",
-        n=one.n,
-        low=low,
-        high=high,
-        signed=True,
-        note=", ".join(words),
+        one.difference, "percent", n=one.n, low=low, high=high, signed=True, note=", ".join(words)
     )
 
 
@@ -463,10 +447,7 @@ def _terms(runs: Sequence[Record]) -> list[str]:
 def _ib_losses(inputs: Inputs) -> Table:
     """`real_ib`: plug-in IB losses of the untrained and of the trained network."""
     rows = [
-        Row(
-            (task_name(task), method_name(method), term, *_moved(runs, term)),
-            records.folder(runs),
-        )
+        Row((task_name(task), method_name(method), term, *_moved(runs, term)), records.folder(runs))
         for task in inputs.beyond
         for method in _ib_methods(inputs)
         if (runs := inputs.results.of(task, method))
@@ -476,7 +457,7 @@ def _ib_losses(inputs: Inputs) -> Table:
         "real_ib",
         "Real data: IB losses before and after training",
         "Plug-in IB losses on the test features, in nats.",
-        _twin(inputs),
+        inputs.results.is_twin(*inputs.beyond),
         tuple(map(Column, ("Task", "Method", "Term", "Before", "After", "Change", "n"))),
         tuple(rows),
         (
@@ -527,8 +508,7 @@ def _at_etas(inputs: Inputs) -> Table:
     for eta in at.etas:
         runs = {method: own.get(eta, ()) for method, own in by_method.items()}
         if any(runs.values()):
-            sums = [records.summary(own, metric, "percent") for own in runs.values()]
-            means = [table.mean(one, "percent") or NOT_RUN for one in sums]
+            means = [mean_of(own, metric) or NOT_RUN for own in runs.values()]
             apart = [
                 table.signed(studies.apart(runs[method], runs[first], metric)) for method in others
             ]
@@ -598,7 +578,7 @@ def _tuned(inputs: Inputs) -> Table:
         "real_tuned",
         "Real data: eta chosen inside the training split",
         "Score over folds of every eta that was tried in percent, and how often each was chosen.",
-        _twin(inputs),
+        inputs.results.is_twin(*inputs.beyond),
         tuple(map(Column, headings)),
         tuple(rows),
         (
@@ -646,7 +626,7 @@ def _cost(inputs: Inputs) -> Table:
         "real_cost",
         "Real data: seconds an epoch, and size",
         f"All methods in turn in one process on {task_name(timing.get('task', ''))}.",
-        _twin(inputs),
+        inputs.results.is_twin(*inputs.beyond),
         tuple(map(Column, ("Method", "Seconds", *against, *size))),
         tuple(rows),
         (timing_note(timing),) if timing else (),

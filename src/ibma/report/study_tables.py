@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from ibma.report import formatting, table
 from ibma.report.inputs import Inputs
+from ibma.report.paper_tables import mean_of
 from ibma.report.table import NOT_RUN, Column, Number, Row, Table, Value
-from ibma.results import records, regime, separation, studies
+from ibma.results import regime, separation, studies
 from ibma.results.claims import CONTROL, OURS, method_name, metric_name, task_name
 from ibma.results.studies import Point
 from ibma.training.record import Record
@@ -66,7 +67,7 @@ def _regimes(inputs: Inputs) -> Iterator[Table]:
     rivals = (*study.forms[1:], study.control)
     found = {task: studies.points(inputs.results, task) for task in study.tasks}
     found = {task: points for task, points in found.items() if points}
-    twin = any(inputs.results.is_twin(task) for task in study.tasks)
+    twin = inputs.results.is_twin(*study.tasks)
     yield _by_task(inputs, found, rivals, twin)
     yield _by_regime(found, rivals, twin)
 
@@ -161,15 +162,16 @@ def _noise(inputs: Inputs) -> Table:
                 if by_method and (level or place == studies.PLACES[0]):
                     where = NOISE_IN[place] if level else "none"
                     head = (f"{task_name(task)}, {modality}", where, f"{level:g}")
-                    numbers = _methods(study.methods, by_method, metric)
-                    rows.append(Row((*head, *numbers, _against(by_method, metric))))
+                    runs = {method: by_method.get(method, ()) for method in study.methods}
+                    means = [mean_of(own, metric) or NOT_RUN for own in runs.values()]
+                    rows.append(Row((*head, *means, _against(by_method, metric))))
     tasks = [task for task in study.tasks if inputs.results.of_study("noise", task)]
     metrics = dict.fromkeys(metric_name(inputs.results.headline(task)) for task in tasks)
     return Table(
         "noise",
         "Noise in one modality",
         f"{', '.join(metrics)} in percent with Gaussian noise in one modality.",
-        any(inputs.results.is_twin(task) for task in tasks),
+        inputs.results.is_twin(*tasks),
         (
             *(Column(label) for label in ("Task, modality", "Noise in", "Level")),
             *(Column(method_name(method)) for method in study.methods),
@@ -185,13 +187,6 @@ def _noise(inputs: Inputs) -> Table:
             "and Bengio.",
         ),
     )
-
-
-def _methods(
-    methods: Sequence[str], by_method: Mapping[str, Sequence[Record]], metric: str
-) -> list[Value]:
-    sums = [records.summary(by_method.get(m, ()), metric, "percent") for m in methods]
-    return [table.mean(one, "percent") or NOT_RUN for one in sums]
 
 
 def _against(by_method: Mapping[str, Sequence[Record]], metric: str) -> Value:

@@ -183,6 +183,12 @@ def _flat(table: Table) -> list[dict[str, Scalar]]:
     return [{key: row.get(key) for key in keys} for row in flat]
 
 
+def grouped(columns: Sequence[Column]) -> list[tuple[str, list[tuple[int, Column]]]]:
+    """Gather neighbouring columns of one group, each with its place; others stand alone."""
+    groups = groupby(enumerate(columns), key=lambda pair: pair[1].group or pair[0])
+    return [(own[0][1].group, own) for own in (list(members) for _, members in groups)]
+
+
 def mean(summary: Summary | None, unit: str) -> Number | None:
     """Make a number of a summary over runs; None of none."""
     if summary is None:
@@ -256,8 +262,8 @@ def as_latex(table: Table) -> str:
     """Print a table as a `longtable`, split into parts where it is too wide for a page."""
     from ibma.report.templates import environment
 
-    template = environment().get_template("table.tex.jinja")
-    return str(template.render(table=table, parts=_parts(table)))
+    parts = [_part(table, [0, *places]) for places in _chunks(table.columns[1:])]
+    return str(environment().get_template("table.tex.jinja").render(table=table, parts=parts))
 
 
 @dataclass(frozen=True)
@@ -269,16 +275,11 @@ class Part:
     rows: list[list[str]]
 
 
-def _parts(table: Table) -> list[Part]:
-    return [_part(table, [0, *places]) for places in _chunks(table.columns[1:])]
-
-
 def _chunks(columns: Sequence[Column]) -> Iterator[list[int]]:
     """Yield the places of columns that stand on one page; groups are never split."""
     chunk: list[int] = []
-    numbered = enumerate(columns, 1)
-    for _, members in groupby(numbered, key=lambda pair: pair[1].group or pair[0]):
-        places = [place for place, _ in members]
+    for _, members in grouped(columns):
+        places = [place + 1 for place, _ in members]
         if chunk and len(chunk) + len(places) > WIDE:
             yield chunk
             chunk = []

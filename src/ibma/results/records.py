@@ -87,9 +87,10 @@ class Results:
         """Return every record."""
         return [run for runs in self.runs.values() for run in runs]
 
-    def is_twin(self, task: str | None) -> bool:
-        """Return whether any record of a task was made from generated data."""
-        return any(run.source == "twin" for runs in self.of_task(task).values() for run in runs)
+    def is_twin(self, *tasks: str | None) -> bool:
+        """Return whether any record of some tasks was made from generated data."""
+        cells = [runs for task in tasks for runs in self.of_task(task).values()]
+        return any(run.source == "twin" for runs in cells for run in runs)
 
     def headline(self, task: str | None) -> str:
         """Return the metric that a task is judged by."""

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from ibma import paths
 from ibma.files import read_json
 from ibma.paper import published
@@ -69,13 +71,6 @@ class Test:
     def interval(self) -> tuple[float | None, float | None]:
         """The 95 % interval of the difference that a claim rests on."""
         return (self.total.low, self.total.high) if self.total else (None, None)
-
-    @classmethod
-    def from_json(cls, content: dict[str, Any]) -> Test:
-        """Read what `asdict` wrote."""
-        compared, paired = Compared(**content["compared"]), Paired(**content["paired"])
-        total = content["total"] and Total(**content["total"])
-        return cls(**{**content, "compared": compared, "paired": paired, "total": total})
 
 
 def run(params: Params, results: Results, paper: published.Published) -> list[Test]:
@@ -178,6 +173,11 @@ def to_json(tests: Sequence[Test]) -> list[dict[str, Any]]:
     return [asdict(test) for test in tests]
 
 
+def from_json(content: object) -> list[Test]:
+    """Undo `to_json`."""
+    return TypeAdapter(list[Test]).validate_python(content)
+
+
 def stored(root: Path) -> list[Test]:
     """Read what stage `significance` wrote; empty when it has not run."""
-    return [Test.from_json(content) for content in read_json(root / paths.SIGNIFICANCE, [])]
+    return from_json(read_json(root / paths.SIGNIFICANCE, []))
