@@ -35,7 +35,7 @@ def store() -> Path:
 
 
 def kept(key: str) -> Path:
-    """Return where the store holds the record of a finished run."""
+    """Return where the store holds what was made under a key: a record, or scores of trials."""
     return store() / key[:2] / f"{key}.json"
 
 

@@ -47,16 +47,12 @@ class Wanted:
     seed: int
     setting: Setting
     key: str
+    keeps_weights: bool  # later stages and people read the trained network
 
     @property
     def id(self) -> RunId:
         """Return which run this is."""
         return RunId(self.cell.stage, self.cell.task, self.cell.method, self.seed)
-
-    def keeps_weights(self, params: Params) -> bool:
-        """Return whether the trained network is kept: later stages and people read it."""
-        is_study = self.cell.stage in params.studies()
-        return not is_study and self.cell.method in params.keep_weights
 
     @property
     def record(self) -> Path:
@@ -75,11 +71,7 @@ class Wanted:
 
 
 def train_stage(
-    params: Params,
-    stage: str,
-    task: str,
-    only: str | None = None,
-    watcher: Watcher | None = None,
+    params: Params, stage: str, task: str, only: str | None = None, watcher: Watcher | None = None
 ) -> None:
     """Train the methods of stage train, train_ibma, ablation or bounds on a task.
 
@@ -131,16 +123,17 @@ def train(
             for name in names:
                 remove(root / stage / task / name)
         for one in wanted:
-            _lay_out(one, one.keeps_weights(params))
+            _lay_out(one)
 
 
 def name_runs(params: Params, cell: Cell) -> Iterator[Wanted]:
     """Yield every run of a cell, with the setting that stage `tune` chose and its key."""
     environment = run.environment(cell)
     variant = params.trained_as(cell.stage, cell.task, cell.method)
+    keeps_weights = cell.method in params.keep_weights and cell.stage not in params.studies()
     for seed in range(params.seeds):
         setting = setting_of(cell.task, variant, seed)
-        yield Wanted(cell, seed, setting, cell.key(seed, setting, environment))
+        yield Wanted(cell, seed, setting, cell.key(seed, setting, environment), keeps_weights)
 
 
 def _complete(
@@ -151,7 +144,7 @@ def _complete(
     Raises:
         IbmaError: runs failed; it names the first, the others are finished and kept.
     """
-    missing = [one for one in wanted if _find(one, one.keeps_weights(params)) is None]
+    missing = [one for one in wanted if _find(one) is None]
     failed: dict[RunId, IbmaError] = {}
     if missing:
         run.warm_up(missing[0].cell)
@@ -168,7 +161,7 @@ def _complete(
             if watcher:
                 watcher.failed(one.id)
             continue
-        _keep(one, finished, one.keeps_weights(params))
+        _keep(one, finished)
         run.forget(one.key)
         if watcher:
             watcher.finished(finished.record)
@@ -220,11 +213,11 @@ def _describe(one: Wanted, finished: run.Finished) -> str:
     return f"{one.cell.method} seed {one.seed}: {metric} {value or 0:.3f}"
 
 
-def _find(one: Wanted, with_weights: bool) -> Record | None:
+def _find(one: Wanted) -> Record | None:
     """Return the stored record of a run; a damaged one is deleted, to be trained again."""
     try:
         stored = record.read(one.record)
-        if with_weights:
+        if one.keeps_weights:
             verified(one.weights, stored.weights)
         if stored.key == one.key:
             return stored
@@ -237,17 +230,17 @@ def _find(one: Wanted, with_weights: bool) -> Record | None:
     return None
 
 
-def _keep(one: Wanted, finished: run.Finished, with_weights: bool) -> None:
+def _keep(one: Wanted, finished: run.Finished) -> None:
     """Store a finished run; its record is written last, so that there is none without the rest."""
-    if with_weights:
+    if one.keeps_weights:
         write_bytes(one.weights, finished.weights)
     finished.predictions.write(one.predictions)
     finished.record.write(one.record)
 
 
-def _lay_out(one: Wanted, with_weights: bool) -> None:
+def _lay_out(one: Wanted) -> None:
     """Put a stored run into its stage's folders."""
     copy_file(one.record, one.id.record)
     copy_file(one.predictions, one.id.predictions)
-    if with_weights:
+    if one.keeps_weights:
         link_file(one.weights, one.id.weights)  # weights are large

@@ -72,8 +72,7 @@ class Trials:
             "tune": [self.tuning.folds, self.tuning.epochs, self.fold],
             "settings": self.settings,
         }
-        key = record.key_of(ingredients)
-        return paths.store() / key[:2] / f"{key}.json"
+        return paths.kept(record.key_of(ingredients))
 
     def __str__(self) -> str:
         """Return the name that people read."""

@@ -15,10 +15,9 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from ibma import datasets, tables
-from ibma.errors import IbmaError
 from ibma.files import link_file
-from ibma.results import claims
-from ibma.training.cell import Cell, expected_key
+from ibma.results import claims, records
+from ibma.training.cell import Cell
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -35,12 +34,8 @@ BEST = "best"  # alias of the registered version
 
 def is_kept(one: Record, params: Params, root: Path) -> bool:
     """Return whether a run's network lies here and fits the present parameters, data and code."""
-    if not one.weights or not (root / one.id.weights).exists():
-        return False
-    try:
-        return one.key == expected_key(params, one, root)
-    except IbmaError:
-        return False
+    here = bool(one.weights) and (root / one.id.weights).exists()
+    return here and records.is_current(params, root, one)
 
 
 def log(client: MlflowClient, params: Params, root: Path, one: Record, run_id: str) -> str:
