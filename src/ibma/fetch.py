@@ -58,7 +58,8 @@ def dataset(name: str, source: str, raw: Path) -> dict[str, Any]:
             verify: Callable[[Path], None] | None = getattr(module, "verify", None)
             if source == "real" and verify is not None:
                 verify(raw)
-        files = _listed(raw, hash_all=source == "twin" or _is_small(module))
+        small = module.CARD.raw_gb is not None and module.CARD.raw_gb <= HASHED_GB
+        files = _listed(raw, hash_all=source == "twin" or small)
     return {"source": source, "missing": lacking, "served": served, "files": files}
 
 
@@ -151,11 +152,6 @@ def missing(name: str, module: Dataset, raw: Path) -> str | None:
     )
 
 
-def _is_small(module: Dataset) -> bool:
-    size = module.CARD.raw_gb
-    return size is not None and size <= HASHED_GB
-
-
 def _listed(raw: Path, *, hash_all: bool) -> list[list[Any]]:
     return [
         [
@@ -176,7 +172,7 @@ def _fetch(file: Remote, raw: Path, mirror: str | None) -> dict[str, Any]:
         except OSError as error:
             if error.errno in REMEDIES:
                 raise  # the door tells a full disk from a dead network
-            cause = _cause(error)
+            cause = f"{type(error).__name__}: {error}".splitlines()[0]  # some print several
     tried = f"{file.url} cannot be fetched ({cause})"
     if file.mirrors:
         tried = f"none of {1 + len(file.mirrors)} addresses answers, the last: {url} ({cause})"
@@ -205,16 +201,7 @@ def _fetch_from(url: str, file: Remote, raw: Path, mirror: str | None) -> dict[s
             f"{target}: checksum of {url} is not {file.sha256}: the file changed or arrived "
             "broken, run again; if it persists, report it"
         ) from None
-    return {
-        "url": file.url,
-        "sha256": checksums.sha256(target),
-        "bytes": target.stat().st_size,
-    }
-
-
-def _cause(error: Exception) -> str:
-    """Return an error in one line: some libraries print several."""
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+    return {"url": file.url, "sha256": checksums.sha256(target), "bytes": target.stat().st_size}
 
 
 def _resume(part: Path) -> Downloader:

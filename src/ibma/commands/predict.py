@@ -7,6 +7,7 @@ import io
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +75,8 @@ def write(weights: Path, table: Path, output: Path, folders: Sequence[str]) -> s
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(network.header)
         with progress_bar(desc="predict", unit="row", delay=1.0) as bar:
-            for block in _blocks(reader.rows()):
+            rows = reader.rows()
+            for block in iter(lambda: list(islice(rows, BLOCK)), []):
                 writer.writerows(network.predict(block))
                 counts.update(not row.reason for row in block)
                 bar.update(len(block))
@@ -83,17 +85,6 @@ def write(weights: Path, table: Path, output: Path, folders: Sequence[str]) -> s
     if counts[False]:
         lines[-1] += ": column `reason` says why"
     return "\n".join(lines)
-
-
-def _blocks(rows: Iterator[Row]) -> Iterator[list[Row]]:
-    block: list[Row] = []
-    for row in rows:
-        block.append(row)
-        if len(block) == BLOCK:
-            yield block
-            block = []
-    if block:
-        yield block
 
 
 # --- the network ---------------------------------------------------------------------------------
@@ -283,18 +274,15 @@ class Reader:
 
     def rows(self) -> Iterator[Row]:
         """Yield every row of the table, in order."""
-        for found in self.table.rows(self.path, self.columns):
-            yield (
-                Row(found.id, reason=found.reason)
-                if isinstance(found, Dropped)
-                else self._row(found)
-            )
+        return map(self._row, self.table.rows(self.path, self.columns))
 
-    def _row(self, found: Cells) -> Row:
+    def _row(self, found: Cells | Dropped) -> Row:
+        if isinstance(found, Dropped):
+            return Row(found.id, reason=found.reason)
         self._count_label(found)
         row = Row(found.id)
         try:
-            parts = self.table.parts(found, self.path)
+            parts = self.table.parts(found)
             row.features = {
                 name: self._feature(name, part) for name, part in parts.items() if part is not None
             }

@@ -103,7 +103,7 @@ def samples(
                 continue
             label = radiology.positives(row, uncertain)
             parts: dict[str, Path | str] = {"image": image, "text": reports.get(key, "")}
-            yield Sample(name, split, _patient(key), label, parts)
+            yield Sample(name, split, key.split("/")[1], label, parts)
 
 
 def verify(raw: Path) -> None:
@@ -142,10 +142,6 @@ def _image(root: Path, batches: list[Path], key: str) -> Path | None:
     """Return the image below the csv's folder, or below a batch folder of the full release."""
     places = [root / key, *(batch / key.split("/", 1)[1] for batch in batches)]
     return next((path for path in places if given(path)), None)
-
-
-def _patient(key: str) -> str:
-    return key.split("/")[1]
 
 
 def _reports(path: Path) -> dict[str, str]:

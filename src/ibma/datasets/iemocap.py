@@ -23,7 +23,6 @@ EMOTIONS = ("ang", "hap", "sad", "neu", "fru")
 MERGED = {"exc": "hap"}
 # CHOICE for split="random" alone, which needs every labelled turn: nobody says what they became
 RARE = {"sur": "hap", "fea": "sad", "dis": "ang", "oth": "fru"}
-UNDECIDED = "xxx"  # the annotators did not agree
 SESSIONS, DIALOGUES, TURNS = 5, 151, 10_039
 TEST_SESSION, TEST_SHARE = "Session5", 0.2
 # 720x480 pictures: marker actor left, partner right (IoannisKansizoglou/Iemocap-preprocess)

@@ -232,7 +232,7 @@ def _five_by_200(root: Path, studies: Mapping[str, Study]) -> set[str]:
     alone: dict[str, list[str]] = {label: [] for label in radiology.LABELS}
     for _, row in tabular.rows(_table(root, "negbio.csv.gz"), FINDINGS):
         study = studies.get(row["study_id"])
-        found = [column for column in columns if radiology.mentioned(row[column]) == 1]
+        found = [column for column in columns if radiology.VALUES[row[column]] == 1]
         if study and study.split != "train" and study.views and len(found) == 1:
             alone.get(found[0], []).append(row["study_id"])
     rng = np.random.default_rng(SEED)

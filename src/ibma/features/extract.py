@@ -52,10 +52,7 @@ Block = tuple[int, list[Entry]]  # its number, and what is in it
 BLOCK = 32  # entries of one part file
 AHEAD = 2  # blocks in flight per process
 INDEX, DROPPED = "index.csv", "dropped.csv"
-HEADERS = {
-    INDEX: ("id", "split", "group", "label", "dialogue", "lacks"),
-    DROPPED: ("id", "reason"),
-}
+HEADERS = {INDEX: ("id", "split", "group", "label", "dialogue", "lacks"), DROPPED: ("id", "reason")}
 
 
 def extract(
@@ -418,9 +415,7 @@ def _check(tally: Tally, shapes: Shapes, card: Card, raw: Path) -> None:
         if name not in shapes:
             raise IbmaError(f"{raw}: no sample has '{name}': check the data set's files")
     if tally.shared_groups:
-        tell(
-            f"{raw}: {tally.shared_groups} groups (speakers, patients) are in train and in test",
-        )
+        tell(f"{raw}: {tally.shared_groups} groups (speakers, patients) are in train and in test")
 
 
 def _describe(

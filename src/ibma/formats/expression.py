@@ -125,8 +125,5 @@ def neighbourhood(rows: Sequence[Row], grid: Sequence[tuple[int, int]]) -> list[
     placed = dict(zip(grid, rows, strict=True))
     steps = [(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1) if (x, y) != (0, 0)]
     around = ([placed.get((x + dx, y + dy)) for dx, dy in steps] for x, y in grid)
-    return [_mean([row for row in near if row is not None]) for near in around]
-
-
-def _mean(rows: Sequence[NDArray[np.float32]]) -> Row:
-    return np.mean(rows, axis=0) if rows else None
+    counted = ([row for row in near if row is not None] for near in around)
+    return [np.mean(near, axis=0) if near else None for near in counted]

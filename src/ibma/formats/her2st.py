@@ -31,10 +31,7 @@ AGAIN = "run `dvc repro -f download`"
 CHECKSUMS = Path(__file__).with_name("her2st.sha256")
 CANCER = ("invasive cancer", "cancer in situ")
 NORMAL = (
-    "connective tissue",
-    "adipose tissue",
-    "breast glands",
-    "immune infiltrate",
+    *("connective tissue", "adipose tissue", "breast glands", "immune infiltrate"),
     "undetermined",
 )
 LABELS = Table(

@@ -18,58 +18,14 @@ from ibma.errors import IbmaError
 from ibma.formats import tabular
 from ibma.formats.tabular import Column, Table
 
-LAB = (
-    "https://raw.githubusercontent.com/declare-lab/multimodal-deep-learning/"
-    "111b401d867c14a1dcd930fd2b2ab58a5eca3f70/bc-LSTM/data/"
-)
-ASA = (
-    "https://raw.githubusercontent.com/ASA-MOSI/Audio-Sentiment-Analysis/"
-    "c482dd2d939b1a7835d90e4a88ef7cbc4e73f76d/"
-)
+GITHUB = "https://raw.githubusercontent.com/"
+CHECKSUMS = Path(__file__).with_name("mosi.sha256")  # of <owner>/<repository>/<commit>/<path>
 TRANSCRIPTS, SCORES = "transcripts.csv", "OpinionLevelSentiment.csv"
 WIDTHS = {"audio": 73, "video": 100}  # numbers of one vector
-FILES = (  # address, sha256, path
-    (
-        LAB + TRANSCRIPTS,
-        "e7689e6d70720addd2a6b316419d245a68839c32b014ff426c406063ee777466",
-        TRANSCRIPTS,
-    ),
-    (ASA + SCORES, "5af5525f6c2c70a24c2fb8bda6c67dee37183f6f588955e753f0bd4fd6f9523a", SCORES),
-    (
-        LAB + "text_train.csv",
-        "73770b6302ad0f7a51f4eddcae6788efde4d0b6802e09f78249d5b538d1c1d67",
-        "text_train.csv",
-    ),
-    (
-        LAB + "text_test.csv",
-        "f3b735070bf07ceff7a6ef6c8f4c32757e988de484e35bd6d38b2aecef851a59",
-        "text_test.csv",
-    ),
-    (
-        LAB + "audio/audio_train0.csv",
-        "5435398a54664e7b00304587dc59ae84a438852be033c2a2fba779588624a2a1",
-        "audio_train0.csv",
-    ),
-    (
-        LAB + "audio/audio_test0.csv",
-        "ddd17eeefd3d951d51d4e2ef8a0d132652d8161e1886f71eb7262b7a14bffff6",
-        "audio_test0.csv",
-    ),
-)
-VIDEO_FILES = (
-    (
-        LAB + "video/video_train0.csv",
-        "b6efc0413132d627efd06f67f1706830e775e90af9a75696f535c48dbc73f12f",
-        "video_train0.csv",
-    ),
-    (
-        LAB + "video/video_test0.csv",
-        "cab836253d81100f59d533fa2ff65cd53c486be3ec9fd82203c5e25a7a77265f",
-        "video_test0.csv",
-    ),
-)
-
-
+_LISTED = (line.split() for line in CHECKSUMS.read_text().splitlines())
+_ALL = tuple((GITHUB + path, digest, Path(path).name) for digest, path in _LISTED)
+VIDEO_FILES = tuple(file for file in _ALL if file[2].startswith("video"))
+FILES = tuple(file for file in _ALL if file not in VIDEO_FILES)  # address, sha256, path
 AGAIN = "run `dvc repro -f download`"
 
 

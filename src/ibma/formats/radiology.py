@@ -10,13 +10,9 @@ from ibma.formats.tabular import Column
 
 LABELS = ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusion")
 # lambert-x/medical_mae@953a460 util/dataloader_med.py: uncertain counts as positive for these two
-UNCERTAIN_IS_POSITIVE = {
-    "mixed": {"Edema", "Atelectasis"},
-    "ones": set(LABELS),
-    "zeros": set(),
-}
-_VALUES = {"": 0, "0.0": 0, "0": 0, "1.0": 1, "1": 1, "-1.0": -1, "-1": -1}  # empty: not mentioned
-LABEL = Column(values=_VALUES)
+UNCERTAIN_IS_POSITIVE = {"mixed": {"Edema", "Atelectasis"}, "ones": set(LABELS), "zeros": set()}
+VALUES = {"": 0, "0.0": 0, "0": 0, "1.0": 1, "1": 1, "-1.0": -1, "-1": -1}  # empty: not mentioned
+LABEL = Column(values=VALUES)
 COLUMNS = dict.fromkeys(LABELS, LABEL)
 
 # MIT-LCP/mimic-cxr@3190146 txt/section_parser.py: a section begins on a new line, in capitals
@@ -51,14 +47,9 @@ def positives(row: Mapping[str, str], uncertain: str) -> tuple[int, ...]:
         raise IbmaError(f"params.yaml: uncertain '{uncertain}': expected mixed, ones or zeros")
     found = []
     for label in LABELS:
-        value = mentioned(row[label])
+        value = VALUES[row[label]]
         found.append(int(label in UNCERTAIN_IS_POSITIVE[uncertain]) if value < 0 else value)
     return tuple(found)
-
-
-def mentioned(value: str) -> int:
-    """Return a label's cell as 1, 0 (negative or empty) or -1 (uncertain)."""
-    return _VALUES[value]
 
 
 def wording(findings: str, impression: str) -> str:

@@ -134,7 +134,7 @@ class TableData:
                 group = row.at[self.spec.group].strip() if self.spec.group else row.id
                 if not group:
                     raise Unusable(f"{self.spec.group} is empty: expected a group")
-                yield Sample(row.id, split, group, self.label(row), self.parts(row, raw))
+                yield Sample(row.id, split, group, self.label(row), self.parts(row))
             except Unusable as error:
                 if on_bad == "stop":
                     where = row.id if isinstance(row, Dropped) else f"line {row.line}"
@@ -216,7 +216,7 @@ class TableData:
             )
         return meant
 
-    def parts(self, row: Cells, path: Path) -> dict[str, Part]:
+    def parts(self, row: Cells) -> dict[str, Part]:
         """Return what a row is predicted from; None for what is not there.
 
         Raises:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import wave
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -64,12 +63,9 @@ def disc(
 
 def write_wav(path: Path, sound: NDArray[np.int16], rate: int) -> None:
     """Write a 16-bit wav of sound [n] or [channels, n]."""
-    channels = np.atleast_2d(sound)
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(len(channels))
-        file.setsampwidth(2)
-        file.setframerate(rate)
-        file.writeframes(np.ascontiguousarray(channels.T).tobytes())
+    from scipy.io import wavfile
+
+    wavfile.write(path, rate, sound.T)
 
 
 def write_video(
