@@ -23,17 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks import (
-    growth,
-    paper_times,
-    pipeline,
-    seeds,
-    stage,
-    startup,
-    step,
-    terms,
-    together,
-)
+from benchmarks import growth, paper_times, pipeline, seeds, stage, startup, step, terms, together
 from benchmarks.gpu import lines
 from benchmarks.measure import Row, rewritten, table
 from ibma.training.loop import configure_torch

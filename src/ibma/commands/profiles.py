@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ibma import paths
 from ibma.errors import IbmaError
-from ibma.files import atomic_file
+from ibma.files import write_bytes
 
 
 def names() -> list[str]:
@@ -33,11 +33,10 @@ def choose(name: str, force: bool) -> str:
     Raises:
         IbmaError: there is no such profile, or params.yaml has edits that would be lost.
     """
-    chosen = as_params(find(name))
+    profile = as_params(find(name))
     if not force:
         refuse_to_lose_edits()
-    with atomic_file(paths.PARAMS) as file:
-        file.write(chosen)
+    write_bytes(paths.PARAMS, profile)
     return f"{paths.PARAMS} is now profile {name}: run `dvc repro` or `make repro`"
 
 
@@ -47,8 +46,7 @@ def refuse_to_lose_edits() -> None:
     Raises:
         IbmaError: it has edits.
     """
-    shipped = [as_params(path) for path in paths.PROFILES.glob("*.yaml")]
-    if paths.PARAMS.exists() and paths.PARAMS.read_bytes() not in shipped:
+    if paths.PARAMS.exists() and not chosen():
         raise IbmaError(
             f"{paths.PARAMS} has edits that are in no profile: save it under {paths.PROFILES}/ "
             "first, or give --force to lose them"
