@@ -84,6 +84,7 @@ def leaderboard(inputs: Inputs) -> Table:
     """
     metrics = {task: inputs.results.headline(task) for task in inputs.tasks}
     columns = {task: _column(inputs, task, metric) for task, metric in metrics.items()}
+    runs_on = {task: inputs.params.methods_of(task) for task in inputs.tasks}
     real = [task for task in inputs.tasks if not inputs.results.is_twin(task)]
     means = scores(inputs, real)
     ranks = stats.mean_ranks(means) if len(means) > 1 else {}
@@ -91,7 +92,10 @@ def leaderboard(inputs: Inputs) -> Table:
         Row(
             (
                 method_name(method),
-                *(columns[task][method] or NOT_RUN for task in inputs.tasks),
+                *(
+                    columns[task][method] or (NOT_RUN if method in runs_on[task] else None)
+                    for task in inputs.tasks
+                ),
                 *([Number(ranks[method], "rank") if method in ranks else None] if ranks else []),
             ),
             ours=method == OURS,
@@ -101,6 +105,8 @@ def leaderboard(inputs: Inputs) -> Table:
         )
     ]
     notes = ["The best and the second best of a column are marked over all its rows."]
+    if any(method not in own for own in runs_on.values() for method in inputs.params.methods):
+        notes.append("A cell is empty where the task has no such modality.")
     if set(inputs.params.methods) & set(claims.ABSTRACT_ONLY):
         notes.append(ABSTRACTS)
     if ranks:
