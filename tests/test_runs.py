@@ -212,6 +212,19 @@ def test_readers_take_no_record_of_other_parameters_data_or_code(project, capsys
     assert records.load(load()).gaps[cell] == stale
 
 
+def test_runs_of_several_threads_leave_the_others_their_cores(project, monkeypatch):
+    asked = []
+    monkeypatch.setattr(runs, "run_all", lambda *_, threads: asked.append(threads) or ())
+    monkeypatch.setattr(tune, "run_all", lambda *_, threads: asked.append(threads) or ())
+    monkeypatch.setattr(runs, "_lay_out", lambda _: None)
+    monkeypatch.setattr(tune, "_kept", lambda _: None)
+    monkeypatch.setattr(tune.Tried, "best", lambda *_: (Setting(0.1, 0.0, None), 0.0))
+    for threads, wanted in ((1, 1), (4, 4), (None, params.cores())):
+        tune.tune_task(load(threads=threads), "split_digits", "ibma")
+        runs.train_stage(load(threads=threads), "train_ibma", "split_digits")
+        assert asked[-2:] == [wanted, wanted], threads
+
+
 def test_a_fixed_eta_is_a_run_of_its_own(project, capsys):
     runs.train_study(load(), "sensitivity", "split_digits")
     one = record.read(record.RunId("sensitivity", "split_digits", "ibma_eta_0.5", 1).record)
@@ -260,7 +273,7 @@ def test_noise_is_part_of_a_run_and_of_its_key(project, capsys):
 def test_a_choice_tells_of_every_parameter_and_all_code_that_trains_its_method(
     project, monkeypatch
 ):
-    monkeypatch.setattr(tune, "run_all", lambda *_: ())  # what is chosen does not matter here
+    monkeypatch.setattr(tune, "run_all", lambda *_, **__: ())  # what is chosen does not matter here
     monkeypatch.setattr(tune, "_kept", lambda _: [])
     monkeypatch.setattr(tune.Tried, "best", lambda *_: (Setting(0.1, 0.0, None), 0.0))
 

@@ -27,6 +27,8 @@ def run_all(
     calls: Mapping[K, tuple[Any, ...]],
     describe: Callable[[K, Any], str] = lambda key, _: str(key),
     on_beat: Callable[[], None] = lambda: None,
+    *,
+    threads: int = 1,
 ) -> Iterator[tuple[K, Future[Any]]]:
     """Make calls side by side; yield each as it ends, and show how far they are.
 
@@ -38,6 +40,7 @@ def run_all(
         calls: key -> function and its arguments, the longest call first.
         describe: says of a key and its result what progress shows.
         on_beat: called every `BEAT_SECONDS` while calls still run.
+        threads: that each call uses; fewer calls run at once if it is more than one.
 
     Raises:
         IbmaError: a worker process was killed.
@@ -47,7 +50,7 @@ def run_all(
     total, terminal = len(calls), sys.stderr.isatty()
     started = printed = time.monotonic()
     with (
-        executor(engine, device, total) as pool,
+        executor(engine, device, total, threads) as pool,
         progress_bar(total=total, desc=label, smoothing=0, disable=not terminal) as bar,
     ):
         keys = {pool.submit(together, engine.processes, *call): key for key, call in calls.items()}
