@@ -308,6 +308,11 @@ def test_the_bound_is_hardly_active_on_unit_vectors_at_beta_one():
         assert float(value) == pytest.approx(expected, abs=2e-3), (phi, beta)
 
 
+def started(loss):
+    loss.start_epoch()
+    return loss
+
+
 def test_wrong_use_ends_in_one_line():
     x, y = views(["a", "b"])
     z, h = Net(["a", "b"])(x)
@@ -323,9 +328,40 @@ def test_wrong_use_ends_in_one_line():
         ("phi='raw'", lambda: IBBLoss(["a"], 3, 8, phi="raw")),
         ("different names", lambda: IBBLoss(["a", "a"], 3, 8)),
         ("different names", lambda: IBBLoss("ab", 3, 8)),
-        ("not 'fused'", lambda: IBBLoss(["fused"], 3, 8)),
+        ("another name", lambda: IBBLoss(["fused"], 3, 8)),
+        ("another name", lambda: IBBLoss(["type"], 3, 8)),
+        (r"without \. and", lambda: IBBLoss(["a.b"], 3, 8)),
+        ("different names", lambda: IBBLoss({"a", "b"}, 3, 8)),
         ("no width for b", lambda: IBBLoss(["a", "b"], 3, {"a": 4})),
         ("positive", lambda: IBBLoss(["a"], 0, 8)),
+        ("positive", lambda: IBBLoss(["a"], 3.0, 8)),
+        ("positive", lambda: IBBLoss(["a"], 3, "8")),
+        *(("beta=", lambda b=beta: IBBLoss(["a"], 3, 8, beta=b)) for beta in (-1, "1", math.nan)),
+        ("align='no'", lambda: IBBLoss(["a"], 3, 8, align="no")),
+        *((r"expected 0 to 2", lambda y=label: ibb(z, y)) for label in (y + 1, y - 100)),
+        ("labels: y: list", lambda: ibb(z, y.tolist())),
+        ("expected class indices", lambda: ibb(z, y.to(torch.complex64))),
+        ("mask of c: expected some of a, b", lambda: ibb(z, y, mask={"c": y > 0})),
+        (r"expected bool \(24,\)", lambda: ibb(z, y, mask={"a": y})),
+        (r"expected bool \(24,\)", lambda: ibb(z, y, mask={"a": y[:, None] > 0})),
+        ("a: ndarray", lambda: ibb({name: value.detach().numpy() for name, value in z.items()}, y)),
+        ("seen: a batch of type dict", lambda: ibb.start_epoch([{"z": z}])),
+        (r"expected 0 or 1, \[B, 3\]", lambda: IBBLoss(["a", "b"], 3, 8, "multilabel")._labels(y)),
+        ("phi_x: NoneType", lambda: started(PluginIBLoss(["a", "b"], 3, 8))(z, y)),
+        (
+            r"phi_x: a: shape \(5, 1, 3\)",
+            lambda: started(PluginIBLoss(["a", "b"], 3, 8))(
+                z, y, phi_x={name: torch.zeros(5, 1, 3) for name in z}
+            ),
+        ),
+        ("width for b", lambda: CLUBLoss(["a", "b"], 3, 8, input_widths={"a": 4})),
+        (
+            "inputs of a: expected one each of a, b",
+            lambda: started(CLUBLoss(["a", "b"], 3, 8, input_widths={"a": 4, "b": 4}))(
+                z, y, inputs={"a": torch.zeros(24, 4)}
+            ),
+        ),
+        (r"c: shape \(24, 8\)", lambda: VIBLoss(["a"], 3, 8).transform("c", z["a"])),
     ):
         with pytest.raises(ValueError, match=said) as caught:
             use()

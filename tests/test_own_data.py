@@ -3,6 +3,7 @@
 import csv
 import html
 import inspect
+import itertools
 import json
 import os
 import re
@@ -101,9 +102,11 @@ def test_kinds_of_labels_and_delimiters_are_told_from_the_table(project, ibma):
     base = ("--csv", "c.csv", "--image", "pic@pictures", "--text", "Hx")
     error = refused(ibma, "new", "a", *base, "--label", "age")
     assert "120 distinct labels in 'age'" in error and "--kind sentiment" in error
+    table = (project / "c.csv").read_text().replace(";20\n", ";inf\n").replace(";21\n", ";1e309\n")
+    (project / "c.csv").write_text(table)
     told(ibma, "new", "a", *base, "--label", "age", "--kind", "sentiment")
     made = params.load().tables["a"]
-    assert (made.delimiter, made.range, made.folds, made.id) == (";", [20.0, 139.0], 5, None)
+    assert (made.delimiter, made.range, made.folds, made.id) == (";", [22.0, 139.0], 5, None)
     told(ibma, "new", "b", *base, "--label", "Dx (final)", "--numbers", "age")
     assert params.load().tables["b"].modalities["numbers"].columns == ["age"]
     (project / "d.tsv").write_text("t\tn\ta\tb\nx\t1\t0\t1\ny\t2\t1\t1\n")
@@ -134,17 +137,53 @@ def test_classes_are_one_line_and_those_that_differ_in_case_are_named(project, i
     assert params.load().tables["clinic"].classes == ["Normal", "normal", "round mass"]
     out = told(ibma, "check", "clinic")
     assert "60 samples, 0 rows dropped" in out
-    assert "PROBLEM: classes that differ in case alone: Normal, normal: write one" in out
+    assert "PROBLEM: classes that differ in spelling alone: 'Normal', 'normal': write one" in out
+    for row, label in zip(table, itertools.cycle(("1", "01", "1.0", "mass", "ma\u200bss"))):
+        row[2] = label
+    own_data.write(project, table)
+    told(ibma, *own_data.NEW, "--force")
+    out = told(ibma, "check", "clinic")
+    assert "'01', '1', '1.0': write" in out and "'mass', 'ma\\u200bss': write" in out
+
+
+def test_modalities_have_names_of_their_own_whatever_columns_are_called(project, ibma):
+    """Two columns whose letters alone differ are two modalities; one given twice is one."""
+    header = ("id", "H x", "h-x", "报告", "描述", "type", "fused", "t" * 99, "Dx", "n")
+    lines = [f"{i},a,b,c,d,e,f,g,{i % 2},{i}" for i in range(30)]
+    (project / "c.csv").write_text("\n".join([",".join(header), *lines]) + "\n")
+    texts = [part for column in (*header[1:8], "H x") for part in ("--text", column)]
+    numbers = ("--numbers", "n", "--numbers", "n", "--id", "id")
+    told(ibma, "new", "odd", "--csv", "c.csv", "--label", "Dx", *texts, *numbers)
+    made = params.load().tables["odd"].modalities
+    assert [one.columns for one in made.values()] == [[name] for name in (*header[1:8], "n")]
+    assert list(made)[:5] == ["H_x", "h_x_2", "x", "x_2", "type_2"]
+    assert "30 samples, 0 rows dropped" in told(ibma, "check", "odd")
+
+
+def test_what_is_to_be_predicted_is_no_input(project, ibma):
+    label = ("new", "a", "--csv", "clinic.csv", "--label", "Dx (final)", "--image", "pic@pictures")
+    for more in (
+        ("--text", "Dx (final)"),
+        ("--text", "Hx", "--numbers", "Dx (final)"),
+        *(("--text", "Hx", f"--{role}", "Dx (final)") for role in ("id", "group", "split")),
+    ):
+        assert "tables.a.label: expected a column that nothing else" in refused(ibma, *label, *more)
+    assert params.load().profile == "twin"
 
 
 def test_options_that_do_not_fit_are_one_line_and_write_nothing(project, ibma):
     base = ("new", "a", "--csv", "clinic.csv", "--label", "Dx (final)", "--text", "Hx")
     image = ("--image", "pic@pictures")
+    scores = [[*row[:2], str(i % 8 / 4), *row[3:]] for i, row in enumerate(own_data.rows())]
+    own_data.write(project, scores, "score.csv")
     wrong = {
         (*base,): "expected two modalities or more",
         (*base, "--image", "pictures"): "expected COLUMN@FOLDER",
         (*base, "--image", "pix@pictures"): "no column 'pix': its columns are",
         (*base, *image, "--id", "ID"): "no column 'ID'",
+        (*base, *image, "--kind", "multilabel"): "tables.a.separator: expected what stands between",
+        (*base, *image, "--kind", "classify", "--separator", ";"): "or kind multilabel, found",
+        ("new", "a", "--csv", "score.csv", *base[4:], *image): "--kind sentiment learns a number",
         (*base, *image, "--split", "Fold", "--map", "dev"): "expected NAME=train",
         (*base, *image, "--split", "Fold", "--map", "dev=hold"): "expected NAME=train",
         (*base, *image, "--map", "dev=valid"): "expected --split too",
@@ -180,6 +219,7 @@ def test_check_counts_and_names_what_will_be_dropped(project, ibma):
     table[10][5] = ""
     own_data.write(project, table)
     (project / "pictures/x11.png").write_bytes(b"no picture")
+    (project / "pictures/x16.png").write_bytes((project / "pictures/x0.png").read_bytes())
     told(ibma, *own_data.NEW)
     out = told(ibma, "check", "clinic")
     assert "clinic.csv: 58 samples, 2 rows dropped" in out
@@ -187,6 +227,8 @@ def test_check_counts_and_names_what_will_be_dropped(project, ibma):
     assert "groups on both sides of train and test: 1 of 30: P0" in out
     assert "samples of equal content: 1 sets, 1 of them in several splits" in out
     assert "0000 (train), 0006 (test)" in out
+    assert "files of equal content in several splits, beside those: 1 sets" in out
+    assert "  pic: 0000 (train), 0006 (test), 0016 (test)" in out, "another text beside it"
     assert "0009: Dx (final) is empty" in out
     assert "0011: pictures/x11.png: cannot be decoded" in out
     lines = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line}
@@ -203,6 +245,18 @@ def test_check_says_what_would_stop_the_pipeline(project, ibma):
     assert "PROBLEM: no sample of split test" in told(ibma, "check", "clinic")
     own_data.write(project, [[*row[:3], "P", *row[4:]] for row in own_data.rows()])
     assert "PROBLEM: every training sample is of group 'P'" in told(ibma, "check", "clinic")
+    table = own_data.rows()
+    table[6][2] = "rare"
+    own_data.write(project, table)
+    told(ibma, *own_data.NEW, "--force")
+    lost = "PROBLEM: classes in test and not in train, which nothing can learn: rare"
+    assert lost in told(ibma, "check", "clinic")
+    drawn = [option for option in own_data.NEW if option not in ("--map", "dev=valid")]
+    del drawn[drawn.index("--split") : drawn.index("--split") + 2]
+    told(ibma, *drawn, "--force")
+    lost = "PROBLEM: classes in one fold alone, which nothing can learn: rare"
+    assert lost in told(ibma, "check", "clinic")
+    told(ibma, *own_data.NEW, "--force")
     table = own_data.rows()
     table[4][4] = "evaluation"
     own_data.write(project, table)

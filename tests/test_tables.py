@@ -1,16 +1,28 @@
 """A table of one's own: what its rows become, and what is refused by name."""
 
 import math
+import re
+import tracemalloc
+import unicodedata
 from pathlib import Path
 
+import numpy as np
 import own_data
 import pandas as pd
+import pyarrow as arrow
+import pyarrow.parquet as pq
 import pytest
+from torch import nn
 
+from ibma import params
 from ibma.datasets import Dropped, Sample
 from ibma.errors import IbmaError
 from ibma.features.samples import Tally, checked
-from ibma.tables.reader import TableData
+from ibma.formats import raw
+from ibma.tables import cells
+from ibma.tables.reader import TableData, modality_name
+
+TEXT = {"Hx": {"kind": "text", "columns": ["Hx"]}}
 
 
 @pytest.fixture(autouse=True)
@@ -136,6 +148,101 @@ def test_a_folder_may_complete_names(here):
     assert read(spec)[5].parts["pic"] == Path("pictures/x5.png")
 
 
+def test_one_name_in_two_forms_of_unicode_is_one(here):
+    """As a table of macOS beside one of Windows: else a patient were in train and in test."""
+    table = own_data.rows()
+    for i, row in enumerate(table):
+        row[2], row[3] = ("Ödem", "normal")[i % 2], f"José\u00a0{i // 4}"
+        if i % 4 > 1:
+            row[2:4] = [unicodedata.normalize("NFD", cell) for cell in row[2:4]]
+    table[8][0], table[9][0] = "\u00e9", "e\u0301"
+    table[10][1] = "\u00e9.png"
+    own_data.write(here, table)
+    (here / "pictures/\u00e9.png").rename(here / "pictures/e\u0301.png")
+    found = read(own_data.spec(classes=[unicodedata.normalize("NFD", "Ödem"), "normal"]))
+    assert reasons(found) == {"line 11": "'é' is already in line 10"}
+    assert [one.label for one in kept(found)[:4]] == [0, 1, 0, 1]
+    assert {one.group for one in kept(found)} == {f"José {i}" for i in range(15)}
+    assert kept(found)[9].parts["pic"] == Path("pictures/e\u0301.png")
+
+
+def test_labels_of_one_cell_may_stand_in_lines(here):
+    own_data.write(here, changed((0, "Dx (final)", "mass\n fluid\n"), (1, "Dx (final)", "\n")))
+    spec = own_data.spec(kind="multilabel", classes=["fluid", "mass", "normal"], separator="\n")
+    assert [one.label for one in read(spec)[:3]] == [(1, 1, 0), (0, 0, 0), (0, 1, 0)]
+
+
+def test_columns_without_a_name_may_be_there_any_number_of_times(here):
+    expected = (own_data.write(here, own_data.rows()), read())[1]
+    path = here / "clinic.csv"
+    path.write_text("".join(f"{line},,\n" for line in path.read_text().splitlines()))
+    assert read() == expected
+
+
+def test_every_column_has_a_name_that_a_network_can_hold():
+    """And none that torch's own container of networks has a part of."""
+    odd = {"H x", "H-x", "h.x", "报告", "描述", "fused", "each", "logits", "type", "t" * 99, "1"}
+    names: list[str] = []
+    for column in sorted(odd):
+        names.append(modality_name(column, {name.lower() for name in names}))
+    assert len({name.lower() for name in names}) == len(odd)
+    for name in [*names, "type", "values"]:
+        assert (name in params.TAKEN) == hasattr(nn.ModuleDict, name), name
+        assert re.fullmatch("[A-Za-z][A-Za-z0-9_]{0,63}", name), name
+    taken = {name for name in dir(nn.ModuleDict()) if not name.startswith("_")}
+    assert taken <= params.TAKEN.keys()
+
+
+# --- Parquet -------------------------------------------------------------------------------------
+
+
+def parquet(here, **columns) -> None:
+    plain = {name: ["x", "y"] for name in own_data.COLUMNS}
+    pq.write_table(arrow.table(plain | columns), here / "c.parquet")
+
+
+def test_parquet_holds_what_a_table_may_hold(here):
+    (here / "pictures").mkdir()
+    spec, texts = own_data.spec(file="c.parquet", modalities=TEXT), ["train", "test"]
+    usual = {"Dx (final)": ["mass", "normal"], "Fold": texts}
+    for cells_ in (texts, [b"train", b"test"], arrow.array(texts).dictionary_encode()):
+        parquet(here, **usual | {"Fold": cells_, "X-ray file": [b"1", b"2"]})
+        assert [one.split for one in read(spec)] == texts
+        assert [one.id for one in read(spec)] == ["1", "2"]
+    parquet(here, **usual | {"Hx": [["a", "b"], []]})
+    assert "column 'Hx' is of list" in refused(spec)
+
+
+def test_a_damaged_or_huge_parquet_file_is_one_line(here, monkeypatch):
+    spec = own_data.spec(file="c.parquet", modalities=TEXT)
+    frame = pd.DataFrame(own_data.rows(500), columns=own_data.COLUMNS)
+    frame.to_parquet(here / "c.parquet", row_group_size=100, write_page_checksum=True)
+    good, random = (here / "c.parquet").read_bytes(), np.random.default_rng(0)
+    expected = read(spec)
+    for _ in range(40):
+        bad = bytearray(good)
+        bad[random.integers(4, len(bad) - 8)] ^= 1 << int(random.integers(8))
+        (here / "c.parquet").write_bytes(bad)
+        try:
+            assert read(spec) == expected, "a bit that says nothing"
+        except IbmaError as error:
+            assert "\n" not in str(error) and "c.parquet" in str(error)
+    long = arrow.DictionaryArray.from_arrays(arrow.array([0] * 500), arrow.array(["x" * 10**6]))
+    frame["Hx"] = "x"
+    table = arrow.Table.from_pandas(frame)
+    table = table.set_column(table.schema.get_field_index("Hx"), "Hx", long)
+    pq.write_table(table, here / "c.parquet", compression="zstd")
+    assert (here / "c.parquet").stat().st_size < 10**6
+    tracemalloc.start()
+    assert sum(len(one.parts["Hx"]) for one in TableData("c", spec).samples(here / "c.parquet"))
+    assert tracemalloc.get_traced_memory()[1] < 10**8, "a text that is there 500 times, once"
+    tracemalloc.stop()
+    for name in ("ROWS", "unpacked_limit"):
+        with monkeypatch.context() as patch:
+            patch.setattr(raw, name, 100 if name == "ROWS" else lambda path: 100)
+            assert "more than" in refused(spec)
+
+
 # --- what is refused -----------------------------------------------------------------------------
 
 
@@ -179,6 +286,22 @@ def test_rows_that_are_no_samples_are_dropped_by_name_or_stop(here):
     assert all("leads out of this folder" in why for why in reasons(read()).values())
     assert set(reasons(read())) == {"0000", "0005"}
     assert TableData("clinic", own_data.spec()).manifest("")["source"] == "real"
+
+
+def test_names_that_cannot_be_shown_or_are_no_files_are_dropped_by_name(here):
+    own_data.write(here, changed((0, "X-ray file", "A\u00a01"), (1, "Patient No.", "P\u200b"),
+                                 (2, "X-ray file", "a\nb"), (3, "pic", "words " * 90)))  # fmt: skip
+    found = reasons(read())
+    assert list(found) == ["A 1", "0001", "a b", "0003"]
+    assert found["A 1"] == (
+        "X-ray file 'A\\xa01': expected text without line breaks and hidden characters"
+    )
+    assert "Patient No. 'P\\u200b': expected text" in found["0001"]
+    assert "no such file, named in column 'pic'" in found["0003"] and len(found["0003"]) < 300
+    every = own_data.spec().as_dict()["modalities"]
+    every["pic"]["columns"] = ["Hx"]
+    own_data.write(here, changed(*((i, "Hx", "words " * 90) for i in range(60))))
+    assert "no file of column 'Hx' is in pictures" in refused(own_data.spec(modalities=every))
 
 
 def test_numbers_that_are_none_are_dropped_by_name(here):
@@ -263,13 +386,20 @@ def test_files_that_match_nothing_are_no_empty_samples(here):
 
 def test_a_file_that_is_no_such_table_is_one_line(here):
     own_data.write(here, own_data.rows())
-    assert "column 'Dx' is missing, its columns are X-ray file" in refused(
+    assert "column 'Dx' is missing, its columns are 'X-ray file', 'pic'" in refused(
         own_data.spec(label=["Dx"])
     )
     assert "missing: correct it" in refused(own_data.spec(file="none.csv"))
-    (here / "latin.csv").write_bytes("a,b\nü,1\n".encode("latin-1"))
-    assert "no UTF-8 text" in (line := refused(own_data.spec(file="latin.csv", label=["b"])))
-    assert "save it as UTF-8" in line
+    latin = (here / "clinic.csv").read_bytes().replace(b"opacity 48", b"opacit\xe9 48")
+    others = {"latin": latin, "sixteen": latin.decode("latin-1").encode("utf-16")}
+    for name, content in (others | {"book": b"PK\x03\x04\x14\xff"}).items():
+        (here / f"{name}.csv").write_bytes(content)
+        line = refused(own_data.spec(file=f"{name}.csv"))
+        assert "no UTF-8 text" in line and "save it as UTF-8" in line
+        assert name != "latin" or "latin.csv: line 50: " in line
+    for name in ("sixteen", "book"):
+        with pytest.raises(IbmaError, match="save it as UTF-8"):
+            cells.columns_of(here / f"{name}.csv", ",")
     (here / "broken.parquet").write_bytes(b"PAR1 and nothing else")
     assert "broken.parquet: cannot be decoded" in refused(own_data.spec(file="broken.parquet"))
     (here / "empty.csv").write_text(",".join(own_data.COLUMNS) + "\n")

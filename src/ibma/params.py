@@ -46,7 +46,25 @@ from ibma.files import read_bytes
 
 SHOWN = 60  # characters of a wrong value that an error shows
 EACH = "each"  # as a method's modality: one entry for every modality
-FUSED = "fused"  # what methods call the fused representation; no modality may have that name
+FUSED = "fused"  # what methods call the fused representation
+OF_MODULES = """
+    T_destination add_module apply bfloat16 buffers call_super_init children clear compile cpu cuda
+    double dump_patches eval extra_repr float forward get_buffer get_extra_state get_parameter
+    get_submodule half ipu items keys load_state_dict modules mtia named_buffers named_children
+    named_modules named_parameters parameters pop register_backward_hook register_buffer
+    register_forward_hook register_forward_pre_hook register_full_backward_hook
+    register_full_backward_pre_hook register_load_state_dict_post_hook
+    register_load_state_dict_pre_hook register_module register_parameter
+    register_state_dict_post_hook register_state_dict_pre_hook requires_grad_ set_extra_state
+    set_submodule share_memory state_dict to to_empty train training type update values xpu
+    zero_grad
+"""  # what torch.nn.ModuleDict, which holds encoders by their modality, has of its own
+TAKEN = {  # names that no modality may have, and why
+    FUSED: "methods call their fusion so",
+    EACH: "it means every one",
+    "logits": "what a network says is called so",
+    **dict.fromkeys(OF_MODULES.split(), "a part of every network is called so"),
+}
 DURATION = 66_150  # audio samples that a spectrogram covers: 3 s at 22,050 Hz
 
 # --- errors --------------------------------------------------------------------------------------
@@ -539,6 +557,21 @@ class TableParams(Block):
                 raise _wrong("[lowest, highest] of the numbers", "range", found=self.range)
         elif len(self.classes) < 2 and not (several and len(self.label) > 1):
             raise _wrong("two classes or more", "classes", found=self.classes)
+        if several and len(self.label) == 1:
+            raise _wrong("what stands between the labels of one cell", "separator", found=None)
+        if several and self.classes and len(self.classes) != len(self.label):
+            raise _wrong("a class for each column of `label`", "classes", found=self.classes)
+        if self.separator is not None and self.kind != "multilabel":
+            raise _wrong("null, or kind multilabel", "separator", found=self.separator)
+        return self
+
+    @model_validator(mode="after")
+    def _labels_are_no_inputs(self) -> TableParams:
+        inputs = [column for one in self.modalities.values() for column in one.columns]
+        for column in self.label:
+            if column in (*inputs, self.id, self.group, self.split):
+                expected = "a column that nothing else reads: else the answer is among the inputs"
+                raise _wrong(expected, "label", found=column)
         return self
 
     @model_validator(mode="after")
@@ -574,9 +607,9 @@ class TaskParams(Block):
 
     @model_validator(mode="after")
     def _modalities_fit(self) -> TaskParams:
-        for taken, why in ((FUSED, "methods call their fusion so"), (EACH, "it means every one")):
-            if taken in self.encoders:
-                raise _wrong(f"another name: {why}", "encoders", found=taken)
+        for name in self.encoders:
+            if name in TAKEN:
+                raise _wrong(f"another name: {TAKEN[name]}", "encoders", found=name)
         for reserved in {"raw", "on_bad"} & self.options.keys():
             raise _wrong("arguments of the data set alone", "options", found=reserved)
         for modality, feature in self.features.items():

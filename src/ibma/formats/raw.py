@@ -92,7 +92,7 @@ def lines(file: IO[str], path: Path) -> Iterator[str]:
     while line := file.readline(LINE):
         total += len(line)
         if "\0" in line:
-            raise ValueError("a NUL character")
+            raise ValueError("a NUL character: no UTF-8 text, save it as UTF-8 text")
         if len(line) == LINE or total > limit:
             raise ValueError(f"longer than {LINE:,} characters a line or {limit:,} altogether")
         yield line

@@ -8,13 +8,16 @@ from __future__ import annotations
 import csv
 import gzip
 import math
+import unicodedata
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
-from ibma.errors import IbmaError
+from ibma.errors import IbmaError, one_line
 from ibma.formats import raw
 from ibma.formats.archives import DAMAGE
 
@@ -110,14 +113,11 @@ def entries(path: Path, table: Table) -> Iterator[tuple[int, dict[str, str] | Ex
     Raises:
         IbmaError: The file as a whole is not readable, or lacks a column or any row.
     """
-    raw.present(path, table.advice)
     csv.field_size_limit(raw.LINE)
-    opened = gzip.open if path.suffix == ".gz" else open
     seen: dict[tuple[str, ...], int] = {}
     count, line, before = 0, 0, list[str]()
     try:
-        with opened(path, "rt", newline="", encoding="utf-8-sig") as file:
-            lines = _Lines(raw.lines(file, path))
+        with _opened(path, table) as lines:
             reader = csv.reader(lines, delimiter=table.delimiter, strict=True)
             names = _header(reader, path, table)
             while True:
@@ -143,13 +143,19 @@ def entries(path: Path, table: Table) -> Iterator[tuple[int, dict[str, str] | Ex
                     yield line, found
                 if count > raw.ROWS:
                     raise _Wrong(f"more than {raw.ROWS:,} rows")
-    except UnicodeDecodeError as error:
-        told = f"no UTF-8 text ({error.reason}), save it as UTF-8"
-        raise _error(path, line, ValueError(told), table) from None
     except (_Wrong, csv.Error, *DAMAGE) as error:
         raise _error(path, line, error, table) from None
     if not count:
         raise IbmaError(f"{path}: holds no row: {table.remedy}")
+
+
+@contextmanager
+def _opened(path: Path, table: Table) -> Iterator[_Lines]:
+    """Open a table, plain or gzipped; bytes that are no UTF-8 become halves of characters."""
+    raw.present(path, table.advice)
+    opened = gzip.open if path.suffix.lower() == ".gz" else open
+    with opened(path, "rt", newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+        yield _Lines(raw.lines(file, path))
 
 
 class _Lines:
@@ -171,6 +177,10 @@ class _Lines:
         line = self._waiting.popleft() if self._waiting else next(self._lines)
         self.record.append(line)
         self.number += 1
+        try:
+            line.encode()
+        except UnicodeEncodeError:
+            raise _NoText(self.number) from None
         return line
 
     def begin(self) -> None:
@@ -207,13 +217,14 @@ def _check_quotes(
 
 def _error(path: Path, line: int, error: Exception, table: Table) -> IbmaError:
     where = f"line {line}" if isinstance(error, _Wrong) else f"after line {line}"
+    where = f"line {error.line}" if isinstance(error, _NoText) else where
     return IbmaError(f"{path}: {where}: {error}: {table.remedy}")
 
 
 def _check_unique(
     row: Mapping[str, str], line: int, seen: dict[tuple[str, ...], int], table: Table
 ) -> None:
-    key = tuple(row[name].strip() for name in table.unique)
+    key = tuple(tidy(row[name]) for name in table.unique)
     if key and seen.setdefault(key, line) != line:
         raise _Wrong(f"'{' '.join(key)}' is already in line {seen[key]}")
 
@@ -222,19 +233,24 @@ class _Wrong(Exception):
     """What is wrong with a line."""
 
 
+class _NoText(ValueError):
+    """A line is no UTF-8, as in a table of another encoding or in a file that is no table."""
+
+    def __init__(self, line: int) -> None:
+        super().__init__("no UTF-8 text, save it as UTF-8 text with a line for each row")
+        self.line = line
+
+
 def header(path: Path, table: Table) -> list[str]:
     """Return the names of a table's columns.
 
     Raises:
         IbmaError: The file is missing, no text, or its first line is damaged.
     """
-    raw.present(path, table.advice)
-    opened = gzip.open if path.suffix == ".gz" else open
     try:
-        with opened(path, "rt", newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(raw.lines(file, path), delimiter=table.delimiter, strict=True)
-            return _header(reader, path, table)
-    except (UnicodeDecodeError, csv.Error, *DAMAGE) as error:
+        with _opened(path, table) as lines:
+            return _header(csv.reader(lines, delimiter=table.delimiter, strict=True), path, table)
+    except (csv.Error, *DAMAGE) as error:
         raise _error(path, 0, error, table) from None
 
 
@@ -249,18 +265,25 @@ def _header(reader: Iterator[list[str]], path: Path, table: Table) -> list[str]:
 def check_columns(names: Sequence[str], path: Path, table: Table) -> None:
     """Raise an error unless every column of a table is there, and none twice.
 
+    Columns without a name may be there any number of times: spreadsheets add them.
+
     Raises:
         IbmaError: It names the column.
     """
     for name in table.columns:
         if name not in names:
-            found = ", ".join(names[:20])[:200] or "nothing"
+            found = listed(names)
             raise IbmaError(
                 f"{path}: column '{name}' is missing, its columns are {found}: {table.remedy}"
             )
     for name in names:
-        if names.count(name) > 1:
+        if name and names.count(name) > 1:
             raise IbmaError(f"{path}: column '{name}' is there twice: {table.remedy}")
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return names for an error: in quotes, so that blanks around them are seen."""
+    return ", ".join(f"'{name}'" for name in islice(names, 20))[:300] or "nothing"
 
 
 def _row(header: Sequence[str], cells: Sequence[str], table: Table) -> dict[str, str]:
@@ -271,6 +294,11 @@ def _row(header: Sequence[str], cells: Sequence[str], table: Table) -> dict[str,
         if expected := column.expects(found[name]):
             raise _Wrong(f"{name} '{found[name][:60]}': expected {expected}")
     return {name: found[name] for name in table.columns}
+
+
+def tidy(cell: str) -> str:
+    """Return a cell as it is compared with others: in one line, in one form of Unicode."""
+    return one_line(unicodedata.normalize("NFC", cell))
 
 
 def measure(cell: str) -> float:

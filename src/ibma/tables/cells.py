@@ -5,7 +5,7 @@ Cells stay text, as in `formats.tabular`: an id such as `0012` or `NA` is no num
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from ibma.params import TableParams
 
 ADVICE = "correct it, or the block of this table in params.yaml"
 PARQUET = (".parquet", ".pq")
+BATCH = 8192  # rows of Parquet that are unpacked at once
 Entry = tuple[int, dict[str, str] | str]  # line, and its cells or why they cannot be read
 
 
@@ -50,36 +51,68 @@ def columns_of(path: Path, delimiter: str) -> list[str]:
     return tabular.header(path, Table({}, ADVICE, delimiter=delimiter, own=True))
 
 
-def _opened(path: Path) -> Any:
+def _opened(path: Path, columns: Iterable[str] = ()) -> Any:
+    """Open a Parquet file; the texts of some columns are read with each repeated one held once.
+
+    Raises:
+        IbmaError: The file is missing, damaged, or larger than what `raw` allows.
+    """
     import pyarrow as arrow
     import pyarrow.parquet as parquet
 
     raw.present(path, ADVICE)
     try:
-        return parquet.ParquetFile(path)
+        file = parquet.ParquetFile(
+            path, read_dictionary=list(columns), page_checksum_verification=True
+        )
     except (arrow.ArrowException, OSError) as error:
         raise raw.unreadable(path, error) from None
+    groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
+    size, limit = sum(group.total_byte_size for group in groups), raw.unpacked_limit(path)
+    if file.metadata.num_rows > raw.ROWS or size > limit:
+        raise IbmaError(f"{path}: more than {raw.ROWS:,} rows or {limit:,} bytes: cut it in pieces")
+    return file
 
 
 def _parquet(path: Path, table: Table) -> Iterator[Entry]:
-    file = _opened(path)
-    tabular.check_columns(list(file.schema_arrow.names), path, table)
+    schema = _opened(path).schema_arrow
+    tabular.check_columns(list(schema.names), path, table)
+    for name in table.columns:
+        if (kind := schema.field(name).type).num_fields:
+            raise IbmaError(f"{path}: column '{name}' is of {kind}: expected one value: {ADVICE}")
     line, seen = 1, dict[str, int]()
-    for batch in file.iter_batches(columns=list(table.columns)):
-        for row in batch.to_pylist():
-            line += 1
-            cells = {name: _text(value) for name, value in row.items()}
-            yield line, _wrong(cells, line, seen, table) or cells
+    for values in _rows(path, list(table.columns)):
+        line += 1
+        cells = dict(zip(table.columns, map(_text, values), strict=True))
+        yield line, _wrong(cells, line, seen, table) or cells
     if line == 1:
         raise IbmaError(f"{path}: holds no row: {ADVICE}")
+
+
+def _rows(path: Path, columns: list[str]) -> Iterator[tuple[object, ...]]:
+    """Yield the values of each row; damage shows where a piece of the file is unpacked."""
+    import pyarrow as arrow
+
+    file = _opened(path, columns)
+    try:
+        for batch in file.iter_batches(BATCH, columns=columns):
+            yield from zip(*(_values(batch.column(name)) for name in columns), strict=True)
+    except (arrow.ArrowException, OSError, ValueError) as error:
+        raise raw.unreadable(path, error) from None
+
+
+def _values(column: Any) -> list[object]:
+    if not hasattr(column, "dictionary"):
+        return list(column.to_pylist())
+    known = column.dictionary.to_pylist()
+    return [None if place is None else known[place] for place in column.indices.to_pylist()]
 
 
 def _wrong(cells: dict[str, str], line: int, seen: dict[str, int], table: Table) -> str:
     """Return why the id of a row is none; empty if it is one."""
     for name in table.unique:
-        if not cells[name].strip():
+        if not (key := tabular.tidy(cells[name])):
             return f"{name} '': expected text"
-        key = cells[name].strip()
         if seen.setdefault(key, line) != line:
             return f"'{key}' is already in line {seen[key]}"
     return ""
@@ -89,4 +122,6 @@ def _text(value: object) -> str:
     """Return a value of Parquet as a CSV file would hold it."""
     if value is None:
         return ""
+    if isinstance(value, bytes):  # text that its writer did not mark as such
+        return value.decode(errors="replace")
     return str(int(value)) if isinstance(value, bool) else str(value)

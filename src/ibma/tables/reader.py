@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ibma import paths
 from ibma.datasets import Card, Counts, Dropped, ModalityKind, Part, Sample
@@ -17,7 +20,8 @@ from ibma.errors import IbmaError, one_line
 from ibma.features.samples import SPLITS
 from ibma.files import inside
 from ibma.formats import checksums, tabular
-from ibma.params import TableModality, TableParams
+from ibma.formats.tabular import tidy
+from ibma.params import TAKEN, TableModality, TableParams
 from ibma.tables import cells
 
 KINDS: Mapping[str, ModalityKind] = {
@@ -29,6 +33,8 @@ DROP = "drop"  # what `splits` says of rows that are left out
 HOLE = "{}"  # in a folder: where a cell goes
 LARGEST = 3.4e38  # that a feature of 32 bits holds
 DELIMITERS = {".tsv": "\t", ".tab": "\t"}
+FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")  # macOS writes names of files in either
+LONGEST = 60  # characters of a modality's name
 
 
 class Unusable(ValueError):
@@ -131,16 +137,14 @@ class TableData:
                 if split == DROP:
                     yield Dropped(row.id, f"split '{row.at[self.spec.split or '']}': dropped")
                     continue
-                group = row.at[self.spec.group].strip() if self.spec.group else row.id
-                if not group:
-                    raise Unusable(f"{self.spec.group} is empty: expected a group")
-                yield Sample(row.id, split, group, self.label(row), self.parts(row))
+                name, group = _shown(self.spec.id, row.id), self._group(row)
+                yield Sample(name, split, group, self.label(row), self.parts(row))
             except Unusable as error:
                 if on_bad == "stop":
                     where = row.id if isinstance(row, Dropped) else f"line {row.line}"
                     advice = f"correct it, or set on_bad: drop in tasks.{self.name}"
                     raise IbmaError(f"{raw}: {where}: {error}: {advice}") from None
-                yield Dropped(row.id, str(error))
+                yield Dropped(tidy(row.id), str(error))
 
     def rows(self, path: Path, columns: list[str]) -> Iterator[Cells | Dropped]:
         """Yield every row of a table like this one; one that cannot be read says why."""
@@ -152,36 +156,49 @@ class TableData:
 
     # --- what a row says ---------------------------------------------------------------------
 
+    def _group(self, row: Cells) -> str:
+        """Return the group of a row.
+
+        Raises:
+            Unusable: It is empty, or holds what cannot be shown.
+        """
+        if not self.spec.group:
+            return row.id
+        if not (group := tidy(row.at[self.spec.group])):
+            raise Unusable(f"{self.spec.group} is empty: expected a group")
+        return _shown(self.spec.group, group)
+
     def label(self, row: Cells) -> int | float | tuple[int, ...]:
         """Return the label of a row.
 
         Raises:
             Unusable: It is empty, or none of the labels that params.yaml lists.
         """
-        texts = [one_line(row.at[column]) for column in self.spec.label]
+        if self.spec.separator is not None:
+            named = map(tidy, row.at[self.spec.label[0]].split(self.spec.separator))
+            there = {self._class(name) for name in named if name}
+            return tuple(int(place in there) for place in range(len(self.classes)))
+        texts = [tidy(row.at[column]) for column in self.spec.label]
         if self.spec.kind == "multilabel":
-            return self._labels(texts)
+            return self._values(texts)
         if not texts[0]:
             raise Unusable(f"{self.spec.label[0]} is empty: expected a label")
         if self.spec.kind == "sentiment":
             return self._score(texts[0])
         return self._class(texts[0])
 
+    @cached_property
+    def _places(self) -> Mapping[str, int]:
+        return {tidy(name): place for place, name in enumerate(self.classes)}
+
     def _class(self, text: str) -> int:
-        if text not in self.classes:
+        if text not in self._places:
             raise Unusable(
                 f"{self.spec.label[0]} '{text[:60]}': expected one of {', '.join(self.classes)}"
             )
-        return self.classes.index(text)
+        return self._places[text]
 
-    def _labels(self, texts: list[str]) -> tuple[int, ...]:
-        if self.spec.separator is not None:
-            named = {
-                self._class(one.strip())
-                for one in texts[0].split(self.spec.separator)
-                if one.strip()
-            }
-            return tuple(int(place in named) for place in range(len(self.classes)))
+    def _values(self, texts: list[str]) -> tuple[int, ...]:
         for column, text in zip(self.spec.label, texts, strict=True):
             if text not in ("0", "1"):
                 raise Unusable(f"{column} '{text[:60]}': expected 0 or 1")
@@ -207,7 +224,7 @@ class TableData:
         Raises:
             IbmaError: It means nothing. A row is never trained on by mistake.
         """
-        said = row.at[self.spec.split or ""].strip()
+        said = tidy(row.at[self.spec.split or ""])
         meant = self.spec.splits.get(said) or SPLITS.get(said.casefold())
         if meant is None:
             raise IbmaError(
@@ -241,8 +258,10 @@ class TableData:
             place = self.file(modality, texts[0])
         except IbmaError as error:
             raise Unusable(str(error)) from None
-        if not place.is_file():
-            raise Unusable(f"{place}: no such file, named in column '{modality.columns[0]}'")
+        if not os.path.isfile(place):
+            raise Unusable(
+                f"{one_line(place)[:200]}: no such file, named in column '{modality.columns[0]}'"
+            )
         return place
 
     def file(self, modality: TableModality, text: str) -> Path:
@@ -252,7 +271,12 @@ class TableData:
             IbmaError: It leads out of its folder.
         """
         folder, start, end = _around(modality.folder or "")
-        return inside(paths.checkout() / folder, f"{start}{text.strip()}{end}")
+        root, name = paths.checkout() / folder, f"{start}{text.strip()}{end}"
+        places = (
+            inside(root, name),
+            *(inside(root, unicodedata.normalize(f, name)) for f in FORMS),
+        )
+        return next(filter(os.path.isfile, places), places[0])
 
     # --- all rows together -------------------------------------------------------------------
 
@@ -295,7 +319,7 @@ class TableData:
         for row in self.rows(path, self.columns):
             if isinstance(row, Cells):
                 ids.append(row.id)
-                groups.append(row.at[self.spec.group].strip() if self.spec.group else row.id)
+                groups.append(tidy(row.at[self.spec.group]) if self.spec.group else row.id)
                 labels.append(self._stratum(row))
         if len(set(groups)) < self.spec.folds:
             raise IbmaError(
@@ -348,7 +372,7 @@ class TableData:
 
 def _is_file(table: TableData, modality: TableModality, text: str) -> bool:
     try:
-        return table.file(modality, text).is_file()
+        return os.path.isfile(table.file(modality, text))
     except IbmaError:  # it leads out of its folder
         return False
 
@@ -377,7 +401,26 @@ def _number(column: str, text: str) -> float:
     return value
 
 
-def modality_name(column: str) -> str:
-    """Return a column's name as a modality may be called."""
+def _shown(column: str | None, name: str) -> str:
+    """Return a name that a line of text can hold.
+
+    Raises:
+        Unusable: It holds line breaks, or characters that cannot be seen.
+    """
+    if not name.isprintable():
+        raise Unusable(
+            f"{column} {name[:60]!r}: expected text without line breaks and hidden characters"
+        )
+    return name
+
+
+def modality_name(column: str, taken: Container[str] = ()) -> str:
+    """Return a column's name as a modality may be called.
+
+    Args:
+        taken: what others are called, in lower case: file systems may not tell cases apart.
+    """
     name = re.sub(r"\W+", "_", column, flags=re.ASCII).strip("_")
-    return name if name[:1].isalpha() else f"x_{name}"
+    name = (name if name[:1].isalpha() else f"x_{name}")[:LONGEST].rstrip("_")
+    free = (f"{name}_{count}" if count > 1 else name for count in range(1, 1000))
+    return next(one for one in free if one.lower() not in taken and one not in TAKEN)
