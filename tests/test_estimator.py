@@ -368,6 +368,33 @@ def test_the_kind_of_a_modality_is_seen_from_its_values(mixed, capsys):
     assert photos.shape == (12, 16)
 
 
+def test_what_is_masked_or_missing_in_any_way_is_missing(tmp_path):
+    """A mask of numpy, NA of pandas' own types, columns of a frame in another order."""
+    X, y = problem(30)
+    names = list("pqr")
+    frame = pd.DataFrame(X["left"], columns=names)
+    clf = IBMAClassifier(**SMALL | {"epochs": 3}).fit({"left": frame, "right": X["right"]}, y)
+    gap = frame.copy()
+    gap.iloc[4] = np.nan
+    hidden = np.ma.masked_array(X["left"].copy(), mask=False)
+    hidden[4] = 1e9
+    hidden[4] = np.ma.masked
+    expected = clf.predict_proba({"left": gap, "right": X["right"]})
+    clf.save(tmp_path)
+    for same in (hidden, gap.astype("Float64"), gap[names[::-1]], gap.assign(other=1.0)):
+        given = {"left": same, "right": X["right"]}
+        for one in (clf, IBMAClassifier.load(tmp_path)):
+            np.testing.assert_array_equal(one.predict_proba(given), expected)
+    with pytest.raises(ValueError, match="'left': no column 'q', which it had in fit"):
+        clf.predict({"left": frame.drop(columns="q"), "right": X["right"]})
+    few = {name: value[:5] for name, value in X.items()}
+    for options in ({"early_stopping": True}, {"eta": "cv"}):  # fewer than folds are no obstacle
+        IBMAClassifier(**SMALL | {"epochs": 1} | options).fit(few, [0, 1, 0, 1, 1])
+    same = IBMAClassifier(early_stopping=True, **SMALL | {"epochs": 1})
+    with pytest.raises(ValueError, match="all samples are of one"):
+        same.fit(X, y, groups=[1, 1.0, np.int64(1)] * 10)
+
+
 def test_encoders_may_be_chosen(mixed):
     X, y = mixed
     chosen = {
@@ -574,7 +601,48 @@ def test_bad_input_ends_in_one_line():
         ("multiple of heads", lambda: clone(clf).set_params(width=7).fit(X, y)),
         ("expected 0 or 1", lambda: IBMAMultilabelClassifier(**SMALL).fit(X, table)),
         ("n_bins=1", lambda: IBMARegressor(n_bins=1).fit(X, y)),
-    ):
+        *(
+            (f"{name}=.*expected", lambda one={name: odd}: clone(clf).set_params(**one).fit(X, y))
+            for name, odd in (
+                *(("early_stopping", "no"), ("validation_fraction", "a"), ("modalities", 5)),
+                *(("method_params", [1]), ("class_weight", {0: -1.0, 1: 1.0, 2: 1.0})),
+                *(("class_weight", {0: 0.0, 1: 0.0, 2: 0.0}), ("class_weight", {0: np.nan})),
+            )
+        ),
+        *(("n_bins=", lambda n=n: IBMARegressor(n_bins=n).fit(X, y)) for n in ("5", 2.5)),
+        *(
+            ("another name", lambda name=name: clf.fit({name: X["left"], "b": X["right"]}, y))
+            for name in ("type", "values", "fused", "logits")
+        ),
+        *(
+            ("a name without", lambda name=name: clf.fit({name: X["left"], "b": X["right"]}, y))
+            for name in ("a.b", "present/b", "", 1, None)
+        ),
+        ("type set", lambda: clf.fit({"a": set(range(12)), "b": table}, y)),
+        ("row 0: complex128", lambda: clf.fit({"a": list(table + 1j), "b": table}, y)),
+        ("row 1: int64", lambda: clf.fit({"a": [[1, 2], [3]] * 6, "b": table}, y)),
+        ("unknown", lambda: clf.fit({"a": [[[1, 2], [3]]] * 12, "b": table}, y)),
+        ("too large to convert", lambda: clf.fit({"a": [[10**400, 1]] * 12, "b": table}, y)),
+        ("kind 'sound'", lambda: clone(clf).set_params(encoders={"left": {"kind": "sound"}})
+            .fit(X, y)),
+        ("features .*expected nothing", lambda: clone(clf)
+            .set_params(encoders={"left": {"features": {"size": 3}}}).fit(X, y)),
+        ("0 samples", lambda: fitted.predict({name: value[:0] for name, value in X.items()})),
+        ("X lacks left, right", lambda: fitted.predict(table)),
+        ("'a' is there twice", lambda: clf.fit(pd.DataFrame(table, columns=list("aabcde")), y)),
+        ("y has 0 entries", lambda: clf.fit(X, [])),
+        ("datetime64", lambda: clf.fit(X, pd.date_range("2020", periods=12))),
+        ("datetime64", lambda: IBMARegressor(**SMALL).fit(X, pd.date_range("2020", periods=12))),
+        ("below 1e", lambda: IBMARegressor(**SMALL).fit(X, np.where(y, 1e308, -1e308))),
+        (r"expected 0 or 1, \[n, C\]", lambda: IBMAMultilabelClassifier(**SMALL).fit(X, y > 0)),
+        (r"expected 0 or 1, \[n, C\]",
+            lambda: IBMAMultilabelClassifier(**SMALL).fit(X, [{"a"}, set()] * 6)),
+        ("no two samples have the same label",
+            lambda: clone(clf).set_params(eta="cv").fit(X, np.arange(12))),
+        ("1 of the samples are left", lambda: clone(clf).set_params(eta="cv").fit(
+            {name: value[:3] for name, value in X.items()}, [0, 1, 0])),
+        ("lower lr, or scale", lambda: clone(clf).set_params(lr=1e308, epochs=5).fit(X, y)),
+    ):  # fmt: skip
         with pytest.raises(ValueError, match=said) as caught:
             use()
         theirs = {"continuous", "NaN", "inhomogeneous", "numeric"}  # scikit-learn's own words

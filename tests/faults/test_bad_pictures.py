@@ -70,6 +70,37 @@ def test_a_negative_of_sixteen_bits_is_turned_over_and_its_transparent_grey_is_w
     assert found[0, 0] == 255 and found[0, 1] == GREY[0, 1] >> 8
 
 
+def tiff12(path: Path, pixels: np.ndarray) -> None:
+    """A TIFF of 12 bits a value, two in three bytes, which Pillow reads and does not write."""
+    pairs = pixels.astype(int).reshape(-1, 2)
+    packed = bytes(
+        byte for a, b in pairs for byte in (a >> 4, (a & 15) << 4 | b >> 8, b & 255)
+    )  # fmt: skip
+    height, width = pixels.shape
+    values = {256: width, 257: height, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: height}
+    values[279] = len(packed)
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in values.items())
+    head = b"II*\0" + struct.pack("<I", 8 + len(packed))
+    path.write_bytes(head + packed + struct.pack("<H", len(values)) + entries + bytes(4))
+
+
+def test_twelve_bits_are_scaled_by_their_range(tmp_path):
+    pixels = np.linspace(0, 4095, 256).astype(np.uint16).reshape(16, 16)
+    tiff12(tmp_path / "a.tif", pixels)
+    np.testing.assert_array_equal(shown(tmp_path / "a.tif")[..., 0], pixels >> 4)
+
+
+def test_programs_and_pictures_without_pixels_are_refused(tmp_path, monkeypatch):
+    """Pillow runs PostScript with Ghostscript where that is installed."""
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_: pytest.fail("it ran"))
+    head = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n"
+    (tmp_path / "a.png").write_text(f"{head}(touch x) system\nshowpage\n")
+    assert "a program in PostScript, save it as PNG" in refused(tmp_path / "a.png")
+    for shape in ((0, 0, 3), (0, 8), (8, 0, 3)):
+        with pytest.raises(media.Unreadable, match="no pixel"):
+            media.compute("image", np.zeros(shape, np.uint8), {})
+
+
 def test_values_of_no_known_range_are_refused_by_name(tmp_path):
     Image.fromarray(GREY.astype(np.int32)).save(tmp_path / "int.tif")
     Image.fromarray(GREY.astype(np.float32)).save(tmp_path / "float.tif")

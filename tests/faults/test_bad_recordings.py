@@ -67,6 +67,29 @@ def test_floats_that_are_no_sound_are_refused(tmp_path):
         assert "a.wav: holds NaN or infinity" in refused("audio", path)
 
 
+def test_floats_on_the_scale_of_integers_are_no_sound(tmp_path):
+    """As scipy writes a float array of 16 bits' numbers: cut at 1 it were a square wave."""
+    loud = wav(tmp_path / "loud.wav", tone(1.0).astype(np.float32), 16_000)
+    assert "loud.wav: reaches 8" in refused("audio", loud)
+    sound = (1.5 * tone(1.0) / 8000).astype(np.float32)
+    media.compute("audio", wav(tmp_path / "over.wav", sound, 16_000), {})
+
+
+def test_any_number_of_channels_is_their_mean(tmp_path):
+    """PyAV reads planes beyond the eighth where there are none, which ended the process."""
+    path, found = tmp_path / "a.wav", {}
+    for channels in (1, 2, 8, 12, 64):
+        sound = np.repeat(tone(0.5), channels)
+        size = 2 * channels
+        head = struct.pack("<HHIIHH", 1, channels, 16_000, 16_000 * size, size, 16)
+        data = b"fmt " + struct.pack("<I", 16) + head + b"data" + struct.pack("<I", 2 * len(sound))
+        body = b"WAVE" + data + sound.tobytes()
+        path.write_bytes(b"RIFF" + struct.pack("<I", len(body)) + body)
+        found[channels] = media.compute("audio", path, {"n_mels": 16})
+    for spectrogram in found.values():
+        np.testing.assert_allclose(spectrogram, found[1], atol=1e-3)
+
+
 def test_playlists_open_no_other_file(tmp_path):
     secret = wav(tmp_path / "secret.wav", tone(1.0), 16_000)
     lists = {

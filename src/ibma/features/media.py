@@ -23,6 +23,7 @@ from ibma.formats import pictures, raw
 from ibma.formats.raw import Unreadable
 
 SAMPLE_RATE, SECONDS, N_FFT, HOP = 22_050, 3, 512, 353  # OGM-GE_CVPR2022@343dc1d CramedDataset.py
+LOUDEST = 8.0  # CHOICE: of floats that should end at 1; decoders overshoot a little, slips a lot
 MICROSECONDS = 1_000_000  # FFmpeg's unit of time
 # Containers that hold their own content: a playlist would make FFmpeg open other files
 FORMATS = (
@@ -191,6 +192,8 @@ def _waveform(part: Excerpt, rate: int) -> NDArray[np.float32]:
         )
     if not np.isfinite(wave).all():
         raise Unreadable(f"{part.path}: holds NaN or infinity in place of sound: fetch it again")
+    if (peak := np.abs(wave).max()) > LOUDEST:
+        raise Unreadable(f"{part.path}: reaches {peak:g}: expected -1 to 1: save it as 16 bits")
     return wave
 
 

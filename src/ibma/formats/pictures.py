@@ -1,8 +1,9 @@
 """Read a picture of any depth, colour space and orientation as the 8-bit RGB that a viewer shows.
 
-Transparent parts show white. Pixels of 16 bits are scaled by the range of their type, not by what
-one picture holds: otherwise two pictures of one scanner would differ. Floats, signed integers and
-those of 32 bits have no known range; they are refused by name. Of several pages the first counts.
+Transparent parts show white. Pixels of 12 and 16 bits are scaled by the range of their type, not by
+what one picture holds: otherwise two pictures of one scanner would differ. Floats, signed integers
+and those of 32 bits have no known range; they are refused by name. Of several pages the first
+counts.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from ibma.formats.raw import Unreadable
 BACKGROUND = (255, 255, 255)
 PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # a TIFF tag, and its value in negatives such as X-rays
 SAMPLE_FORMAT, SIGNED = 339, 2  # another, and its value where numbers may be negative
+BITS = 258  # of a value: 12 in some X-rays, which Pillow reads as they are
 ORIENTATION = 274  # EXIF's tag
 
 
@@ -64,6 +66,10 @@ def _eight_bits(picture: Any) -> Any:
     """Return a new image in mode RGB, not yet turned."""
     from PIL import Image
 
+    if not all(picture.size):
+        raise ValueError("no pixel")
+    if picture.format == "EPS":  # Pillow would have Ghostscript run it
+        raise ValueError("a program in PostScript, save it as PNG")
     if SIGNED in np.atleast_1d(getattr(picture, "tag_v2", {}).get(SAMPLE_FORMAT, 1)):
         raise ValueError("its signed values have no known range, save it with 8 or 16 bits")
     if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PPM"):
@@ -79,9 +85,10 @@ def _eight_bits(picture: Any) -> Any:
 
 
 def _sixteen(picture: Any) -> NDArray[Any]:
-    """Return the pixels of a grey picture of 16 bits, black 0; Pillow leaves both cases to us."""
-    pixels = np.array(picture)
-    if getattr(picture, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO:
+    """Return the pixels of a grey picture as 16 bits, black 0; Pillow leaves these cases to us."""
+    tags = getattr(picture, "tag_v2", {})
+    pixels = np.array(picture) << (16 - int(np.atleast_1d(tags.get(BITS, 16))[0]))
+    if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
         pixels = 65_535 - pixels
     if (hidden := picture.info.get("transparency")) is not None:
         pixels[pixels == hidden] = 65_535
