@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ibma.errors import REMEDIES, IbmaError, progress_bar, run_stage
+from ibma.errors import PATHS, REMEDIES, IbmaError, progress_bar, run_stage
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_errors_that_a_user_can_mend_are_one_line(run):
         (OSError(errno.ENOSPC, "No space"), "disk full: free space"),
         (PermissionError(errno.EACCES, "denied", "data/raw"), "data/raw: permission denied: get"),
         (OSError(errno.EROFS, "read-only", "runs"), "runs: file system is read-only: make"),
-        *((OSError(number, "", "f"), f"f: {text}") for number, text in REMEDIES.items()),
+        *((OSError(number, "", "f"), f"f: {text}") for number, text in (REMEDIES | PATHS).items()),
     ):
 
         def main(error=error):
@@ -44,6 +44,20 @@ def test_errors_that_a_user_can_mend_are_one_line(run):
 
         code, said = run(main)
         assert code == 1 and said.startswith(f"error: {line}") and said.count("\n") == 1, said
+
+
+def test_folders_and_files_in_each_others_place_are_one_line(run, tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for use, told in (
+        (lambda: (tmp_path / "file").mkdir(parents=True, exist_ok=True), "expected a folder"),
+        (lambda: (tmp_path / "file/a").mkdir(parents=True, exist_ok=True), "leads through a file"),
+        (lambda: tmp_path.read_bytes(), "a folder, expected a file"),
+        (lambda: (tmp_path / ("n" * 300)).touch(), "shorten it"),
+        (lambda: (tmp_path / "loop").read_bytes(), "a link that leads to itself"),
+    ):
+        code, said = run(use)
+        assert code == 1 and told in said and str(tmp_path) in said and said.count("\n") == 1, said
 
 
 def test_a_defect_keeps_its_traceback(run):

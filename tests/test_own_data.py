@@ -115,6 +115,21 @@ def test_kinds_of_labels_and_delimiters_are_told_from_the_table(project, ibma):
     assert params.load().tables["c"].kind == "multilabel"
 
 
+def test_tables_are_read_as_spreadsheets_save_them(project, ibma):
+    """Quotes around every cell, which do not fit between other delimiters."""
+    for delimiter in ";\t|":
+        with (project / "clinic.csv").open("w", newline="") as file:
+            writer = csv.writer(file, delimiter=delimiter, quoting=csv.QUOTE_ALL)
+            writer.writerows([own_data.COLUMNS, *own_data.rows()])
+        told(ibma, *own_data.NEW, "--force")
+        assert params.load().tables["clinic"].delimiter == delimiter
+    for row in (table := own_data.rows()):
+        row.append("a cell too many")
+    own_data.write(project, table)
+    line = refused(ibma, *own_data.NEW, "--force")
+    assert "clinic.csv: line 2: 8 cells, expected 7: no row can be read" in line
+
+
 def test_labels_that_stand_for_nothing_are_no_classes(project, ibma):
     table = own_data.rows()
     for row, text in enumerate(("None", "nan", "NA", "", "N/A")):
@@ -471,7 +486,8 @@ def _predicts(project: Path, ibma, weights: str) -> None:
     texts = "".join(f"{name},round opacity\n" for name in ids)
     (project / "texts.csv").write_text(f"X-ray file,Hx\n{texts}")
     out = told(ibma, "predict", weights, "--input", "texts.csv", "--output", "t.csv")
-    assert "no column 'pic': every row is predicted without it" in out and "4 rows predicted" in out
+    assert "no column 'pic': every row is predicted without pic" in out
+    assert "4 rows predicted" in out
     assert [row["id"] for row in csv.DictReader((project / "t.csv").open())] == ids
     (project / "ids.csv").write_text("Hx\nx\n")
     arguments = ("--output", "t.csv")
@@ -487,6 +503,17 @@ def _predicts(project: Path, ibma, weights: str) -> None:
     for wrong in ("seed_0", "models/train_ibma/clinic/ibma", "models/train/clinic/concat/seed_9"):
         line = refused(ibma, "predict", wrong, "--input", "clinic.csv", *arguments)
         assert "expected models/<stage>" in line or "the record of" in line
+    bare = (project / "texts.csv").read_text().replace(",", ";")  # as a spreadsheet saves it
+    (project / "texts.csv").write_text(f"\ufeff{bare}")
+    assert "4 rows predicted" in told(ibma, "predict", weights, "--input", "texts.csv", *arguments)
+    (project / "link.csv").symlink_to("texts.csv")
+    inputs = {name: (project / name).read_bytes() for name in ("texts.csv", "clinic.csv")}
+    for name in ("texts.csv", "link.csv", "clinic.csv"):
+        line = refused(ibma, "predict", weights, "--input", "texts.csv", "--output", name)
+        assert f"{name}: is an input, it would be lost" in line
+    assert inputs == {name: (project / name).read_bytes() for name in inputs}
+    for name, line in (("pictures", "is a folder"), ("texts.csv/p.csv", "expected a folder")):
+        assert line in refused(ibma, "predict", weights, "--input", "texts.csv", "--output", name)
     moved = ("--folder", "Hx=pictures")
     assert "expected MODALITY=FOLDER of pic" in refused(
         ibma, "predict", weights, "--input", "clinic.csv", *arguments, *moved

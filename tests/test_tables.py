@@ -121,7 +121,7 @@ def test_without_a_column_of_splits_folds_keep_groups_whole_and_classes_alike(he
     assert folds != read(own_data.spec(split=None, splits={}, folds=3, fold_seed=1))
     tally = Tally()
     for one in folds:
-        tally.keep(one.split, one.group, str(one.label))
+        tally.keep(one.split, one.group, str(one.label), one.parts)
     tally.check(TableData("c", spec).CARD)  # refuses a group in two folds
     assert sorted(tally.splits.values()) == [20, 20, 20]
     assert all(labels == {"0", "1"} for labels in tally.labels.values())
@@ -307,10 +307,10 @@ def test_names_that_cannot_be_shown_or_are_no_files_are_dropped_by_name(here):
 def test_numbers_that_are_none_are_dropped_by_name(here):
     modalities = own_data.spec().as_dict()["modalities"]
     modalities["numbers"] = {"kind": "numbers", "columns": ["age"]}
-    for text in ("nan", "inf", "-inf", "1,5", "1_000", "old", "1e999", "1e39"):
+    for text in ("nan", "inf", "-inf", "1,5", "1_000", "old", "1e999", "1e39", "-2e15"):
         own_data.write(here, changed((6, "age", text)))
         found = reasons(read(own_data.spec(modalities=modalities)))
-        assert found == {"0006": f"age '{text}': expected a number"}, text
+        assert found == {"0006": f"age '{text}': expected a number up to 1e+15"}, text
     label = own_data.spec(kind="sentiment", label=["age"], classes=[], range=[20, 79])
     for text in ("nan", "inf", "19.9", "x"):
         own_data.write(here, changed((6, "age", text)))

@@ -27,6 +27,13 @@ REMEDIES = {
     errno.EIO: "the disk cannot be read or written: check it and restore the file",
     errno.EMFILE: "too many open files: raise `ulimit -n` or lower engine.workers in params.yaml",
 }
+PATHS = {  # causes that lie in how folders and files are called
+    errno.EISDIR: "a folder, expected a file: remove or rename it",
+    errno.ENOTDIR: "leads through a file as if it were a folder: remove or rename that file",
+    errno.EEXIST: "a file or a dead link, expected a folder: remove or rename it",
+    errno.ENAMETOOLONG: "a name that is too long for this file system: shorten it",
+    errno.ELOOP: "a link that leads to itself: remove it",
+}
 
 LOG_SECONDS = 10.0  # between two lines of progress in a log file
 
@@ -107,10 +114,11 @@ def run_stage(main: Callable[..., object], *load: Callable[[], object]) -> None:
                 sys.stdout.flush()
             os._exit(128 + stop.number)  # at once: threads may wait for calls made elsewhere
         except OSError as error:
-            if error.errno not in REMEDIES:
+            told = (REMEDIES | PATHS).get(error.errno or 0)
+            if told is None:
                 raise
             where = f"{error.filename}: " if error.filename else ""
-            _print(f"{where}{REMEDIES[error.errno]}, then run again: finished work is kept", once)
+            _print(f"{where}{told}, then run again: finished work is kept", once)
             sys.exit(1)
 
 

@@ -168,7 +168,7 @@ def test_values_that_are_no_numbers_are_named_and_dropped_or_stop(tmp_path):
     """In a training row and in a test row alike."""
     splits = [s.split for s in fake_dataset().samples(Path()) if isinstance(s, Sample)]
     for at in (splits.index("train"), splits.index("test")):
-        for value in (math.nan, math.inf, -math.inf, 1e39):
+        for value in (math.nan, math.inf, -math.inf, 1e39, -3e38):
 
             def parts(sample: Sample, value=value) -> dict:
                 return {**sample.parts, "view1": (value, 0.0, 0.0)}
@@ -219,6 +219,11 @@ def test_what_no_method_can_learn_from_is_one_line(tmp_path):
         "a group in two folds": (
             changed(folds=3, at=None, group=lambda s: f"g{int(s.id[1:]) % 7}"),
             "is in fold0 and fold1: folds keep groups whole",
+        ),
+        "a modality that training lacks": (
+            changed(at=None, parts=lambda s: {**s.parts, **({"view1": None} if s.split == "train"
+                                                            else {})}),
+            "no training sample has 'view1'",
         ),
         "anomalies in train": (changed("one_class", at=None, label=lambda s: int(s.id[1:]) % 2),
                                "expected normal samples (0) in train"),

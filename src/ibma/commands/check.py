@@ -105,7 +105,8 @@ class Found:
             self.dropped.append(entry)
             self.tally.drop(entry.reason)
             return
-        self.tally.keep(entry.split, entry.group, str(entry.label))
+        there = (name for name, part in entry.parts.items() if part is not None)
+        self.tally.keep(entry.split, entry.group, str(entry.label), there)
         self.splits[entry.split].update(_classes(entry, card))
         self.splits[entry.split][""] += 1
         self.groups[entry.group].add(entry.split)

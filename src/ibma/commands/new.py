@@ -21,7 +21,7 @@ from ibma.files import write_bytes
 from ibma.formats import tabular
 from ibma.params import TableParams
 from ibma.tables import cells
-from ibma.tables.reader import DELIMITERS, DROP, modality_name
+from ibma.tables.reader import DROP, modality_name
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 RESERVED = ("list",)  # `ibma profile list` is another command
@@ -140,7 +140,7 @@ def _text(name: str, values: Mapping[str, Any]) -> str:
 def _values(wanted: Wanted) -> dict[str, Any]:
     """Return what the template asks for, found in the table."""
     modalities = _modalities(wanted)
-    delimiter = _delimiter(wanted.csv)
+    delimiter = cells.delimiter_of(wanted.csv)
     columns = cells.columns_of(wanted.csv, delimiter)
     named = [wanted.id, wanted.group, wanted.split, *wanted.label]
     for column in [*named, *(column for one in modalities for column in one.columns)]:
@@ -229,14 +229,6 @@ def _reading(kind: str) -> tuple[str, str]:
 # --- labels --------------------------------------------------------------------------------------
 
 
-def _delimiter(path: Path) -> str:
-    """Tell what separates the cells from the first line of a table."""
-    suffix = path.suffix.lower()
-    if suffix in DELIMITERS or suffix in cells.PARQUET:
-        return DELIMITERS.get(suffix, ",")
-    return max(",;\t|", key=lambda each: len(cells.columns_of(path, each)))
-
-
 def _splits(wanted: Wanted) -> dict[str, str]:
     found = {}
     for each in wanted.maps:
@@ -253,10 +245,13 @@ def _labels(wanted: Wanted, delimiter: str, splits: dict[str, str]) -> list[list
     """Return the cells of the label's columns of every row that is not left out."""
     some = [*wanted.label, *([wanted.split] if wanted.split else [])]
     spec = TableParams.model_construct(id=None, delimiter=delimiter)
-    rows = (row for _, row in islice(cells.read(wanted.csv, spec, some), ROWS))
+    rows = list(islice(cells.read(wanted.csv, spec, some), ROWS))
+    if all(isinstance(row, str) for _, row in rows):
+        line, why = rows[0]
+        raise IbmaError(f"{wanted.csv}: line {line}: {why}: no row can be read: {cells.ADVICE}")
     return [
         [row[column] for column in wanted.label]
-        for row in rows
+        for _, row in rows
         if isinstance(row, dict)
         and splits.get(tabular.tidy(row.get(wanted.split or "", ""))) != DROP
     ]

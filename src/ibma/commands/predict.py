@@ -19,10 +19,11 @@ from ibma.commands import profiles
 from ibma.datasets import Dropped, Part
 from ibma.errors import IbmaError, one_line, progress_bar
 from ibma.features import media
+from ibma.features.samples import LARGEST
 from ibma.files import atomic_file
 from ibma.params import Params, TaskParams
 from ibma.tables import cells
-from ibma.tables.reader import DELIMITERS, Cells, TableData, Unusable
+from ibma.tables.reader import Cells, TableData, Unusable
 from ibma.training import record
 from ibma.training.cell import Cell, expected_key
 from ibma.training.record import Record
@@ -69,6 +70,7 @@ def write(weights: Path, table: Path, output: Path, folders: Sequence[str]) -> s
     """
     network = Network.load(weights)
     reader = Reader.of(network, table, folders)
+    _refuse_to_overwrite(output, [table, network.table.path])
     counts: Counter[bool] = Counter()
     with atomic_file(output) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
@@ -85,6 +87,13 @@ def write(weights: Path, table: Path, output: Path, folders: Sequence[str]) -> s
     if counts[False]:
         lines[-1] += ": column `reason` says why"
     return "\n".join(lines)
+
+
+def _refuse_to_overwrite(output: Path, inputs: Sequence[Path]) -> None:
+    if output.is_dir():
+        raise IbmaError(f"{output}: is a folder: name the CSV file to write")
+    if output.resolve() in [path.resolve() for path in inputs]:
+        raise IbmaError(f"{output}: is an input, it would be lost: name another file to write")
 
 
 # --- the network ---------------------------------------------------------------------------------
@@ -259,16 +268,23 @@ class Reader:
             IbmaError: the column of ids is missing, or every modality's.
         """
         spec = network.table.spec
-        delimiter = DELIMITERS.get(path.suffix.lower(), spec.delimiter)
+        delimiter = cells.delimiter_of(path, spec.delimiter)
         there = cells.columns_of(path, delimiter)
         inputs = [column for one in spec.modalities.values() for column in one.columns]
         absent = [column for column in inputs if column not in there]
         if spec.id is not None and spec.id not in there:
             raise IbmaError(f"{path}: no column '{spec.id}', the ids: {_list(there)}")
-        if len(absent) == len(inputs):
+        usable = {
+            name: one
+            for name, one in _moved(network.table, folders).items()
+            if not set(one.columns) & set(absent)
+        }
+        if not usable:
             raise IbmaError(f"{path}: none of the columns {_list(inputs)}: it has {_list(there)}")
-        moved = {"delimiter": delimiter, "modalities": _moved(network.table, folders)}
-        table = TableData(network.table.name, spec.model_copy(update=moved))
+        table = TableData(
+            network.table.name,
+            spec.model_copy(update={"delimiter": delimiter, "modalities": usable}),
+        )
         columns = [name for name in (*inputs, *spec.label) if name in there]
         return cls(network, table, path, list(dict.fromkeys(columns)), absent)
 
@@ -296,8 +312,8 @@ class Reader:
         given = self.network.entry.features.get(name)
         kind = self.table.CARD.modalities[name]
         made = media.compute(kind, part, {} if given is None else given.as_dict())
-        if made.dtype.kind == "f" and not np.isfinite(made).all():
-            raise Unusable(f"'{name}' holds NaN or infinity")
+        if made.dtype.kind == "f" and not (np.abs(made) <= LARGEST).all():
+            raise Unusable(f"'{name}' holds NaN or infinity, or a number beyond {LARGEST:g}")
         return made
 
     def _count_label(self, found: Cells) -> None:
@@ -311,8 +327,10 @@ class Reader:
 
     def remarks(self) -> Iterator[str]:
         """Yield a line for each thing that is not as in training."""
+        known = self.network.table.spec.modalities
         for column in self.absent:
-            yield f"{self.path}: no column '{column}': every row is predicted without it"
+            without = [name for name, one in known.items() if column in one.columns]
+            yield f"{self.path}: no column '{column}': every row is predicted without {without[0]}"
         for why, count in self.unknown.most_common(5):
             yield f"{self.path}: {count} rows with a label that was not learnt: {why}"
 

@@ -96,8 +96,9 @@ def train_study(params: Params, stage: str, task: str, watcher: Watcher | None =
         watcher: see `train_stage`.
 
     Raises:
-        IbmaError: runs failed; the others are finished and kept.
+        IbmaError: there is no such task, or runs failed; the others are finished and kept.
     """
+    params.task(task)
     train(params, stage, task, list(params.variants(stage, task)), watcher)
 
 

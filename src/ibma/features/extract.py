@@ -14,7 +14,7 @@ import itertools
 import json
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ from ibma.datasets import TWIN_MARKER, Card, Dataset, Dropped, Excerpt, Part, Sa
 from ibma.engine import Processes
 from ibma.errors import IbmaError, progress_bar, tell
 from ibma.features import media
-from ibma.features.samples import Entry, Tally, checked
+from ibma.features.samples import LARGEST, Entry, Tally, checked
 from ibma.files import (
     atomic_folder,
     held,
@@ -102,7 +102,7 @@ def extract(
             complete, shapes = _compute_all(_blocks(entries), work, workers or cores(), bar)
         with atomic_folder(out) as folder:
             tally = _join(complete, shapes, folder)
-            _check(tally, shapes, card, raw)
+            _check(tally, card, raw)
             meta = {"task": task, "dataset": entry["dataset"], "source": source}
             meta |= _describe(folder, card, features, shapes, tally)
             write_json(folder / META, meta)
@@ -260,10 +260,10 @@ class _Work:
             if isinstance(part, Path | Excerpt):
                 raise  # it names the file
             raise IbmaError(f"sample {sample.id}: '{name}': {error}") from None
-        if value.dtype.kind == "f" and not np.isfinite(value).all():
+        if value.dtype.kind == "f" and not (np.abs(value) <= LARGEST).all():
             raise IbmaError(
-                f"sample {sample.id}: '{name}' holds NaN or infinity: correct the data or set "
-                "on_bad: drop"
+                f"sample {sample.id}: '{name}' holds NaN or infinity, or a number beyond "
+                f"{LARGEST:g}: correct the data or set on_bad: drop"
             )
         return value
 
@@ -333,10 +333,11 @@ class _Part:
     def shapes(self) -> Shapes:
         return {name: _look(values[0]) for name, values in self.values.items()}
 
-    def count(self, tally: Tally, modalities: Iterable[str]) -> None:
+    def count(self, tally: Tally, modalities: Collection[str]) -> None:
         """Add the samples of this part to what was kept and dropped before it."""
-        for _, split, group, label, *_ in self.kept:
-            tally.keep(split, group, label)
+        for _, split, group, label, _, lacks in self.kept:
+            there = (name for name in modalities if name not in lacks.split(" "))
+            tally.keep(split, group, label, there)
         for _, reason in self.dropped:
             tally.drop(reason)
         for name in modalities:
@@ -405,15 +406,12 @@ def _write_header(file: IO[bytes], rows: int, shape: tuple[int, ...], dtype: str
     )
 
 
-def _check(tally: Tally, shapes: Shapes, card: Card, raw: Path) -> None:
+def _check(tally: Tally, card: Card, raw: Path) -> None:
     """Refuse a data set that no method can learn from; report groups that train and test share."""
     try:
         tally.check(card)
     except IbmaError as error:
         raise IbmaError(f"{raw}: {error}") from None
-    for name in card.modalities:
-        if name not in shapes:
-            raise IbmaError(f"{raw}: no sample has '{name}': check the data set's files")
     if tally.shared_groups:
         tell(f"{raw}: {tally.shared_groups} groups (speakers, patients) are in train and in test")
 

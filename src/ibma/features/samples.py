@@ -18,6 +18,10 @@ from ibma.errors import IbmaError
 
 Entry = Sample | Dropped
 
+# CHOICE: of a feature. Networks square it, and add up as many as a batch has: beyond 3.4e38 that is
+# infinite, and a loss that is no number would be put down to the learning rate.
+LARGEST = 1e15
+
 SPLITS = {  # what publishers call a split, in any case -> what it is
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("valid", "val", "validation", "validate", "dev", "development"), "valid"),
@@ -129,6 +133,7 @@ class Tally:
         splits: Split -> number of samples.
         groups: Split -> its groups.
         labels: Split -> its labels, as index.csv holds them.
+        there: Split -> the modalities that some of its samples have.
         absent: Modality -> number of samples that lack it.
         dropped: Number of samples that were dropped.
         reason: Why the first of these was.
@@ -137,15 +142,17 @@ class Tally:
     splits: Counter[str] = field(default_factory=Counter)
     groups: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     labels: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    there: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     absent: Counter[str] = field(default_factory=Counter)
     dropped: int = 0
     reason: str = ""
 
-    def keep(self, split: str, group: str, label: str) -> None:
-        """Count a sample that is kept."""
+    def keep(self, split: str, group: str, label: str, there: Iterable[str]) -> None:
+        """Count a sample that is kept, and the modalities that it has."""
         self.splits[split] += 1
         self.groups[split].add(group)
         self.labels[split].add(label)
+        self.there[split].update(there)
 
     def drop(self, reason: str) -> None:
         """Count a sample that is dropped."""
@@ -162,7 +169,7 @@ class Tally:
 
         Raises:
             IbmaError: Nothing is kept, a split or fold is empty, a group is in two folds, or
-                training samples have one label or one group.
+                training samples have one label or one group, or lack a modality altogether.
         """
         if not self.splits:
             every = f"every sample was dropped, first reason: {self.reason}"
@@ -200,3 +207,6 @@ class Tally:
                 f"every training sample is of group '{min(groups)}': expected two or more, since "
                 "tuning keeps groups whole"
             )
+        there = set().union(*(self.there[split] for split in splits))
+        if lacking := [name for name in card.modalities if name not in there]:
+            raise IbmaError(f"no training sample has '{lacking[0]}': expected some: check the data")

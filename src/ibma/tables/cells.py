@@ -16,6 +16,7 @@ from ibma.params import TableParams
 
 ADVICE = "correct it, or the block of this table in params.yaml"
 PARQUET = (".parquet", ".pq")
+DELIMITERS = {".tsv": "\t", ".tab": "\t"}
 BATCH = 8192  # rows of Parquet that are unpacked at once
 Entry = tuple[int, dict[str, str] | str]  # line, and its cells or why they cannot be read
 
@@ -38,6 +39,27 @@ def read(path: Path, spec: TableParams, columns: list[str]) -> Iterator[Entry]:
         return
     for line, found in tabular.entries(path, table):
         yield line, str(found) if isinstance(found, Exception) else found
+
+
+def delimiter_of(path: Path, likely: str = ",") -> str:
+    """Tell what separates the cells from the first line of a table.
+
+    Args:
+        likely: what it is taken for where others are no better.
+
+    """
+    suffix = path.suffix.lower()
+    if suffix in DELIMITERS or suffix in PARQUET:
+        return DELIMITERS.get(suffix, ",")
+    return max((likely, *",;\t|"), key=lambda each: _width(path, each))
+
+
+def _width(path: Path, delimiter: str) -> int:
+    """Return the number of columns; 0 where quotes do not fit between such delimiters."""
+    try:
+        return len(columns_of(path, delimiter))
+    except IbmaError:
+        return 0
 
 
 def columns_of(path: Path, delimiter: str) -> list[str]:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from ibma import paths
 from ibma.datasets import Card, Counts, Dropped, ModalityKind, Part, Sample
 from ibma.errors import IbmaError, one_line
-from ibma.features.samples import SPLITS
+from ibma.features.samples import LARGEST, SPLITS
 from ibma.files import inside
 from ibma.formats import checksums, tabular
 from ibma.formats.tabular import tidy
@@ -31,8 +31,6 @@ KINDS: Mapping[str, ModalityKind] = {
 BOUND = 3  # scores of kind sentiment are -3 .. 3, as those of CMU-MOSI
 DROP = "drop"  # what `splits` says of rows that are left out
 HOLE = "{}"  # in a folder: where a cell goes
-LARGEST = 3.4e38  # that a feature of 32 bits holds
-DELIMITERS = {".tsv": "\t", ".tab": "\t"}
 FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")  # macOS writes names of files in either
 LONGEST = 60  # characters of a modality's name
 
@@ -397,7 +395,7 @@ def _around(folder: str) -> tuple[str, str, str]:
 def _number(column: str, text: str) -> float:
     value = tabular.number(text.strip())
     if not abs(value) <= LARGEST:
-        raise Unusable(f"{column} '{text[:60]}': expected a number")
+        raise Unusable(f"{column} '{text[:60]}': expected a number up to {LARGEST:g}")
     return value
 
 
