@@ -90,6 +90,8 @@ def test_a_set_by_request_that_is_not_there_says_what_to_ask_for(tmp_path, monke
     manifest = fetch.dataset("x", "real", tmp_path / "raw")
     assert "is empty: ask the owner; then `dvc repro -f download@x`" in manifest["missing"]
     assert manifest["files"] == []
+    (tmp_path / "raw/.DS_Store").touch()
+    assert fetch.dataset("x", "real", tmp_path / "raw") == manifest, "what macOS leaves is no data"
     (tmp_path / "raw/train.csv").write_text("a")
     (tmp_path / "raw/clip.wav").write_text("b")
     manifest = fetch.dataset("x", "real", tmp_path / "raw")

@@ -252,6 +252,27 @@ def test_a_regime_is_a_run_with_its_own_phi_at_the_settings_of_the_control(proje
     assert not list(paths.MODELS.rglob("*.safetensors")), "nobody reads their weights"
 
 
+def test_a_network_that_diverges_in_its_last_step_is_one_line(project):
+    """Its loss was a number still, its predictions are none."""
+    values = load().as_dict()
+    values["tasks"]["split_digits"]["batch_size"] = 2048
+    values["training"]["epochs"] = 1
+    values["tune"]["grid"] = GRID | {"lr": [1e30]}
+    profile = params.parse(values, Path("params.yaml"))
+    with pytest.raises(IbmaError, match="at lr 1e.30 predictions are no numbers: lower tune.grid"):
+        tune.tune_task(profile, "split_digits")
+    choice = paths.choice("split_digits", "concat")
+    chosen = read_json(choice, {})
+    chosen["choices"] = [one | {"lr": 1e30} for one in chosen["choices"]]
+    write_json(choice, chosen)
+    with pytest.raises(IbmaError, match="2 of 2 runs failed.*predictions are no numbers"):
+        runs.train_stage(profile, "train", "split_digits")
+    for name in ("nope", "../x", ""):
+        with pytest.raises(IbmaError, match=f"unknown task '{name}'"):
+            runs.train_study(profile, "noise", name)
+    assert not (project / "runs/noise").exists()
+
+
 def test_noise_is_part_of_a_run_and_of_its_key(project, capsys):
     profile = load()
     runs.train_study(profile, "noise", "split_digits")

@@ -144,7 +144,8 @@ def missing(name: str, module: Dataset, raw: Path) -> str | None:
     """Return what a user has to place by hand, None if something of it is there."""
     by_request = ("*",) if module.CARD.access == "request" else ()
     placed: tuple[str, ...] = getattr(module, "PLACED", by_request)
-    if not placed or any(next(raw.glob(pattern), None) for pattern in placed):
+    found = (path for pattern in placed for path in raw.glob(pattern))
+    if not placed or any(not path.name.startswith(".") for path in found):  # .DS_Store is no data
         return None
     return (
         f"{raw} is empty: {module.CARD.how_to_get}; then `dvc repro -f download@{name}` and "

@@ -25,6 +25,8 @@ from ibma.training.cell import Cell, Setting, setting_of, why_not_run
 from ibma.training.checkpoint import Checkpoint
 from ibma.training.record import Record, RunId
 
+NO_NUMBERS = "Input contains NaN"  # what scikit-learn's metrics say of such predictions
+
 
 class Watcher(Protocol):
     """Receive the progress and the results of the runs that a stage trains."""
@@ -158,8 +160,13 @@ def _complete(
         del left[one]
         try:
             finished = future.result()
-        except IbmaError as error:
-            failed[one.id] = error
+        except (IbmaError, ValueError) as error:
+            if isinstance(error, IbmaError):
+                failed[one.id] = error
+            elif NO_NUMBERS in str(error):
+                failed[one.id] = IbmaError("predictions are no numbers: lower tune.grid.lr")
+            else:
+                raise
             if watcher:
                 watcher.failed(one.id)
             continue

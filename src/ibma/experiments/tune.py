@@ -237,6 +237,11 @@ def try_settings(one: Trials) -> list[Score]:
         )
         fit.run(f"tune {one}")
         logits, _ = predict(model, judge, device)
+        if not logits.isfinite().all():
+            raise IbmaError(
+                f"tune {one}: at lr {setting.lr:g} predictions are no numbers: lower tune.grid.lr "
+                "in params.yaml"
+            )
         metrics = cell.problem().metrics(logits, judge.labels(), judge.groups())
         value = metrics[str(cell.problem().selection)]
         where = {"run_fold": cell.fold(run), "fold": one.fold}

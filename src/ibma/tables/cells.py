@@ -51,7 +51,8 @@ def delimiter_of(path: Path, likely: str = ",") -> str:
     suffix = path.suffix.lower()
     if suffix in DELIMITERS or suffix in PARQUET:
         return DELIMITERS.get(suffix, ",")
-    return max((likely, *",;\t|"), key=lambda each: _width(path, each))
+    wide: dict[str, int] = {each: _width(path, each) for each in (likely, *",;\t|")}
+    return max(wide, key=lambda each: wide[each])
 
 
 def _width(path: Path, delimiter: str) -> int:
