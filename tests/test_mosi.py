@@ -203,7 +203,7 @@ def test_a_table_of_another_form_is_named(copy: Path) -> None:
     table.write_bytes(b"\xef\xbb\xbf" + content.replace(b"\n", b"\r\n"))  # a spreadsheet saved it
     assert counts(list(mosi.samples(copy, on_bad="drop")))["test"] == 55
     table.write_bytes(content.replace(b"LUMI", b"L\xdcMI"))
-    with pytest.raises(IbmaError, match=r"label\.csv: after line .*UTF-8.*: use the original"):
+    with pytest.raises(IbmaError, match=r"label\.csv: line 4: .*UTF-8.*: use the original"):
         list(mosi.samples(copy, on_bad="drop"))
 
 

@@ -237,7 +237,7 @@ class _NoText(ValueError):
     """A line is no UTF-8, as in a table of another encoding or in a file that is no table."""
 
     def __init__(self, line: int) -> None:
-        super().__init__("no UTF-8 text, save it as UTF-8 text with a line for each row")
+        super().__init__("no UTF-8 text, save it as UTF-8 text")
         self.line = line
 
 
