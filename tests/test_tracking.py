@@ -399,6 +399,7 @@ def test_addresses_lose_their_secrets():
         "https://h:80/x?a=1&access_token=z&b=c@d": "https://h:80/x?a=1&access_token=***&b=c@d",
         "postgresql://bob:pw@h:5/db": "postgresql://bob:***@h:5/db",
         "no address: a@b, key=value": "no address: a@b, key=value",
+        "http://h/#/runs?a=b&viewStateShareKey=ibma": "http://h/#/runs?a=b&viewStateShareKey=ibma",
     }.items():
         assert redact(address) == shown and redact(shown) == shown
         assert str(IbmaError(f"{address}: gone")) == f"{shown}: gone"

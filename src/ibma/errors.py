@@ -39,8 +39,9 @@ LOG_SECONDS = 10.0  # between two lines of progress in a log file
 
 TOKEN = 20  # a user name of this length or more in an address is taken for a token
 _LOGIN = re.compile(r"(?<=://)([^\s/@:?#]*)(:(?!\d{1,5}(?:[/?#]|\s|$))\S*)?@")
-_SECRET = re.compile(
-    r"([?&;#][\w.-]*(?:token|key|secret|passw|pwd|auth|credential|sig)[\w.-]*=)[^\s&;#'\"]+",
+_SECRET = re.compile(  # MLflow calls a view by a key, which is no secret
+    r"([?&;#](?!viewStateShareKey=)[\w.-]*(?:token|key|secret|passw|pwd|auth|credential|sig)"
+    r"[\w.-]*=)[^\s&;#'\"]+",
     re.IGNORECASE,
 )
 
