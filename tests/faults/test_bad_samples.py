@@ -186,6 +186,10 @@ def test_parts_that_are_not_what_their_kind_asks_for_are_named(tmp_path):
         "numbers in rows": (((1.0, 2.0), (3.0, 4.0)), None, "is no vector"),
         "nothing": ((), None, "is no vector"),
         "words": (("a", "b", "c"), None, "is no vector"),
+        "numbers as words": (("1", "2", "3"), None, "is no vector"),
+        "complex": (np.array([1j, 2, 3]), None, "is no vector"),
+        "dates": (np.array(["2020"] * 3, "M8[Y]"), None, "is no vector"),
+        "masked": (np.ma.masked_array([1.0, 2, 3], [0, 1, 0]), None, "holds NaN"),
         "another length": ((1.0, 2.0), None, r"a feature of shape (2,)"),
     }
     for name, (value, _, told) in cases.items():
@@ -243,6 +247,24 @@ def test_groups_that_train_and_test_share_are_counted(tmp_path, capfd):
     )
     apart = changed(at=None, group=lambda s: f"{s.split}{int(s.id[1:]) % 5}")
     assert extracted(tmp_path / "b", apart).meta["groups_in_train_and_test"] == 0
+
+
+def test_a_card_that_features_cannot_be_stored_under_is_refused(tmp_path):
+    """Before any is computed: `../x` would be a file outside of the folder."""
+    for changes, told in (
+        ({"kind": "regression"}, "CARD.kind 'regression': expected one of classify"),
+        ({"classes": ("a", "a", "b")}, "expected names, each once"),
+        ({"folds": 1}, "CARD.folds 1: expected 0, or 2 or more"),
+        ({"modalities": {"view0": "picture", "view1": "vector"}}, "'view0' is 'picture'"),
+        *(
+            ({"modalities": {name: "vector"}}, "expected another name")
+            for name in ("../x", "type", "fused", "logits", "a b", "")
+        ),
+    ):
+        dataset = changed()
+        dataset.CARD = replace(dataset.CARD, **changes)
+        line = refused_whole(tmp_path, dataset)
+        assert line.startswith("fake: CARD") and told in line
 
 
 def test_features_of_a_modality_that_is_not_there_are_refused(tmp_path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import math
-import typing
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ from ibma.datasets import Card, Dropped, Excerpt, Part, Sample
 from ibma.errors import IbmaError, progress_bar
 from ibma.features import media
 from ibma.features.extract import samples
-from ibma.features.samples import Tally, checked
+from ibma.features.samples import Tally, check_card, checked
 from ibma.formats import tabular
 from ibma.formats.raw import Unreadable
 from ibma.params import Params, TaskParams
@@ -270,7 +269,7 @@ def _module(profile: Params, name: str) -> str:
     for attribute in ("CARD", "FILES", "samples"):
         if not hasattr(module, attribute):
             raise IbmaError(f"{_where(module)}: no {attribute}: see docs/own-data.md, the contract")
-    _check_card(module.CARD, _where(module))
+    check_card(module.CARD, _where(module))
     _check_arguments(module.samples, _where(module))
     task, entry = _task(profile, name)
     extraction = entry.extraction()
@@ -287,24 +286,6 @@ def _module(profile: Params, name: str) -> str:
 
 def _where(module: object) -> str:
     return str(getattr(module, "__file__", module))
-
-
-def _check_card(card: object, where: str) -> None:
-    if not isinstance(card, Card):
-        raise IbmaError(f"{where}: CARD is {type(card).__name__}: expected a datasets.Card")
-    if card.kind not in typing.get_args(datasets.Kind):
-        listed = ", ".join(typing.get_args(datasets.Kind))
-        raise IbmaError(f"{where}: CARD.kind '{card.kind}': expected one of {listed}")
-    for modality, kind in card.modalities.items():
-        if kind not in typing.get_args(datasets.ModalityKind):
-            listed = ", ".join(typing.get_args(datasets.ModalityKind))
-            raise IbmaError(
-                f"{where}: CARD.modalities: '{modality}' is '{kind}': expected one of {listed}"
-            )
-    if len(set(card.classes)) != len(card.classes) or not all(
-        isinstance(one, str) for one in card.classes
-    ):
-        raise IbmaError(f"{where}: CARD.classes {card.classes}: expected names, each once")
 
 
 def _check_arguments(function: Any, where: str) -> None:

@@ -29,7 +29,7 @@ from ibma.datasets import TWIN_MARKER, Card, Dataset, Dropped, Excerpt, Part, Sa
 from ibma.engine import Processes
 from ibma.errors import IbmaError, progress_bar, tell
 from ibma.features import media
-from ibma.features.samples import LARGEST, Entry, Tally, checked
+from ibma.features.samples import LARGEST, Entry, Tally, check_card, checked
 from ibma.files import (
     atomic_folder,
     held,
@@ -85,6 +85,7 @@ def extract(
     """
     source = "twin" if (raw / TWIN_MARKER).exists() else "real"
     card = datasets.card(dataset, entry.get("options", {}))
+    check_card(card, entry["dataset"])
     features = entry.get("features", {})
     for name in features:
         if name not in card.modalities:

@@ -9,7 +9,7 @@ import itertools
 import reprlib
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -84,16 +84,17 @@ def _check_type(kind: str, part: Part) -> None:
 
 
 def vector(numbers: Any) -> NDArray[np.float32]:
-    """Return numbers as a vector [d].
+    """Return numbers as a vector [d], NaN where an array is masked.
 
     Raises:
-        Unreadable: They are no numbers, none, or not in one row.
+        Unreadable: They are no real numbers, none, or not in one row.
     """
-    try:
-        found = np.asarray(numbers, dtype=np.float32)
-    except (TypeError, ValueError, OverflowError):
-        found = np.zeros(0, np.float32)
-    if found.ndim != 1 or not found.size or isinstance(numbers, str):
+    found = np.zeros(0, np.float32)
+    with suppress(TypeError, ValueError, OverflowError), np.errstate(over="ignore"):
+        given = np.ma.asarray(numbers)
+        if given.dtype.kind in "biufO":
+            found = np.ma.filled(given.astype(np.float32), np.nan)
+    if found.ndim != 1 or not found.size:
         raise Unreadable(f"{reprlib.repr(numbers)} is no vector: expected a row of numbers")
     return found
 

@@ -7,14 +7,17 @@ whatever reads features need not ask whether a label is a number or a split is o
 from __future__ import annotations
 
 import math
+import re
+import typing
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
 from reprlib import repr as short
 
-from ibma.datasets import Card, Dropped, Sample
+from ibma.datasets import Card, Dropped, Kind, ModalityKind, Sample
 from ibma.errors import IbmaError
+from ibma.params import TAKEN
 
 Entry = Sample | Dropped
 
@@ -27,6 +30,37 @@ SPLITS = {  # what publishers call a split, in any case -> what it is
     **dict.fromkeys(("valid", "val", "validation", "validate", "dev", "development"), "valid"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
+
+
+def check_card(card: object, where: str) -> None:
+    """Refuse a card that features cannot be stored under.
+
+    Args:
+        where: what the card is of, for the error.
+
+    Raises:
+        IbmaError: It names what is wrong.
+    """
+    if not isinstance(card, Card):
+        raise IbmaError(f"{where}: CARD is {type(card).__name__}: expected a datasets.Card")
+    if card.kind not in typing.get_args(Kind):
+        listed = ", ".join(typing.get_args(Kind))
+        raise IbmaError(f"{where}: CARD.kind '{card.kind}': expected one of {listed}")
+    for modality, kind in card.modalities.items():
+        if kind not in typing.get_args(ModalityKind):
+            listed = ", ".join(typing.get_args(ModalityKind))
+            raise IbmaError(
+                f"{where}: CARD.modalities: '{modality}' is '{kind}': expected one of {listed}"
+            )
+        if not re.fullmatch(r"[A-Za-z]\w*", modality, re.ASCII) or modality in TAKEN:
+            why = TAKEN.get(modality, "letters, digits and _")
+            raise IbmaError(f"{where}: CARD.modalities: {modality!r}: expected another name: {why}")
+    if len(set(card.classes)) != len(card.classes) or not all(
+        isinstance(one, str) for one in card.classes
+    ):
+        raise IbmaError(f"{where}: CARD.classes {card.classes}: expected names, each once")
+    if card.folds == 1 or card.folds < 0:
+        raise IbmaError(f"{where}: CARD.folds {card.folds}: expected 0, or 2 or more")
 
 
 def checked(entries: Iterable[Entry], card: Card, on_bad: str) -> Iterator[Entry]:
