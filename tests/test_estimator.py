@@ -639,6 +639,8 @@ def test_bad_input_ends_in_one_line():
             lambda: IBMAMultilabelClassifier(**SMALL).fit(X, [{"a"}, set()] * 6)),
         ("no two samples have the same label",
             lambda: clone(clf).set_params(eta="cv").fit(X, np.arange(12))),
+        ("method='misa': expected two modalities",
+            lambda: clone(clf).set_params(method="misa").fit({"a": table}, y)),
         ("1 of the samples are left", lambda: clone(clf).set_params(eta="cv").fit(
             {name: value[:3] for name, value in X.items()}, [0, 1, 0])),
         ("lower lr, or scale", lambda: clone(clf).set_params(lr=1e308, epochs=5).fit(X, y)),
