@@ -592,7 +592,7 @@ def test_bad_input_ends_in_one_line():
             for name, odd in (
                 *(("epochs", "3"), ("epochs", 1.5), ("batch_size", None), ("width", True)),
                 *(("n_iter_no_change", 0), ("lr", -1), ("lr", np.nan), ("weight_decay", "x")),
-                *(("beta", 0), ("device", "gpu"), ("eta", True)),
+                *(("beta", 0), ("device", "gpu"), ("device", None), ("eta", True)),
             )
         ),
         ("'a' is 'mlp'", lambda: clone(clf).set_params(encoders={"a": "mlp"}).fit(X, y)),
@@ -639,6 +639,14 @@ def test_bad_input_ends_in_one_line():
             lambda: IBMAMultilabelClassifier(**SMALL).fit(X, [{"a"}, set()] * 6)),
         ("no two samples have the same label",
             lambda: clone(clf).set_params(eta="cv").fit(X, np.arange(12))),
+        (
+            "row 0, .* is a file of no known ending",
+            lambda: clf.fit({"a": [__file__] * 12, "b": X["right"]}, y),
+        ),
+        (
+            r"left': shape \(12, 3, 1\)",
+            lambda: fitted.predict(X | {"left": X["left"][:, :, None]}),
+        ),
         ("method='misa': expected two modalities",
             lambda: clone(clf).set_params(method="misa").fit({"a": table}, y)),
         ("1 of the samples are left", lambda: clone(clf).set_params(eta="cv").fit(

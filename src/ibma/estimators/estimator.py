@@ -307,7 +307,7 @@ class Estimator(Conventions):
         try:
             chosen: torch.device = self._found(select_device, self.device)
             return chosen
-        except RuntimeError:  # torch's
+        except (RuntimeError, TypeError):  # torch's
             raise BadArgument(f"device={self.device!r}: expected auto, cpu or cuda") from None
 
     # --- training --------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ may lack it. Files and texts become features as in the pipeline (`ibma.features.
 from __future__ import annotations
 
 import math
+import os
 import reprlib
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -453,7 +454,17 @@ def _kind(name: str, values: Any) -> str:
             f"modality '{name}': {seen}? row {row} is {reprlib.repr(values[row])}: give values of "
             f"one kind, or say encoders={{'{name}': {{'kind': ...}}}}"
         )
+    file = next((row for row in kinds if first == "text" and _is_file(values[row])), None)
+    if file is not None:  # else its name would be read as words
+        raise BadArgument(
+            f"modality '{name}': row {file}, {values[file]!r}, is a file of no known ending: say "
+            f"encoders={{'{name}': {{'kind': 'image'}}}}, or another kind"
+        )
     return first
+
+
+def _is_file(text: str) -> bool:
+    return len(text) < 4096 and bool(Path(text).suffix) and os.path.isfile(text)
 
 
 def _kind_of(value: Any) -> str:
@@ -523,7 +534,9 @@ def _table(name: str, values: Any) -> NDArray[np.float64]:
     """Return numbers as a table [n, d]; rows that are None become NaN."""
     if isinstance(values, np.ndarray) and values.dtype != object:
         table = np.asarray(values, dtype=np.float64)
-        return table.reshape(len(table), -1) if table.ndim <= 2 else table
+        if table.ndim > 2:
+            raise BadArgument(f"modality '{name}': shape {table.shape}: expected numbers [n, d]")
+        return table.reshape(len(table), -1)
     try:
         listed = [None if _missing(row) else np.atleast_1d(row) for row in values]
         width = next((len(row) for row in listed if row is not None), 1)
