@@ -46,7 +46,6 @@ def delimiter_of(path: Path, likely: str = ",") -> str:
 
     Args:
         likely: what it is taken for where others are no better.
-
     """
     suffix = path.suffix.lower()
     if suffix in DELIMITERS or suffix in PARQUET:
