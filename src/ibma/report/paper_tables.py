@@ -207,7 +207,7 @@ def _metrics(inputs: Inputs, paper: published.Table) -> Table:
     return Table(
         f"{paper.number:02d}",
         title,
-        paper.caption,
+        f"In the paper: {paper.caption}",
         inputs.results.is_twin(*tasks),
         columns,
         tuple(_pivot(inputs.params, paper, lines)),
@@ -558,7 +558,9 @@ def _tests(inputs: Inputs, paper: published.Table) -> Table:
     title = f"Table {paper.number}: {paper.title}"
     columns = TEST_COLUMNS[:-1] if twin else TEST_COLUMNS  # generated data gets no verdict
     cut = tuple(replace(row, values=row.values[: len(columns)]) for row in rows)
-    return Table(key, title, paper.caption, twin, columns, cut, tuple(notes), tuple(data))
+    return Table(
+        key, title, f"In the paper: {paper.caption}", twin, columns, cut, tuple(notes), tuple(data)
+    )
 
 
 def _untested(row: published.Row, unit: str) -> Row:
