@@ -20,7 +20,7 @@ from ibma.errors import IbmaError, progress_bar
 from ibma.features import media
 from ibma.features.extract import samples
 from ibma.features.samples import Tally, check_card, checked
-from ibma.formats import tabular
+from ibma.formats import checksums, tabular
 from ibma.formats.raw import Unreadable
 from ibma.params import Params, TaskParams
 
@@ -112,11 +112,10 @@ class Found:
         self.absent.update(name for name, part in entry.parts.items() if part is None)
         whole = hashlib.sha256()
         for name, part in sorted(entry.parts.items()):
-            content = part.read_bytes() if isinstance(part, Path) else repr(part).encode()
-            whole.update(f"{name}\0".encode() + content)
+            content = checksums.sha256(part) if isinstance(part, Path) else repr(part)
+            whole.update(f"{name}\0{content}\0".encode())
             if isinstance(part, Path):
-                file = hashlib.sha256(content).hexdigest()
-                self.files[name, file].append((entry.id, entry.split))
+                self.files[name, content].append((entry.id, entry.split))
         self.contents[whole.hexdigest()].append((entry.id, entry.split))
 
 
