@@ -270,10 +270,8 @@ class TableData:
         """
         folder, start, end = _around(modality.folder or "")
         root, name = paths.checkout() / folder, f"{start}{text.strip()}{end}"
-        places = (
-            inside(root, name),
-            *(inside(root, unicodedata.normalize(f, name)) for f in FORMS),
-        )
+        names = dict.fromkeys((name, *(unicodedata.normalize(form, name) for form in FORMS)))
+        places = [inside(root, each) for each in names]
         return next(filter(os.path.isfile, places), places[0])
 
     # --- all rows together -------------------------------------------------------------------
