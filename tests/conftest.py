@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
-from ibma.params import hold_to
+from ibma.machine import hold_to
 
 hold_to("portable")  # before numpy and torch load: processes that tests start compute alike
 

@@ -14,15 +14,23 @@ SCRIPTS = sorted(set((ROOT / "stages").glob("*.py")) - {ROOT / "stages/checkout.
 
 # a module may import what comes before it, never what comes after
 LAYERS = (
-    *("errors", "paths", "files", "params", "engine", "pretrained"),
+    *("errors", "paths", "files", "machine", "params", "engine", "pretrained"),
     *("formats", "datasets", "twins", "fetch", "features", "tables"),
     *("network", "methods", "training", "experiments", "estimators"),
     *("paper", "results", "report", "evidence"),
     *("tracking", "plan", "commands", "cli", "__main__"),
 )
-ON_TOP = {"__init__", "errors", "paths", "files", "params", "engine", "pretrained", "fetch"} | {
-    *("plan", "cli", "__main__")
-}
+ON_TOP = {
+    "__init__",
+    "errors",
+    "paths",
+    "files",
+    "machine",
+    "params",
+    "engine",
+    "pretrained",
+    "fetch",
+} | {*("plan", "cli", "__main__")}
 # files of these rooms do not know each other, but for those that all of a room may use
 SEPARATE = {"datasets": set(), "twins": {"video_writer", "radiographs"}, "methods": {"ibma"}}
 KNOWS_NOTHING_OF = {"paper": {"results", "training", "experiments"}}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ibma.params import PORTABLE
+from ibma.machine import PORTABLE
 
 ROOT = Path(__file__).parent.parent
 TRAIN = """

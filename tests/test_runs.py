@@ -9,7 +9,7 @@ import pytest
 import yaml
 from conftest import digits
 
-from ibma import params, paths
+from ibma import machine, params, paths
 from ibma.errors import IbmaError
 from ibma.experiments import progress, runs, tune
 from ibma.features import media
@@ -219,7 +219,7 @@ def test_runs_of_several_threads_leave_the_others_their_cores(project, monkeypat
     monkeypatch.setattr(runs, "_lay_out", lambda _: None)
     monkeypatch.setattr(tune, "_kept", lambda _: None)
     monkeypatch.setattr(tune.Tried, "best", lambda *_: (Setting(0.1, 0.0, None), 0.0))
-    for threads, wanted in ((1, 1), (4, 4), (None, params.cores())):
+    for threads, wanted in ((1, 1), (4, 4), (None, machine.cores())):
         tune.tune_task(load(threads=threads), "split_digits", "ibma")
         runs.train_stage(load(threads=threads), "train_ibma", "split_digits")
         assert asked[-2:] == [wanted, wanted], threads

@@ -22,7 +22,8 @@ from typing import Any, NamedTuple
 
 from ibma import paths
 from ibma.errors import IbmaError, blocking_signals, follow, keeping_handlers, one_line
-from ibma.params import PORTABLE, Engine, cores
+from ibma.machine import PORTABLE, cores
+from ibma.params import Engine
 
 
 def executor(engine: Engine, device: str, calls: int, threads: int = 1) -> Executor:

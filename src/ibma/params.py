@@ -17,7 +17,6 @@ import itertools
 import json
 import os
 import pkgutil
-import platform
 import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -43,6 +42,7 @@ from pydantic_core import PydanticCustomError, core_schema
 
 from ibma.errors import IbmaError, one_line
 from ibma.files import read_bytes
+from ibma.machine import cores, hold_to
 
 SHOWN = 60  # characters of a wrong value that an error shows
 EACH = "each"  # as a method's modality: one entry for every modality
@@ -937,6 +937,11 @@ class Params(Block):
                 yield f"{name}_{modality}", entry.model_copy(update={"modality": modality})
 
     @property
+    def cpu_threads(self) -> int:
+        """Return the CPU threads of one run."""
+        return self.threads or cores()
+
+    @property
     def methods(self) -> dict[str, MethodParams]:
         """Return every method of every stage."""
         stages = self.stages_of_methods().values()
@@ -1110,17 +1115,6 @@ def _modules(folder: str) -> list[str]:
 
 # --- file ----------------------------------------------------------------------------------------
 
-# Libraries choose their code by processor, and rounding with it. These switches hold them to what
-# every x86-64 processor since 2015 has, so that results have the same bytes on all of them.
-PORTABLE = {
-    "ATEN_CPU_CAPABILITY": "avx2",
-    "MKL_CBWR": "COMPATIBLE",
-    "ONEDNN_MAX_CPU_ISA": "AVX2",
-    "OPENBLAS_CORETYPE": "Haswell",
-    "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
-    "FAISS_SIMD_LEVEL": "AVX2",
-}
-
 
 def prepare() -> Params:
     """Load params.yaml and hold this process to its instructions and threads, before torch loads.
@@ -1129,23 +1123,8 @@ def prepare() -> Params:
     """
     loaded = load()
     hold_to(loaded.instructions)
-    os.environ["OMP_NUM_THREADS"] = str(loaded.threads or cores())
+    os.environ["OMP_NUM_THREADS"] = str(loaded.cpu_threads)
     return loaded
-
-
-def hold_to(instructions: str) -> None:
-    """Hold the libraries that this process loads from now on to portable or native instructions."""
-    if instructions == "portable" and platform.machine() in ("x86_64", "AMD64"):
-        # some machines set this one: other kernels of OpenBLAS fail there
-        kept = {"OPENBLAS_CORETYPE": os.environ.get("OPENBLAS_CORETYPE", "Haswell")}
-        os.environ.update(PORTABLE | kept)
-
-
-def cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def load(path: Path = Path("params.yaml")) -> Params:

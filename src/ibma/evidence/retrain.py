@@ -16,7 +16,8 @@ from pathlib import Path
 
 from ibma.errors import IbmaError
 from ibma.evidence import verify
-from ibma.params import Params, hold_to
+from ibma.machine import hold_to
+from ibma.params import Params
 from ibma.paths import META
 from ibma.results import records, stats
 from ibma.results.records import Results

@@ -19,7 +19,7 @@ from ibma import paths
 from ibma.errors import IbmaError, tell
 from ibma.experiments.progress import run_all
 from ibma.files import copy_file, held, link_file, remove, verified, write_bytes
-from ibma.params import Params, cores
+from ibma.params import Params
 from ibma.training import record, run
 from ibma.training.cell import Cell, Setting, setting_of, why_not_run
 from ibma.training.checkpoint import Checkpoint
@@ -155,7 +155,7 @@ def _complete(
     calls = {one: (run.train_run, one.cell, one.seed, one.setting, quiet) for one in missing}
     left = dict.fromkeys(missing)
     look = partial(_show, left, watcher)
-    engine, device, threads = params.engine, params.device, params.threads or cores()
+    engine, device, threads = params.engine, params.device, params.cpu_threads
     for one, future in run_all(engine, device, label, calls, _describe, look, threads=threads):
         del left[one]
         try:

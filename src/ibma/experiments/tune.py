@@ -28,7 +28,7 @@ from ibma.features import store
 from ibma.features.store import HoldOut, TrainingSet
 from ibma.files import held, read_json, remove, write_json
 from ibma.network.method import Method
-from ibma.params import Grid, Params, Tune, cores
+from ibma.params import Grid, Params, Tune
 from ibma.training import record, run
 from ibma.training.cell import Cell, Setting, why_not_run
 from ibma.training.loop import Fit, configure_torch, predict, select_device
@@ -165,8 +165,7 @@ class Tried:
         missing = {one: (try_settings, one) for one in trials if _kept(one) is None}
         if missing:
             run.warm_up(trials[0].split.cell)
-        engine, device = self.params.engine, self.params.device
-        threads = self.params.threads or cores()
+        engine, device, threads = self.params.engine, self.params.device, self.params.cpu_threads
         for one, future in run_all(engine, device, "tune", missing, threads=threads):
             write_json(one.path, {"scores": future.result()})
         self.kept, self.new = self.kept + len(trials) - len(missing), self.new + len(missing)

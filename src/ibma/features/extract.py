@@ -42,7 +42,8 @@ from ibma.files import (
 )
 from ibma.formats import checksums
 from ibma.formats.raw import Unreadable
-from ibma.params import check_arguments, cores
+from ibma.machine import cores
+from ibma.params import check_arguments
 from ibma.paths import META
 
 Compute = Callable[[str, Part, Mapping[str, Any]], NDArray[Any]]  # as `media.compute`

@@ -97,8 +97,6 @@ class Cell:
         Raises:
             IbmaError: params.yaml names no such task or method.
         """
-        from ibma.params import cores  # what a user of the loss alone has no need of
-
         entry, training, chosen = params.method(method), params.training, params.task(task)
         return cls(
             profile=params.profile,
@@ -120,7 +118,7 @@ class Cell:
             centroids=root / paths.CENTROIDS / task,
             tuning=params.tune.rule,
             device=params.device,
-            threads=params.threads or cores(),
+            threads=params.cpu_threads,
             instructions=params.instructions,
         )
 
