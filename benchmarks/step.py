@@ -39,9 +39,10 @@ def limit(fit: Fit, steps: int) -> Callable[[], None]:
 
     def once(batch: Batch) -> Result:
         fit.model.zero_grad(set_to_none=True)
-        values = torch.stack(list(fit.objective(batch).values()))
+        terms, _ = fit.objective(batch, watched=False)
+        values = torch.stack(list(terms.values()))
         values.sum().backward()
-        return [], values.detach()
+        return Result([], values.detach(), {})
 
     once = partial(Replayed(), once) if fit.replays else once
 
@@ -73,7 +74,7 @@ def terms_alone(fit: Fit, batch: Batch) -> Callable[[], object]:
         model.inner_step(held, batch)
         values = torch.stack(list(model.bound.terms(model.step(held, batch)).values()))
         values.sum().backward()
-        return [], values.detach()
+        return Result([], values.detach(), {})
 
     terms = partial(Replayed(), terms) if fit.replays else terms
     return lambda: terms(batch)
@@ -87,7 +88,7 @@ def refresh_in_steps(fit: Fit, steps: int) -> Callable[[], None]:
 
     def inner(batch: Batch) -> Result:
         fit.model.inner_step(Output(out.z, out.fused, out.logits, {}), batch)
-        return [], out.logits
+        return Result([], out.logits, {})
 
     inner = partial(Replayed(), inner) if fit.replays else inner
 

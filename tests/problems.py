@@ -49,7 +49,10 @@ class Problem:
         self.features = Features(
             meta={"kind": kind, "classes": classes, "folds": 0, "source": "twin"},
             modalities={n: StoredModality(v[0], v[1], "") for n, v in self.views.items()},
-            arrays={name: self._array(what, code) for name, (what, _, _) in self.views.items()},
+            arrays={
+                name: self._array(what, shape, code)
+                for name, (what, shape, _) in self.views.items()
+            },
             labels=np.asarray(labels, dtype=float),
             ids=[str(row) for row in range(ROWS)],
             groups=np.array(["g"] * ROWS),
@@ -59,14 +62,14 @@ class Problem:
         self.systems = (3, 2) if kind == "multilabel" else (1, 3)
         self.pseudo = self.one_hot if kind == "one_class" else None
 
-    def _array(self, what: str, code: np.ndarray) -> np.ndarray:
+    def _array(self, what: str, shape: tuple[int, ...], code: np.ndarray) -> np.ndarray:
         if what == "vector":
             return (np.eye(3)[code] + 0.4 * self.random.normal(size=(ROWS, 3))).astype(np.float32)
         if what == "audio":
             sound = self.random.normal(size=(ROWS, 8, 12)) + code[:, None, None]
             return sound.astype(np.float16)
         if what == "image":
-            pixels = self.random.integers(0, 100, (ROWS, 3, 16, 16))
+            pixels = self.random.integers(0, 100, (ROWS, *shape))
             return (pixels + 50 * code[:, None, None, None]).astype(np.uint8)
         ids = self.random.integers(1, 32, (ROWS, LENGTH)).astype(np.int32)
         lengths = self.random.integers(0, LENGTH + 1, ROWS)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from problems import BATCH, MEDIA, METHODS, Problem, one_percent
+from problems import BATCH, MEDIA, METHODS, VIT, Problem, one_percent
 from torch import Tensor, nn
 
 from ibma.features import store
@@ -79,6 +79,17 @@ def test_two_epochs_are_finite_and_twice_the_same(method):
             assert logits.dtype == torch.float32 and logits.isfinite().all(), name
         assert fits[0].history == fits[1].history, name
         assert same(*map(state_of, fits)), name
+
+
+def test_attention_over_many_tokens_is_twice_the_same():
+    """As many as ViT-B has, with its width of a head: sums over blocks of tokens have an order."""
+    vit = VIT | {"hidden_size": 128}
+    problem = Problem(views=MEDIA | {"image": ("image", (3, 112, 112), vit)}, dropout=0.1)
+    fits = [problem.fit("ibma", GPU, lr=1e-3, epochs=4) for _ in range(2)]
+    for fit in fits:
+        fit.run("many tokens")
+    assert fits[0].history == fits[1].history
+    assert same(*map(state_of, fits))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -166,8 +177,7 @@ def test_an_epoch_never_waits_for_the_gpu(method):
         torch.cuda.set_sync_debug_mode("error")
         try:
             for batch in fit.rows.load(shares, GPU):
-                fit.watched.watching = True
-                fit.step(batch)
+                fit.step(batch, watched=True)
             fit.refresh()
         finally:
             torch.cuda.set_sync_debug_mode("default")

@@ -12,7 +12,7 @@ from problems import MEDIA, VECTORS, Problem
 
 from ibma.methods import build
 from ibma.network import distributed
-from ibma.training.replay import Replayed, possible
+from ibma.training.replay import Replayed, Result, possible
 
 GPU = torch.device("cuda")
 
@@ -70,7 +70,7 @@ def test_nothing_is_collected_while_a_step_is_recorded(monkeypatch):
 
     def step(batch):
         during.append(gc.isenabled())
-        return [], batch.y
+        return Result([], batch.y, {})
 
     replayed = Replayed()
     for _ in range(4):

@@ -109,9 +109,6 @@ class Objective(nn.Module):
     Args:
         compiled_for: rows of the batches that run through `torch.compile`; None for no batch. A
             last smaller batch would be compiled again, for one step an epoch.
-
-    Attributes:
-        watching: whether the next batch is asked for `Method.regime`, kept in `regime`.
     """
 
     def __init__(
@@ -121,17 +118,14 @@ class Objective(nn.Module):
         self.model, self.precision = model, precision
         self.compiled_for = compiled_for
         self.compiled = cast(Network, torch.compile(model)) if compiled_for else None
-        self.watching = False
-        self.regime: dict[str, Tensor] = {}
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Return term -> scalar, after the method's inner step."""
+    def forward(self, batch: Batch, watched: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return term -> scalar, after the method's inner step, and `Method.regime` if watched."""
         out = run_network(self.network(batch), batch.x, self.precision)
         self.model.inner_step(out, batch)
         terms = self.model.losses(out, batch)
-        if self.watching:  # the model and what is drawn at random stay as they are
-            self.regime, self.watching = self.model.regime(out, batch), False
-        return terms
+        # the model and what is drawn at random stay as they are
+        return terms, self.model.regime(out, batch) if watched else {}
 
     def network(self, batch: Batch) -> Network:
         """Return the network that a batch runs through."""
@@ -207,8 +201,7 @@ class Fit:
         self.precision, self.quiet = precision, quiet
         self.checkpoint = Checkpoint(checkpoint, key) if checkpoint else None
         size = batch_size // distributed.world()
-        self.watched = Objective(model, size if compiled else None, precision)
-        self.objective = distribute(self.watched, device)
+        self.objective = distribute(Objective(model, size if compiled else None, precision), device)
         self.optimiser = torch.optim.Adam(
             model.parameter_groups(),
             lr=setting.lr,
@@ -218,9 +211,11 @@ class Fit:
         self.replays = replay.possible(model, rows.features, device)
         self.replayed: replay.Replayed | None = None
         self.phase: object = None
+        on_gpu = device.type == "cuda"
         for optimiser in (self.optimiser, model.inner):
             for group in optimiser.param_groups if optimiser else []:
-                group["capturable"] = device.type == "cuda"  # its count of steps is the GPU's
+                group["capturable"] = on_gpu  # its count of steps is the GPU's
+                group["fused"] = group["fused"] or on_gpu or None
         self.history: dict[str, list[float]] = {}
         self.regime: dict[str, list[float]] = {}
         self.seconds: list[float] = []
@@ -279,17 +274,18 @@ class Fit:
         batches = self.rows.shuffled(self.batch_size, self.seed, self.epoch, by_length)
         shares = map(distributed.share, batches)
         names: Iterable[str] = ()
-        totals = torch.zeros((), device=self.device)
-        step = self.steps()
-        self.watched.watching = True  # the first batch
-        for rows, batch in zip(batches, self.rows.load(shares, self.device), strict=True):
-            names, values = step(batch)
+        totals, regime = torch.zeros((), device=self.device), dict[str, Tensor]()
+        step, loaded = self.steps(), self.rows.load(shares, self.device)
+        for number, (rows, batch) in enumerate(zip(batches, loaded, strict=True)):
+            names, values, told = step(batch, number == 0)
             totals = totals + values * (batch.weight * len(rows) / distributed.world())
-        seen, regime = sum(map(len, batches)), self.watched.regime
+            # copied: what a step returns is valid until the next one
+            regime |= {name: value.clone() for name, value in told.items()}
         at_start = torch.stack([*regime.values(), totals.new_zeros(())]) / distributed.world()
         distributed.add_up([totals, at_start])
         # one read per epoch: the device is not waited for inside it
         numbers = torch.cat([totals, at_start]).tolist()
+        seen = sum(map(len, batches))
         terms = {name: value / seen for name, value in zip(names, numbers, strict=False)}
         return terms, dict(zip(regime, numbers[len(terms) :], strict=False))
 
@@ -300,19 +296,18 @@ class Fit:
         phase = self.model.phase(self.epoch)
         if self.replayed is None or phase != self.phase:
             self.replayed, self.phase = replay.Replayed(), phase
-        self.replayed.epoch_begins = True
         return partial(self.replayed, self.step)
 
-    def step(self, batch: Batch) -> replay.Result:
-        """Make one step of the optimiser; return the names and values of the loss terms."""
+    def step(self, batch: Batch, watched: bool = False) -> replay.Result:
+        """Make one step of the optimiser; if it is watched, return `Method.regime` too."""
         self.optimiser.zero_grad(set_to_none=True)
-        terms: dict[str, Tensor] = self.objective(batch)
+        terms, regime = self.objective(batch, watched)
         values = torch.stack(list(terms.values()))
         (values.sum() * batch.weight).backward()  # type: ignore[no-untyped-call]
         if self.model.clip_value is not None:
             torch.nn.utils.clip_grad_value_(self.model.parameters(), self.model.clip_value)
         self.optimiser.step()
-        return list(terms), values.detach()
+        return replay.Result(list(terms), values.detach(), regime)
 
     @torch.no_grad()
     def refresh(self) -> None:

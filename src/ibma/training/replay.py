@@ -10,6 +10,7 @@ import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +18,23 @@ from torch import Tensor, nn
 from ibma.features.store import Batch, Features
 from ibma.network import distributed
 
-Result = tuple[list[str], Tensor]  # names and values of the loss terms
-Step = Callable[[Batch], Result]
 Shape = tuple[object, ...]
+
+
+class Result(NamedTuple):
+    """What a training step returns.
+
+    Args:
+        names, values: of the loss terms; values are [terms].
+        regime: what `Method.regime` says, if the step was asked for it.
+    """
+
+    names: list[str]
+    values: Tensor
+    regime: dict[str, Tensor]
+
+
+Step = Callable[..., Result]  # of a batch, and of what else it is told
 
 
 def possible(model: nn.Module, features: Features, device: torch.device) -> bool:
@@ -63,32 +78,31 @@ class Replayed:
     """
 
     def __init__(self) -> None:
-        self.epoch_begins = True
         self.seen: set[Shape] = set()
         self.recorded: dict[Shape, Recorded] = {}
         self.memory = torch.cuda.graph_pool_handle()
 
-    def __call__(self, step: Step, batch: Batch) -> Result:
-        """Make one step; the first of an epoch, which is watched, is never replayed.
+    def __call__(self, step: Step, batch: Batch, *told: bool) -> Result:
+        """Make one step.
 
         Args:
             step: makes one step, always the same way; it must not wait for the device.
+            told: what the step is told besides its batch; each gets a recording of its own.
         """
-        shape = (batch.weight, *((value.shape, value.dtype) for value in batch.tensors()))
-        if self.epoch_begins or shape not in self.seen:
-            self.epoch_begins = False
+        shape = (*told, batch.weight, *((value.shape, value.dtype) for value in batch.tensors()))
+        if shape not in self.seen:
             self.seen.add(shape)
-            return step(batch)
+            return step(batch, *told)
         if shape not in self.recorded:
-            self.recorded[shape] = self._record(step, batch)
+            self.recorded[shape] = self._record(step, batch, told)
         return self.recorded[shape].replay(batch)
 
-    def _record(self, step: Step, batch: Batch) -> Recorded:
+    def _record(self, step: Step, batch: Batch, told: tuple[bool, ...]) -> Recorded:
         graph = torch.cuda.CUDAGraph()
         # threads that read batches ahead go on meanwhile
         recording = torch.cuda.graph(graph, pool=self.memory, capture_error_mode="thread_local")
         with no_collection(), recording:
-            result = step(batch)
+            result = step(batch, *told)
         return Recorded(graph, batch, result)
 
 
