@@ -26,6 +26,7 @@ def main(device_name: str, tiny: str) -> None:
     problem = clips(tiny == "1")
     features = problem.features()
     fits = {name: problem.fit("ibma", features, device) for name in ("together", "alone")}
+    fits["together"].replays = False  # as where there are several
     fits["together"].objective = DistributedDataParallel(
         fits["together"].objective,
         device_ids=[device.index] if device.type == "cuda" else None,
