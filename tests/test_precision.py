@@ -5,7 +5,7 @@ import traceback
 import numpy as np
 import pytest
 import torch
-from problems import MEDIA, METHODS, VECTORS, Problem, one_percent
+from problems import BATCH, MEDIA, METHODS, VECTORS, Problem, one_percent
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -110,6 +110,28 @@ def test_a_read_on_the_host_is_noticed():
     with HostReads() as reads:
         float(torch.ones(3).sum())
     assert len(reads.found) == 1
+
+
+def test_layers_of_a_transformer_are_compiled_once(monkeypatch):
+    """And only in batches of the usual size; every other encoder is compiled whole."""
+    compiled, called = [], []
+
+    def compile_(forward):
+        compiled.append(forward.__self__)
+        return lambda *x, **more: called.append(forward.__self__) or forward(*x, **more)
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    problem = Problem(views=MEDIA)
+    fit = problem.fit("concat", CPU, compiled=True, epochs=1)
+    encoders = fit.model.encoders
+    names = {name: [type(m).__name__ for m in encoders[name].modules()] for name in encoders}
+    assert [type(one).__name__ for one in compiled] == ["Encoder", "ViTLayer", "BertLayer"]
+    assert names["image"].count("ViTLayer") == names["text"].count("BertLayer") == 1
+    fit.run("compiled")
+    whole = len(fit.rows.index) // BATCH
+    assert len(called) == 3 * whole and len(fit.rows.index) % BATCH
+    assert fit.history == problem.history("concat", CPU, epochs=1)
+    assert all("forward" not in vars(layer) for layer in compiled)
 
 
 def test_texts_are_cut_to_the_longest_of_their_batch():

@@ -645,7 +645,7 @@ class Training(Block):
     refresh: Literal["epoch", "pass"]
     """Centroids and Q come from the epoch's own steps, or from one more pass over the data."""
     compile: Switch
-    """Run networks through torch.compile."""
+    """Run the layers of networks through torch.compile."""
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Training:

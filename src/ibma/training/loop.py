@@ -13,8 +13,8 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -30,6 +30,7 @@ from ibma.network.method import FUSED, Method, Output
 from ibma.training import replay
 from ibma.training.cell import Setting
 from ibma.training.checkpoint import Checkpoint
+from ibma.training.compiled import CompiledLayers
 
 CHECKPOINT_SECONDS = 30.0  # no run loses more than this (or one epoch) to a kill
 EVALUATION_BATCH = 256
@@ -87,11 +88,8 @@ def autocast(
     return torch.autocast(device.type, dtype=wanted if enabled else None, enabled=enabled)
 
 
-Network = Callable[[Mapping[str, Tensor]], Output]
-
-
 def run_network(
-    network: Network, x: Mapping[str, Tensor], precision: torch.dtype | None = None
+    network: Method, x: Mapping[str, Tensor], precision: torch.dtype | None = None
 ) -> Output:
     """Run a network on stored features; what comes back is float32.
 
@@ -100,15 +98,15 @@ def run_network(
         precision: see `autocast`.
     """
     with autocast(next(iter(x.values())).device, precision):
-        return network(x).float()
+        return cast(Output, network(x)).float()
 
 
 class Objective(nn.Module):
     """A method's loss terms on a batch, as the one module that several processes train.
 
     Args:
-        compiled_for: rows of the batches that run through `torch.compile`; None for no batch. A
-            last smaller batch would be compiled again, for one step an epoch.
+        compiled_for: rows of the batches whose layers run compiled; None for no batch. A last
+            smaller batch would be compiled again, for one step an epoch.
     """
 
     def __init__(
@@ -117,24 +115,22 @@ class Objective(nn.Module):
         super().__init__()
         self.model, self.precision = model, precision
         self.compiled_for = compiled_for
-        self.compiled = cast(Network, torch.compile(model)) if compiled_for else None
+        self.layers = CompiledLayers(model) if compiled_for else None
 
     def forward(self, batch: Batch, watched: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return term -> scalar, after the method's inner step, and `Method.regime` if watched."""
-        out = run_network(self.network(batch), batch.x, self.precision)
+        with self.compiling(batch):
+            out = run_network(self.model, batch.x, self.precision)
         self.model.inner_step(out, batch)
         terms = self.model.losses(out, batch)
         # the model and what is drawn at random stay as they are
         return terms, self.model.regime(out, batch) if watched else {}
 
-    def network(self, batch: Batch) -> Network:
-        """Return the network that a batch runs through."""
-        if self.compiled is None or len(batch.y) != self.compiled_for:
-            return self.model
-        for name, modality in self.model.spec.modalities.items():
-            if modality.kind == "text":  # texts of all lengths are compiled once
-                torch._dynamo.maybe_mark_dynamic(batch.x[name], 1)
-        return self.compiled
+    def compiling(self, batch: Batch) -> AbstractContextManager[None]:
+        """Return what runs a batch's layers compiled, if they are to be."""
+        if self.layers is None or len(batch.y) != self.compiled_for:
+            return nullcontext()
+        return self.layers.in_use()
 
 
 def distribute(objective: Objective, device: torch.device) -> nn.Module:
@@ -175,7 +171,7 @@ class Fit:
         seed, epochs, batch_size: with the network's own start they decide the result.
         checkpoint: file that the training can go on from; None for none.
         key: the run's; a checkpoint under another key is not read.
-        compiled: run the network through `torch.compile`.
+        compiled: run the network's layers through `torch.compile`.
         precision: of the network's arithmetic, see `autocast`.
         quiet: show no progress bar.
     """
