@@ -14,7 +14,7 @@ from benchmarks.measure import WALL, interleaved
 from benchmarks.problems import one_more_epoch
 from ibma.training.loop import configure_torch, select_device
 
-ROUNDS = 2
+ROUNDS, STEPS = 2, 30
 
 
 def main(device_name: str, tiny: str) -> None:
@@ -26,6 +26,8 @@ def main(device_name: str, tiny: str) -> None:
     problem = clips(tiny == "1")
     features = problem.features()
     fits = {name: problem.fit("ibma", features, device) for name in ("together", "alone")}
+    for fit in fits.values():
+        fit.rows = fit.rows.taking(fit.rows.index[: STEPS * problem.batch])
     fits["together"].replays = False  # as where there are several
     fits["together"].objective = DistributedDataParallel(
         fits["together"].objective,
@@ -33,7 +35,8 @@ def main(device_name: str, tiny: str) -> None:
         broadcast_buffers=False,
     )
     functions = {name: lambda fit=fit: one_more_epoch(fit) for name, fit in fits.items()}
-    print(json.dumps({"backend": backend, **interleaved(functions, ROUNDS, WALL)}))
+    times = interleaved(functions, ROUNDS, WALL)
+    print(json.dumps({"backend": backend, "rows": len(fits["alone"].rows.index), **times}))
     distributed.destroy_process_group()
 
 
