@@ -116,7 +116,8 @@ def test_layers_of_a_transformer_are_compiled_once(monkeypatch):
     """And only in batches of the usual size; every other encoder is compiled whole."""
     compiled, called = [], []
 
-    def compile_(forward):
+    def compile_(forward, dynamic=None):
+        assert (dynamic is False) == (type(forward.__self__).__name__ in ("Encoder", "Model"))
         compiled.append(forward.__self__)
         return lambda *x, **more: called.append(forward.__self__) or forward(*x, **more)
 
@@ -132,6 +133,9 @@ def test_layers_of_a_transformer_are_compiled_once(monkeypatch):
     assert len(called) == 3 * whole and len(fit.rows.index) % BATCH
     assert fit.history == problem.history("concat", CPU, epochs=1)
     assert all("forward" not in vars(layer) for layer in compiled)
+    compiled.clear()
+    Problem(views={name: MEDIA["audio"] for name in ("a", "b")}).fit("concat", CPU, compiled=True)
+    assert len(compiled) == 1, "a network without transformers, as one"
 
 
 def test_texts_are_cut_to_the_longest_of_their_batch():

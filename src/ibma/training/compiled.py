@@ -1,11 +1,13 @@
 """Run a network's layers through `torch.compile`.
 
 The layers of a transformer share one compiled function: compiling one takes seconds, compiling all
-of a network takes minutes, and its steps are no faster. Any other encoder is compiled whole.
+of a network takes minutes, and its steps are no faster. Encoders without such layers are compiled
+whole; so is a network that has no other ones.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -23,11 +25,21 @@ class CompiledLayers:
     """
 
     def __init__(self, model: Method) -> None:
-        self.fast = {
-            layer: torch.compile(layer.forward)
+        from transformers.modeling_layers import GradientCheckpointingLayer  # of a transformer
+
+        layers = {
+            encoder: [
+                one for one in encoder.modules() if isinstance(one, GradientCheckpointingLayer)
+            ]
             for encoder in model.encoders.values()
-            for layer in _layers(encoder)
         }
+        whole: list[nn.Module] = [encoder for encoder, found in layers.items() if not found]
+        if len(whole) == len(layers):
+            whole = [model]
+        # encoders share code: without `dynamic` the second would be compiled for any shape, slowly
+        self.fast = {part: torch.compile(part.forward, dynamic=False) for part in whole}
+        for layer in itertools.chain(*layers.values()):
+            self.fast[layer] = torch.compile(layer.forward)
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -39,13 +51,3 @@ class CompiledLayers:
         finally:
             for layer in self.fast:
                 del layer.forward  # its class has the plain one
-
-
-def _layers(encoder: nn.Module) -> list[nn.Module]:
-    """Return the layers of a transformer, or the whole encoder where it is none."""
-    from transformers.modeling_layers import GradientCheckpointingLayer  # the base of its layers
-
-    found: list[nn.Module] = [
-        one for one in encoder.modules() if isinstance(one, GradientCheckpointingLayer)
-    ]
-    return found or [encoder]
