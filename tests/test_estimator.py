@@ -647,7 +647,7 @@ def test_bad_input_ends_in_one_line():
             r"left': shape \(12, 3, 1\)",
             lambda: fitted.predict(X | {"left": X["left"][:, :, None]}),
         ),
-        ("method='misa': expected two modalities",
+        ("method 'misa': expected two modalities",
             lambda: clone(clf).set_params(method="misa").fit({"a": table}, y)),
         ("1 of the samples are left", lambda: clone(clf).set_params(eta="cv").fit(
             {name: value[:3] for name, value in X.items()}, [0, 1, 0])),

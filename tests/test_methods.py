@@ -8,6 +8,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from problems import VECTORS, Problem
 from torch import Tensor
 
 from ibma import methods
@@ -110,6 +111,21 @@ def step(model: Method, data: Batch) -> dict[str, Tensor]:
     out = model(data.x)
     model.inner_step(out, data)
     return model.losses(out, data)
+
+
+def test_methods_that_compare_modalities_refuse_a_single_one():
+    """Every other method trains on it; torch would say of pairs that there are none."""
+    alone, refused = Problem(views={"left": VECTORS["left"]}), set()
+    for method in METHODS:
+        try:
+            fit = alone.fit(method, torch.device("cpu"), epochs=1)
+        except IbmaError as error:
+            assert "expected two modalities or more, there is one" in str(error)
+            refused.add(method)
+        else:
+            fit.run(method)
+    pairs = {"aligned_ib", "bigated", "clfa", "misa", "mmib", "mmrlib"}
+    assert refused == pairs | {"ibma_released"}
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -19,7 +19,7 @@ from ibma.commands import profiles
 from ibma.datasets import Dropped, Part
 from ibma.errors import IbmaError, one_line, progress_bar
 from ibma.features import media
-from ibma.features.samples import LARGEST
+from ibma.features.samples import too_large
 from ibma.files import atomic_file
 from ibma.params import Params, TaskParams
 from ibma.tables import cells
@@ -312,8 +312,8 @@ class Reader:
         given = self.network.entry.features.get(name)
         kind = self.table.CARD.modalities[name]
         made = media.compute(kind, part, {} if given is None else given.as_dict())
-        if made.dtype.kind == "f" and not (np.abs(made) <= LARGEST).all():
-            raise Unusable(f"'{name}' holds NaN or infinity, or a number beyond {LARGEST:g}")
+        if why := too_large(made):
+            raise Unusable(f"'{name}' {why}")
         return made
 
     def _count_label(self, found: Cells) -> None:

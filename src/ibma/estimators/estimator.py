@@ -360,11 +360,6 @@ class Estimator(Conventions):
         except IbmaError as error:  # a term that is no number
             told, _, _ = str(error).partition(": lower ")
             raise BadArgument(f"{told}: lower lr, or scale your numbers") from None
-        except (RuntimeError, ValueError) as error:  # torch's, of pairs where there are none
-            if len(self.readers_) > 1:
-                raise
-            told = f"method={self.method!r}: expected two modalities or more, X has one"
-            raise BadArgument(told) from error
 
     def _fit(self, problem: Problem, rows: TrainingSet, eta: float | None) -> Fit:
         if len(rows) < 2:

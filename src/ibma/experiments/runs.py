@@ -25,8 +25,6 @@ from ibma.training.cell import Cell, Setting, setting_of, why_not_run
 from ibma.training.checkpoint import Checkpoint
 from ibma.training.record import Record, RunId
 
-NO_NUMBERS = "Input contains NaN"  # what scikit-learn's metrics say of such predictions
-
 
 class Watcher(Protocol):
     """Receive the progress and the results of the runs that a stage trains."""
@@ -160,13 +158,8 @@ def _complete(
         del left[one]
         try:
             finished = future.result()
-        except (IbmaError, ValueError) as error:
-            if isinstance(error, IbmaError):
-                failed[one.id] = error
-            elif NO_NUMBERS in str(error):
-                failed[one.id] = IbmaError("predictions are no numbers: lower tune.grid.lr")
-            else:
-                raise
+        except IbmaError as error:
+            failed[one.id] = error
             if watcher:
                 watcher.failed(one.id)
             continue

@@ -235,12 +235,10 @@ def try_settings(one: Trials) -> list[Score]:
             quiet=True,
         )
         fit.run(f"tune {one}")
-        logits, _ = predict(model, judge, device)
-        if not logits.isfinite().all():
-            raise IbmaError(
-                f"tune {one}: at lr {setting.lr:g} predictions are no numbers: lower tune.grid.lr "
-                "in params.yaml"
-            )
+        try:
+            logits, _ = predict(model, judge, device)
+        except IbmaError as error:
+            raise IbmaError(f"tune {one}: at lr {setting.lr:g} {error}") from None
         metrics = cell.problem().metrics(logits, judge.labels(), judge.groups())
         value = metrics[str(cell.problem().selection)]
         where = {"run_fold": cell.fold(run), "fold": one.fold}

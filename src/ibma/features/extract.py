@@ -29,7 +29,7 @@ from ibma.datasets import TWIN_MARKER, Card, Dataset, Dropped, Excerpt, Part, Sa
 from ibma.engine import Processes
 from ibma.errors import IbmaError, progress_bar, tell
 from ibma.features import media
-from ibma.features.samples import LARGEST, Entry, Tally, check_card, checked
+from ibma.features.samples import Entry, Tally, check_card, checked, too_large
 from ibma.files import (
     atomic_folder,
     held,
@@ -262,11 +262,9 @@ class _Work:
             if isinstance(part, Path | Excerpt):
                 raise  # it names the file
             raise IbmaError(f"sample {sample.id}: '{name}': {error}") from None
-        if value.dtype.kind == "f" and not (np.abs(value) <= LARGEST).all():
-            raise IbmaError(
-                f"sample {sample.id}: '{name}' holds NaN or infinity, or a number beyond "
-                f"{LARGEST:g}: correct the data or set on_bad: drop"
-            )
+        if why := too_large(value):
+            advice = "correct the data or set on_bad: drop"
+            raise IbmaError(f"sample {sample.id}: '{name}' {why}: {advice}")
         return value
 
 

@@ -14,6 +14,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
 from reprlib import repr as short
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ibma.datasets import Card, Dropped, Kind, ModalityKind, Sample
 from ibma.errors import IbmaError
@@ -24,6 +28,14 @@ Entry = Sample | Dropped
 # CHOICE: of a feature. Networks square it, and add up as many as a batch has: beyond 3.4e38 that is
 # infinite, and a loss that is no number would be put down to the learning rate.
 LARGEST = 1e15
+
+
+def too_large(value: NDArray[Any]) -> str | None:
+    """Say why an array is no feature; None if its numbers are finite and not beyond `LARGEST`."""
+    if value.dtype.kind != "f" or (np.abs(value) <= LARGEST).all():
+        return None
+    return f"holds NaN or infinity, or a number beyond {LARGEST:g}"
+
 
 SPLITS = {  # what publishers call a split, in any case -> what it is
     **dict.fromkeys(("train", "training"), "train"),

@@ -40,9 +40,14 @@ def build(name: str, spec: Spec, **hparams: object) -> Method:
     """Build a freshly initialised network of method `name`.
 
     Raises:
-        IbmaError: an unknown method, or a hyper-parameter that it does not have.
+        IbmaError: an unknown method, a hyper-parameter that it does not have, or a single modality
+            where it compares several.
     """
     model = find(name)
+    if model.compares and len(spec.modalities) < 2:
+        raise IbmaError(
+            f"method '{name}': expected two modalities or more, there is one: leave it out"
+        )
     for one in model.constructors(hparams):
         known = [p.name for p in signature(one.function).parameters.values() if p.kind is NAMED]
         for given in one.arguments:

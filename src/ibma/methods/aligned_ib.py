@@ -50,6 +50,7 @@ class Model(Fused):
         beta: of the regulariser beside the contrastive loss.
     """
 
+    compares = True
     own_weights = ("weight",)
 
     def __init__(self, spec: Spec, *, weight: float = 1.0, beta: float = 0.1) -> None:

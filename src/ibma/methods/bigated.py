@@ -35,6 +35,8 @@ class Model(Method):
     reads, [B, (M - 1) * D].
     """
 
+    compares = True
+
     def __init__(self, spec: Spec) -> None:
         super().__init__(spec)
         self.gate = choose_gate(spec)

@@ -41,6 +41,7 @@ class Model(Method):
         temperature: of its cosines.
     """
 
+    compares = True
     own_weights = ("alpha",)
 
     def __init__(self, spec: Spec, *, alpha: float = 1.0, temperature: float = 0.1) -> None:

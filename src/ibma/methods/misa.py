@@ -68,6 +68,7 @@ class Model(Method):
         sim_weight, diff_weight, recon_weight: the official loss weights.
     """
 
+    compares = True
     clip_value = 1.0
     own_weights = ("sim_weight", "diff_weight", "recon_weight")
 

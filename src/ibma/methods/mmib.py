@@ -60,6 +60,7 @@ class Model(Method):
         compress: weight b of the information inside each.
     """
 
+    compares = True
     own_weights = ("relate", "compress")
 
     def __init__(self, spec: Spec, *, relate: float = 0.1, compress: float = 1e-3) -> None:

@@ -89,6 +89,7 @@ class Model(Method):
         align_weight, kl_weight: loss weights, 1 as in the code, on the scale of its task loss.
     """
 
+    compares = True
     own_weights = ("align_weight", "kl_weight")
 
     def __init__(self, spec: Spec, *, align_weight: float = 1.0, kl_weight: float = 1.0) -> None:

@@ -228,6 +228,7 @@ class Method(nn.Module):
 
     Attributes:
         reads_eta: whether the method reads `Spec.eta`; nothing else says so.
+        compares: whether it compares modalities, so that a task of one is refused.
         own_weights: hyper-parameters that weigh what a method adds to the task losses, if it adds
             anything and eta is not what tuning varies. `Spec.weight_factor` multiplies all of
             them; tuning tries it where it tries eta for the others.
@@ -242,6 +243,7 @@ class Method(nn.Module):
     """
 
     reads_eta = False
+    compares = False
     own_weights: tuple[str, ...] = ()
     leaves_parameters_unused = False
     clip_value: float | None = None

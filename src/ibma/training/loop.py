@@ -321,7 +321,7 @@ class Fit:
             if not math.isfinite(value):
                 raise IbmaError(
                     f"{label}: loss term '{name}' is {value} in epoch {self.epoch + 1}: lower "
-                    "tuning.grid.lr or the term's weight; finished seeds are kept"
+                    "tune.grid.lr or the term's weight; finished seeds are kept"
                 )
             self.history.setdefault(name, []).append(value)
 
@@ -410,7 +410,14 @@ def represent(
 def predict(
     model: Method, rows: Rows, device: torch.device, precision: torch.dtype | None = None
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return logits and representations as `represent` does, from the rows of all processes."""
+    """Return logits and representations as `represent` does, from the rows of all processes.
+
+    Raises:
+        IbmaError: a logit is not finite.
+    """
     own = represent(model, own_share(rows), device, precision)
     whole = {name: distributed.gather(value) for name, value in own.items()}
-    return whole.pop("logits"), whole
+    logits = whole.pop("logits")
+    if not logits.isfinite().all():
+        raise IbmaError("predictions are no numbers: lower tune.grid.lr")
+    return logits, whole

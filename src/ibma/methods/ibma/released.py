@@ -21,6 +21,8 @@ class Bound(Assigned):
                 "params.yaml: bound 'released' bounds single modalities only, nothing is left "
                 "of it with align: false: remove one of the two"
             )
+        if len(spec.names) < 2:
+            raise IbmaError("bound 'released': expected two modalities or more, there is one")
         super().__init__(spec, align)
 
     def terms(self, step: Step) -> dict[str, Tensor]:
