@@ -35,6 +35,29 @@ def views(names: list[str], n: int = 24) -> tuple[dict[str, Tensor], Tensor]:
     return {v: F.one_hot(y, 3) + 0.4 * torch.randn(n, 3, generator=random) for v in names}, y
 
 
+@pytest.mark.parametrize("loss", [IBBLoss, PluginIBLoss])
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_a_batch_that_is_no_number_costs_one_refresh(loss, wrong):
+    """As a scaler of gradients skips it: centroids and Q stay, which a warning says."""
+    z, y = views(["a", "b"])
+    bound = loss(["a", "b"], num_classes=3, dim=3)
+    phi = bound.assign_inputs(z, y)
+    more = {"phi_x": phi} if loss is PluginIBLoss else {}
+    for _ in range(3):
+        bound.start_epoch()
+        bound(z, y, **more)
+    before = {name: value.clone() for name, value in bound.bound.named_buffers()}
+    assert not bound({**z, "a": z["a"] * wrong}, y, **more).isfinite()
+    with pytest.warns(UserWarning, match="a batch held NaN or infinity"):
+        bound.start_epoch()
+    after = dict(bound.bound.named_buffers())
+    for name in (name for name in after if name.startswith(("q_", "centroids_"))):
+        assert torch.equal(after[name], before[name]), name
+    assert bound(z, y, **more).isfinite()
+    bound.start_epoch()
+    assert bound(z, y, **more).isfinite()
+
+
 class Net(nn.Module):
     """What a user brings: an encoder a modality, a fusion, a head."""
 

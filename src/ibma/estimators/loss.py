@@ -8,6 +8,7 @@ data that its bound needs in buffers. The bounds are those that the pipeline's I
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
@@ -154,6 +155,8 @@ class BoundLoss(nn.Module):
     def start_epoch(self, seen: Iterable[tuple[Any, ...]] | None = None) -> None:
         """Compute Q, then the centroids, from the sums of the last epoch. Call it in every process.
 
+        If a batch of that epoch held NaN or infinity, both stay as they are, and a warning says so.
+
         Args:
             seen: batches as positional arguments of the loss, (z, y, fused) or (z, y, fused, mask),
                 of the whole training data. They take the place of the last epoch's sums. Before
@@ -163,7 +166,16 @@ class BoundLoss(nn.Module):
         """
         if seen is not None:
             self.bound.forget()
+        before = {name: buffer.clone() for name, buffer in self.bound.named_buffers()}
         self.bound.refresh(self.epoch, map(self._step_of, seen or ()))
+        if not all(buffer.isfinite().all() for buffer in self.bound.buffers()):
+            for name, buffer in self.bound.named_buffers():
+                buffer.copy_(before[name])
+            self.bound.forget()
+            warnings.warn(
+                "a batch held NaN or infinity: centroids and Q stay those of the epoch before",
+                stacklevel=2,
+            )
         self.epoch += 1
 
     def _step_of(self, batch: Any) -> Step:

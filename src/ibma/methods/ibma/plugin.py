@@ -45,7 +45,9 @@ class Bound(Assigned):
         for what, total in totals.items():
             sums, counts = total.chunk(2)
             weight = (1.0 - self.MEMORY) * (counts > 0)
-            self.get_buffer(f"marginal_{what}").lerp_(sums / counts.clamp_min(1.0), weight)
+            old = self.get_buffer(f"marginal_{what}")
+            new = old.lerp(sums / counts.clamp_min(1.0), weight)
+            old.copy_(torch.where(new.isfinite(), new, old))  # a batch may hold NaN
 
     def _assignments(self, step: Step) -> Iterator[tuple[str, Tensor]]:
         """Yield phi of every place and input for the samples that have it, and the labels."""
