@@ -14,7 +14,7 @@ from ibma.errors import IbmaError
 from ibma.files import read_json, write_json
 from ibma.methods import ibma as ibma_method
 from ibma.training import checkpoint, loop, record, run
-from ibma.training.cell import Setting
+from ibma.training.cell import Cell, Setting
 from ibma.training.checkpoint import Checkpoint
 
 SETTING = Setting(lr=1e-3, weight_decay=1e-5, eta=0.5)
@@ -227,11 +227,15 @@ def test_a_compiled_network_is_the_one_that_trains(make_cell, monkeypatch):
     assert stable(replace(other, key="")) == stable(replace(plain, key=""))
 
 
-def test_ib_losses_before_training_are_those_of_the_untrained_network(make_cell):
+def test_ib_losses_before_training_are_those_of_the_untrained_network(make_cell, monkeypatch):
     """They do not depend on how long it trains; after training they are others."""
     short, long = (train(make_cell(epochs=n)) for n in (1, 12))
     assert short.ib_before == long.ib_before and set(long.ib_before) == set(long.ib)
     assert short.ib != long.ib and long.ib["fused"] != long.ib_before["fused"]
+    cell, said = make_cell(epochs=1), make_cell().meta
+    monkeypatch.setattr(Cell, "meta", {**said, "source": "twin"})
+    twin = train(cell)
+    assert (twin.ib_before, twin.ib) == ({}, short.ib), "no table reads a twin's"
 
 
 def test_unknown_device_is_refused():

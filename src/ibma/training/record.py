@@ -71,7 +71,8 @@ class Record:
         params: the fields of `training.cell.Setting` and the method's own hyper-parameters.
         tuned: how lr and weight decay were chosen, and from which points (`Cell.rule`).
         metrics: fractions in [0, 1] but for `mae` and `corr`, or None where undefined.
-        ib, ib_before: plug-in IB losses of the trained and of the untrained network, in nats.
+        ib, ib_before: plug-in IB losses of the trained and of the untrained network, in nats. Of a
+            twin there is no ib_before: no table reads it.
         history: loss term -> mean per epoch.
         regime: `<what>/<place>` -> at the start of each epoch; see `ibma.methods.ibma` (empty for
             methods without a bound of its frame).

@@ -95,7 +95,7 @@ def train_run(cell: Cell, run: int, setting: Setting, quiet: bool = False) -> Fi
         **known,
         metrics=problem.judge(said.scores, test.labels(), test.groups()),
         ib=ib_losses(cell, run, model, embeddings, device),
-        ib_before=ib_untrained(cell, run, setting, device),
+        ib_before={} if known["source"] == "twin" else ib_untrained(cell, run, setting, device),
         history=fit.history,
         regime=fit.regime,
         cost=cost(cell, model, device),
