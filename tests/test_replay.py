@@ -68,14 +68,16 @@ def test_nothing_is_collected_while_a_step_is_recorded(monkeypatch):
     monkeypatch.setattr(torch.cuda, "graph", lambda *_, **__: nullcontext())
     batch = next(iter(Problem().rows(torch.device("cpu")).batches(8, torch.device("cpu"))))
 
-    def step(batch):
-        during.append(gc.isenabled())
+    def step(batch, watched):
+        during.append((watched, gc.isenabled()))
         return Result([], batch.y, {})
 
     replayed = Replayed()
     for _ in range(4):
-        replayed(step, batch)
-    assert during == [True, False] and gc.isenabled()
+        for watched in (True, False):
+            replayed(step, batch, watched)
+    plain, recorded = [(True, True), (False, True)], [(True, False), (False, False)]
+    assert during == plain + recorded and gc.isenabled(), "each has a recording of its own"
 
 
 def test_a_batch_is_copied_whole():

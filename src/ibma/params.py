@@ -892,7 +892,7 @@ class Params(Block):
     threads: MaybeWorkers
     """CPU threads of one run; null: as many as this machine has cores."""
     instructions: Literal["portable", "native"]
-    """portable: same bytes on every x86-64 processor; native: what this processor does fastest."""
+    """portable: what every x86-64 processor can do; native: what this processor does fastest."""
     engine: Engine
     keep_weights: Names
     """Methods whose trained networks are kept."""

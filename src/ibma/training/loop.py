@@ -207,11 +207,9 @@ class Fit:
         self.replays = replay.possible(model, rows.features, device)
         self.replayed: replay.Replayed | None = None
         self.phase: object = None
-        on_gpu = device.type == "cuda"
         for optimiser in (self.optimiser, model.inner):
             for group in optimiser.param_groups if optimiser else []:
-                group["capturable"] = on_gpu  # its count of steps is the GPU's
-                group["fused"] = group["fused"] or on_gpu or None
+                group["capturable"] = device.type == "cuda"  # its count of steps is the GPU's
         self.history: dict[str, list[float]] = {}
         self.regime: dict[str, list[float]] = {}
         self.seconds: list[float] = []

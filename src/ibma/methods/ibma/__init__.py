@@ -364,7 +364,7 @@ class Model(Headed):
         plain = _squares(super().losses(again, batch), z)
         bound = _squares(self.bound.terms(replace(step, z=z, extra={})), z)
         distributed.add_up([plain, bound])
-        shares = self.eta * (bound / plain.clamp_min(1e-24)).sqrt()
+        shares = self.eta * (plain.clamp_min(1e-24) / bound).rsqrt()  # 0 where the bound is
         return found | {f"share/{place}": shares[k] for k, place in enumerate(z)}
 
     def phase(self, epoch: int) -> None:
