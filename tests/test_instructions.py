@@ -4,13 +4,9 @@ import os
 import platform
 import subprocess
 import sys
-import traceback
 from pathlib import Path
 
 import pytest
-import torch
-from problems import MEDIA, METHODS, Problem
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ibma.machine import PORTABLE
 
@@ -78,41 +74,6 @@ def test_every_kind_of_network_has_the_same_bytes_under_portable_instructions():
     # and without the switches they differ, so that this test can fail
     other = train(**PORTABLE | {"ATEN_CPU_CAPABILITY": "default", "FAISS_SIMD_LEVEL": "NONE"})
     assert {name for name in portable if other[name] != portable[name]} >= {"vit", "bert", "faiss"}
-
-
-class Roots(TorchDispatchMode):
-    """Note square roots of tensors: MKL's differ in the last bit between processors."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: set[str] = set()
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        name = str(function)
-        if "sqrt" in name and "rsqrt" not in name or ".pow." in name and 0.5 in args[1:]:
-            self.found.add(f"{name}: {traceback.format_stack()[-2]}")
-        return function(*args, **(kwargs or {}))
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_no_training_step_takes_a_square_root_by_mkl(method):
-    """No switch holds MKL's functions of vectors to one code. Two processors of AMD agreed on the
-    others (exp, log), and not on this one."""
-    cpu = torch.device("cpu")
-    for problem in (Problem(views=MEDIA), Problem("multilabel"), Problem("one_class")):
-        fit = problem.fit(method, cpu)
-        fit.run("into the last phase")
-        fit.model.train()
-        with Roots() as roots:
-            fit.step(next(fit.rows.batches(16, cpu)), watched=True)
-        assert not roots.found
-
-
-def test_a_square_root_is_noticed():
-    with Roots() as roots:
-        torch.ones(2).sqrt()
-        torch.ones(2) ** 0.5
-    assert len(roots.found) == 2
 
 
 def test_threads_are_those_of_params_whatever_the_environment_says():
