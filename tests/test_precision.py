@@ -100,8 +100,8 @@ class HostReads(TorchDispatchMode):
 class Roots(TorchDispatchMode):
     """Note square roots of tensors: MKL's differ in the last bit between processors.
 
-    No switch holds MKL's functions of vectors to one code. Two processors of AMD agreed on the
-    others (exp, log), and not on this one.
+    No switch holds MKL's functions of vectors to one code. Processors of Intel and AMD agreed on
+    the others (exp, log), and two machines did not on this one.
     """
 
     def __init__(self) -> None:

@@ -1,8 +1,11 @@
 """`ibma verify --retrain`: runs trained again from nothing, and what may differ."""
 
 import math
+import os
 import runpy
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from ibma.errors import IbmaError
 from ibma.evidence import archive, retrain
 from ibma.experiments import runs
 from ibma.files import read_json, write_json
+from ibma.machine import PORTABLE
 from ibma.training import record
 
 pytestmark = pytest.mark.slow
@@ -79,6 +83,23 @@ def test_a_run_trained_again_is_the_committed_one_and_leaves_no_trace(here):
         assert all(gap.committed == gap.retrained and gap.agrees for gap in one.gaps)
         assert all(gap.allowed == retrain.SAME for gap in one.gaps)
     assert files() == before
+
+
+def test_the_command_trains_with_the_instructions_of_the_profile(here):
+    """Though it has loaded torch before it knows the profile: an interval would hide others."""
+    plain = {k: v for k, v in os.environ.items() if k not in PORTABLE}
+    script = "import torch; torch.backends.cpu.get_cpu_capability()  # chosen now\n"
+    script += "from ibma.commands import evidence\n"
+    script += f"print(*evidence._train_again('twin', '{TASK}/ibma/1'), sep='\\n')"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=plain | {"PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("  ")]
+    assert lines and all(line.endswith("(+-1e-06)") for line in lines), done.stdout
 
 
 def test_another_number_is_found(here, monkeypatch):

@@ -11,7 +11,9 @@ import math
 import random
 import re
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 from ibma.errors import IbmaError
@@ -106,7 +108,9 @@ def _again(params: Params, root: Path, committed: Record, peers: Sequence[Record
     key = cell.key(committed.seed, setting, environment(cell))
     forget(key)  # an interrupted run would go on from its checkpoint
     try:
-        retrained = train_run(cell, committed.seed, setting).record
+        # in a process of its own: this one loaded torch before it knew the profile's instructions
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
+            retrained = fresh.submit(train_run, cell, committed.seed, setting).result().record
     finally:
         forget(key)
     machines = [[run.provenance.get(name) for name in MACHINE] for run in (committed, retrained)]
