@@ -78,6 +78,13 @@ def features_of(session: Session, name: str, problem: Problem) -> Features:
     return session.features[name]
 
 
+def posed(session: Session, task: str) -> tuple[Problem, Features]:
+    """Return the problem of a task, crema_d or mimic_cxr, and its features."""
+    crema_d = task == "crema_d"
+    problem = clips(session.tiny) if crema_d else reports(session.tiny)
+    return problem, features_of(session, "clips" if crema_d else "pairs", problem)
+
+
 def fit(session: Session, method: str, **options: Any) -> Fit:
     """Prepare the training of a method on CREMA-D's clips; `options` are those of `Problem.fit`."""
     file, hparams = TIMED[method]
@@ -223,11 +230,9 @@ def epoch(session: Session, method: str) -> None:
 
 def arithmetic(session: Session, task: str) -> None:
     """Measure which share of the card's matrix product a bare step of CE3 reaches."""
-    if task == "crema_d":
-        problem, training, of = clips(session.tiny), fit(session, "ce3"), ""
-    else:
-        problem, of = reports(session.tiny), " of MIMIC-CXR"
-        training = problem.fit("ce3", features_of(session, "pairs", problem), session.device)
+    problem, features = posed(session, task)
+    training = problem.fit("ce3", features, session.device)
+    of = "" if task == "crema_d" else " of MIMIC-CXR"
     bare = step.limit(training, session.repeats(10))
     with FlopCounterMode(display=False) as counter:
         step.limit(training, 1)()
@@ -453,8 +458,7 @@ def of_mimic_cxr(times: Sequence[float], problem: Problem) -> Spread:
 
 def mimic_cxr(session: Session) -> None:
     """Measure MIMIC-CXR's epoch on a part of it, texts by length and padded to 256 tokens."""
-    problem = reports(session.tiny)
-    features = features_of(session, "pairs", problem)
+    problem, features = posed(session, "mimic_cxr")
     training = recorded(problem.fit("ibma", features, session.device))
     padded = as_stored(training)
 
@@ -532,8 +536,7 @@ def compiled(session: Session, task: str) -> None:
     """Compare epochs of a network that runs through `torch.compile` with epochs of it as it is."""
     if not session.cuda:
         return session.write(f"compiled {task}", skipped="takes a minute: on a GPU only")
-    problem, held = (clips(False), "clips") if task == "crema_d" else (reports(False), "pairs")
-    features = features_of(session, held, problem)
+    problem, features = posed(session, task)
     configure_torch(None, compiled=True)
     plain = problem.fit("ibma", features, session.device)
     fast = problem.fit("ibma", features, session.device, compiled=True)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from benchmarks.gpu.measures import clips
+from benchmarks.gpu.measures import clips, recorded
 from benchmarks.gpu.session import threads
 from benchmarks.measure import WALL, interleaved
 from benchmarks.problems import one_more_epoch
@@ -34,9 +35,7 @@ def main(device_name: str, tiny: str) -> None:
         device_ids=[device.index] if device.type == "cuda" else None,
         broadcast_buffers=False,
     )
-    for fit in fits.values():
-        one_more_epoch(fit)  # after one more, all steps are recorded
-    functions = {name: lambda fit=fit: one_more_epoch(fit) for name, fit in fits.items()}
+    functions = {name: partial(one_more_epoch, recorded(fit)) for name, fit in fits.items()}
     times = interleaved(functions, ROUNDS, WALL)
     print(json.dumps({"backend": backend, "rows": len(fits["alone"].rows.index), **times}))
     distributed.destroy_process_group()
