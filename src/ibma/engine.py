@@ -61,10 +61,19 @@ class Processes(ProcessPoolExecutor):
     Args:
         threads: of torch in each process.
         gpus: how many this machine has; each process sees the next `gpus_each` of them.
+        fresh: start them without what this process has imported.
     """
 
-    def __init__(self, workers: int, threads: int = 1, gpus: int = 0, gpus_each: int = 1) -> None:
-        forked = sys.platform == "linux" and not gpus
+    def __init__(
+        self,
+        workers: int,
+        threads: int = 1,
+        gpus: int = 0,
+        gpus_each: int = 1,
+        *,
+        fresh: bool = False,
+    ) -> None:
+        forked = sys.platform == "linux" and not gpus and not fresh
         context = multiprocessing.get_context("fork" if forked else "spawn")
         given = os.getpid(), threads, gpus, gpus_each, context.Value("i", 0) if gpus else None
         super().__init__(workers, context, _begin, given)

@@ -6,7 +6,7 @@ import os
 import platform
 
 # Libraries choose their code by processor, and rounding with it. These switches hold them to what
-# every x86-64 processor since 2015 has, so that results have the same bytes on all of them.
+# every x86-64 processor since 2015 has. Not MKL's functions of vectors: docs/reliability.md.
 PORTABLE = {
     "ATEN_CPU_CAPABILITY": "avx2",
     "MKL_CBWR": "COMPATIBLE",

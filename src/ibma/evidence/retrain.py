@@ -11,11 +11,10 @@ import math
 import random
 import re
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
+from ibma.engine import Processes
 from ibma.errors import IbmaError
 from ibma.evidence import verify
 from ibma.machine import hold_to
@@ -109,8 +108,8 @@ def _again(params: Params, root: Path, committed: Record, peers: Sequence[Record
     forget(key)  # an interrupted run would go on from its checkpoint
     try:
         # in a process of its own: this one loaded torch before it knew the profile's instructions
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
-            retrained = fresh.submit(train_run, cell, committed.seed, setting).result().record
+        with Processes(1, params.cpu_threads, fresh=True) as process:
+            retrained = process.submit(train_run, cell, committed.seed, setting).result().record
     finally:
         forget(key)
     machines = [[run.provenance.get(name) for name in MACHINE] for run in (committed, retrained)]
