@@ -8,57 +8,69 @@ list, not the misspelt names inside some of its tables.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Annotated, Literal, Self, TypeVar
 
 import yaml
+from pydantic import (
+    ConfigDict,
+    Field,
+    Strict,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic.dataclasses import dataclass
+from pydantic_core import PydanticCustomError
 
 from ibma.errors import IbmaError, one_line
 
 PATH = Path(__file__).with_name("published.yaml")
-UNITS = ("percent", "fraction", "minutes", "nats", "count", "p")
-KINDS = {"str": "text", "bool": "true or false", "int": "a whole number", "float": "a number"}
+KNOWN_KEYS = ConfigDict(extra="forbid")
+
+Text = Annotated[str, Strict()]
+Switch = Annotated[bool, Strict()]
+Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Unit = Literal["percent", "fraction", "minutes", "nats", "count", "p"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=KNOWN_KEYS)
 class Cell:
     """One printed number, its standard deviation, and whether it is bold or underlined."""
 
-    value: float
-    sd: float | None = None
-    best: bool = False
-    second: bool = False
+    value: Finite
+    sd: Finite | None = None
+    best: Switch = False
+    second: Switch = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=KNOWN_KEYS)
 class Column:
     """A column: what it measures, in which unit; `eta` only where the column fixes it."""
 
-    key: str
-    label: str
-    unit: str
-    task: str | None = None
-    method: str | None = None
-    metric: str | None = None
-    eta: float | None = None
+    key: Text
+    label: Text
+    unit: Unit
+    task: Text | None = None
+    method: Text | None = None
+    metric: Text | None = None
+    eta: Finite | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=KNOWN_KEYS)
 class Row:
     """A row and its cells by column key; a cell the paper leaves empty is absent."""
 
-    key: str
-    label: str
-    cells: Mapping[str, Cell]
-    task: str | None = None
-    method: str | None = None
-    metric: str | None = None
+    key: Text
+    label: Text
+    cells: dict[str, Cell]
+    task: Text | None = None
+    method: Text | None = None
+    metric: Text | None = None
 
 
-T = TypeVar("T")
 Keyed = TypeVar("Keyed", Row, Column)
 
 
@@ -72,18 +84,39 @@ class Target:
     eta: float | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=KNOWN_KEYS)
 class Table:
     """One table; `compares` is the number of the table whose rows a significance table tests."""
 
     number: int
-    title: str
-    caption: str
-    row_header: str
-    unit: str
+    title: Text
+    caption: Text
+    row_header: Text
+    unit: Unit
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     compares: int | None = None
+
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _have_a_unit(cls, columns: object, info: ValidationInfo) -> object:
+        """Give columns that name no unit that of the table."""
+        if not isinstance(columns, list):
+            return columns
+        return [_with(column, unit=info.data.get("unit")) for column in columns]
+
+    @model_validator(mode="after")
+    def _keys_fit(self) -> Self:
+        columns = [column.key for column in self.columns]
+        for keys in (columns, [row.key for row in self.rows]):
+            for place, key in enumerate(keys):
+                if key in keys[:place]:
+                    raise PydanticCustomError("twice", "key {key} is there twice", {"key": key})
+        for row in self.rows:
+            for key in row.cells.keys() - columns:
+                told = {"row": row.key, "key": key}
+                raise PydanticCustomError("column", "row {row}: no column has key {key}", told)
+        return self
 
     def row(self, key: str) -> Row:
         """Return a row by its key.
@@ -121,11 +154,26 @@ class Table:
         return Target(c.task or r.task, c.method or r.method, c.metric or r.metric, c.eta)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=KNOWN_KEYS)
 class Published:
     """Every table by number."""
 
-    tables: Mapping[int, Table]
+    tables: dict[int, Table]
+
+    @field_validator("tables", mode="before")
+    @classmethod
+    def _know_their_number(cls, tables: object) -> object:
+        if not isinstance(tables, dict):
+            return tables
+        return {number: _with(table, number=number) for number, table in tables.items()}
+
+    @model_validator(mode="after")
+    def _compare_with_known_ones(self) -> Self:
+        for number, table in self.tables.items():
+            if table.compares not in (None, *self.tables):
+                told = {"number": number, "other": table.compares}
+                raise PydanticCustomError("table", "{number}: compares: no table {other}", told)
+        return self
 
     def table(self, number: int) -> Table:
         """Return a table by its number.
@@ -151,107 +199,24 @@ def load(path: Path = PATH) -> Published:
     """Read and check a file of published tables.
 
     Raises:
-        IbmaError: in one line, the file and the table, row, column or key at fault.
+        IbmaError: in one line, the file, the place at fault, what was expected and found.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return TypeAdapter(Published).validate_python(yaml.safe_load(path.read_text("utf-8")))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise IbmaError(
             f"{path}: cannot be read as YAML ({one_line(error)}): restore the file"
         ) from None
-    tables = raw.get("tables") if isinstance(raw, dict) else None
-    if not isinstance(tables, dict) or list(raw) != ["tables"]:
-        raise IbmaError(f"{path}: expected one mapping `tables` of number: table: restore the file")
-    made = {
-        number: _table(number, body, f"{path}: table {number}") for number, body in tables.items()
-    }
-    for number, table in made.items():
-        if table.compares is not None and table.compares not in made:
-            raise IbmaError(
-                f"{path}: table {number}: compares: expected the number of another table, "
-                f"found {table.compares}: correct it"
-            )
-    return Published(made)
+    except ValidationError as caught:
+        first = caught.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"])) or "the whole"
+        found = "" if isinstance(first["input"], dict) else f", found {first['input']!r}"
+        raise IbmaError(f"{path}: {place}: {first['msg']}{found}: correct it") from None
 
 
-def _table(number: object, body: object, where: str) -> Table:
-    entries = _mapping(body, where)
-    columns = tuple(
-        _make(Column, {"unit": entries.get("unit"), **_mapping(column, at)}, at)
-        for column, at in _items(entries, "columns", where)
-    )
-    rows = tuple(_row(row, columns, at) for row, at in _items(entries, "rows", where))
-    table = _make(Table, {**entries, "number": number}, where, columns=columns, rows=rows)
-    _check_unit(table.unit, where)
-    for column in columns:
-        _check_unit(column.unit, f"{where}: column {column.key}")
-    return table
-
-
-def _check_unit(unit: str, where: str) -> None:
-    if unit not in UNITS:
-        raise IbmaError(
-            f"{where}: unit: expected one of {', '.join(UNITS)}, found {unit}: correct it"
-        )
-
-
-def _row(body: object, columns: tuple[Column, ...], where: str) -> Row:
-    entries = _mapping(body, where)
-    cells = {}
-    for key, cell in _mapping(entries.get("cells"), f"{where}: cells").items():
-        at = f"{where}: cell {key}"
-        if key not in {column.key for column in columns}:
-            raise IbmaError(f"{at}: expected the key of a column of this table: correct it")
-        cells[key] = _make(Cell, _mapping(cell, at), at)
-    return _make(Row, entries, where, cells=cells)
-
-
-def _items(entries: Mapping[str, Any], name: str, where: str) -> list[tuple[object, str]]:
-    """List each entry of a list with its place, which is its key; keys differ."""
-    items = entries.get(name)
-    if not isinstance(items, list) or not items:
-        raise IbmaError(f"{where}: {name}: expected a list, found {items!r}: correct it")
-    keys = [item.get("key") if isinstance(item, dict) else None for item in items]
-    for position, key in enumerate(keys):
-        if key in keys[:position]:
-            raise IbmaError(f"{where}: {name}: key {key} is there twice: rename or remove one")
-    return [(item, f"{where}: {name[:-1]} {key}") for item, key in zip(items, keys, strict=True)]
-
-
-def _mapping(body: object, where: str) -> dict[str, Any]:
-    if not isinstance(body, dict):
-        raise IbmaError(f"{where}: expected a mapping, found {body!r}: correct it")
-    return body
-
-
-def _make(cls: type[T], entries: Mapping[str, Any], where: str, **parts: object) -> T:
-    """Build `cls` from scalars checked against its annotations, and `parts` that are built."""
-    expected = {field.name: field for field in fields(cast(Any, cls))}
-    for key in entries:
-        if key not in expected:
-            raise IbmaError(f"{where}: {key}: unknown key: use {', '.join(expected)}")
-    for name, field in expected.items():
-        if name in parts:
-            continue
-        kind = str(field.type).removesuffix(" | None")
-        right = _is(kind, entries[name]) if name in entries else field.default is not MISSING
-        if not right:
-            found = repr(entries[name]) if name in entries else "nothing"
-            raise IbmaError(f"{where}: {name}: expected {KINDS[kind]}, found {found}: correct it")
-    return cls(**{**entries, **parts})
-
-
-def _is(kind: str, value: object) -> bool:
-    match kind:
-        case "str":
-            return isinstance(value, str)
-        case "bool":
-            return isinstance(value, bool)
-        case "int":
-            return isinstance(value, int) and not isinstance(value, bool)
-        case _:
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            return number and math.isfinite(cast(float, value))
+def _with(entry: object, **defaults: object) -> object:
+    """Add defaults to a mapping; whatever else stands in its place is refused by its type."""
+    return defaults | entry if isinstance(entry, dict) else entry
 
 
 def _find(items: tuple[Keyed, ...], key: str, what: str) -> Keyed:
