@@ -182,6 +182,44 @@ def test_what_fills_a_missing_part_is_not_read(method):
             torch.testing.assert_close(one, other, rtol=0, atol=0, msg=where)
 
 
+def rows_of(data: Batch, rows: Tensor) -> Batch:
+    """Some rows of a batch."""
+    named = {
+        field: {name: value[rows] for name, value in getattr(data, field).items()}
+        for field in ("x", "phi_x", "inputs")
+    }
+    whole = ("y", "index", "pseudo", "previous")
+    each = {field: getattr(data, field) for field in whole}
+    return replace(data, **named, **{k: v if v is None else v[rows] for k, v in each.items()})
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_sample_without_a_modality_adds_nothing_to_its_terms(method):
+    """Its label moves no head of the modality, its other part no term that compares the two."""
+    compared = {"contrastive", "disagreement", "views", "align", "between", "similarity"}
+    compared |= {"difference", "reconstruction"}
+    for kind in KINDS:
+        data = batch(kind, absent=True)
+        known = torch.arange(12) < 7
+        data = replace(data, x=data.x | {"present/view0": known})
+        others = torch.where(known[:, None], data.x["view1"], -data.x["view1"])
+        y = torch.where(known if data.y.ndim == 1 else known[:, None], data.y, data.y.flip(0))
+        moved = {
+            "view0": replace(data, y=y),
+            "pair": replace(data, x=data.x | {"view1": others}),
+        }
+        model = make(method, kind)
+        start_epoch(model, EPOCHS - 1, data)
+        model.eval()
+        before = model.losses(model(data.x), data)
+        for name, value in before.items():
+            place = "view0" if name.endswith("/view0") else "pair" if name in compared else None
+            if place and not name.startswith("condition"):
+                other = moved[place]
+                after = model.losses(model(other.x), other)[name]
+                torch.testing.assert_close(after, value, msg=f"{kind}: {name}")
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_evaluation_takes_a_batch_of_one_and_is_the_same_twice(method):
     model, data = make(method), batch()

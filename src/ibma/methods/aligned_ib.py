@@ -24,6 +24,7 @@ Parity: not tested; its term is a cosine.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from itertools import combinations
 
 import torch
@@ -67,11 +68,14 @@ class Model(Fused):
 
     def losses(self, out: Output, batch: Batch) -> dict[str, Tensor]:
         """Return `task`, `contrastive` and `disagreement`."""
-        views = [out.extra[f"projected/{name}"] for name in self.names]
-        temperature = self.log_temperature.exp()
-        pairs = list(combinations(views, 2))
-        contrastive = [dependence.contrastive(a, b, temperature) for a, b in pairs]
-        apart = [disagreement(a, b) for a, b in pairs]
+        agree = partial(dependence.contrastive, temperature=self.log_temperature.exp())
+        contrastive, apart = (
+            [
+                self.where_known(batch, pair, term, *(out.extra[f"projected/{n}"] for n in pair))
+                for pair in combinations(self.names, 2)
+            ]
+            for term in (agree, disagreement)
+        )
         return super().losses(out, batch) | {
             "contrastive": self.weight * torch.stack(contrastive).mean(),
             "disagreement": self.weight * self.beta * torch.stack(apart).mean(),

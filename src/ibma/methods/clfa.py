@@ -21,6 +21,7 @@ Parity: clfa_contrastive.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from itertools import combinations
 
 import torch
@@ -70,6 +71,9 @@ class Model(Method):
 
     def losses(self, out: Output, batch: Batch) -> dict[str, Tensor]:
         """Return `task` and `contrastive`."""
-        views = combinations(out.extra.values(), 2)
-        pairs = [dependence.contrastive(a, b, self.temperature) for a, b in views]
+        agree = partial(dependence.contrastive, temperature=self.temperature)
+        pairs = [
+            self.where_known(batch, pair, agree, *(out.extra[f"projected/{n}"] for n in pair))
+            for pair in combinations(self.names, 2)
+        ]
         return super().losses(out, batch) | {"contrastive": self.alpha * torch.stack(pairs).mean()}

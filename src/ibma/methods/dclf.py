@@ -26,6 +26,7 @@ Parity: supcon_one_view (the reference loss, not DCLF).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from itertools import combinations
 
 import torch
@@ -116,18 +117,21 @@ class Model(Method):
         """Return `task`, `task/<modality>`, and `utterance`, `context`, `modality` (or `views`)."""
         terms = super().losses(out, batch)
         for name in self.names:
-            side = self.spec.task.loss(out.extra[f"logits/{name}"], batch.y)
+            side = self.judge(out.extra[f"logits/{name}"], batch, name)
             terms[f"task/{name}"] = self.side_weight * side
         levels = (
-            {"views": self._views(out)}
+            {"views": self._views(out, batch)}
             if self.spec.task.kind == "one_class"
             else self._levels(out, batch)
         )
         return terms | {name: self.level_weight * value for name, value in levels.items()}
 
-    def _views(self, out: Output) -> Tensor:
-        views = [out.extra[f"projected/{n}"] for n in self.names]
-        pairs = [dependence.contrastive(a, b, TEMPERATURE) for a, b in combinations(views, 2)]
+    def _views(self, out: Output, batch: Batch) -> Tensor:
+        agree = partial(dependence.contrastive, temperature=TEMPERATURE)
+        pairs = [
+            self.where_known(batch, pair, agree, *(out.extra[f"projected/{n}"] for n in pair))
+            for pair in combinations(self.names, 2)
+        ]
         return torch.stack(pairs).mean()
 
     def _levels(self, out: Output, batch: Batch) -> dict[str, Tensor]:
@@ -162,7 +166,12 @@ class Model(Method):
         neither = ~helps[:, None] & ~helps & (own[:, None] == own)
         weights = same.repeat(len(self.names), len(self.names)) * both + neither
         features = torch.cat([out.extra[f"projected/{n}"] for n in self.names])
-        return supcon(features, weights, TEMPERATURE)
+        known = presence(batch.x, self.names)
+        if known is None:
+            return supcon(features, weights, TEMPERATURE)
+        rows = known.T.flatten().nonzero().squeeze(1)
+        loss = supcon(features[rows], weights[rows][:, rows], TEMPERATURE)
+        return loss * (len(rows) / len(features))
 
     @torch.no_grad()
     def _helps(self, logits: Tensor, y: Tensor) -> Tensor:

@@ -91,5 +91,6 @@ class Model(Method):
         terms = {}
         for name in self.names:
             kl = bounds.gaussian_kl(out.extra[f"mean/{name}"], out.extra[f"std/{name}"])
-            terms[f"kl/{name}"] = self.beta * kl.sum(1).mean()
+            kl = self.where_known(batch, [name], torch.mean, kl.sum(1))
+            terms[f"kl/{name}"] = self.beta * kl
         return super().losses(out, batch) | terms

@@ -61,6 +61,11 @@ def confidence_loss(confidence: Tensor, losses: Tensor) -> Tensor:
     return (confidence - torch.exp(-losses)).square().mean()
 
 
+def dynamic_loss(gate: Tensor, confidence: Tensor, losses: Tensor) -> Tensor:
+    """Add the mean gate [B, D] of a modality to the loss of its confidence [B]: a scalar."""
+    return gate.mean() + confidence_loss(confidence, losses)
+
+
 class Bottleneck(nn.Module):
     """Map v to a representation of the same width through a narrow ReLU layer."""
 
@@ -167,22 +172,22 @@ class Model(Method):
         """Return `task`, `observation`, `side/<modality>`, `sufficiency`, `dynamic/<modality>`."""
         task, observation = self.spec.task, out.extra["observation"]
         terms = {
-            "task": self._judge(out.logits, batch.y),
-            "observation": self._judge(observation, batch.y),
+            "task": self._mean(task.loss_per_sample(out.logits, batch.y)),
+            "observation": self._mean(task.loss_per_sample(observation, batch.y)),
         }
         log_p, log_t = (task.log_probabilities(v) for v in (observation, out.logits))
         if log_p.shape[-1] > 1:  # one class: both are certain
             terms["sufficiency"] = self.kl_weight * sufficiency(log_p, log_t, self.kl_mode)
         for name in self.names:
-            side = out.extra[f"side/{name}"]
-            terms[f"side/{name}"] = self.side_weight * self._judge(side, batch.y)
+            losses = task.loss_per_sample(out.extra[f"side/{name}"], batch.y)
+            side = self.where_known(batch, [name], self._mean, losses)
+            terms[f"side/{name}"] = self.side_weight * side
             if self.dynamic:
-                losses = task.loss_per_sample(side, batch.y)
-                terms[f"dynamic/{name}"] = out.extra[f"gate/{name}"].mean() + confidence_loss(
-                    out.extra[f"confidence/{name}"][:, 0], losses
+                gate, confidence = (out.extra[f"{kind}/{name}"] for kind in ("gate", "confidence"))
+                terms[f"dynamic/{name}"] = self.where_known(
+                    batch, [name], dynamic_loss, gate, confidence[:, 0], losses
                 )
         return terms
 
-    def _judge(self, logits: Tensor, y: Tensor) -> Tensor:
-        losses = self.spec.task.loss_per_sample(logits, y)
+    def _mean(self, losses: Tensor) -> Tensor:
         return focal(losses) if self.prognosis else losses.mean()

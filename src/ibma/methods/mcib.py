@@ -143,17 +143,19 @@ class Model(Method):
         terms = super().losses(out, batch)
         for name in self.names:
             mean, log_variance = (out.extra[f"{k}/{name}"] for k in ("mean", "log_variance"))
-            kl = bounds.gaussian_kl(mean, (0.5 * log_variance).exp()).mean()
-            terms[f"kl/{name}"] = self.weight * kl
+            rates = bounds.gaussian_kl(mean, (0.5 * log_variance).exp())
+            terms[f"kl/{name}"] = self.weight * self.where_known(batch, [name], torch.mean, rates)
             if self.labelled:
                 terms[f"condition/{name}"] = self.weight * self._condition(name, out, batch)
         return terms
 
     def _condition(self, name: str, out: Output, batch: Batch) -> Tensor:
+        both = name, self.auxiliary[name]
         inputs = torch.cat([out.extra[f"b/{name}"], out.z[self.auxiliary[name]]], dim=1)
         prediction, log_variance = self.conditionals[name](inputs)
         if log_variance is None:
-            return self.spec.task.loss(prediction, batch.y)
+            return self.judge(prediction, batch, *both)
         one_hot = self.spec.task.systems(batch.y)
         y = one_hot[:, 0] if one_hot.shape[1] == 1 else one_hot[..., 1]
-        return gaussian_condition(prediction, log_variance, y, self.noise(prediction))
+        noise = self.noise(prediction)
+        return self.where_known(batch, both, gaussian_condition, prediction, log_variance, y, noise)

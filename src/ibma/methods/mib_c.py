@@ -59,8 +59,8 @@ class Model(MIBForm):
         """Return `task/` and `kl/` of the modalities and of `fused`."""
         terms: dict[str, Tensor] = {}
         for name in (*self.names, FUSED):
-            times = self.MAIN_WEIGHT if name == FUSED else 1
-            task = self.spec.task.loss(out.extra[f"logits/{name}"], batch.y)
-            terms[f"task/{name}"] = times * task
-            terms[f"kl/{name}"] = self.rate(out.extra[f"mean/{name}"], out.extra[f"std/{name}"])
+            times, reads = (self.MAIN_WEIGHT, []) if name == FUSED else (1, [name])
+            terms[f"task/{name}"] = times * self.judge(out.extra[f"logits/{name}"], batch, *reads)
+            mean, std = out.extra[f"mean/{name}"], out.extra[f"std/{name}"]
+            terms[f"kl/{name}"] = self.rate(mean, std, batch, *reads)
         return terms

@@ -44,5 +44,5 @@ class Model(MIBForm):
 
     def losses(self, out: Output, batch: Batch) -> dict[str, Tensor]:
         """Return `task` and `kl`."""
-        main = self.MAIN_WEIGHT * self.spec.task.loss(out.logits, batch.y)
-        return {"task": main, "kl": self.rate(out.extra["mean"], out.extra["std"])}
+        main = self.MAIN_WEIGHT * self.judge(out.logits, batch)
+        return {"task": main, "kl": self.rate(out.extra["mean"], out.extra["std"], batch)}

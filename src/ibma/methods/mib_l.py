@@ -52,9 +52,9 @@ class Model(MIBForm):
 
     def losses(self, out: Output, batch: Batch) -> dict[str, Tensor]:
         """Return `task`, `task/<modality>` and `kl/<modality>`."""
-        loss, extra = self.spec.task.loss, out.extra
-        terms = {"task": self.MAIN_WEIGHT * loss(out.logits, batch.y)}
+        terms, extra = {"task": self.MAIN_WEIGHT * self.judge(out.logits, batch)}, out.extra
         for name in self.names:
-            terms[f"task/{name}"] = loss(extra[f"logits/{name}"], batch.y)
-            terms[f"kl/{name}"] = self.rate(extra[f"mean/{name}"], extra[f"std/{name}"])
+            terms[f"task/{name}"] = self.judge(extra[f"logits/{name}"], batch, name)
+            mean, std = extra[f"mean/{name}"], extra[f"std/{name}"]
+            terms[f"kl/{name}"] = self.rate(mean, std, batch, name)
         return terms

@@ -12,14 +12,15 @@ default there and is not built here.
 
 Choices: inputs are the embeddings of the shared encoders; two modalities narrow the widths by
 analogy (4h -> 2h where three have 6h -> 3h). Gradients are clipped at 1.0 by value as there.
-A discrepancy of equal moments has gradient 0 (there NaN).
+A discrepancy of equal moments has gradient 0 (there NaN). Samples that lack a modality are left out
+of all three terms.
 
 Parity: misa_cmd_k2, misa_diff, misa_recon_mse, misa_solver_aggregates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 
 import torch
@@ -33,7 +34,7 @@ from ibma.network.method import Method, Output, Spec
 MOMENTS = 5
 
 
-def similarity(shared: list[Tensor], moments: int = MOMENTS) -> Tensor:
+def similarity(shared: Sequence[Tensor], moments: int = MOMENTS) -> Tensor:
     """Average the CMD over pairs of shared representations [B, h]: a scalar."""
     pairs = [dependence.cmd(a, b, moments) for a, b in combinations(shared, 2)]
     return torch.stack(pairs).mean()
@@ -48,13 +49,13 @@ def overlap(a: Tensor, b: Tensor) -> Tensor:
     return (a.T @ b).square().mean()
 
 
-def difference(private: list[Tensor], shared: list[Tensor]) -> Tensor:
+def difference(private: Sequence[Tensor], shared: Sequence[Tensor]) -> Tensor:
     """Sum `overlap` over (private, shared) of each modality and over pairs of privates."""
     pairs = [*zip(private, shared, strict=True), *combinations(private, 2)]
     return torch.stack([overlap(a, b) for a, b in pairs]).sum()
 
 
-def reconstruction(rebuilt: list[Tensor], projected: list[Tensor]) -> Tensor:
+def reconstruction(rebuilt: Sequence[Tensor], projected: Sequence[Tensor]) -> Tensor:
     """Average the mean squared error over modalities; its target keeps its gradient."""
     errors = [F.mse_loss(r, u) for r, u in zip(rebuilt, projected, strict=True)]
     return torch.stack(errors).mean()
@@ -127,13 +128,21 @@ class Model(Method):
     def losses(self, out: Output, batch: Batch) -> dict[str, Tensor]:
         """Return `task`, `similarity`, `difference` and `reconstruction`."""
         private, shared, projected, rebuilt = (
-            self._each(out.extra, kind) for kind in ("private", "shared", "projected", "rebuilt")
+            torch.stack(self._each(out.extra, kind), dim=1)
+            for kind in ("private", "shared", "projected", "rebuilt")
         )
         similar, different, rebuild = self.weights
+
+        def of_each(term: Callable[..., Tensor], *views: Tensor) -> Tensor:
+            def split(*rows: Tensor) -> Tensor:
+                return term(*(each.unbind(1) for each in rows))
+
+            return self.where_known(batch, self.names, split, *views)
+
         return super().losses(out, batch) | {
-            "similarity": similar * similarity(shared),
-            "difference": different * difference(private, shared),
-            "reconstruction": rebuild * reconstruction(rebuilt, projected),
+            "similarity": similar * of_each(similarity, shared),
+            "difference": different * of_each(difference, private, shared),
+            "reconstruction": rebuild * of_each(reconstruction, rebuilt, projected),
         }
 
     def _each(self, extra: Mapping[str, Tensor], kind: str) -> list[Tensor]:

@@ -21,6 +21,7 @@ Parity: fmib_jsd_mi (the closest public analogue, not MMIB's code).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from itertools import combinations
 
 import torch
@@ -91,11 +92,19 @@ class Model(Method):
         """Return `task`, `between` (minus the weighted information) and `inside`."""
         values = out.extra
         between = [
-            jensen_shannon(score, values[f"sample/{a}"], values[f"sample/{b}"])
-            for score, (a, b) in zip(self.critics, self.pairs, strict=True)
+            self.where_known(
+                batch, pair, partial(jensen_shannon, score), *(values[f"sample/{n}"] for n in pair)
+            )
+            for score, pair in zip(self.critics, self.pairs, strict=True)
         ]
         inside = [
-            bounds.gaussian_kl(values[f"mean/{n}"], values[f"std/{n}"]).mean() for n in self.names
+            self.where_known(
+                batch,
+                [name],
+                torch.mean,
+                bounds.gaussian_kl(values[f"mean/{name}"], values[f"std/{name}"]),
+            )
+            for name in self.names
         ]
         return super().losses(out, batch) | {
             "between": -self.relate * torch.stack(between).mean(),

@@ -23,6 +23,7 @@ Parity: mmrlib_reparam_kl, mmrlib_align_concat.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from itertools import combinations
 
 import torch
@@ -124,12 +125,15 @@ class Model(Method):
         """Return `task`, `align` and `kl/<modality>`."""
         values = out.extra
         aligned = [
-            alignment(score, values[f"sample/{a}"], values[f"sample/{b}"])
-            for score, (a, b) in zip(self.scores, self.pairs, strict=True)
+            self.where_known(
+                batch, pair, partial(alignment, score), *(values[f"sample/{n}"] for n in pair)
+            )
+            for score, pair in zip(self.scores, self.pairs, strict=True)
         ]
         terms = {"align": self.align_weight * torch.stack(aligned).mean()}
         for name in self.names:
             std = (0.5 * values[f"log_variance/{name}"]).exp()
-            kl = bounds.gaussian_kl(values[f"mean/{name}"], std).mean()
+            rates = bounds.gaussian_kl(values[f"mean/{name}"], std)
+            kl = self.where_known(batch, [name], torch.mean, rates)
             terms[f"kl/{name}"] = self.kl_weight * kl
         return super().losses(out, batch) | terms

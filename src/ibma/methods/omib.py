@@ -128,23 +128,25 @@ class Model(Method):
 
         In the warm-up only `trb/<m>` counts: encoders and decoders train, the rest is 0.
         """
-        task = self.spec.task
-        terms = {f"trb/{n}": task.loss(out.extra[f"logits/{n}"], batch.y) for n in self.names}
+        terms = {f"trb/{n}": self.judge(out.extra[f"logits/{n}"], batch, n) for n in self.names}
         if self.warming:
             idle = torch.zeros_like(terms[f"trb/{self.names[0]}"])
             return {"task": idle, **{f"kl/{n}": idle for n in self.names}, **terms}
-        compression = {f"kl/{n}": self.beta * kl for n, kl in self._compression(out).items()}
-        return {"task": task.loss(out.logits, batch.y), **compression, **terms}
+        compression = {f"kl/{n}": self.beta * self._compression(n, out, batch) for n in self.names}
+        return {"task": self.judge(out.logits, batch), **compression, **terms}
 
-    def _compression(self, out: Output) -> dict[str, Tensor]:
-        """Return r_m E[KL(N(mu_m, sigma_m^2) || N(0, I))] per modality."""
+    def _compression(self, name: str, out: Output, batch: Batch) -> Tensor:
+        """Return r_m E[KL(N(mu_m, sigma_m^2) || N(0, I))] of a modality."""
+        rates = bounds.gaussian_kl(out.extra[f"mean/{name}"], out.extra[f"std/{name}"]).sum(1)
+        rate = self.where_known(batch, [name], torch.mean, rates)
+        if name == self.names[0]:
+            return rate
         log_p = self.spec.task.log_probabilities
-        divergence = {
-            n: prediction_kl(log_p(out.extra[f"logits/{n}"]), log_p(out.logits)) for n in self.names
-        }
-        first = divergence[self.names[0]]
-        return {
-            n: (1.0 if n == self.names[0] else relative_weight(divergence[n], first))
-            * bounds.gaussian_kl(out.extra[f"mean/{n}"], out.extra[f"std/{n}"]).sum(1).mean()
-            for n in self.names
-        }
+        both = (self.names[0], name)
+        first, own = (
+            self.where_known(
+                batch, both, prediction_kl, log_p(out.extra[f"logits/{n}"]), log_p(out.logits)
+            )
+            for n in both
+        )
+        return relative_weight(own, first) * rate

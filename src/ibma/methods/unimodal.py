@@ -23,7 +23,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from ibma.features.store import Batch
-from ibma.network.method import Method, Output, Spec, one_of, present
+from ibma.network.method import Method, Output, Spec, one_of
 
 
 class Model(Method):
@@ -48,7 +48,4 @@ class Model(Method):
 
     def losses(self, out: Output, batch: Batch) -> dict[str, Tensor]:
         """Return `task`, a sample that lacks the modality counting 0."""
-        known = present(batch.x, self.modality)
-        if known is None:
-            return super().losses(out, batch)
-        return {"task": (self.spec.task.loss_per_sample(out.logits, batch.y) * known).mean()}
+        return {"task": self.judge(out.logits, batch, self.modality)}

@@ -1,7 +1,7 @@
 """Define what a method is: a network and its loss terms; `ibma.methods` holds one file for each.
 
 A method knows neither optimiser nor device, clock or record: those belong to `ibma.training`. The
-task's loss belongs to `ibma.network.tasks`. Methods never import each other.
+task's loss belongs to `ibma.network.tasks`.
 """
 
 from __future__ import annotations
@@ -226,6 +226,9 @@ class Method(nn.Module):
 
     A network may run under autocast; losses and hooks get its `Output` in float32.
 
+    CHOICE: a sample that lacks a modality adds nothing to the loss of a head of that modality
+    (`judge`), nor to any other term of it (`where_known`), in every method alike.
+
     Attributes:
         reads_eta: whether the method reads `Spec.eta`; nothing else says so.
         compares: whether it compares modalities, so that a task of one is refused.
@@ -298,6 +301,36 @@ class Method(nn.Module):
     def losses(self, out: Output, batch: Batch) -> dict[str, Tensor]:
         """Return named, already weighted loss terms; the loop sums and logs them."""
         return {"task": self.spec.task.loss(out.logits, batch.y)}
+
+    def judge(self, logits: Tensor, batch: Batch, *names: str) -> Tensor:
+        """Return the task loss of a head, to which a sample without its modalities adds nothing.
+
+        Args:
+            logits: [B, C].
+            names: the modalities that the head reads, none for all that a sample has.
+        """
+        known = presence(batch.x, names)
+        if known is None:
+            return self.spec.task.loss(logits, batch.y)
+        return (self.spec.task.loss_per_sample(logits, batch.y) * known.all(1)).mean()
+
+    def where_known(
+        self, batch: Batch, names: Sequence[str], term: Callable[..., Tensor], *views: Tensor
+    ) -> Tensor:
+        """Compute a term of the samples that have some modalities, weighted by their share.
+
+        Args:
+            names: the modalities.
+            term: takes rows of the views and returns a scalar.
+            views: of all samples of the batch, [B, ...].
+        """
+        known = presence(batch.x, names)
+        if known is None:
+            return term(*views)
+        rows = known.all(1).nonzero().squeeze(1)
+        if len(rows) == 0:
+            return 0.0 * torch.stack([view.sum() for view in views]).sum()
+        return term(*(view[rows] for view in views)) * (len(rows) / len(known))
 
     def regime(self, out: Output, batch: Batch) -> dict[str, Tensor]:
         """Hook: say how a bound acts on a batch, as named scalars without a gradient.
@@ -381,18 +414,12 @@ class Headed(Fused):
         return out
 
     def losses(self, out: Output, batch: Batch) -> dict[str, Tensor]:
-        """Return the task loss of every head (CE of paper Eq. 2): `ce/<modality>`, `ce/fused`.
-
-        A sample that lacks a modality adds nothing to the loss of that modality's head.
-        """
-        terms = {f"ce/{n}": self._loss_of(n, out, batch) for n in self.names}
-        return terms | {"ce/fused": self.spec.task.loss(out.logits, batch.y)}
-
-    def _loss_of(self, name: str, out: Output, batch: Batch) -> Tensor:
-        logits, known = out.extra[f"logits/{name}"], present(batch.x, name)
-        if known is None:
-            return self.spec.task.loss(logits, batch.y)
-        return (self.spec.task.loss_per_sample(logits, batch.y) * known).mean()
+        """Return the task loss of every head (CE of paper Eq. 2): `ce/<modality>`, `ce/fused`."""
+        terms = {
+            f"ce/{name}": self.judge(out.extra[f"logits/{name}"], batch, name)
+            for name in self.names
+        }
+        return terms | {"ce/fused": self.judge(out.logits, batch)}
 
 
 class MIBForm(Method):
@@ -433,9 +460,14 @@ class MIBForm(Method):
             return ConcatFusion(len(self.names), self.spec.width)
         return Fusion(len(self.names), self.spec.width, self.spec.heads)
 
-    def rate(self, mean: Tensor, std: Tensor) -> Tensor:
-        """Return beta times the KL to a standard normal, averaged over batch and dimensions."""
-        return self.beta * bounds.gaussian_kl(mean, std).mean()
+    def rate(self, mean: Tensor, std: Tensor, batch: Batch, *names: str) -> Tensor:
+        """Return beta times the KL to a standard normal, averaged over batch and dimensions.
+
+        Args:
+            names: the modality of the bottleneck, none after the fusion.
+        """
+        rates = bounds.gaussian_kl(mean, std)
+        return self.beta * self.where_known(batch, names, torch.mean, rates)
 
 
 def standard_normal(like: Tensor) -> Tensor:
