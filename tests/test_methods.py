@@ -221,6 +221,26 @@ def test_a_sample_without_a_modality_adds_nothing_to_its_terms(method):
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_a_method_whose_terms_are_no_means_over_samples_says_so(method):
+    """Several processes have a part of a batch each, and average their terms."""
+    moved, model = False, make(method)
+    for kind, epoch in product(KINDS, (0, EPOCHS - 1)):
+        model, data = make(method, kind), batch(kind, 3)
+        start_epoch(model, epoch, data)
+        with torch.no_grad():
+            for weight in model.eval().parameters():
+                weight.mul_(3)  # freshly drawn weights make samples much alike
+            whole, *parts = (
+                model.losses(model(each.x), each)
+                for each in (data, *(rows_of(data, torch.arange(k, 12, 2)) for k in (0, 1)))
+            )
+        for name, value in whole.items():
+            mean = (parts[0][name] + parts[1][name]) / 2
+            moved |= not torch.allclose(mean, value, rtol=1e-4, atol=1e-5)
+    assert moved == model.compares_samples
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_evaluation_takes_a_batch_of_one_and_is_the_same_twice(method):
     model, data = make(method), batch()
     start_epoch(model, EPOCHS - 1, data)

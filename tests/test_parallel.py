@@ -154,7 +154,7 @@ def test_what_several_processes_cannot_do_is_refused(tmp_path):
     write_store(tmp_path)
     done = in_two_processes(tmp_path, "refused")
     assert done.returncode == 0, done.stderr
-    assert "refused: inner network" in done.stdout
+    assert "refused: inner network" in done.stdout and "refused: samples" in done.stdout
     assert "trained: omib 2" in done.stdout
 
 
@@ -192,7 +192,7 @@ def test_streamed_batches_are_the_resident_ones(make_cell):
 
 
 def refusals(root: Path) -> None:
-    """In two processes: an inner optimiser is refused in one line."""
+    """In two processes: what they cannot do exactly is refused in one line each."""
     cell = cell_of(root, "ibma", hparams={"bound": "club"})
     model = cell.build(0, Setting(1e-3, 1e-5, 0.5), 1, seed=0, on=CPU)
     try:
@@ -201,6 +201,12 @@ def refusals(root: Path) -> None:
         assert "inner network" in str(error)
         print("refused: inner network")
     model.inner = None
+    try:
+        loop.distribute(loop.Objective(model, False, None), CPU)
+    except IbmaError as error:
+        assert "compares the samples" in str(error)
+        print("refused: samples")
+    model.compares_samples = False
     model.batch_statistics = torch.nn.BatchNorm1d(2)
     try:
         loop.distribute(loop.Objective(model, False, None), CPU)
@@ -212,6 +218,7 @@ def refusals(root: Path) -> None:
     sizes = {"seed": 0, "epochs": 2, "batch_size": 16, "device": CPU, "quiet": True}
     setting, cell = Setting(1e-3, 1e-5, None), cell_of(root, "omib")
     model = cell.build(0, setting, 2, seed=0, on=CPU)
+    model.compares_samples = False
     fit = loop.Fit(model, cell.training(0, CPU), setting, **sizes)
     fit.run("omib")
     print("trained: omib", fit.epoch)

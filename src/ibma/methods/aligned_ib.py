@@ -52,6 +52,7 @@ class Model(Fused):
     """
 
     compares = True
+    compares_samples = True
     own_weights = ("weight",)
 
     def __init__(self, spec: Spec, *, weight: float = 1.0, beta: float = 0.1) -> None:

@@ -43,6 +43,7 @@ class Model(Method):
     """
 
     compares = True
+    compares_samples = True
     own_weights = ("alpha",)
 
     def __init__(self, spec: Spec, *, alpha: float = 1.0, temperature: float = 0.1) -> None:

@@ -76,6 +76,7 @@ class Model(Method):
         side_weight: weight of the modalities' task losses.
     """
 
+    compares_samples = True
     leaves_parameters_unused = True
     own_weights = ("level_weight",)  # side_weight is of task losses
 

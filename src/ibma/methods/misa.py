@@ -70,6 +70,7 @@ class Model(Method):
     """
 
     compares = True
+    compares_samples = True
     clip_value = 1.0
     own_weights = ("sim_weight", "diff_weight", "recon_weight")
 

@@ -62,6 +62,7 @@ class Model(Method):
     """
 
     compares = True
+    compares_samples = True
     own_weights = ("relate", "compress")
 
     def __init__(self, spec: Spec, *, relate: float = 0.1, compress: float = 1e-3) -> None:

@@ -91,6 +91,7 @@ class Model(Method):
     """
 
     compares = True
+    compares_samples = True
     own_weights = ("align_weight", "kl_weight")
 
     def __init__(self, spec: Spec, *, align_weight: float = 1.0, kl_weight: float = 1.0) -> None:

@@ -78,6 +78,7 @@ class Model(Method):
         warm_up: share of the epochs that warm up.
     """
 
+    compares_samples = True  # r_m is a ratio of batch means
     leaves_parameters_unused = True  # in the warm-up
     own_weights = ("beta",)
 

@@ -232,6 +232,9 @@ class Method(nn.Module):
     Attributes:
         reads_eta: whether the method reads `Spec.eta`; nothing else says so.
         compares: whether it compares modalities, so that a task of one is refused.
+        compares_samples: whether a loss term is more than a mean over samples, for example because
+            it compares them. Several processes, which have a part of the batch each, then refuse
+            to train the network.
         own_weights: hyper-parameters that weigh what a method adds to the task losses, if it adds
             anything and eta is not what tuning varies. `Spec.weight_factor` multiplies all of
             them; tuning tries it where it tries eta for the others.
@@ -247,6 +250,7 @@ class Method(nn.Module):
 
     reads_eta = False
     compares = False
+    compares_samples = False
     own_weights: tuple[str, ...] = ()
     leaves_parameters_unused = False
     clip_value: float | None = None

@@ -138,7 +138,7 @@ def distribute(objective: Objective, device: torch.device) -> nn.Module:
 
     Raises:
         IbmaError: several processes cannot do exactly what it needs: batch statistics on the CPU
-            (on GPUs they are synchronised), or an inner optimiser.
+            (on GPUs they are synchronised), an inner optimiser, or samples that are compared.
     """
     if distributed.world() == 1:
         return objective
@@ -146,6 +146,11 @@ def distribute(objective: Objective, device: torch.device) -> nn.Module:
         raise IbmaError(
             "params.yaml: processes: this method trains an inner network in every step, which is "
             "not reduced over processes: set processes to 1"
+        )
+    if objective.model.compares_samples:
+        raise IbmaError(
+            "params.yaml: processes: this method compares the samples of a batch, of which each "
+            "process has a part: set processes to 1"
         )
     if device.type == "cuda":
         # in place: all of them are children

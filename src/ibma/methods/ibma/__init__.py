@@ -190,11 +190,12 @@ class Frame(nn.Module):
         align: False drops the terms of single modalities (Table 5).
 
     Attributes:
-        leaves_parameters_unused: see `Method`.
+        compares_samples, leaves_parameters_unused: see `Method`.
         undecayed: parameters without weight decay.
         optimiser: of what a bound learns apart from the network, if it does.
     """
 
+    compares_samples = True
     leaves_parameters_unused = False
     optimiser: torch.optim.Optimizer | None = None
 
@@ -326,6 +327,7 @@ class Model(Headed):
         spec = replace(spec, assignment=regime)
         self.bound = find_bound(bound)(BoundSpec.of(spec), align, **options)
         self.inner = self.bound.optimiser
+        self.compares_samples = self.bound.compares_samples
         self.leaves_parameters_unused = self.bound.leaves_parameters_unused
 
     @classmethod

@@ -18,6 +18,8 @@ from ibma.network.method import FUSED
 class Bound(Assigned):
     """The paper's bound: U constant, V against a Q that is recomputed before every epoch."""
 
+    compares_samples = False
+
     def __init__(self, spec: BoundSpec, align: bool) -> None:
         super().__init__(spec, align)
         systems, classes = spec.systems
