@@ -77,7 +77,8 @@ def _launch(folder: str, processes: str) -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main
 
-    follow(int(os.environ.pop(PARENT)))
+    follow(int(os.environ[PARENT]))
+    os.environ[PARENT] = str(os.getpid())
     logging.disable()  # what went wrong comes back by file
     module = ("-m", "ibma.network.distributed", folder)
     try:
@@ -88,7 +89,7 @@ def _launch(folder: str, processes: str) -> None:
 
 def _take_part(folder: Path) -> None:
     """Make the call in one of the processes; leave its result, or what went wrong."""
-    follow(os.getppid())
+    follow(int(os.environ.pop(PARENT)))  # `torchrun` may be gone by now, and another the parent
     function, args = pickle.loads((folder / CALL).read_bytes())
     result, failure = None, None
     try:
