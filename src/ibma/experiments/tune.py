@@ -6,9 +6,12 @@ on the weights of its own (`Method.own_weights`), or else eta, as many of either
 nothing to the task losses (Concat, BiGated, CE3, Unimodal) has no weight and nothing more to try.
 
 The functions here take a `TrainingSet`; no test row can be reached from it. For a data set with
-test folds the choice is made once per test fold, on that fold's training rows only. Where training
-data shows nothing to choose by (one class), nothing is tried: run k of every method trains at point
-k mod the number of points, so that pairs of runs are at equal points.
+test folds the choice is made once per test fold, on that fold's training rows only. CHOICE: phi(X)
+and U are those of the whole training split, not of a fold's part of it. So bounds that read them
+(plug-in, CLUB, APIB) see, through the class centroids, labels of rows that are held out.
+
+Where training data shows nothing to choose by (one class), nothing is tried: run k of every method
+trains at point k mod the number of points, so that pairs of runs are at equal points.
 """
 
 from __future__ import annotations
