@@ -187,23 +187,23 @@ def _show(unfinished: Iterable[Wanted], watcher: Watcher | None) -> None:
 
 
 def _so_far(one: Wanted) -> Record | None:
-    """Return what the checkpoint of an unfinished run says of it; None where there is none."""
-    state = Checkpoint(run.checkpoint(one.key), one.key).read()
-    if state is None:
+    """Return what is known of an unfinished run; None where its first checkpoint is to come."""
+    told = Checkpoint(run.checkpoint(one.key), one.key).told()
+    if told is None:
         return None
-    trained = timedelta(seconds=sum(state["seconds"]))
+    trained = timedelta(seconds=sum(told["seconds"]))
     return Record(
         **run.known_before(one.cell, one.seed, one.setting),
         metrics={},
         ib={},
         ib_before={},
-        history=state["history"],
-        regime=state["regime"],
+        history=told["history"],
+        regime=told["regime"],
         cost={},
         weights="",
         provenance={
             "git_commit": run.commit(),
-            "seconds_per_epoch": state["seconds"],
+            "seconds_per_epoch": told["seconds"],
             "started": (datetime.now(UTC) - trained).isoformat(timespec="seconds"),
         },
     )

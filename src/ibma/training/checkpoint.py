@@ -1,7 +1,7 @@
 """Keep the state of an unfinished run on disk, written while training goes on.
 
 A file holds a digest of its content. One that is damaged or belongs to another run is as good as
-none: it costs time, never the run.
+none: it costs time, never the run. A small file beside it tells others how far the run is.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ibma.errors import IbmaError
-from ibma.files import read_bytes, remove
+from ibma.files import read_bytes, read_json, remove, write_json
 
 DIGEST = 32  # bytes of sha256
 
@@ -48,6 +48,18 @@ class Checkpoint:
             return None
         return dict(state["state"]) if state["key"] == self.key else None
 
+    def tell(self, progress: dict[str, Any]) -> None:
+        """Let others know how far the run is, as JSON values."""
+        write_json(_told(self.path), progress | {"key": self.key})
+
+    def told(self) -> dict[str, Any] | None:
+        """Return how far the run is; None where nobody has told, or of another run."""
+        try:
+            progress = read_json(_told(self.path), {})
+        except IbmaError:  # damaged; the run itself goes on from the other file
+            return None
+        return progress if progress.get("key") == self.key else None
+
     def write(self, state: dict[str, Any]) -> None:
         """Take a copy of a state and let a thread write it, once it has written the last one.
 
@@ -64,8 +76,8 @@ class Checkpoint:
         self._writer.shutdown()
 
     def forget(self) -> None:
-        """Delete the file and what a killed process left of another one."""
-        for path in (self.path, _unfinished(self.path)):
+        """Delete both files and what a killed process left of another one."""
+        for path in (self.path, _unfinished(self.path), _told(self.path)):
             remove(path)
 
 
@@ -97,6 +109,10 @@ def _write(state: dict[str, Any], path: Path) -> None:
             f"{path}: cannot be written ({error}): free disk space and run again, what was "
             "finished is kept"
         ) from None
+
+
+def _told(path: Path) -> Path:
+    return path.with_suffix(".json")
 
 
 def _unfinished(path: Path) -> Path:

@@ -342,15 +342,17 @@ class Fit:
     def _save(self) -> None:
         if self.checkpoint is not None and distributed.rank() == 0:
             self.checkpoint.write(self._state())
+            self.checkpoint.tell(self._progress())
+
+    def _progress(self) -> dict[str, Any]:
+        return {"history": self.history, "regime": self.regime, "seconds": self.seconds}
 
     def _state(self) -> dict[str, Any]:
         return {
+            **self._progress(),
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "inner": self.model.inner.state_dict() if self.model.inner is not None else None,
-            "history": self.history,
-            "regime": self.regime,
-            "seconds": self.seconds,
             "epoch": self.epoch,
         }
 
