@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import resource
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -69,6 +68,8 @@ def train_run(cell: Cell, run: int, setting: Setting, quiet: bool = False) -> Fi
     """
     configure_torch(cell.threads, cell.compile)
     device, started = select_device(cell.device), datetime.now(UTC).isoformat(timespec="seconds")
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     known = known_before(cell, run, setting)
     features = cell.open(run)
     train, test = cell.training(run, device), features.test(run)
@@ -246,12 +247,11 @@ def cost(cell: Cell, model: Method, device: torch.device) -> dict[str, int]:
 
 
 def provenance(on: torch.device, seconds: list[float], started: str) -> dict[str, Any]:
-    """Say where, when and how fast a run was made; ignored when two records are compared."""
-    peak = (
-        torch.cuda.max_memory_allocated(on)
-        if on.type == "cuda"
-        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    )
+    """Say where, when and how fast a run was made; ignored when two records are compared.
+
+    Memory is a GPU's. What a process uses on a CPU is also that of runs before it.
+    """
+    peak = {"peak_memory_bytes": torch.cuda.max_memory_allocated(on)} if on.type == "cuda" else {}
     return {
         "device": torch.cuda.get_device_name(on) if on.type == "cuda" else "cpu",
         "processor": processor(),
@@ -261,7 +261,7 @@ def provenance(on: torch.device, seconds: list[float], started: str) -> dict[str
         "torch": torch.__version__,
         "git_commit": commit(),
         "seconds_per_epoch": [round(value, 4) for value in seconds],
-        "peak_memory_bytes": peak,
+        **peak,
         "started": started,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
