@@ -31,6 +31,7 @@ SIZES = {  # of the tiny networks that tests train
     "beta": 1.0,
     "refresh": "epoch",
     "compile": False,
+    "pseudo_classes": 3,
     "device": "cpu",
 }
 ROOT = Path(__file__).parent.parent

@@ -260,3 +260,17 @@ def test_a_record_counts_parameters_and_the_operations_of_a_prediction(make_cell
     assert cost["parameters"] == cost["trained"] == products + 2 * (16 + 16) + 3
     attention = 2 * (4 * 16 * 16 + 2 * 4 * 16 * 16)  # of two tokens: projections and MLP
     assert model["ibma"].cost["flops"] > 2 * (products + attention)
+
+
+def test_the_number_of_pseudo_classes_is_part_of_the_key_of_one_class_data(make_cell):
+    around = record.Environment(device="cpu", instructions="portable", threads=1)
+    for kind, parts in (("one_class", 2), ("classify", 1)):
+        cells = [replace(make_cell(kind), pseudo_classes=count) for count in (3, 4)]
+        assert len({cell.key(0, SETTING, around) for cell in cells}) == parts
+
+
+def test_the_code_of_a_method_that_is_extended_counts():
+    files = [file.as_posix() for file in record.code_files("beta_tuned")]
+    for part in ("methods/beta_tuned.py", "methods/ibma/ibb.py", "network/method.py"):
+        assert sum(file.endswith(part) for file in files) == 1
+    assert not any("methods/omib" in file for file in files)

@@ -1,6 +1,7 @@
 """Methods: `<name>.py` in this folder defines one, as a class called `Model`.
 
-Methods never import each other; what they share is in `ibma.network`.
+A method may extend another. Otherwise methods do not import each other: what they share is in
+`ibma.network`.
 """
 
 from __future__ import annotations
@@ -34,6 +35,18 @@ def find(name: str) -> type[Method]:
             f"expected one of {', '.join(names())}"
         )
     return cast(type[Method], importlib.import_module(f"{__name__}.{name}").Model)
+
+
+def lineage(name: str) -> list[str]:
+    """List a method and the methods that its class extends.
+
+    Raises:
+        IbmaError: there is no such file.
+    """
+    folder = f"{__name__}."
+    modules = [base.__module__ for base in find(name).__mro__]
+    own = [module.removeprefix(folder) for module in modules if module.startswith(folder)]
+    return list(dict.fromkeys(module.partition(".")[0] for module in own))
 
 
 def build(name: str, spec: Spec, **hparams: object) -> Method:

@@ -59,7 +59,7 @@ class Cell:
         method_file: the file in `methods/` that defines the network.
         hparams: keyword arguments of that file's `Model`.
         encoders: `tasks.<task>.encoders` of params.yaml.
-        epochs, batch_size, width, heads, phi, beta, refresh, compile: as
+        epochs, batch_size, width, heads, phi, beta, refresh, compile, pseudo_classes: as
             `params.Training` explains them.
         features, centroids: folders that stages `extract` and `centroids` wrote.
         tuning: `params.Tune.rule`, by which lr and weight decay were chosen.
@@ -82,6 +82,7 @@ class Cell:
     beta: float
     refresh: str
     compile: bool
+    pseudo_classes: int
     features: Path
     centroids: Path
     tuning: Mapping[str, Any] = field(default_factory=dict)
@@ -114,6 +115,7 @@ class Cell:
             beta=training.beta,
             refresh=training.refresh,
             compile=training.compile,
+            pseudo_classes=training.pseudo_classes,
             features=root / paths.FEATURES / task,
             centroids=root / paths.CENTROIDS / task,
             tuning=params.tune.rule,
@@ -162,6 +164,8 @@ class Cell:
                     *(self.epochs, self.batch_size, self.width, self.heads),
                     *(self.phi, self.beta, self.refresh, self.compile),
                 ],
+                # data of one class alone are split into them
+                "pseudo_classes": self.pseudo_classes if self.meta["kind"] == "one_class" else None,
                 "setting": list(setting),
                 "tuning": dict(self.tuning),
                 "run": run,

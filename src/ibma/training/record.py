@@ -163,12 +163,20 @@ def code_digest(method_file: str, *more: str) -> str:
     Args:
         more: files of the package that a run reads besides.
     """
-    package = Path(__file__).parents[1]
-    digest = hashlib.sha256()
-    own = package / "methods" / method_file
-    for place in (*(package / name for name in (*SHARED_CODE, *more)), own, own.with_suffix(".py")):
-        for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
-            if path.exists():
-                digest.update(path.relative_to(package).as_posix().encode() + b"\0")
-                digest.update(path.read_bytes())
+    package, digest = Path(__file__).parents[1], hashlib.sha256()
+    for path in code_files(method_file, *more):
+        digest.update(path.relative_to(package).as_posix().encode() + b"\0")
+        digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def code_files(method_file: str, *more: str) -> list[Path]:
+    """List the files of the package that `code_digest` reads."""
+    from ibma import methods  # which needs torch
+
+    package = Path(__file__).parents[1]
+    own = [package / "methods" / name for name in methods.lineage(method_file)]
+    shared = [package / name for name in (*SHARED_CODE, *more)]
+    places = [*shared, *own, *(path.with_suffix(".py") for path in own)]
+    found = [sorted(place.rglob("*.py")) if place.is_dir() else [place] for place in places]
+    return [path for files in found for path in files if path.exists()]
