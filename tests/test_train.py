@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from ibma import files
+from ibma import files, pretrained
 from ibma.errors import IbmaError
 from ibma.files import read_json, write_json
 from ibma.methods import ibma as ibma_method
@@ -274,3 +274,15 @@ def test_the_code_of_a_method_that_is_extended_counts():
     for part in ("methods/beta_tuned.py", "methods/ibma/ibb.py", "network/method.py"):
         assert sum(file.endswith(part) for file in files) == 1
     assert not any("methods/omib" in file for file in files)
+
+
+def test_weights_in_a_local_folder_are_part_of_the_key(make_cell, tmp_path):
+    folder, keys = tmp_path / "weights", set()
+    cell = replace(make_cell(), encoders={"view0": {"name": "vit", "pretrained": str(folder)}})
+    assert "pretrained" not in run.environment(cell)  # a hub id
+    folder.mkdir()
+    for content in (b"one", b"other"):
+        pretrained.digest.cache_clear()
+        (folder / "model.safetensors").write_bytes(content)
+        keys.add(cell.key(0, SETTING, run.environment(cell)))
+    assert len(keys) == 2

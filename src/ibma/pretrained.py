@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+from functools import cache
 from pathlib import Path
 
 from ibma.errors import IbmaError
@@ -39,3 +41,19 @@ def locate(name: str) -> str:
         for weights in sorted(Path(root).rglob(pattern)):
             return str(weights if package in FILES else weights.parent)
     raise IbmaError(f"params.yaml: '{name}': package '{package}' holds no {pattern}")
+
+
+@cache
+def digest(name: str) -> str | None:
+    """Return the sha256 over the files of a local folder; None for a hub id or a package.
+
+    A folder keeps its name when its weights change. A process asks once: it is what it loads.
+    """
+    if name.startswith(PACKAGE) or not Path(name).is_dir():
+        return None
+    found = hashlib.sha256()
+    for path in sorted(path for path in Path(name).rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        found.update(f"{path.relative_to(name).as_posix()} {content}\n".encode())
+    return found.hexdigest()

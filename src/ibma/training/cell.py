@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ibma import paths
+from ibma import paths, pretrained
 from ibma.errors import IbmaError
 from ibma.features import meta
 from ibma.files import read_json
@@ -176,6 +176,12 @@ class Cell:
             }
         )
 
+    def local_weights(self) -> dict[str, str]:
+        """Return modality -> digest of the folder of its pretrained weights, where it has one."""
+        names = {name: config.get("pretrained") for name, config in self.encoders.items()}
+        digests = {name: pretrained.digest(str(where)) for name, where in names.items() if where}
+        return {name: one for name, one in digests.items() if one is not None}
+
     # --- what needs torch ------------------------------------------------------------------------
 
     def open(self, run: int = 0) -> Features:
@@ -323,7 +329,8 @@ def varied(variant: Variant, choice: Callable[[str], Setting]) -> Setting:
 def expected_key(params: Params, one: Record, root: Path = Path()) -> str:
     """Return the key that a record would have under the present parameters, data and code.
 
-    The device is the record's own: a run on a GPU stays valid on a machine that has none.
+    The device is the record's own: a run on a GPU stays valid on a machine that has none. So are
+    folders of pretrained weights that this machine lacks.
 
     Raises:
         IbmaError: the present parameters, features or choices do not name such a run.
@@ -336,4 +343,6 @@ def expected_key(params: Params, one: Record, root: Path = Path()) -> str:
         instructions=params.instructions,
         threads=params.threads or one.environment["threads"],
     )
+    if local := {**one.environment.get("pretrained", {}), **cell.local_weights()}:
+        environment |= {"pretrained": local}
     return cell.key(one.seed, setting, environment)

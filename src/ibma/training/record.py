@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 from ibma import paths
 from ibma.errors import IbmaError
@@ -53,11 +53,16 @@ class RunId(NamedTuple):
 
 
 class Environment(TypedDict):
-    """What decides rounding: device (cpu or cuda), instructions (portable or native), threads."""
+    """What decides a run besides parameters, data and code.
+
+    Device (cpu or cuda), instructions (portable or native) and threads decide rounding. Pretrained
+    weights in a local folder are named by a digest of their files, modality -> sha256.
+    """
 
     device: str
     instructions: str
     threads: int
+    pretrained: NotRequired[Mapping[str, str]]
 
 
 @dataclass(frozen=True)

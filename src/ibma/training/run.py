@@ -54,7 +54,8 @@ def environment(cell: Cell) -> Environment:
     With `device: cuda` this process need not have a GPU: a cluster's head often has none.
     """
     device = "cuda" if cell.device == "cuda" else select_device(cell.device).type
-    return Environment(device=device, instructions=cell.instructions, threads=cell.threads)
+    around = Environment(device=device, instructions=cell.instructions, threads=cell.threads)
+    return around | {"pretrained": local} if (local := cell.local_weights()) else around
 
 
 def train_run(cell: Cell, run: int, setting: Setting, quiet: bool = False) -> Finished:
