@@ -16,9 +16,11 @@ import engine_calls as calls
 import psutil
 import pytest
 import torch
+from tqdm import tqdm
 
 from ibma.engine import Processes, executor
 from ibma.errors import IbmaError
+from ibma.experiments import progress
 from ibma.experiments.progress import run_all
 from ibma.files import held
 from ibma.network.distributed import together
@@ -186,7 +188,25 @@ def test_calls_come_back_as_they_end_and_progress_is_lines_in_a_log_file(capsys)
         (failed if future.exception() else found).append(key)
     assert found == [0.1, 0.2, 2.0] and failed == ["x"]
     lines = capsys.readouterr().err.splitlines()
-    assert lines == ["train fake: 4 of 4, all done; 2.0 took 2.0 s"]
+    first, last = lines
+    assert first.startswith("train fake: 0 of 4, 00:00")
+    assert last.startswith("train fake: 4 of 4, 00:0")
+    assert last.endswith(" left, 2.0 took 2.0 s")
+
+
+def test_progress_counts_what_is_done_of_calls_that_still_run(monkeypatch):
+    shown = []
+
+    class Bar(tqdm):
+        def update(self, n: float = 1) -> None:
+            self.n += n
+            shown.append(round(self.n, 2))
+
+    monkeypatch.setattr(progress, "progress_bar", Bar)
+    monkeypatch.setattr(progress, "BEAT_SECONDS", 0.3)
+    shares = iter([0.25, 0.5, *[0.75] * 99])
+    list(run_all(calls.engine(), "cpu", "x", {1: (calls.wait, 1.5)}, on_beat=lambda: next(shares)))
+    assert shown[:2] == [0.2, 0.5] and shown == sorted(shown) and shown[-1] == 1
 
 
 def test_each_process_sees_its_own_gpus(tmp_path, monkeypatch):

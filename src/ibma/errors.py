@@ -260,6 +260,6 @@ def progress_bar(steps: Iterable[Any] | None = None, **shown: Any) -> Any:
     if sys.stderr.isatty():
         return tqdm(steps, mininterval=1.0, dynamic_ncols=True, **shown)
     seldom = {"mininterval": LOG_SECONDS, "maxinterval": LOG_SECONDS, "file": _Lines()}
-    of_all = "{desc}: {n_fmt} of {total_fmt}, {elapsed}, {remaining} left"
+    of_all = "{desc}: {n_fmt} of {total_fmt}, {elapsed}, {remaining} left{postfix}"
     form = of_all if shown.get("total") else "{desc}: {n_fmt} {unit}, {elapsed}"
     return tqdm(steps, bar_format=form, **seldom, **shown)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -10,7 +9,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ibma.engine import executor
-from ibma.errors import LOG_SECONDS, progress_bar, tell
+from ibma.errors import progress_bar
 from ibma.network.distributed import together
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ def run_all(
     label: str,
     calls: Mapping[K, tuple[Any, ...]],
     describe: Callable[[K, Any], str] = lambda key, _: str(key),
-    on_beat: Callable[[], None] = lambda: None,
+    on_beat: Callable[[], float] = lambda: 0.0,
     *,
     threads: int = 1,
 ) -> Iterator[tuple[K, Future[Any]]]:
@@ -37,9 +36,10 @@ def run_all(
     Args:
         device: auto, cpu or cuda.
         label: what progress calls them all.
-        calls: key -> function and its arguments, the longest call first.
+        calls: key -> function and its arguments.
         describe: says of a key and its result what progress shows.
-        on_beat: called every `BEAT_SECONDS` while calls still run.
+        on_beat: called every `BEAT_SECONDS` while calls still run; returns how many calls' worth of
+            them is done.
         threads: that each call uses; fewer calls run at once if it is more than one.
 
     Raises:
@@ -47,27 +47,25 @@ def run_all(
     """
     if not calls:
         return
-    total, terminal = len(calls), sys.stderr.isatty()
-    started = printed = time.monotonic()
     with (
-        executor(engine, device, total, threads) as pool,
-        progress_bar(total=total, desc=label, smoothing=0, disable=not terminal) as bar,
+        executor(engine, device, len(calls), threads) as pool,
+        progress_bar(total=len(calls), desc=label, smoothing=0) as bar,
     ):
         keys = {pool.submit(together, engine.processes, *call): key for key, call in calls.items()}
-        for done, future in enumerate(_as_ended(list(keys), on_beat), 1):
+        done = 0
+
+        def beat() -> None:
+            bar.update(max(0.0, round(done + on_beat(), 1) - bar.n))
+
+        for future in _as_ended(list(keys), beat):
             key, error = keys.pop(future), future.exception()
             if isinstance(error, BrokenProcessPool):
                 raise error
             yield key, future
+            done += 1
             last = f"{key}: failed" if error else describe(key, future.result())
             bar.set_postfix_str(last, refresh=False)
-            bar.update()
-            now = time.monotonic()
-            if not terminal and (now - printed > LOG_SECONDS or done == total):
-                printed = now
-                minutes = (now - started) / done * (total - done) / 60
-                left = f"about {minutes:.0f} min left" if done < total else "all done"
-                tell(f"{label}: {done} of {total}, {left}; {last}")
+            bar.update(max(0, done - bar.n))
 
 
 def _as_ended(

@@ -152,7 +152,7 @@ def _complete(
     quiet = len(missing) > 1 or not sys.stderr.isatty()  # bars of several runs would overwrite
     calls = {one: (run.train_run, one.cell, one.seed, one.setting, quiet) for one in missing}
     left = dict.fromkeys(missing)
-    look = partial(_show, left, watcher)
+    look = partial(_look, left, watcher)
     engine, device, threads = params.engine, params.device, params.cpu_threads
     for one, future in run_all(engine, device, label, calls, _describe, look, threads=threads):
         del left[one]
@@ -177,13 +177,15 @@ def _complete(
         )
 
 
-def _show(unfinished: Iterable[Wanted], watcher: Watcher | None) -> None:
-    """Pass on how far runs are that still train."""
-    if watcher is None:
-        return
+def _look(unfinished: Iterable[Wanted], watcher: Watcher | None) -> float:
+    """Pass on how far runs are that still train; return the sum of their trained shares."""
+    shares = 0.0
     for one in unfinished:
         if (so_far := _so_far(one)) is not None:
-            watcher.running(so_far)
+            shares += len(so_far.provenance["seconds_per_epoch"]) / one.cell.epochs
+            if watcher:
+                watcher.running(so_far)
+    return shares
 
 
 def _so_far(one: Wanted) -> Record | None:
