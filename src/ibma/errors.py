@@ -153,7 +153,11 @@ def blocking_signals() -> Iterator[None]:
 
 @contextmanager
 def keeping_handlers() -> Iterator[None]:
-    """Keep the signal handlers of this process while a library sets up its own."""
+    """Keep the signal handlers of this process while a library sets up its own.
+
+    Raises:
+        Stopped: a signal came meanwhile, and the library's own handler ended the process.
+    """
     handlers = {number: signal.getsignal(number) for number in STOPS}
     try:
         yield

@@ -218,7 +218,11 @@ def _kept(one: Trials) -> list[Score] | None:
 
 
 def try_settings(one: Trials) -> list[Score]:
-    """Train on a fold with every setting and score what was held out."""
+    """Train on a fold with every setting and score what was held out.
+
+    Raises:
+        IbmaError: at one of them losses or predictions are no numbers.
+    """
     cell, run = one.split.cell, one.split.run
     configure_torch(cell.threads, cell.compile)
     device = select_device(cell.device)
