@@ -194,3 +194,9 @@ def test_a_modality_without_pictures_is_refused(make_cell):
     cell = make_cell()
     with pytest.raises(IbmaError, match="gradcam: 'view0' is vector: expected image or frames"):
         look(cell, untrained(cell), "view0")
+
+
+def test_a_task_of_one_class_is_refused(make_cell):
+    cell = make_cell("one_class")
+    with pytest.raises(IbmaError, match="gradcam.tasks: the training rows of fake have one class"):
+        look(cell, untrained(cell), "view0")

@@ -67,3 +67,9 @@ def test_a_label_that_train_never_has_is_not_fitted(make_cell):
     y = torch.tensor([[0.0, 1.0, 0.0]] * 6 + [[0.0, 0.0, 1.0]] * 6)
     logits = probe._fit(make_cell("multilabel").problem(), z, y, 1.0, z)
     assert not logits[:, 0].any() and logits[:, 1].any()
+
+
+def test_a_task_of_one_class_is_refused(trained):
+    cell, one, path = trained("one_class")
+    with pytest.raises(IbmaError, match=r"probe.task: the training rows of fake have one class: "):
+        probe.probe(cell, one, probe.restore(cell, one, path, CPU), CPU)

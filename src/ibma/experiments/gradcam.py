@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ibma import paths, tables, twins
 from ibma.datasets import Sample
 from ibma.errors import IbmaError, tell
-from ibma.experiments.probe import current_runs, restore
+from ibma.experiments.probe import current_runs, refuse_one_class, restore
 from ibma.features import extract, store
 from ibma.features.store import Batch, Features
 from ibma.files import write_json
@@ -113,8 +113,9 @@ def look(
         modality: of kind image or frames.
 
     Raises:
-        IbmaError: the modality has no pictures.
+        IbmaError: the task has one class, or the modality has no pictures.
     """
+    refuse_one_class(cell, "gradcam.tasks")
     kind = cell.open().modalities[modality].kind
     if kind not in ("image", "frames"):
         raise IbmaError(f"params.yaml: gradcam: '{modality}' is {kind}: expected image or frames")

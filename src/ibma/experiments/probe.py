@@ -33,7 +33,7 @@ def probe_encoders(params: Params) -> None:
     """Probe every run that params.yaml names and write the rows of `probe`.
 
     Raises:
-        IbmaError: a run or its weights are missing, stale or damaged.
+        IbmaError: a run or its weights are missing, stale or damaged, or the task has one class.
     """
     task = params.probe.task
     if why := why_not_run(task):
@@ -106,6 +106,22 @@ def restore(cell: Cell, one: Record, path: Path, device: torch.device) -> Method
     return model.eval()
 
 
+def refuse_one_class(cell: Cell, key: str) -> None:
+    """Refuse a task whose training rows have one class: there is nothing to tell it from.
+
+    Args:
+        key: names the task in params.yaml.
+
+    Raises:
+        IbmaError: the task is of kind one_class.
+    """
+    if cell.problem().kind == "one_class":
+        raise IbmaError(
+            f"params.yaml: {key}: the training rows of {cell.task} have one class: expected a task "
+            "of several: name another"
+        )
+
+
 def probe(cell: Cell, one: Record, model: Method, device: torch.device) -> list[dict[str, Any]]:
     """Judge each frozen encoder of one run alone, by a linear classifier.
 
@@ -119,7 +135,11 @@ def probe(cell: Cell, one: Record, model: Method, device: torch.device) -> list[
 
     Returns:
         A row per modality: method, seed, modality, C and the task's metrics on test.
+
+    Raises:
+        IbmaError: the task has one class.
     """
+    refuse_one_class(cell, "probe.task")
     problem = cell.problem()
     train, test = cell.open().training(one.seed), cell.open().test(one.seed)
     learn, judge = _encode(model, train, device), _encode(model, test, device)
