@@ -86,9 +86,10 @@ def look(cell, model, modality="view"):
 
 
 @pytest.mark.parametrize(("network", "still"), [("resnet", True), ("resnet", False), ("vit", True)])
-def test_maps_and_numbers_of_a_trained_network(tmp_path, network, still):
+def test_maps_and_numbers_of_a_trained_network(tmp_path, capsys, network, still):
     cell = build(tmp_path, network, still=still)
     looked = look(cell, fitted(cell))
+    assert "gradcam fake concat: 24 of 24, " in capsys.readouterr().err
     assert looked.maps.shape == (24, 1 if still else 2, SIZE, SIZE)
     assert looked.maps.min() >= 0 and looked.maps.max() <= 1 + 1e-6
     assert looked.classes.tolist() == cell.open().test(0).labels().tolist()

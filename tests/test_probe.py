@@ -1,10 +1,14 @@
 """Probes see frozen encoders; weights come back as the network that left the record."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
+from ibma import paths
 from ibma.errors import IbmaError
 from ibma.experiments import probe
+from ibma.files import read_json
 from ibma.training import loop, run
 from ibma.training.cell import Setting
 
@@ -60,6 +64,17 @@ def test_each_encoder_is_judged_alone(trained, kind, metric):
     assert all(row["C"] in probe.STRENGTHS and row["method"] == "ibma" for row in rows)
     assert all(row["metrics"][metric] > 0.6 for row in rows)
     assert rows == probe.probe(cell, one, model, CPU), "the same run gives the same rows"
+
+
+def test_every_run_is_probed_and_progress_counts_them(trained, monkeypatch, capsys):
+    cell, one, path = trained("classify")
+    model = probe.restore(cell, one, path, CPU)
+    monkeypatch.setattr(probe, "current_runs", lambda *_: iter([(cell, one)] * 2))
+    monkeypatch.setattr(probe, "restore", lambda *_: model)
+    asked = SimpleNamespace(task="fake", methods=["ibma"])
+    probe.probe_encoders(SimpleNamespace(probe=asked, seeds=2, threads=1, device="cpu"))
+    assert [row["modality"] for row in read_json(paths.PROBE, [])] == ["view0", "view1"] * 2
+    assert "probe: 2 of 2, " in capsys.readouterr().err
 
 
 def test_a_label_that_train_never_has_is_not_fitted(make_cell):

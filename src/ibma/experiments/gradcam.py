@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ibma import paths, tables, twins
 from ibma.datasets import Sample
-from ibma.errors import IbmaError, tell
+from ibma.errors import IbmaError, progress_bar, tell
 from ibma.experiments.probe import current_runs, refuse_one_class, restore
 from ibma.features import extract, store
 from ibma.features.store import Batch, Features
@@ -145,14 +145,17 @@ def look(
 
 def _explained(cell: Cell, run: int, device: torch.device) -> Iterator[tuple[Batch, Tensor]]:
     """Yield test batches and the class to explain, without samples that have no positive label."""
-    problem = cell.problem()
-    for batch in cell.open().test(run).batches(EVALUATION_BATCH, device):
-        hot = per_class(problem, problem.systems(batch.y.cpu()))
-        kept = hot.any(1)
-        if kept.any():
-            there = kept.to(batch.y.device)
-            x = {name: value[there] for name, value in batch.x.items()}
-            yield Batch(x, batch.y[there], batch.index[there]), hot[kept].argmax(1)
+    problem, test = cell.problem(), cell.open().test(run)
+    label = f"gradcam {cell.task} {cell.method}"
+    with progress_bar(total=len(test), desc=label, unit="sample") as bar:
+        for batch in test.batches(EVALUATION_BATCH, device):
+            hot = per_class(problem, problem.systems(batch.y.cpu()))
+            kept = hot.any(1)
+            if kept.any():
+                there = kept.to(batch.y.device)
+                x = {name: value[there] for name, value in batch.x.items()}
+                yield Batch(x, batch.y[there], batch.index[there]), hot[kept].argmax(1)
+            bar.update(len(batch.y))
 
 
 def explain(model: Method, batch: Batch, modality: str, classes: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from ibma import paths
-from ibma.errors import IbmaError, tell
+from ibma.errors import IbmaError, progress_bar, tell
 from ibma.features.store import Rows
 from ibma.files import read_bytes, write_json
 from ibma.network.method import Method
@@ -42,14 +42,11 @@ def probe_encoders(params: Params) -> None:
     configure_torch(params.threads, compiled=False)
     device = select_device(params.device)
     runs = current_runs(params, task, params.probe.methods, range(params.seeds))
-    write_json(
-        paths.PROBE,
-        [
-            row
-            for cell, one in runs
-            for row in probe(cell, one, restore(cell, one, one.id.weights, device), device)
-        ],
-    )
+    total = len(params.probe.methods) * params.seeds
+    rows = []
+    for cell, one in progress_bar(runs, desc="probe", total=total, unit="run"):
+        rows += probe(cell, one, restore(cell, one, one.id.weights, device), device)
+    write_json(paths.PROBE, rows)
 
 
 def current_runs(

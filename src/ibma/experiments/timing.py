@@ -6,6 +6,7 @@ machine does falls on all of them alike. Training logs are not used: runs train 
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 
 from ibma import methods, paths
-from ibma.errors import tell
+from ibma.errors import progress_bar, tell
 from ibma.files import write_json
 from ibma.params import Params
 from ibma.training.cell import Cell, Setting, why_not_run
@@ -74,10 +75,10 @@ def seconds(
             device=device,
             quiet=True,
         )
-    for done in range(WARM_UP + rounds):
-        for method, fit in fits.items():
-            fit.epochs = done + 1
-            fit.run(f"timing {method} round {done + 1}")
+    turns = list(itertools.product(range(WARM_UP + rounds), fits.items()))
+    for done, (method, fit) in progress_bar(turns, desc="timing", total=len(turns), unit="epoch"):
+        fit.epochs = done + 1
+        fit.run(f"timing {method} round {done + 1}")
     return {method: fit.seconds[WARM_UP:] for method, fit in fits.items()}
 
 
