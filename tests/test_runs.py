@@ -326,3 +326,13 @@ def test_trials_are_kept_and_choices_follow_the_grid(project, capsys):
     content = read_json(paths.choice("split_digits", "ibma"), {})
     assert len(content["scores"]) == 4 and len(content["choices"]) == 1
     assert {row["fold"] for row in content["scores"]} == {0, 1}
+
+
+def test_a_store_of_ones_own_is_made_and_one_that_cannot_be_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("IBMA_STORE", str(tmp_path / "shared/store"))
+    assert paths.store().is_dir()
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file/store", Path("/proc/ibma")):
+        monkeypatch.setenv("IBMA_STORE", str(place))
+        with pytest.raises(IbmaError, match=f"IBMA_STORE: {place}: expected a folder, none can"):
+            paths.kept("ab")

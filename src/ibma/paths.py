@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ibma.errors import IbmaError
+
 PARAMS, PROFILES = Path("params.yaml"), Path("profiles")
 RAW, MANIFESTS = Path("data/raw"), Path("data/manifests")
 FEATURES, CENTROIDS = Path("data/features"), Path("data/centroids")
@@ -27,9 +29,19 @@ def store() -> Path:
     """Return the folder of finished runs, one for a checkout and all its experiments.
 
     DVC runs `dvc exp run --temp` and `--queue` in a copy below `.dvc/tmp/exps` of the checkout.
-    `IBMA_STORE` names another folder, for example one that several checkouts share.
+    `IBMA_STORE` names another folder, for example one that several checkouts share; it is made.
+
+    Raises:
+        IbmaError: No folder can be made where `IBMA_STORE` says.
     """
     if named := os.environ.get("IBMA_STORE"):
+        try:
+            Path(named).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise IbmaError(
+                f"IBMA_STORE: {named}: expected a folder, none can be made here "
+                f"({error.strerror}): name another or unset it"
+            ) from None
         return Path(named)
     return (checkout() / "data/store").absolute()
 
