@@ -55,7 +55,8 @@ KEYS = {
     "timing": {"profile"},  # of a cell
     "train": {"eta", *STUDIES},  # Params refuses methods that read eta here
     **dict.fromkeys(METHODS - {"train"}, STUDIES),  # Params reads all to find one
-    **dict.fromkeys(STUDIES, STUDIES | {"keep_weights"}),  # of studies no network is kept
+    "noise": {"keep_weights", *STUDIES},  # of studies no network is kept
+    **dict.fromkeys(STUDIES - {"noise"}, {"keep_weights", "eta", *STUDIES}),  # eta is noise's
 }
 # Choices of stage tune and keys of records hold digests of these: where they change, so does what
 # a stage reads that depends on either. A stage over all tasks and methods sees which there are.

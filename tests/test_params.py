@@ -449,7 +449,9 @@ def test_methods_know_their_stage_file_and_hyper_parameters():
     assert twin.trained_as("regimes", task, name) == one
     assert twin.trained_as("regimes", task, "ce3") == Variant("ce3")
     noise = params.Noise("left", 0.0, 2.0)
-    assert twin.trained_as("noise", task, "ibma_train_0_test_2") == Variant("ibma", noise=noise)
+    name = "ibma_train_0_test_2"
+    assert twin.trained_as("noise", task, name) == Variant("ibma", noise=noise)
+    assert fixed.trained_as("noise", task, name) == Variant("ibma", 0.4, noise=noise)
     assert len(twin.variants("noise", task)) == 4 and not twin.variants("noise", "mosi")
     for ask, said in (
         (lambda: twin.method("concatt"), "unknown method 'concatt' .did you mean 'concat'"),

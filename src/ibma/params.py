@@ -802,11 +802,11 @@ class NoiseStudy(Block):
         train, test = [(each, 0.0) for each in levels], [(0.0, each) for each in levels]
         return [(0.0, 0.0), *train, *test, *((each, each) for each in levels)]
 
-    def variants(self) -> dict[str, dict[str, Variant]]:
-        """Return task -> name of records -> what they are runs of."""
+    def variants(self, eta: float | None) -> dict[str, dict[str, Variant]]:
+        """Return task -> name of records -> what they are runs of, at an eta unless it is None."""
         return {
             task: {
-                self.name(method, *pair): Variant(method, noise=Noise(modality, *pair))
+                self.name(method, *pair): Variant(method, eta, noise=Noise(modality, *pair))
                 for method, pair in itertools.product(self.methods, self.pairs())
             }
             for task, modality in self.tasks.items()
@@ -973,7 +973,7 @@ class Params(Block):
         return {
             "sensitivity": self.sensitivity.variants(),
             "regimes": self.regimes.variants(),
-            "noise": self.noise.variants(),
+            "noise": self.noise.variants(self.eta),
         }
 
     def variants(self, stage: str, task: str) -> dict[str, Variant]:
