@@ -11,7 +11,7 @@ import torch
 from problems import VECTORS, Problem
 from torch import Tensor
 
-from ibma import methods
+from ibma import methods, params
 from ibma.errors import IbmaError
 from ibma.features.store import Batch
 from ibma.methods.ibma import bound_names
@@ -111,6 +111,11 @@ def step(model: Method, data: Batch) -> dict[str, Tensor]:
     out = model(data.x)
     model.inner_step(out, data)
     return model.losses(out, data)
+
+
+def test_params_names_the_methods_that_read_eta():
+    found = [name for name in methods.names() if methods.find(name).reads_eta]
+    assert found == list(params.READ_ETA), "add yours to READ_ETA of src/ibma/params.py"
 
 
 def test_methods_that_compare_modalities_refuse_a_single_one():

@@ -241,6 +241,7 @@ DISAGREE = [  # place, value, what the line says
     ("probe.task", "mosi", "probe.task: expected a name under tasks"),
     ("regimes.tasks", ["moci"], "regimes.tasks: expected names under tasks"),
     ("regimes.forms", ["ce3"], "regimes.forms: expected entries of method ibma"),
+    ("train.extra", {"method": "ibma"}, "train.extra: expected a method that does not read eta"),
     ("regimes.control", "ce4", "regimes.control: expected a method of those blocks"),
     ("regimes.betas", [4, 4.0000001], "regimes.betas: expected numbers that differ"),
     ("regimes.phis", ["flat"], "regimes.phis[0]: expected 'printed' or 'unit'"),

@@ -65,6 +65,7 @@ TAKEN = {  # names that no modality may have, and why
     "logits": "what a network says is called so",
     **dict.fromkeys(OF_MODULES.split(), "a part of every network is called so"),
 }
+READ_ETA = ("beta_tuned", "ibma")  # methods whose class says `reads_eta`: asking it loads torch
 DURATION = 66_150  # audio samples that a spectrogram covers: 3 s at 22,050 Hz
 
 # --- errors --------------------------------------------------------------------------------------
@@ -1067,6 +1068,15 @@ class Params(Block):
                 what = "the name of a file in src/ibma/methods"
                 _among(entry.file, known, f"{stage}.{name}.method", what)
                 seen.add(name)
+        return self
+
+    @model_validator(mode="after")
+    def _baselines_read_no_eta(self) -> Params:
+        """Refuse in `train` what reads eta: that stage does not run again when eta changes."""
+        for name, entry in self.train.items():
+            if entry.file in READ_ETA:
+                expected = "a method that does not read eta: list this one under train_ibma"
+                raise _wrong(expected, f"train.{name}", found=entry.file)
         return self
 
     @model_validator(mode="after")
