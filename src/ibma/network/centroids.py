@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from ibma.errors import IbmaError
+from ibma.errors import IbmaError, progress_bar
 from ibma.features.store import Features, Tables
 from ibma.files import atomic_file, atomic_folder, read_json, required, write_json
 from ibma.formats import checksums
@@ -199,7 +199,8 @@ def stream(
     """
     kind, array = features.modalities[name].kind, features.arrays[name]
     rows = max(CHUNK // input_vectors(kind, array[:1], vocabulary).shape[1], at_least)
-    for start in range(0, len(array), rows):
+    parts = range(0, len(array), rows)
+    for start in progress_bar(parts, desc=f"inputs {name}", unit="part", delay=2.0):
         place = slice(start, start + rows)
         yield place, input_vectors(kind, array[place], vocabulary)
 
