@@ -3,7 +3,7 @@
 import checkout  # noqa: F401
 
 from ibma import paths
-from ibma.errors import run_stage, tell
+from ibma.errors import run_stage
 from ibma.params import Params, prepare
 
 
@@ -11,13 +11,12 @@ def centroids(params: Params, task: str) -> None:
     """Find the class centroids of a task's inputs, for every test fold or the fixed split."""
     from ibma.files import held
     from ibma.network.centroids import write_all
-    from ibma.training.cell import Cell, why_not_run
+    from ibma.training.cell import Cell, skipped
     from ibma.training.loop import configure_torch
 
     folder = paths.CENTROIDS / task
     with held(folder):
-        if why := why_not_run(task):
-            tell(f"{task}: not run: {why}")
+        if skipped(task):
             return folder.mkdir(parents=True, exist_ok=True)
         cell = Cell.of(params, task, next(iter(params.methods)))
         configure_torch(params.threads, compiled=False)

@@ -28,7 +28,7 @@ from ibma.network import encoders
 from ibma.network.method import Method, Output
 from ibma.network.tasks import Task, per_class
 from ibma.params import Params
-from ibma.training.cell import Cell, why_not_run
+from ibma.training.cell import Cell, skipped
 from ibma.training.loop import EVALUATION_BATCH, configure_torch, run_network, select_device
 
 STEPS = 10  # of the deletion curve
@@ -69,8 +69,7 @@ def explain_tasks(params: Params) -> None:
     device = select_device(params.device)
     explained = {}
     for task, modality in params.gradcam.tasks.items():
-        if why := why_not_run(task):
-            tell(f"{task}: not run: {why}")
+        if skipped(task):
             continue
         region = twins.region(params.task(task).dataset)
         looked = {

@@ -14,14 +14,14 @@ from safetensors.torch import load
 from torch import Tensor
 
 from ibma import paths
-from ibma.errors import IbmaError, progress_bar, tell
+from ibma.errors import IbmaError, progress_bar
 from ibma.features.store import Rows
 from ibma.files import read_bytes, write_json
 from ibma.network.method import Method
 from ibma.network.tasks import Task, per_class
 from ibma.params import Params
 from ibma.training import record
-from ibma.training.cell import Cell, Setting, expected_key, why_not_run
+from ibma.training.cell import Cell, Setting, expected_key, skipped
 from ibma.training.loop import EVALUATION_BATCH, autocast, configure_torch, select_device
 from ibma.training.record import Record
 
@@ -36,8 +36,7 @@ def probe_encoders(params: Params) -> None:
         IbmaError: a run or its weights are missing, stale or damaged, or the task has one class.
     """
     task = params.probe.task
-    if why := why_not_run(task):
-        tell(f"{task}: not run: {why}")
+    if skipped(task):
         return write_json(paths.PROBE, [])
     configure_torch(params.threads, compiled=False)
     device = select_device(params.device)

@@ -21,7 +21,7 @@ from ibma.experiments.progress import run_all
 from ibma.files import copy_file, held, link_file, remove, verified, write_bytes
 from ibma.params import Params
 from ibma.training import record, run
-from ibma.training.cell import Cell, Setting, setting_of, why_not_run
+from ibma.training.cell import Cell, Setting, setting_of, skipped
 from ibma.training.checkpoint import Checkpoint
 from ibma.training.record import Record, RunId
 
@@ -114,9 +114,7 @@ def train(
     cells = [Cell.named(params, stage, task, name) for name in names]
     with held(paths.RUNS / stage / task):
         wanted: list[Wanted] = []
-        if why := why_not_run(task):
-            tell(f"{task}: not run: {why}")
-        else:
+        if not skipped(task):
             wanted = [one for cell in cells for one in name_runs(params, cell)]
             _complete(params, f"{stage} {task}", wanted, watcher)
         for root in (paths.RUNS, paths.MODELS):

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 
 from ibma import methods, paths
-from ibma.errors import progress_bar, tell
+from ibma.errors import progress_bar
 from ibma.files import write_json
 from ibma.params import Params
-from ibma.training.cell import Cell, Setting, why_not_run
+from ibma.training.cell import Cell, Setting, skipped
 from ibma.training.loop import Fit, configure_torch, select_device
 from ibma.training.run import provenance
 
@@ -28,8 +28,7 @@ EPOCHS = 2  # what the networks are told, so that every phase of a method has be
 def time_methods(params: Params) -> None:
     """Measure every method on one task; write medians with quartiles, and the machine."""
     task = params.timing.task
-    if why := why_not_run(task):
-        tell(f"{task}: not run: {why}")
+    if skipped(task):
         return write_json(paths.TIMING, {})
     cells = {method: Cell.of(params, task, method) for method in params.methods_of(task)}
     grid = params.tune.grid

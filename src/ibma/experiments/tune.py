@@ -33,7 +33,7 @@ from ibma.files import held, read_json, remove, write_json
 from ibma.network.method import Method
 from ibma.params import Grid, Params, Tune
 from ibma.training import record, run
-from ibma.training.cell import Cell, Setting, why_not_run
+from ibma.training.cell import Cell, Setting, skipped
 from ibma.training.loop import Fit, configure_torch, predict, select_device
 
 Score = dict[str, Any]  # run_fold, fold, score and the fields of a setting
@@ -109,8 +109,7 @@ def tune_task(params: Params, task: str, only: str | None = None) -> None:
     """
     names = [only] if only else list(params.methods_of(task))
     with held(paths.TUNING / task):
-        if why := why_not_run(task):
-            tell(f"{task}: not run: {why}")
+        if skipped(task):
             chosen: dict[str, dict[str, Any]] = {}
         else:
             chosen = choose(params, [Cell.of(params, task, name) for name in names])

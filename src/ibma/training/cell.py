@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ibma import paths, pretrained
-from ibma.errors import IbmaError
+from ibma.errors import IbmaError, tell
 from ibma.features import meta
 from ibma.files import read_json
 from ibma.training import record
@@ -275,6 +275,13 @@ class Cell:
                 f"the task's modalities are {', '.join(self.open().modalities)}"
             )
         return self.encoders[name]
+
+
+def skipped(task: str) -> bool:
+    """Tell whether a stage leaves out a task that has no data; the reason is printed."""
+    if why := why_not_run(task):
+        tell(f"{task}: not run: {why}")
+    return why is not None
 
 
 def why_not_run(task: str, root: Path = Path()) -> str | None:
