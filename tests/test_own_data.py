@@ -254,6 +254,40 @@ def test_check_counts_and_names_what_will_be_dropped(project, ibma):
     assert told(ibma, "check", "clinic") == out, "a profile that is not the present one"
 
 
+@pytest.mark.parametrize(
+    "spellings", [("P{}", "p{}"), ("{}", "{}.0"), ("0{}", "{}"), ("Ü {}", "ü{}")]
+)
+@pytest.mark.parametrize("drawn", [False, True], ids=["split", "folds"])
+def test_check_sees_a_patient_on_both_sides_however_spelt(project, ibma, spellings, drawn):
+    table = own_data.rows()
+    for i, row in enumerate(table):
+        row[3], row[4] = spellings[i % 2].format(i // 2 + 1), ("train", "test")[i % 2]
+    own_data.write(project, table)
+    options = dict(zip(own_data.NEW[2::2], own_data.NEW[3::2], strict=True)) | {"--text": "Hx"}
+    del options["--map"]
+    if drawn:
+        del options["--split"]
+    told(ibma, "new", "clinic", *(word for option in options.items() for word in option))
+    out = told(ibma, "check", "clinic")
+    first, second = (form.format(1) for form in spellings)
+    shown = f"{first!a}, {second!a}: write one of them"
+    assert f"PROBLEM: groups that differ in spelling alone: {shown}" in out
+    assert "PROBLEM: groups that differ in spelling alone: 20 more" in out
+    both = re.search("groups on both sides of train and test: (\\d+) of 30", out)[1]
+    assert both == "30" or (drawn and int(both) > 10)
+
+
+def test_ids_that_differ_in_spelling_are_no_groups(project, ibma):
+    own_data.write(
+        project, [[f"{'xX'[i % 2]}{i // 2}", *row[1:]] for i, row in enumerate(own_data.rows())]
+    )
+    options = [*own_data.NEW]
+    del options[options.index("--group") : options.index("--group") + 2]
+    told(ibma, *options)
+    out = told(ibma, "check", "clinic")
+    assert "PROBLEM" not in out and "both sides of train and test: 0 of 60" in out
+
+
 def test_check_says_what_would_stop_the_pipeline(project, ibma):
     told(ibma, *own_data.NEW)
     own_data.write(project, [row for row in own_data.rows() if row[4] != "test"])

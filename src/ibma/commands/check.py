@@ -7,7 +7,7 @@ import inspect
 import math
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -140,6 +140,7 @@ def _table(profile: Params, name: str) -> str:
         found.add(one, card)
     stops = [] if entry.on_bad == "drop" or not found.dropped else ["on_bad: stop: this would stop"]
     spec = profile.tables[name]
+    groups = _alike(found.groups) if spec.group else [[row] for row in found.groups]
     return "\n".join(
         [
             f"{path}: {sum(n[''] for n in found.splits.values())} samples, "
@@ -150,10 +151,11 @@ def _table(profile: Params, name: str) -> str:
             _counts(found, card),
             "",
             *_missing(found, card),
-            *_shared(found),
+            *_shared(found, card, groups),
             *_duplicates(found),
             *_dropped(found),
             *stops,
+            *_spelt(groups, "groups"),
             *_problems(found, card),
         ]
     )
@@ -188,10 +190,18 @@ def _missing(found: Found, card: Card) -> Iterator[str]:
     yield f"missing parts, which networks leave out: {counts}"
 
 
-def _shared(found: Found) -> Iterator[str]:
-    both = [group for group, splits in found.groups.items() if {"train", "test"} <= splits]
+def _shared(found: Found, card: Card, groups: list[list[str]]) -> Iterator[str]:
+    """Say which groups are trained on and tested; each is given by all its spellings."""
+    splits = {
+        " or ".join(names): set().union(*(found.groups[name] for name in names)) for names in groups
+    }
+    both = [
+        group
+        for group, there in splits.items()
+        if (len(there) > 1 if card.folds else {"train", "test"} <= there)
+    ]
     shown = f": {', '.join(both[:SHOWN])}" if both else ""
-    yield f"groups on both sides of train and test: {len(both)} of {len(found.groups)}{shown}"
+    yield f"groups on both sides of train and test: {len(both)} of {len(splits)}{shown}"
 
 
 def _duplicates(found: Found) -> Iterator[str]:
@@ -230,12 +240,7 @@ def _problems(found: Found, card: Card) -> Iterator[str]:
         found.tally.check(card)
     except IbmaError as error:
         yield f"PROBLEM: {error}"
-    alike = defaultdict(list)
-    for name in card.classes:
-        alike[_plain(name)].append(name)
-    for names in (each for each in alike.values() if len(each) > 1):
-        shown = ", ".join(map(ascii, names))
-        yield f"PROBLEM: classes that differ in spelling alone: {shown}: write one of them"
+    yield from _spelt(_alike(card.classes), "classes")
     lost = [name for name in card.classes if _is_lost(found, card, name)]
     if lost and card.kind != "sentiment":  # a score is learnt from its neighbours, too
         where = "one fold alone" if card.folds else "test and not in train"
@@ -251,8 +256,26 @@ def _is_lost(found: Found, card: Card, name: str) -> bool:
     return len(splits) == 1 if card.folds else "test" in splits and "train" not in splits
 
 
+def _spelt(alike: list[list[str]], kind: str) -> Iterator[str]:
+    """Yield the names that say the same and are read as several."""
+    several = [names for names in alike if len(names) > 1]
+    for each in several[:SHOWN]:
+        shown = ", ".join(map(ascii, each))
+        yield f"PROBLEM: {kind} that differ in spelling alone: {shown}: write one of them"
+    if len(several) > SHOWN:
+        yield f"PROBLEM: {kind} that differ in spelling alone: {len(several) - SHOWN} more"
+
+
+def _alike(names: Iterable[str]) -> list[list[str]]:
+    """Return names in sets of those that say the same."""
+    alike = defaultdict(list)
+    for name in names:
+        alike[_plain(name)].append(name)
+    return list(alike.values())
+
+
 def _plain(name: str) -> str:
-    """Return a class's name as what it says: in small letters, a number by its value."""
+    """Return a name as what it says: in small letters, a number by its value."""
     if math.isfinite(value := tabular.number(name)):
         return str(value)
     folded = unicodedata.normalize("NFKC", name).casefold()
