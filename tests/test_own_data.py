@@ -216,6 +216,25 @@ def test_options_that_do_not_fit_are_one_line_and_write_nothing(project, ibma):
     assert params.load().profile == "twin"
 
 
+@pytest.mark.parametrize("given", [("DEV=drop",), (" dev =drop",), ("dev=drop", "Dev=drop")])
+def test_a_map_is_obeyed_however_its_name_is_spelt(project, ibma, given):
+    plain = [word for word in own_data.NEW if word not in ("--map", "dev=valid")]
+    told(ibma, *plain, *(word for each in given for word in ("--map", each)))
+    assert "48 samples, 12 rows dropped" in told(ibma, "check", "clinic")
+
+
+@pytest.mark.parametrize(("maps", "line"), {
+    ("dev=valid", "TRAIN=drop", "Train=train"): "--map Train=train: another --map says =drop",
+    ("dev=valid", "dev=test"): "--map dev=test: another --map says =valid: expected one of them",
+    ("dev=valid", "nosuch=drop"): "--map nosuch=drop: no cell of 'Fold' says so: expected one of "
+    "'dev', 'test', 'train'",
+}.items())  # fmt: skip
+def test_a_map_that_cannot_be_obeyed_is_refused(project, ibma, maps, line):
+    plain = [word for word in own_data.NEW if word not in ("--map", "dev=valid")]
+    assert line in refused(ibma, *plain, *(word for each in maps for word in ("--map", each)))
+    assert params.load().profile == "twin"
+
+
 def test_new_asks_for_a_project(tmp_path, ibma, monkeypatch):
     monkeypatch.chdir(tmp_path)
     own_data.write(tmp_path, own_data.rows())

@@ -267,6 +267,16 @@ def test_a_split_of_another_name_is_mapped_or_refused_and_never_trained_on(here)
     }
 
 
+def test_what_params_say_of_a_split_is_obeyed_in_small_letters_and_in_capitals(here):
+    own_data.write(here, changed((0, "Fold", "Train"), (1, "Fold", "TRAIN "), (2, "Fold", "Dev")))
+    found = read(own_data.spec(splits={"DEV": "valid", "TRAIN": "drop"}))
+    assert {"0000", "0001"} <= reasons(found).keys()
+    assert {one.split for one in kept(found)} == {"valid", "test"}
+    assert "tables.clinic.splits: 'dev' means two things" in refused(
+        own_data.spec(splits={"DEV": "valid", "dev": "drop"})
+    )
+
+
 def test_rows_that_are_no_samples_are_dropped_by_name_or_stop(here):
     wrong = {
         "": "Dx (final) is empty: expected a label",

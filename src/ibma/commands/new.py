@@ -21,7 +21,7 @@ from ibma.files import write_bytes
 from ibma.formats import tabular
 from ibma.params import TableParams
 from ibma.tables import cells
-from ibma.tables.reader import DROP, modality_name
+from ibma.tables.reader import DROP, modality_name, split_name
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 RESERVED = ("list",)  # `ibma profile list` is another command
@@ -149,8 +149,9 @@ def _values(wanted: Wanted) -> dict[str, Any]:
                 f"{wanted.csv}: no column '{column}': its columns are {tabular.listed(columns)}: "
                 "name one of them, or correct its first line"
             )
-    splits = _splits(wanted)
-    texts = _labels(wanted, delimiter, splits)
+    rows = _rows(wanted, delimiter)
+    splits = _splits(wanted, rows)
+    texts = _labels(wanted, rows, splits)
     kind = wanted.kind or _kind(wanted, texts)
     one = kind != "sentiment" and len(wanted.label) == 1  # else columns name the labels
     distinct = _distinct(wanted, texts) if one else set()
@@ -226,34 +227,54 @@ def _reading(kind: str) -> tuple[str, str]:
     }[kind]
 
 
-# --- labels --------------------------------------------------------------------------------------
+# --- rows ----------------------------------------------------------------------------------------
 
 
-def _splits(wanted: Wanted) -> dict[str, str]:
-    found = {}
+def _rows(wanted: Wanted, delimiter: str) -> list[dict[str, str]]:
+    """Return the cells of the columns of labels and splits, of every row that can be read."""
+    some = [*wanted.label, *([] if wanted.split is None else [wanted.split])]
+    spec = TableParams.model_construct(id=None, delimiter=delimiter)
+    entries = list(islice(cells.read(wanted.csv, spec, some), ROWS))
+    if rows := [row for _, row in entries if isinstance(row, dict)]:
+        return rows
+    line, why = entries[0]
+    raise IbmaError(f"{wanted.csv}: line {line}: {why}: no row can be read: {cells.ADVICE}")
+
+
+def _splits(wanted: Wanted, rows: list[dict[str, str]]) -> dict[str, str]:
+    """Return what --map says of the names of splits.
+
+    Raises:
+        IbmaError: It says two things of one, or something of a name that no row has.
+    """
+    found: dict[str, str] = {}
     for each in wanted.maps:
         said, equals, meant = each.rpartition("=")
         if not equals or meant not in ("train", "valid", "test", DROP):
             raise IbmaError(f"--map {each}: expected NAME=train, =valid, =test or ={DROP}")
-        found[tabular.tidy(said)] = meant
-    if found and wanted.split is None:
-        raise IbmaError("--map: expected --split too, the column whose cells it explains")
+        if wanted.split is None:
+            raise IbmaError("--map: expected --split too, the column whose cells it explains")
+        if (before := found.setdefault(split_name(said), meant)) != meant:
+            raise IbmaError(f"--map {each}: another --map says ={before}: expected one of them")
+    there = {split_name(row[wanted.split]): row[wanted.split] for row in rows if wanted.split}
+    unknown = sorted(found.keys() - there.keys())
+    if unknown and len(rows) < ROWS:  # else the name may be further down
+        raise IbmaError(
+            f"--map {unknown[0]}={found[unknown[0]]}: no cell of '{wanted.split}' says so: "
+            f"expected one of {tabular.listed(sorted(map(tabular.tidy, there.values())))}"
+        )
     return found
 
 
-def _labels(wanted: Wanted, delimiter: str, splits: dict[str, str]) -> list[list[str]]:
+# --- labels --------------------------------------------------------------------------------------
+
+
+def _labels(wanted: Wanted, rows: list[dict[str, str]], splits: dict[str, str]) -> list[list[str]]:
     """Return the cells of the label's columns of every row that is not left out."""
-    some = [*wanted.label, *([wanted.split] if wanted.split else [])]
-    spec = TableParams.model_construct(id=None, delimiter=delimiter)
-    rows = list(islice(cells.read(wanted.csv, spec, some), ROWS))
-    if all(isinstance(row, str) for _, row in rows):
-        line, why = rows[0]
-        raise IbmaError(f"{wanted.csv}: line {line}: {why}: no row can be read: {cells.ADVICE}")
     return [
         [row[column] for column in wanted.label]
-        for _, row in rows
-        if isinstance(row, dict)
-        and splits.get(tabular.tidy(row.get(wanted.split or "", ""))) != DROP
+        for row in rows
+        if wanted.split is None or splits.get(split_name(row[wanted.split])) != DROP
     ]
 
 

@@ -223,13 +223,29 @@ class TableData:
             IbmaError: It means nothing. A row is never trained on by mistake.
         """
         said = tidy(row.at[self.spec.split or ""])
-        meant = self.spec.splits.get(said) or SPLITS.get(said.casefold())
+        meant = self._meanings.get(split_name(said))
         if meant is None:
             raise IbmaError(
                 f"{self.path}: line {row.line}: {self.spec.split} '{said[:60]}': expected train, "
                 f"valid or test: say what it means in tables.{self.name}.splits"
             )
         return meant
+
+    @cached_property
+    def _meanings(self) -> Mapping[str, str]:
+        """Return what each name of a split means, by `split_name`.
+
+        Raises:
+            IbmaError: One means two things.
+        """
+        found: dict[str, str] = {}
+        for name, meant in self.spec.splits.items():
+            if found.setdefault(split_name(name), meant) != meant:
+                raise IbmaError(
+                    f"{paths.PARAMS}: tables.{self.name}.splits: '{name}' means two things: "
+                    "expected one, capitals do not count: remove the other"
+                )
+        return SPLITS | found
 
     def parts(self, row: Cells) -> dict[str, Part]:
         """Return what a row is predicted from; None for what is not there.
@@ -408,6 +424,11 @@ def _shown(column: str | None, name: str) -> str:
             f"{column} {name[:60]!r}: expected text without line breaks and hidden characters"
         )
     return name
+
+
+def split_name(text: str) -> str:
+    """Return a name of a split as it is compared with others: capitals do not count."""
+    return tidy(text).casefold()
 
 
 def modality_name(column: str, taken: Container[str] = ()) -> str:
