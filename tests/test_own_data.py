@@ -175,6 +175,49 @@ def test_modalities_have_names_of_their_own_whatever_columns_are_called(project,
     assert "30 samples, 0 rows dropped" in told(ibma, "check", "odd")
 
 
+@pytest.mark.parametrize(
+    "odd", ["a\x96b", "a\x7fb", "a\uffffb", "a\xadb", "\ufeffa", "\U0001f600", "'\"\\"]
+)
+def test_a_profile_holds_whatever_a_table_does(project, ibma, odd):
+    """Characters that YAML forbids: those of another encoding, read as UTF-8."""
+    table = [[odd if cell == "mass" else cell for cell in row] for row in own_data.rows()]
+    own_data.write(project, table, f"{odd}.csv")
+    text = (
+        (project / f"{odd}.csv")
+        .read_text("utf-8")
+        .replace("Hx", f'"H{odd.replace(chr(34), chr(34) * 2)}"')
+    )
+    (project / f"{odd}.csv").write_text(text, "utf-8")
+    changes = {"clinic.csv": f"{odd}.csv", "Hx": f"H{odd}"}
+    told(ibma, *(changes.get(word, word) for word in own_data.NEW))
+    for made in (params.load(), params.load(project / "profiles/clinic.yaml")):
+        (block,) = made.tables.values()
+        assert block.file == f"{odd}.csv" and set(block.classes) == {odd, "normal"}
+        assert [f"H{odd}"] in [one.columns for one in block.modalities.values()]
+    assert "60 samples, 0 rows dropped" in told(ibma, "check", "clinic")
+
+
+def test_a_table_whose_name_is_no_utf8_is_refused(project, ibma):
+    name = os.fsdecode(b"n\xff.csv")
+    (project / "clinic.csv").rename(name)
+    line = refused(ibma, *(name if word == "clinic.csv" else word for word in own_data.NEW))
+    assert r"n\udcff.csv" in line and "rename it" in line
+    assert params.load().profile == "twin"
+
+
+@pytest.mark.parametrize("word", ["no", "on", "true", "null", "y"])
+def test_words_that_yaml_has_a_meaning_for_are_names(project, ibma, word):
+    table = (project / "clinic.csv").read_text().replace("Hx", f"{word}.")
+    (project / "clinic.csv").write_text(table)
+    changes = {"clinic": word, "Hx": f"{word}."}
+    told(ibma, *(changes.get(each, each) for each in own_data.NEW))
+    made = params.load()
+    assert made.tables[word].modalities.keys() == {"pic", word}
+    older = yaml.safe_load((project / "params.yaml").read_text())  # where `no` is a boolean
+    assert params.parse(older, Path("params.yaml")) == made
+    assert "60 samples, 0 rows dropped" in told(ibma, "check", word)
+
+
 def test_what_is_to_be_predicted_is_no_input(project, ibma):
     label = ("new", "a", "--csv", "clinic.csv", "--label", "Dx (final)", "--image", "pic@pictures")
     for more in (

@@ -12,11 +12,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import yaml
+from ruamel.yaml import YAML
 
 from ibma import params, paths
 from ibma.commands import profiles
-from ibma.errors import IbmaError, one_line
+from ibma.errors import IbmaError
 from ibma.files import write_bytes
 from ibma.formats import tabular
 from ibma.params import TableParams
@@ -98,7 +98,7 @@ def write(name: str, wanted: Wanted, force: bool) -> str:
     before = profiles.chosen()
     values = _values(wanted)
     text = _text(name, values)
-    params.parse(yaml.safe_load(text), place)
+    params.parse(YAML(typ="safe", pure=True).load(text), place)
     write_bytes(place, text.encode())
     profiles.choose(name, force=True)
     back = f"`ibma profile {before}` goes back" if before else "it had edits, which --force lost"
@@ -129,12 +129,31 @@ def _text(name: str, values: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["yaml"] = lambda value: json.dumps(value, ensure_ascii=False)
-    environment.filters["oneline"] = one_line
+    environment.filters["yaml"] = _yaml
+    environment.filters["seen"] = _seen
     template = environment.get_template("profile.yaml.jinja")
     pictures = [one.name for one in values["modalities"] if one.kind == "image"]
     gradcam = dict.fromkeys([name], pictures[0]) if pictures else {}
     return template.render(name=name, gradcam=gradcam, **values)
+
+
+def _yaml(value: object) -> str:
+    """Return a value as YAML in one line, with names in quotes: `no` and `null` are names, too.
+
+    Raises:
+        IbmaError: It holds a name of a file that is no UTF-8.
+    """
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise IbmaError(f"{text!a}: no UTF-8, which a profile is: rename it") from None
+    return _seen(text)
+
+
+def _seen(text: str) -> str:
+    """Return a text whose hidden characters are escaped: a YAML file may not hold all of them."""
+    return "".join(one if one.isprintable() else f"\\U{ord(one):08x}" for one in text)
 
 
 def _values(wanted: Wanted) -> dict[str, Any]:
