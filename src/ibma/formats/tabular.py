@@ -119,7 +119,8 @@ def entries(path: Path, table: Table) -> Iterator[tuple[int, dict[str, str] | Ex
     try:
         with _opened(path, table) as lines:
             reader = csv.reader(lines, delimiter=table.delimiter, strict=True)
-            names = _header(reader, path, table)
+            names = _header(reader, table)
+            check_columns(names, path, table)
             while True:
                 try:
                     lines.begin()
@@ -242,30 +243,27 @@ class _NoText(ValueError):
 
 
 def header(path: Path, table: Table) -> list[str]:
-    """Return the names of a table's columns.
+    """Return the names of a table's columns as they stand there, whatever they are.
 
     Raises:
         IbmaError: The file is missing, no text, or its first line is damaged.
     """
     try:
         with _opened(path, table) as lines:
-            return _header(csv.reader(lines, delimiter=table.delimiter, strict=True), path, table)
+            return _header(csv.reader(lines, delimiter=table.delimiter, strict=True), table)
     except (csv.Error, *DAMAGE) as error:
         raise _error(path, 0, error, table) from None
 
 
-def _header(reader: Iterator[list[str]], path: Path, table: Table) -> list[str]:
-    if not table.header:
-        return list(table.columns)
-    names = next(reader, [])
-    check_columns(names, path, table)
-    return names
+def _header(reader: Iterator[list[str]], table: Table) -> list[str]:
+    return next(reader, []) if table.header else list(table.columns)
 
 
 def check_columns(names: Sequence[str], path: Path, table: Table) -> None:
     """Raise an error unless every column of a table is there, and none twice.
 
-    Columns without a name may be there any number of times: spreadsheets add them.
+    Columns without a name that nobody reads may be there any number of times: spreadsheets add
+    them.
 
     Raises:
         IbmaError: It names the column.
@@ -277,7 +275,7 @@ def check_columns(names: Sequence[str], path: Path, table: Table) -> None:
                 f"{path}: column '{name}' is missing, its columns are {found}: {table.remedy}"
             )
     for name in names:
-        if name and names.count(name) > 1:
+        if names.count(name) > 1 and (name or name in table.columns):
             raise IbmaError(f"{path}: column '{name}' is there twice: {table.remedy}")
 
 

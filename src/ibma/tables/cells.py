@@ -5,7 +5,7 @@ Cells stay text, as in `formats.tabular`: an id such as `0012` or `NA` is no num
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,36 +41,53 @@ def read(path: Path, spec: TableParams, columns: list[str]) -> Iterator[Entry]:
         yield line, str(found) if isinstance(found, Exception) else found
 
 
-def delimiter_of(path: Path, likely: str = ",") -> str:
+def delimiter_of(path: Path, likely: str = ",", named: Collection[str] = ()) -> str:
     """Tell what separates the cells from the first line of a table.
 
     Args:
         likely: what it is taken for where others are no better.
+        named: columns that should be there; else what makes the most columns is best.
     """
     suffix = path.suffix.lower()
     if suffix in DELIMITERS or suffix in PARQUET:
         return DELIMITERS.get(suffix, ",")
-    wide: dict[str, int] = {each: _width(path, each) for each in (likely, *",;\t|")}
-    return max(wide, key=lambda each: wide[each])
+    fits: dict[str, tuple[int, int]] = {
+        each: _fit(path, each, named) for each in (likely, *",;\t|")
+    }
+    return max(fits, key=lambda each: fits[each])
 
 
-def _width(path: Path, delimiter: str) -> int:
-    """Return the number of columns; 0 where quotes do not fit between such delimiters."""
+def _fit(path: Path, delimiter: str, named: Collection[str]) -> tuple[int, int]:
+    """Return how many columns have these names, and how many there are at all.
+
+    Both are 0 where quotes do not fit between such delimiters.
+    """
     try:
-        return len(columns_of(path, delimiter))
+        names = tabular.header(path, Table({}, ADVICE, delimiter=delimiter, own=True))
     except IbmaError:
-        return 0
+        return 0, 0
+    return len(set(names) & set(named)), len(names)
 
 
-def columns_of(path: Path, delimiter: str) -> list[str]:
+def columns_of(
+    path: Path, delimiter: str, named: Iterable[str] = (), advice: str = ADVICE
+) -> list[str]:
     """Return the names of a table's columns.
 
+    Args:
+        named: columns that must be there, each once.
+        advice: what to do about one that is not.
+
     Raises:
-        IbmaError: The file is missing, or no table.
+        IbmaError: The file is missing, no table, or lacks one of them.
     """
+    table = Table(dict.fromkeys(named, tabular.TEXT), advice, delimiter=delimiter, own=True)
     if path.suffix.lower() in PARQUET:
-        return list(_opened(path).schema_arrow.names)
-    return tabular.header(path, Table({}, ADVICE, delimiter=delimiter, own=True))
+        names = list(_opened(path).schema_arrow.names)
+    else:
+        names = tabular.header(path, table)
+    tabular.check_columns(names, path, table)
+    return names
 
 
 def _opened(path: Path, columns: Iterable[str] = ()) -> Any:
