@@ -1,6 +1,7 @@
 """Decoding: shapes and dtypes per kind, known signals, and files that are not what they claim."""
 
 import math
+import re
 import wave
 from fractions import Fraction
 from pathlib import Path
@@ -268,6 +269,93 @@ def test_what_cannot_be_decoded_is_named(
 ) -> None:
     (tmp_path / name).write_bytes(content)
     assert "cannot be decoded" in refused(kind, tmp_path / name)
+
+
+def record(path: Path, sound: str | None, film: str | None, seconds: int = 3) -> Path:
+    """Write noise, which codecs cannot make small, in a container that tells its name."""
+    rng, rate = np.random.default_rng(0), 48_000
+    options = {"movflags": "faststart"} if path.suffix == ".mp4" else {}
+    with av.open(str(path), "w", options=options) as container:
+        streams = [container.add_stream(film, rate=10)] if film else []
+        for one in streams:
+            one.width, one.height, one.pix_fmt = 64, 64, "yuv420p"
+        streams += [container.add_stream(sound, rate=rate)] if sound else []
+        for second in range(seconds):
+            for _ in range(10 if film else 0):
+                pixels = rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)
+                picture = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+                container.mux(streams[0].encode(picture))
+            if sound:
+                noise = rng.integers(-9000, 9000, (1, rate)).astype(np.int16)
+                heard = av.AudioFrame.from_ndarray(noise, format="s16", layout="mono")
+                heard.sample_rate, heard.pts = rate, second * rate
+                heard.time_base = Fraction(1, rate)
+                container.mux(streams[-1].encode(heard))
+        for one in streams:
+            container.mux(one.encode())
+    return path
+
+
+RECORDINGS = [
+    *(("a.wav", "pcm_s16le", None), ("a.aiff", "pcm_s16be", None), ("a.au", "pcm_s16be", None)),
+    *(("a.mp3", "libmp3lame", None), ("a.ogg", "libopus", None), ("a.flac", "flac", None)),
+    *(("a.wv", "wavpack", None), ("a.mka", "libmp3lame", None), ("a.mkv", None, "mpeg4")),
+    *(("b.mkv", "libmp3lame", "mpeg4"), ("a.webm", "libopus", "libvpx"), ("a.mp4", "aac", "mpeg4")),
+    *(("a.avi", "libmp3lame", "mpeg4"), ("a.ivf", None, "libvpx")),
+]
+
+
+@pytest.mark.parametrize(("name", "sound", "film"), RECORDINGS)
+def test_a_recording_that_was_cut_is_refused(name, sound, film, tmp_path):
+    """FFmpeg decodes what is left without an error."""
+    content = record(tmp_path / name, sound, film).read_bytes()
+    kinds = [kind for kind, codec in (("audio", sound), ("frames", film)) if codec]
+    for kind in kinds:
+        media.compute(kind, tmp_path / name, {})
+    for share in (0.02, 0.3, 0.5, 0.8):
+        (tmp_path / name).write_bytes(content[: int(len(content) * share)])
+        for kind in kinds:
+            line = refused(kind, tmp_path / name)
+            assert re.search("truncated|cannot be decoded|holds no", line), (share, line)
+
+
+def test_what_is_left_of_a_cut_film_is_used_where_no_more_is_asked_for(tmp_path):
+    path = record(tmp_path / "a.mkv", "libmp3lame", "mpeg4", 8)
+    part = Excerpt(path, start=1.0, end=3.0)
+    whole = [media.compute(kind, part, {}) for kind in ("audio", "frames")]
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    for kind, before in zip(("audio", "frames"), whole, strict=True):
+        np.testing.assert_array_equal(media.compute(kind, part, {}), before)
+    with pytest.raises(media.Unreadable, match=r"truncated \(it ends after [34]\.\d of 8\.0 s\)"):
+        media.compute("frames", Excerpt(path, start=1.0, end=7.0), {})
+
+
+@pytest.mark.parametrize("size", [0, 0x7FFFF024, 0x80000024, 0xFFFFFFFF])
+def test_a_wav_from_a_pipe_does_not_know_its_length_and_is_kept(size, tmp_path):
+    path = write_wav(tmp_path / "a.wav", tone(3.0))
+    content, whole = path.read_bytes(), media.compute("audio", path, {})
+    data = max(0, size - 36).to_bytes(4, "little")
+    piped = b"RIFF" + size.to_bytes(4, "little") + content[8:40] + data + content[44:]
+    path.write_bytes(piped)
+    np.testing.assert_array_equal(media.compute("audio", path, {}), whole)
+
+
+def test_a_film_may_go_on_after_its_sound(tmp_path):
+    """Containers announce the longest of their streams."""
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        film = container.add_stream("mpeg4", rate=10)
+        film.width, film.height, film.pix_fmt = 32, 32, "yuv420p"
+        sound = container.add_stream("libmp3lame", rate=16_000)
+        second = av.AudioFrame.from_ndarray(np.zeros((1, 16_000), np.int16), "s16", "mono")
+        second.sample_rate = 16_000
+        container.mux([*sound.encode(second), *sound.encode()])
+        for _ in range(60):
+            picture = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")
+            container.mux(film.encode(picture))
+        container.mux(film.encode())
+    assert media.compute("audio", path, {}).shape == (128, 188)
+    assert media.compute("frames", path, {}).shape[0] == 3
 
 
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.9, 0.999])

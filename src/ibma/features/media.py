@@ -32,6 +32,14 @@ FORMATS = (
 )
 
 
+# What a header says of the time; of others FFmpeg reckons it from the bytes that are there
+TIMED = ("aiff", "au", "flac", "ivf", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "mp3", "wv")
+LACKING = 0.5  # s; CHOICE: headers count the last picture, some decoders do not
+RIFF_SIZES = range(1, 0x7FFF_F000)  # writers to a pipe do not know theirs: FFmpeg, SoX and ALSA
+RIFF_SLIP = 8  # bytes, CHOICE: some count the chunk's own head, or padding that is not there
+OGG_PAGE = 65_307  # bytes, the longest
+
+
 def stored_kind(kind: str, params: Mapping[str, Any]) -> str:
     """Return what kind of modality a feature is: a summary of sound or words is a vector."""
     return "vector" if params.get("statistics") or params.get("embedding") else kind
@@ -203,17 +211,18 @@ def _resampled(path: Path, start: float, rate: int) -> Iterator[tuple[int, NDArr
     import av
 
     with _opened(path) as container:
-        stored, (low, high) = _stream(container, "audio", path).rate, raw.SOUND_RATES
-        if not low <= stored <= high:
+        stream, (low, high) = _stream(container, "audio", path), raw.SOUND_RATES
+        if not low <= stream.rate <= high:
             raise Unreadable(
-                f"{path}: a sample rate of {stored} Hz: expected {low} to {high}: fetch it again"
+                f"{path}: a sample rate of {stream.rate} Hz: expected {low} to {high}: "
+                "fetch it again"
             )
         if start:
             container.seek(int(start * MICROSECONDS))
         # packed: of planes, a channel each, PyAV reads memory that is none from the eighth on
         resampler = av.AudioResampler(format="flt", rate=rate)
         place = None
-        for frame in itertools.chain(container.decode(audio=0), [None]):
+        for frame in itertools.chain(_decoded(container, stream, path), [None]):
             if place is None:
                 place = round((frame.time or 0.0) * rate) if start and frame else 0
             for out in resampler.resample(frame):
@@ -229,13 +238,23 @@ def _seconds(path: Path) -> float:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """Open a recording; whatever goes wrong while it is decoded names the file."""
+    """Open a recording; whatever goes wrong while it is decoded names the file.
+
+    FFmpeg decodes what is left of a cut file without a word. What a cut shows of itself is refused:
+    here an end inside a tag of FLV, a page of Ogg, or what AVI and WAV say that they hold; in
+    `_decoded` a time that the header announces. Not to be known is a cut of what announces nothing:
+    raw streams (AAC, AMR, MP3 without Xing's header), ASF, CAF, GIF, MPEG-TS and -PS, W64, whatever
+    was written to a pipe, and an Ogg that was cut between two pages.
+    """
     import av
 
     options = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
     raw.present(path)
     try:
         with av.open(f"file:{path}", options=options, metadata_errors="ignore") as container:
+            ends_inside = ENDS.get(container.format.name)
+            if container.duration and ends_inside and ends_inside(path):
+                raise Unreadable(f"{path}: truncated (it ends too early): fetch it again")
             yield container
     except av.FFmpegError as error:
         raise Unreadable(f"{path}: cannot be decoded ({error.strerror}): fetch it again") from None
@@ -251,6 +270,30 @@ def _stream(container: Any, kind: str, path: Path) -> Any:
     if streams[0].codec_context is None:
         raise Unreadable(f"{path}: its {kind} stream is in no known codec: fetch it again")
     return streams[0]
+
+
+def _decoded(container: Any, stream: Any, path: Path) -> Iterator[Any]:
+    """Yield the frames of a stream; refuse a file whose last packet is not where it should be."""
+    end = 0.0
+    for packet in container.demux():  # of all streams: one may go on after another
+        if packet.pts is not None:
+            end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+        if packet.stream is stream:
+            yield from packet.decode()
+    announced = (container.duration or 0) / MICROSECONDS if _is_timed(container, path) else 0.0
+    if 0 < end < announced - LACKING:
+        raise Unreadable(
+            f"{path}: truncated (it ends after {end:.1f} of {announced:.1f} s): fetch it again"
+        )
+
+
+def _is_timed(container: Any, path: Path) -> bool:
+    """Return whether the header says how long a recording is."""
+    if container.format.name != "mp3":
+        return container.format.name in TIMED
+    with path.open("rb") as file:
+        head = file.read(1 << 20)  # the cover, which comes before it, and then some
+    return b"Xing" in head or b"Info" in head
 
 
 def frames(
@@ -290,12 +333,10 @@ def _pictures(part: Excerpt) -> Iterator[Any]:
 def _decode(path: Path, start: float) -> Iterator[Any]:
     """Yield decoded frames from the last key frame before `start` on."""
     with _opened(path) as container:
-        _stream(container, "video", path)
-        if container.format.name == "flv" and container.duration and _ends_inside_tag(path):
-            raise Unreadable(f"{path}: truncated (it ends inside a tag): fetch it again")
+        stream = _stream(container, "video", path)
         if start:
             container.seek(int(start * MICROSECONDS))
-        for count, frame in enumerate(container.decode(video=0)):
+        for count, frame in enumerate(_decoded(container, stream, path)):
             if frame.width * frame.height > raw.FILM_PIXELS or count >= raw.FILM_PICTURES:
                 raise Unreadable(
                     f"{path}: larger than {raw.FILM_PIXELS:,} pixels or longer than "
@@ -307,8 +348,8 @@ def _decode(path: Path, start: float) -> Iterator[Any]:
 def _ends_inside_tag(path: Path) -> bool:
     """Return whether an flv was cut: a whole one ends in the size of its last tag.
 
-    FFmpeg decodes a cut flv without a word. A clip that announces no duration is not asked: CREMA-D
-    has one (1064_TIE_SAD_XX) that every study keeps. Source: Adobe FLV 10.1, section E.3.
+    A clip that announces no duration is not asked: CREMA-D has one (1064_TIE_SAD_XX) that every
+    study keeps. Source: Adobe FLV 10.1, section E.3.
     """
     length = path.stat().st_size
     with path.open("rb") as file:
@@ -318,6 +359,32 @@ def _ends_inside_tag(path: Path) -> bool:
             return True
         file.seek(length - 4 - size)
         return int.from_bytes(file.read(4)[1:], "big") + 11 != size
+
+
+def _ends_inside_riff(path: Path) -> bool:
+    """Return whether a WAV or AVI has fewer bytes than its first chunk; a few are the writer's."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8)[4:], "little")
+    return size in RIFF_SIZES and path.stat().st_size + RIFF_SLIP < size
+
+
+def _ends_inside_page(path: Path) -> bool:
+    """Return whether the last page of an Ogg is not whole. Source: RFC 3533, section 6."""
+    length = path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(max(0, length - OGG_PAGE))
+        rest = file.read()
+    page = rest[rest.rfind(b"OggS") :]
+    segments = page[27 : 27 + page[26]] if len(page) > 26 else b""
+    return len(page) < 27 or len(page) < 27 + page[26] + sum(segments)
+
+
+ENDS: Mapping[str, Callable[[Path], bool]] = {
+    "avi": _ends_inside_riff,
+    "flv": _ends_inside_tag,
+    "ogg": _ends_inside_page,
+    "wav": _ends_inside_riff,
+}
 
 
 def _upright(frame: Any) -> Any:
