@@ -160,11 +160,12 @@ class TableData:
         Raises:
             Unusable: It is empty, or holds what cannot be shown.
         """
-        if not self.spec.group:
-            return row.id
-        if not (group := tidy(row.at[self.spec.group])):
+        if not (group := self._group_name(row)):
             raise Unusable(f"{self.spec.group} is empty: expected a group")
         return _shown(self.spec.group, group)
+
+    def _group_name(self, row: Cells) -> str:
+        return row.id if self.spec.group is None else tidy(row.at[self.spec.group])
 
     def label(self, row: Cells) -> int | float | tuple[int, ...]:
         """Return the label of a row.
@@ -331,7 +332,7 @@ class TableData:
         for row in self.rows(path, self.columns):
             if isinstance(row, Cells):
                 ids.append(row.id)
-                groups.append(tidy(row.at[self.spec.group]) if self.spec.group else row.id)
+                groups.append(self._group_name(row))
                 labels.append(self._stratum(row))
         if len(set(groups)) < self.spec.folds:
             raise IbmaError(
