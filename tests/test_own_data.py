@@ -377,6 +377,16 @@ def test_check_sees_a_patient_on_both_sides_however_spelt(project, ibma, spellin
     assert both == "30" or (drawn and int(both) > 10)
 
 
+def test_check_shows_what_a_terminal_would_obey(project, ibma):
+    table = own_data.rows()
+    table[3][0], table[4][2] = "a\x1b[2Jb", "mass\x07"
+    own_data.write(project, table)
+    told(ibma, *own_data.NEW)
+    out = told(ibma, "check", "clinic")
+    assert "a\\U0000001b[2Jb: X-ray file" in out and "mass\\U00000007" in out
+    assert all(letter.isprintable() for letter in out if letter != "\n")
+
+
 def test_ids_that_differ_in_spelling_are_no_groups(project, ibma):
     own_data.write(
         project, [[f"{'xX'[i % 2]}{i // 2}", *row[1:]] for i, row in enumerate(own_data.rows())]

@@ -40,9 +40,8 @@ def text(name: str) -> str:
         IbmaError: there is no such data set, or it is so wrong that no row of it can be used.
     """
     profile = _profile(name)
-    if name in profile.tables:
-        return _table(profile, name)
-    return _module(profile, name)
+    report = _table(profile, name) if name in profile.tables else _module(profile, name)
+    return "\n".join(map(tabular.seen, report.split("\n")))
 
 
 def _profile(name: str) -> Params:

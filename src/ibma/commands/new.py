@@ -131,7 +131,7 @@ def _text(name: str, values: Mapping[str, Any]) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["yaml"] = _yaml
-    environment.filters["seen"] = _seen
+    environment.filters["seen"] = tabular.seen
     template = environment.get_template("profile.yaml.jinja")
     pictures = [one.name for one in values["modalities"] if one.kind == "image"]
     gradcam = dict.fromkeys([name], pictures[0]) if pictures else {}
@@ -149,12 +149,7 @@ def _yaml(value: object) -> str:
         text.encode()
     except UnicodeEncodeError:
         raise IbmaError(f"{text!a}: no UTF-8, which a profile is: rename it") from None
-    return _seen(text)
-
-
-def _seen(text: str) -> str:
-    """Return a text whose hidden characters are escaped: a YAML file may not hold all of them."""
-    return "".join(one if one.isprintable() else f"\\U{ord(one):08x}" for one in text)
+    return tabular.seen(text)  # a YAML file may not hold all of the hidden ones
 
 
 def _values(wanted: Wanted) -> dict[str, Any]:

@@ -299,6 +299,11 @@ def tidy(cell: str) -> str:
     return one_line(unicodedata.normalize("NFC", cell))
 
 
+def seen(text: str) -> str:
+    """Return a text whose hidden characters are escaped, as Python and YAML read them."""
+    return "".join(one if one.isprintable() else f"\\U{ord(one):08x}" for one in text)
+
+
 def measure(cell: str) -> float:
     """Return a number that may be missing; NaN then, so that extraction names the sample."""
     return math.nan if cell.lower() in MISSING else float(cell)
