@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import math
+import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -278,7 +279,8 @@ def _plain(name: str) -> str:
     if math.isfinite(value := tabular.number(name)):
         return str(value)
     folded = unicodedata.normalize("NFKC", name).casefold()
-    return "".join(letter for letter in folded if letter.isprintable() and letter != " ")
+    visible = "".join(filter(str.isprintable, folded))
+    return re.sub(r"(?<!\d) | (?!\d)", "", visible)  # 1 23 is not 12 3
 
 
 # --- a data set in Python ------------------------------------------------------------------------
