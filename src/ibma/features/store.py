@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -450,7 +451,8 @@ class TrainingSet(Rows):
         """Yield the folds of a cross-validation, stratified by label; groups are never split.
 
         Multi-label data is stratified by the full label combination, scores by the nearest integer.
-        Where there are fewer groups than folds (IEMOCAP: four sessions), each group is a fold.
+        Where there are fewer groups than folds (IEMOCAP: four sessions), each group is a fold. Of a
+        class with fewer rows than folds some folds hold nothing out.
         """
         from sklearn.model_selection import StratifiedGroupKFold
 
@@ -459,7 +461,10 @@ class TrainingSet(Rows):
         groups = self.groups()
         splits = min(folds, len(np.unique(groups)))
         splitter = StratifiedGroupKFold(splits, shuffle=True, random_state=seed)
-        for learn, judge in splitter.split(labels, strata, groups):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of rare classes, see above
+            parts = list(splitter.split(labels, strata, groups))
+        for learn, judge in parts:
             yield self.taking(self.index[learn]), HoldOut(self.features, self.index[judge])
 
 
