@@ -14,7 +14,7 @@ from ibma import params
 from ibma.files import write_json
 from ibma.report import inputs, numbers, page, pictures, question_tables, real_tables, verdict
 from ibma.report.table import Mark, Number, Table
-from ibma.results import claims, records, significance
+from ibma.results import claims, records, significance, stats
 from ibma.results.claims import method_name, task_name
 from ibma.training.record import Record
 
@@ -379,7 +379,8 @@ def test_ib_losses_are_those_of_the_untrained_and_of_the_trained_network(built, 
 
 def test_every_eta_is_a_row_with_the_difference_of_two_methods(built, read):
     table, fixed = built["real_eta"], read.results.at_eta
-    assert [row.values[0] for row in table.rows] == [f"{e:g}" for e in PROFILE.sensitivity.etas]
+    names = [*(f"{eta:g}" for eta in PROFILE.sensitivity.etas), "range of means", "range by luck"]
+    assert [row.values[0] for row in table.rows] == names
     other = "IBMA on unit vectors minus IBMA"
     ours, theirs = (
         np.array([100 * run.metrics["accuracy"] for run in fixed(method, 0.3)])
@@ -390,17 +391,27 @@ def test_every_eta_is_a_row_with_the_difference_of_two_methods(built, read):
     assert shown.low == pytest.approx(nadeau_bengio(ours - theirs, fixed("ibma", 0.3)[0]))
 
 
-def test_an_eta_that_matters_differs_from_one_that_does_not(read):
-    for slope, said in ((0.0, "is not shown to matter"), (0.1, "matters")):
-        runs = {
-            eta: [
-                replace(run, metrics={"accuracy": run.metrics["accuracy"] + slope * eta})
-                for run in own
-            ]
-            for eta, own in read.results.at_etas("ibma").items()
-        }
-        (note,) = real_tables._insensitive(runs, "accuracy")
-        assert f"so eta {said};" in note and "Friedman chi2" in note
+@pytest.mark.parametrize("shared", [0.0, 0.25])
+def test_an_eta_that_matters_differs_from_one_that_does_not(shared):
+    noise = np.random.default_rng(0).normal(size=(10, 3))
+    for slope, said in ((0.0, "is not shown to matter"), (5.0, "matters")):
+        by_run = {i: dict(enumerate(row + slope * np.arange(3))) for i, row in enumerate(noise)}
+        span = stats.range_of_means(by_run, shared)
+        note = real_tables._insensitive(span, by_run, shared)
+        assert f"so eta {said}" in note and ("Friedman" in note) is (shared == 0)
+
+
+def test_folds_that_share_training_rows_widen_the_range_by_luck(built, read):
+    (one, *_), table = read.results.at_eta("ibma", 0.3), built["real_eta"]
+    etas = read.results.at_etas("ibma").values()
+    x = np.array([[100 * run.metrics["accuracy"] for run in own] for own in etas]).T
+    n, k = x.shape
+    left = x - x.mean(1, keepdims=True) - x.mean(0) + x.mean()
+    sd = np.sqrt((left**2).sum() / ((n - 1) * (k - 1)))
+    q = scipy.stats.studentized_range.ppf(0.95, k, (n - 1) * (k - 1))
+    wide = q * sd * np.sqrt(1 / n + one.n_test / one.n_train)
+    assert cell(table, "range by luck", "IBMA").value == pytest.approx(wide)
+    assert any("Friedman's test is left out" in note for note in table.notes)
 
 
 def test_the_choice_of_eta_is_counted_over_folds(built):

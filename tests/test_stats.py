@@ -335,6 +335,16 @@ def test_the_critical_range_is_tukeys_of_what_blocks_and_treatments_leave(n: int
     assert found.critical == pytest.approx(q * sd / math.sqrt(n))
 
 
+def test_shared_training_samples_make_a_range_less_surprising() -> None:
+    """Nadeau and Bengio: 1/n becomes 1/n + overlap, here 1/5 + 1/4."""
+    x = np.random.default_rng(0).normal(size=(5, 4))
+    blocks = {block: dict(enumerate(row)) for block, row in enumerate(x)}
+    alone, folded = stats.range_of_means(blocks), stats.range_of_means(blocks, 0.25)
+    assert alone is not None and folded is not None
+    assert folded.critical == pytest.approx(alone.critical * math.sqrt(0.45 / 0.2))
+    assert folded.range == alone.range and folded.sd == alone.sd
+
+
 def test_the_range_of_means_is_beyond_luck_in_five_of_a_hundred() -> None:
     rng = np.random.default_rng(0)
     beyond = 0

@@ -24,6 +24,11 @@ ALPHA = 0.05
 TOTALS = {f"total {name}": name for name in stats.Total.__dataclass_fields__}
 OMIB = "omib"  # the rival whose IB losses are shown next to IBMA's
 LOGISTIC = "Logistic regression"
+ENDS = {"range of means": "range", "range by luck": "critical"}  # rows below the etas
+FOLDED = (
+    "The folds share training rows. So the range by luck is wider, by the factor of Nadeau and "
+    "Bengio. Friedman's test is left out: it takes runs for independent."
+)
 CONCAT = "concat"  # the simplest network, to which times are compared
 FOLDS = (
     "run k tests on fold k mod {folds}. Two methods are compared run by run, with the same fold "
@@ -519,11 +524,20 @@ def _at_etas(inputs: Inputs) -> Table:
                 table.signed(studies.apart(runs[method], runs[first], metric)) for method in others
             ]
             rows.append(Row((f"{eta:g}", *means, *apart)))
+    complete = {method: _by_run(own, metric) for method, own in by_method.items()}
+    shared = significance.overlap(next(iter(by_method[first].values()))) if by_method else 0.0
+    spans = {method: stats.range_of_means(own, shared) for method, own in complete.items()}
+    if any(spans.values()):
+        for name, part in ENDS.items():
+            ends = (Number(getattr(span, part)) if span else None for span in spans.values())
+            rows.append(Row((name, *ends, *[None] * len(others))))
     notes = [
-        f"{method_name(method)}: {note}"
-        for method, runs_ in by_method.items()
-        for note in _insensitive(runs_, metric)
+        f"{method_name(method)}: {_insensitive(span, complete[method], shared)}"
+        for method, span in spans.items()
+        if span
     ]
+    if shared:
+        notes.append(FOLDED)
     return Table(
         "real_eta",
         f"Real data: {task_name(at.task)} at fixed eta",
@@ -545,24 +559,27 @@ def eta_runs(inputs: Inputs) -> dict[str, dict[float, Sequence[Record]]]:
     return {method: runs for method in methods if (runs := inputs.results.at_etas(method))}
 
 
-def _insensitive(runs: Mapping[float, Sequence[Record]], metric: str) -> list[str]:
-    """Say whether the range of means over eta is more than luck; every eta has the same runs."""
+def _by_run(runs: Mapping[float, Sequence[Record]], metric: str) -> dict[int, dict[float, float]]:
+    """Return run -> eta -> percent, of the runs that have every eta."""
     by_run: dict[int, dict[float, float]] = {}
     for eta, own in runs.items():
         for run in own:
             if (value := records.value(run, metric)) is not None:
                 by_run.setdefault(run.seed, {})[eta] = 100 * value
-    complete = {seed: by_eta for seed, by_eta in by_run.items() if len(by_eta) == len(runs)}
-    test = stats.range_of_means(complete)
-    if test is None:
-        return []
-    return [
-        f"the {len(runs)} means over eta have a range of {test.range:.1f} points; by luck alone "
-        f"it is below {test.critical:.1f} in 95 of 100 (studentized range; sd {test.sd:.1f} "
-        f"without the means of run and eta, {len(complete)} runs), so eta "
-        f"{'matters' if test.range > test.critical else 'is not shown to matter'}; "
-        f"{_friedman(complete)}."
-    ]
+    return {run: by_eta for run, by_eta in by_run.items() if len(by_eta) == len(runs)}
+
+
+def _insensitive(
+    span: stats.Range, by_run: Mapping[int, Mapping[float, float]], shared: float
+) -> str:
+    """Say whether the range of means over eta is more than luck."""
+    tested = "" if shared else f"; {_friedman(by_run)}"
+    return (
+        f"the {len(next(iter(by_run.values())))} means over eta have a range of {span.range:.1f} "
+        f"points; by luck alone it is below {span.critical:.1f} in 95 of 100 (studentized range; "
+        f"sd {span.sd:.1f} without the means of run and eta, {len(by_run)} runs), so eta "
+        f"{'matters' if span.range > span.critical else 'is not shown to matter'}{tested}."
+    )
 
 
 def _tuned(inputs: Inputs) -> Table:

@@ -64,14 +64,18 @@ class Told:
             )
         return str(found[0][column])
 
+    def value(self, table: str, column: str, **where: object) -> float:
+        """Return one cell as a number, to compare it."""
+        return float(self.cell(table, column, **where))
+
     def number(self, table: str, column: str, unit: str = "percent", **where: object) -> str:
         """Print one cell with the digits of its unit."""
-        return formatting.number(float(self.cell(table, column, **where)), unit)
+        return formatting.number(self.value(table, column, **where), unit)
 
     def mean_apart(self, table: str, column: str, **where: object) -> str:
         """Print a mean difference in points, with its 95 % interval."""
         parts = (f"{column}{part}" for part in ("", " low", " high"))
-        return self._apart(*(float(self.cell(table, part, **where)) for part in parts))
+        return self._apart(*(self.value(table, part, **where) for part in parts))
 
     def _apart(self, difference: float, low: float, high: float) -> str:
         shown = formatting.number(difference, "percent", sign=True)
@@ -93,7 +97,7 @@ class Told:
         """Print IBMA minus an opponent in points, with its 95 % interval."""
         parts = ("difference", "total low", "total high")
         return self._apart(
-            *(float(self.cell("real_claims", name, opponent=opponent, task=task)) for name in parts)
+            *(self.value("real_claims", name, opponent=opponent, task=task) for name in parts)
         )
 
     def count(self, opponent: str, *verdicts: str) -> int:

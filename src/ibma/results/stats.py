@@ -297,8 +297,10 @@ def friedman(blocks: Mapping[Any, Mapping[Any, float]]) -> Friedman | None:
 class Range:
     """Largest minus smallest mean of several treatments that meet the same blocks.
 
-    critical: what it stays below by luck alone, 95 times in 100 (Tukey's studentized range). sd: of
-    the values when the means of block and treatment are taken out.
+    Attributes:
+        range: of the means.
+        critical: what it stays below by luck alone, 95 times in 100 (Tukey's studentized range).
+        sd: of the values when the means of block and treatment are taken out.
     """
 
     range: float
@@ -306,11 +308,12 @@ class Range:
     sd: float
 
 
-def range_of_means(blocks: Mapping[Any, Mapping[Any, float]]) -> Range | None:
+def range_of_means(blocks: Mapping[Any, Mapping[Any, float]], overlap: float = 0.0) -> Range | None:
     """Measure how far apart the means of treatments are.
 
     Args:
         blocks: block -> treatment -> value; all blocks have the same treatments.
+        overlap: of the training samples of blocks, see `total`.
 
     Returns:
         None with fewer than two blocks or treatments.
@@ -323,7 +326,7 @@ def range_of_means(blocks: Mapping[Any, Mapping[Any, float]]) -> Range | None:
     left = x - x.mean(1, keepdims=True) - means + x.mean()
     sd = math.sqrt(float((left**2).sum()) / ((n - 1) * (k - 1)))
     q = _tukey(k, (n - 1) * (k - 1))
-    return Range(float(np.ptp(means)), q * sd / math.sqrt(n), sd)
+    return Range(float(np.ptp(means)), q * sd * math.sqrt(1 / n + overlap), sd)
 
 
 def critical_difference(methods: int, tasks: int) -> float:
