@@ -262,10 +262,13 @@ def test_what_claims_rest_on_is_taken_apart(built):
 
 
 def test_notes_say_what_pairs_show_with_folds_and_with_one_test_set(built):
-    said = {note.partition(":")[0]: note for note in built["real_claims"].notes}
+    notes = built["real_claims"].notes
+    said = {note.partition(":")[0]: note for note in reversed(notes)}
     assert "run k tests on fold k mod 5" in said["RAVDESS"]
     assert "fold k mod 8" in said["HER2 tissue"] and "not independent" in said["HER2 tissue"]
     assert "the same test samples" in said["MOSI features"]
+    left_out = "HER2 tissue: numbers are from the first 8 runs of every method"
+    assert [note.startswith(left_out) for note in notes].count(True) == 1
 
 
 def test_a_verdict_follows_the_corrected_p(read):

@@ -135,6 +135,19 @@ def test_records_of_each_eta_are_found_by_it(root):
     assert len(found.all()) == 7
 
 
+def test_folds_count_equally_often_and_no_record_is_lost():
+    """Ten runs on eight folds: runs 8 and 9 test on folds 0 and 1 again."""
+    ten = PROFILE.model_copy(update={"seeds": 10})
+    for folds, kept in ((8, 8), (5, 10), (4, 8), (12, 10), (None, 10)):
+        cell = ("train_ibma", TASK, "ibma")
+        runs = [run("ibma", seed, fold=folds and seed % folds) for seed in range(10)]
+        found = records.Results(ten, {cell: runs}, {}, {})
+        assert [one.seed for one in found.of(TASK, "ibma")] == list(range(kept)), folds
+        assert found.all() == runs
+        gap = records.Results(ten, {cell: runs, ("train", TASK, "concat"): runs[1:]}, {}, {})
+        assert [one.seed for one in gap.of(TASK, "concat")] == list(range(1, kept))
+
+
 def test_twins_headline_and_folder(root):
     lay(root, *(run("ibma", seed, source="real") for seed in range(2)))
     found = records.load(PROFILE, root)

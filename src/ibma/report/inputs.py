@@ -5,7 +5,7 @@ Nothing here depends on tables.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from ibma.paper import audit, published
 from ibma.paper.audit import Check
 from ibma.params import Params
 from ibma.results import records, significance
-from ibma.results.claims import OURS
+from ibma.results.claims import OURS, task_name
 from ibma.results.records import Results
 from ibma.results.significance import Test
 
@@ -69,6 +69,17 @@ class Inputs:
     def tasks(self) -> list[str]:
         """Tasks with records."""
         return [task for task in self.params.tasks if self.results.of_task(task)]
+
+    def left_out(self, tasks: Iterable[str]) -> list[str]:
+        """Say which runs no number counts, a line for each task that has such runs."""
+        counted, seeds = self.results.counted, self.params.seeds
+        return [
+            f"{task_name(task)}: numbers are from the first {kept} runs of every method, so that "
+            f"each test fold counts equally often. The other {seeds - kept} of {seeds} runs are "
+            "left out; their records are kept."
+            for task in tasks
+            if (kept := counted.get(task, seeds)) < seeds
+        ]
 
     def absent(self, task: str) -> str:
         """Return why a task has no features; empty when it has."""

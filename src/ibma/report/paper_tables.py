@@ -455,6 +455,7 @@ def _notes(inputs: Inputs, paper: published.Table, tasks: Sequence[str]) -> Iter
         yield from _label_notes(inputs, task)
         if paper.number == IB_TABLE:
             yield from _bound_notes(inputs, task)
+    yield from inputs.left_out(tasks)
     if ours:
         yield "Our best and second best are marked among the paper's rows only."
     if MIB in methods:
@@ -554,6 +555,7 @@ def _tests(inputs: Inputs, paper: published.Table) -> Table:
             "interval. p and Wilcoxon's p are over runs alone, as the paper's are: they show that "
             "a difference is not luck of the initialisation, not that it holds on other test rows."
         ]
+    notes += inputs.left_out(dict.fromkeys(str(row.task) for row in published_rows))
     twin = inputs.results.is_twin(*(row.task for row in published_rows))
     title = f"Table {paper.number}: {paper.title}"
     columns = TEST_COLUMNS[:-1] if twin else TEST_COLUMNS  # generated data gets no verdict

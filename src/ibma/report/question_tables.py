@@ -44,6 +44,7 @@ def _fusion(inputs: Inputs) -> Table:
             "Can judge fusion: yes if a joint method has a higher mean than the best modality "
             "alone. If none has, the task cannot compare ways of fusion. Nor can generated data "
             "(TWIN).",
+            *inputs.left_out(inputs.tasks),
         ),
     )
 
@@ -103,6 +104,7 @@ def _at_work(inputs: Inputs) -> Table:
             "trains its network alone.",
             "Largest phi: mean over samples and representations in the last epoch; 1 is one-hot, "
             "1/K is uniform.",
+            *inputs.left_out(inputs.tasks),
         ),
     )
 

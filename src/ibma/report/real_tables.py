@@ -112,6 +112,7 @@ def leaderboard(inputs: Inputs) -> Table:
     notes = ["The best and the second best of a column are marked over all its rows."]
     if any(method not in own for own in runs_on.values() for method in inputs.params.methods):
         notes.append("A cell is empty where the task has no such modality.")
+    notes += inputs.left_out(inputs.tasks)
     if set(inputs.params.methods) & set(claims.ABSTRACT_ONLY):
         notes.append(ABSTRACTS)
     if ranks:
@@ -186,6 +187,7 @@ def _every_metric(inputs: Inputs, task: str) -> Table:
         f"{LOGISTIC}: scikit-learn's, on the concatenated features of all modalities; fitted once "
         "per test fold, not tuned, never marked as best.",
         f"{task_name(task)}: {_pairing(inputs, task)}",
+        *inputs.left_out([task]),
         *card.notes,
     ]
     return Table(
@@ -295,6 +297,7 @@ def _claims(inputs: Inputs) -> Table:
             "best mean on test, as in the paper: that favours it. The control is not among the "
             "baselines.",
             *(f"{task_name(task)}: {_pairing(inputs, task)}" for task in inputs.beyond),
+            *inputs.left_out(inputs.beyond),
         ),
         tuple(data),
     )
@@ -348,6 +351,7 @@ def _uncertainty(inputs: Inputs) -> Table:
             "p, Holm, TOST and detectable are of the interval over both. Holm: one family for each "
             "opponent; page: all claims and tables of this page together. TOST: that the "
             f"difference is within {significance.MARGIN:g} point.",
+            *inputs.left_out(inputs.beyond),
         ),
     )
 
@@ -476,6 +480,7 @@ def _ib_losses(inputs: Inputs) -> Table:
             "train.",
             "Change: interval over runs; where folds share training rows, that of Nadeau and "
             "Bengio.",
+            *inputs.left_out(inputs.beyond),
         ),
     )
 
@@ -538,6 +543,7 @@ def _at_etas(inputs: Inputs) -> Table:
     ]
     if shared:
         notes.append(FOLDED)
+    notes += inputs.left_out([at.task])
     return Table(
         "real_eta",
         f"Real data: {task_name(at.task)} at fixed eta",

@@ -103,6 +103,7 @@ def _by_task(
             "are not drawn again: predictions of these runs are not committed.",
             f"{method_name(TUNED)}: beta is chosen inside the training split.",
             "Every regime: `regime_points.md`.",
+            *inputs.left_out(found),
         ),
     )
 
@@ -185,6 +186,7 @@ def _noise(inputs: Inputs) -> Table:
             "chose without noise.",
             "Intervals of differences: over runs; where folds share training rows, those of Nadeau "
             "and Bengio.",
+            *inputs.left_out(tasks),
         ),
     )
 

@@ -1,7 +1,8 @@
 """Read the records of a profile once, and return numbers from them.
 
 A record counts only if its key fits the present parameters, data and code. A method on a task
-without a record has a reason instead. Nothing here depends on tables.
+without a record has a reason instead. Where a task has test folds, numbers are from whole cycles of
+them (`Results.counted`). Nothing here depends on tables.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,7 +44,8 @@ class Results:
 
     Attributes:
         params: the profile.
-        runs: (stage, task, method) -> records by seed, for every cell of the profile.
+        runs: (stage, task, method) -> records by seed, for every cell of the profile. Numbers come
+            from `of`, `at_eta` and `of_study`, which leave out a cycle of folds that is not whole.
         absent: task -> why it has no data.
         gaps: cell of a task with data -> why it has fewer records than the profile has seeds.
         predictions: run -> what its network says of the test rows, where its record has them;
@@ -57,16 +60,36 @@ class Results:
     predictions: Mapping[RunId, Predictions] = field(default_factory=dict)
     problems: Mapping[str, Task] = field(default_factory=dict)
 
+    @cached_property
+    def counted(self) -> dict[str, int]:
+        """Return task -> how many runs of each method count, for tasks with test folds.
+
+        Run k tests on fold k mod folds. Only whole cycles of folds count, so that each fold counts
+        equally often; with fewer runs than folds all count.
+        """
+        folds: dict[str, int] = {}
+        for run in self.all():
+            if run.fold is not None:
+                folds[run.task] = max(folds.get(run.task, 0), run.fold + 1)
+        return {task: self.params.seeds - self.params.seeds % n for task, n in folds.items()}
+
+    def _counted(self, stage: str, task: str, name: str) -> Sequence[Record]:
+        """Return the records of a cell that count."""
+        runs = self.runs.get((stage, task, name), ())
+        if task not in self.counted:
+            return runs
+        return [run for run in runs if run.seed < self.counted[task]]
+
     def of(self, task: str | None, method: str | None) -> Sequence[Record]:
         """Return the records of a task and method; none for names that the profile lacks."""
         if task is None or method not in self.params.methods:
             return ()
-        return self.runs.get((self.params.stage_of(method), task, method), ())
+        return self._counted(self.params.stage_of(method), task, method)
 
     def at_eta(self, method: str, eta: float) -> Sequence[Record]:
         """Return the records of stage `sensitivity` of a method at one eta."""
         at = self.params.sensitivity
-        return self.runs.get((SENSITIVITY, at.task, at.name(method, eta)), ())
+        return self._counted(SENSITIVITY, at.task, at.name(method, eta))
 
     def at_etas(self, method: str) -> dict[float, Sequence[Record]]:
         """Return eta -> records of stage `sensitivity`, for each eta that has any."""
@@ -76,7 +99,7 @@ class Results:
     def of_study(self, stage: str, task: str) -> dict[str, Sequence[Record]]:
         """Return name -> records of a study on a task, for each name that has any."""
         names = self.params.variants(stage, task)
-        return {name: runs for name in names if (runs := self.runs.get((stage, task, name), ()))}
+        return {name: runs for name in names if (runs := self._counted(stage, task, name))}
 
     def of_task(self, task: str | None) -> dict[str, Sequence[Record]]:
         """Return method -> records of a task, for each method that has any."""
@@ -84,7 +107,7 @@ class Results:
         return {method: runs for method, runs in by_method.items() if runs}
 
     def all(self) -> list[Record]:
-        """Return every record."""
+        """Return every record, those that are left out of numbers too."""
         return [run for runs in self.runs.values() for run in runs]
 
     def is_twin(self, *tasks: str | None) -> bool:
