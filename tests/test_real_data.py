@@ -281,8 +281,7 @@ def test_a_verdict_follows_the_corrected_p(read):
         (None, 0.0, 0.9, "no test"),
     ):
         paired = replace(test.paired, difference=difference)
-        total = replace(test.total, equivalent_p=within)
-        judged = replace(test, holm=holm, paired=paired, total=total)
+        judged = replace(test, holm=holm, paired=paired, equivalent=within)
         assert real_tables.verdict(judged) == said
         note = real_tables._difference(judged).note
         assert ("within 1 point" in note) == (said == "IBMA worse")

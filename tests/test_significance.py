@@ -115,6 +115,9 @@ def test_holm_runs_within_a_family_and_over_each_kind_of_data(made):
         for group in groups.values():
             expected = stats.holm([test.total.p for test in group])
             assert [getattr(test, attribute) for test in group] == expected
+    for group in families.values():
+        expected = stats.holm([test.total.equivalent_p for test in group])
+        assert [test.equivalent for test in group] == expected
 
 
 def test_an_undefined_test_is_in_no_family(one_table):

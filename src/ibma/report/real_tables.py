@@ -285,9 +285,10 @@ def _claims(inputs: Inputs) -> Table:
             _what_varies(inputs),
             "p: of that t-test after Holm's correction, one family for each row. A verdict is "
             f"given at {ALPHA:.0%}; `real_uncertainty` has the correction over the whole page.",
-            f"Equivalent: no difference is shown, and TOST shows at {ALPHA:.0%} that it is within "
-            f"{significance.MARGIN:g} point, a margin fixed before. Detectable: the smallest true "
-            f"difference that the test finds {stats.POWER:.0%} of the time.",
+            f"Equivalent: no difference is shown, and TOST shows at {ALPHA:.0%}, after Holm's "
+            f"correction in the same family, that it is below {significance.MARGIN:g} point, a "
+            "margin fixed before. Detectable: the smallest true difference that the test finds "
+            f"{stats.POWER:.0%} of the time.",
             "Unequal settings: learning rate and weight decay of the two were not chosen by the "
             "same rule from the same points. Such a difference says nothing about the methods.",
             "Where test folds share training samples the variance over runs is that of Nadeau and "
@@ -335,7 +336,16 @@ def _uncertainty(inputs: Inputs) -> Table:
         for task, test in tests[claim.opponent].items()
         for one in [test.paired]
     ]
-    measured = ("Over runs", "Over test rows", "Over both", "p", "Holm", "Holm, page", "TOST p")
+    measured = (
+        "Over runs",
+        "Over test rows",
+        "Over both",
+        "p",
+        "Holm",
+        "Holm, page",
+        "TOST p",
+        "TOST Holm",
+    )
     headings = ("IBMA against", "Task", *measured, "Detectable", "Verdict")
     return Table(
         "real_uncertainty",
@@ -349,8 +359,9 @@ def _uncertainty(inputs: Inputs) -> Table:
             "Over runs: paired t interval. Over test rows: percentiles of "
             f"{resampling.RESAMPLES} bootstrap draws within groups, the same for all runs.",
             "p, Holm, TOST and detectable are of the interval over both. Holm: one family for each "
-            "opponent; page: all claims and tables of this page together. TOST: that the "
-            f"difference is within {significance.MARGIN:g} point.",
+            "opponent, of differences and of equivalence (TOST) apart; page: all claims and tables "
+            f"of this page together. TOST: that the difference is below {significance.MARGIN:g} "
+            "point.",
             *inputs.left_out(inputs.beyond),
         ),
     )
@@ -360,13 +371,13 @@ def _uncertain(test: Test) -> list[Value]:
     """Return the intervals over test rows and over both, p-values, and what could be detected."""
     total, difference = test.total, test.paired.difference
     if total is None:
-        return ["undefined"] * 7
+        return ["undefined"] * 8
     rows: Value = "no predictions"
     if total.samples_low is not None:
         ends = total.samples_low, total.samples_high
         rows = Number(difference, low=ends[0], high=ends[1], signed=True)
     both = Number(difference, low=total.low, high=total.high, signed=True)
-    p_values = (total.p, test.holm, test.page, total.equivalent_p)
+    p_values = (total.p, test.holm, test.page, total.equivalent_p, test.equivalent)
     return [
         rows,
         both,
@@ -382,7 +393,7 @@ def _difference(test: Test) -> Number:
     words = [formatting.p_value(test.holm)]
     if said in (Verdict.BETTER, Verdict.WORSE, Verdict.SAME):
         words.insert(0, said.removeprefix("IBMA "))
-    if said in (Verdict.BETTER, Verdict.WORSE) and test.total and _within(test.total):
+    if said in (Verdict.BETTER, Verdict.WORSE) and _within(test):
         words.append(f"within {significance.MARGIN:g} point")
     elif said == Verdict.EQUAL and test.total:
         words.append(f"detectable {formatting.number(test.total.detectable, 'percent')}")
@@ -395,7 +406,7 @@ def _claim_data(inputs: Inputs, claim: Claim, task: str, test: Test | None) -> d
     """Return everything that is known of one comparison."""
     place: dict[str, Scalar] = {"claim": claim.claim, "task": task, "opponent": claim.opponent}
     names = ["method", "metric", "ibma", "ibma sd", "rival", "rival sd"]
-    names += [*stats.Paired.__dataclass_fields__, *TOTALS, "holm", "holm page"]
+    names += [*stats.Paired.__dataclass_fields__, *TOTALS, "holm", "holm page", "holm equivalent"]
     if test is None:
         return place | dict.fromkeys(names)
     sides = [
@@ -405,7 +416,8 @@ def _claim_data(inputs: Inputs, claim: Claim, task: str, test: Test | None) -> d
     numbers = [part for side in sides for part in (side and side.mean, side and side.sd)]
     paired = vars(test.paired).values()
     total = [getattr(test.total, name, None) for name in TOTALS.values()]
-    values = [test.rival, test.compared.metric, *numbers, *paired, *total, test.holm, test.page]
+    corrected = (test.holm, test.page, test.equivalent)
+    values = [test.rival, test.compared.metric, *numbers, *paired, *total, *corrected]
     return place | dict(zip(names, values, strict=True))
 
 
@@ -425,13 +437,13 @@ def verdict(test: Test) -> Verdict:
     if test.total is None or test.holm is None:
         return Verdict.NO_TEST
     if test.holm >= ALPHA:
-        return Verdict.SAME if _within(test.total) else Verdict.EQUAL
+        return Verdict.SAME if _within(test) else Verdict.EQUAL
     return Verdict.BETTER if test.paired.difference > 0 else Verdict.WORSE
 
 
-def _within(total: stats.Total) -> bool:
+def _within(test: Test) -> bool:
     """Return whether a difference is shown to be within the margin of equivalence."""
-    return total.equivalent_p < ALPHA
+    return test.equivalent is not None and test.equivalent < ALPHA
 
 
 def counted(verdicts: Iterable[str]) -> str:

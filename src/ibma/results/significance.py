@@ -1,6 +1,7 @@
 """Paired tests over seeds: which comparisons there are, and which belong to one family.
 
-A family is one table of the paper with one opponent; Holm's correction runs inside it. On tasks
+A family is one table of the paper with one opponent. Holm's correction runs inside it, once for
+differences and once for equivalence. On tasks
 that the paper does not have (key `real_data`) a family is one opponent over all those tasks. A
 second correction runs over all comparisons of the page, those on generated data apart.
 """
@@ -54,6 +55,7 @@ class Test:
         total: the test that a claim rests on, over runs and test rows.
         holm: its p-value after Holm's correction, None where the test is undefined.
         page: the same over all comparisons of the page.
+        equivalent: p-value of equivalence (TOST) after Holm's correction in the same family.
     """
 
     __test__ = False  # pytest: not a class of tests
@@ -66,6 +68,7 @@ class Test:
     total: Total | None = None
     holm: float | None = None
     page: float | None = None
+    equivalent: float | None = None
 
     @property
     def interval(self) -> tuple[float | None, float | None]:
@@ -84,11 +87,14 @@ def run(params: Params, results: Results, paper: published.Published) -> list[Te
     for table, opponent, family in _families(params, results, paper):
         made = [_test(params, results, resampled, table, opponent, compared) for compared in family]
         known = [test for test in made if test]
-        tests += [replace(test, holm=p) for test, p in zip(known, _corrected(known), strict=True)]
+        corrected = zip(
+            known, _corrected(known, "p"), _corrected(known, "equivalent_p"), strict=True
+        )
+        tests += [replace(test, holm=p, equivalent=same) for test, p, same in corrected]
     twins = {test.compared.task: results.is_twin(test.compared.task) for test in tests}
     for twin in (False, True):
         own = [place for place, test in enumerate(tests) if twins[test.compared.task] is twin]
-        for place, p in zip(own, _corrected([tests[place] for place in own]), strict=True):
+        for place, p in zip(own, _corrected([tests[place] for place in own], "p"), strict=True):
             tests[place] = replace(tests[place], page=p)
     return tests
 
@@ -125,9 +131,9 @@ def overlap(runs: Sequence[Record]) -> float:
     return sum(run.n_test / run.n_train for run in runs) / len(runs)
 
 
-def _corrected(family: Sequence[Test]) -> list[float | None]:
-    """Return the p-values of a family after Holm's correction, None for undefined tests."""
-    adjusted = iter(stats.holm([test.total.p for test in family if test.total]))
+def _corrected(family: Sequence[Test], name: str) -> list[float | None]:
+    """Return a p-value of `Total` of a family after Holm's correction, None for undefined tests."""
+    adjusted = iter(stats.holm([getattr(test.total, name) for test in family if test.total]))
     return [next(adjusted) if test.total else None for test in family]
 
 
