@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from ibma.errors import IbmaError
 from ibma.results import stats
+from ibma.results.resampling import draws
 from ibma.results.stats import Summary, holm, paired, summary
 
 # accuracies of 744 CREMA-D test clips, as fractions
@@ -292,6 +293,23 @@ def test_the_detectable_difference_is_found_four_times_in_five(n: int) -> None:
     sd = found.se_runs * math.sqrt(n)
     power = TTestPower().power(found.detectable / sd, n, 0.05)
     assert power == pytest.approx(0.8, abs=2e-3)
+
+
+@pytest.mark.parametrize(("runs", "at_most"), [(3, 3), (5, 9), (10, 15)])
+def test_without_a_difference_few_runs_find_one_less_often_than_promised(
+    runs: int, at_most: int
+) -> None:
+    """300 studies of two equal methods on 400 test rows of unequal difficulty."""
+    rng, found = np.random.default_rng(0), 0
+    drawn = draws(["one group"] * 400)
+    for _ in range(300):
+        rows = 0.8 + rng.normal(size=400)
+        right = rows + 0.3 * rng.normal(size=(2, runs, 400)) > 0
+        ours, theirs = 100.0 * right
+        resampled = drawn @ (ours - theirs).mean(0) / 400
+        test = stats.total(ours.mean(1).tolist(), theirs.mean(1).tolist(), resampled, 1.0)
+        found += test is not None and test.p < 0.05
+    assert found <= at_most
 
 
 def test_nothing_that_varies_has_no_total() -> None:
