@@ -242,6 +242,25 @@ def test_mib_is_its_best_form_by_the_score_inside_train(project):
     assert paper_tables.best_forms(inputs_) == {"crema_d": "mib_l"}
 
 
+def test_forms_of_mib_that_nothing_chose_have_a_row_each(project):
+    """One-class training data gives no score, so the first form is no better than the others."""
+    names = {"mib_e": "E-MIB", "mib_l": "L-MIB", "mib_c": "C-MIB"}
+    metric = "auc/10x-hBC-A"
+    for form in names:
+        choice = {"choices": [{"score": None}] * 4, "scores": []}
+        write_json(project / f"data/tune/tissue/{form}.json", choice)
+        one = replace(fake("tissue", "concat", 0), method=form, metrics={metric: 0.6}, digest="")
+        write(project, one)
+    assert paper_tables.best_forms(read(project)) == {}
+    printed = line(project, 7, "MIB", f"tissue.{metric}")
+    assert printed.published and not printed.ours and printed.reason.startswith("no form chosen")
+    for name in names.values():
+        added = line(project, 7, f"{name} (added here)", f"tissue.{metric}")
+        assert (added.ours.value, added.published) == (0.6, None)
+    notes = " ".join(paper_tables._metrics(read(project), published.load().table(7)).notes)
+    assert "no form of MIB is chosen" in notes and "E-MIB)" not in notes
+
+
 def test_undefined_metrics_are_left_out_and_never_stop_the_report(project):
     write(project, fake("chexpert", "ibma", 2, metrics={"mauc": None}))
     assert line(project, 4, "IBMA", "chexpert").ours.n == 2
@@ -290,7 +309,7 @@ def test_the_best_cell_leaves_its_mark_to_the_next(project):
     }
     assert marks["OMIB (Wu et al., 2025)"] == Mark.BEST
     assert marks["Concat (Perez et al., 2018)"] == Mark.SECOND
-    assert marks["CE3 (no bound) (ours)"] == Mark.NONE, "a row of ours is no rival"
+    assert marks["CE3 (no bound) (added here)"] == Mark.NONE, "a row of ours is no rival"
 
 
 def test_records_that_do_not_count_say_why(project, monkeypatch):

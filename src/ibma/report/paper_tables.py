@@ -31,6 +31,7 @@ BOUNDS_TABLE, IB_TABLE = 6, 5
 TIMED = "minutes_per_epoch"  # the metric that stage `timing` measures, not the records
 PROBED = "mauc/"  # metrics that stage `probe` measures: mAUC of one encoder alone
 MIB, MIB_FORMS = "mib", ("mib_e", "mib_l", "mib_c")  # the paper prints the best of the three
+NO_FORM = "no form chosen: nothing to choose by, so each form has a row of its own"
 OTHER_READING = {"acc2": "acc2_has0", "f1": "f1_has0"}
 ADDED = ("ibma_plugin", "ibma_code")  # bounds of ours in the paper's table of bounds
 ALPHA = 0.05
@@ -249,12 +250,16 @@ def _published_lines(inputs: Inputs, paper: published.Table) -> Iterator[Line]:
 def _added_lines(inputs: Inputs, paper: published.Table) -> Iterator[Line]:
     """Yield rows of ours that the paper does not have, one for each task that its rows name."""
     methods = (CONTROL, *ADDED) if paper.number == BOUNDS_TABLE else (CONTROL,)
-    for method in methods:
+    forms = MIB_FORMS if any(row.method == MIB for row in paper.rows) else ()
+    unchosen = unchosen_forms(inputs)
+    for method in (*methods, *forms):
         for task in dict.fromkeys(row.task for row in paper.rows):
             place = f", {claims.task_name(task)}" if task else ""
-            label = f"{claims.method_name(method)}{place} (ours)"
+            label = f"{claims.method_name(method)}{place} (added here)"
             for column in paper.columns:
                 target = Target(column.task or task, method, column.metric, column.eta)
+                if method in forms and str(target.task) not in unchosen:
+                    continue
                 if target.task in inputs.params.tasks and target.eta is None:
                     line = _line(inputs, label, column, target, None)
                     if line.ours:
@@ -339,6 +344,9 @@ def _why(inputs: Inputs, target: Target) -> str:
         return "not run: not timed in this profile"
     if target.eta is not None:
         return inputs.results.why(task, method, target.eta)
+    if method == MIB:
+        none_chosen = task in unchosen_forms(inputs)
+        return NO_FORM if none_chosen else inputs.results.why(task, MIB_FORMS[0])
     if not inputs.results.of(task, method):
         return inputs.results.why(task, method)
     if str(target.metric).startswith(PROBED):
@@ -369,24 +377,38 @@ def _marked(lines: Sequence[Line]) -> list[Line]:
 
 
 def best_forms(inputs: Inputs) -> dict[str, str]:
-    """Return task -> the form of MIB with the best five-fold score inside train, never on test."""
+    """Return task -> the form of MIB with the best five-fold score inside train, never on test.
+
+    Tasks whose training data gives no score, such as one-class data, are left out.
+    """
     best = {}
     for task in inputs.params.tasks:
         scores = {
-            form: sum(choice["score"] or 0.0 for choice in tuned["choices"])
+            form: sum(found)
             for form in MIB_FORMS
-            if (tuned := inputs.choices.get((task, form)))
+            for choices in [inputs.choices.get((task, form), {}).get("choices", ())]
+            if (found := [one["score"] for one in choices if one["score"] is not None])
         }
         if scores:
             best[task] = max(scores, key=lambda form: scores[form])
     return best
 
 
+def unchosen_forms(inputs: Inputs) -> list[str]:
+    """List the tasks with records of forms of MIB among which nothing could choose."""
+    best = best_forms(inputs)
+    return [
+        task
+        for task in inputs.tasks
+        if task not in best and any(inputs.results.of(task, form) for form in MIB_FORMS)
+    ]
+
+
 def _with_best_form(inputs: Inputs, target: Target) -> Target:
     """Let MIB's row show its best form."""
     if target.method != MIB:
         return target
-    return replace(target, method=best_forms(inputs).get(str(target.task), MIB_FORMS[0]))
+    return replace(target, method=best_forms(inputs).get(str(target.task), MIB))
 
 
 # --- arranged as the paper does ------------------------------------------------------------------
@@ -459,11 +481,7 @@ def _notes(inputs: Inputs, paper: published.Table, tasks: Sequence[str]) -> Iter
     if ours:
         yield "Our best and second best are marked among the paper's rows only."
     if MIB in methods:
-        forms = best_forms(inputs)
-        chosen = ", ".join(
-            f"{claims.task_name(t)}: {claims.method_name(forms[t])}" for t in tasks if t in forms
-        )
-        yield f"MIB is the form (E-, L- or C-MIB) with the best cross-validation score ({chosen})."
+        yield from _form_notes(inputs, tasks)
     if any(target.metric in OTHER_READING for target in ours):
         yield (
             "The paper does not say which definition of Acc-2 and F1 it uses. Ours leave out "
@@ -477,6 +495,21 @@ def _notes(inputs: Inputs, paper: published.Table, tasks: Sequence[str]) -> Iter
         yield (
             "One encoder alone: a logistic regression on its frozen output; its regularisation is "
             "chosen on held-out groups of the training split."
+        )
+
+
+def _form_notes(inputs: Inputs, tasks: Sequence[str]) -> Iterator[str]:
+    """Say which form of MIB its row shows on each task."""
+    best = best_forms(inputs)
+    chosen = ", ".join(
+        f"{claims.task_name(t)}: {claims.method_name(best[t])}" for t in tasks if t in best
+    )
+    if chosen:
+        yield f"MIB is the form (E-, L- or C-MIB) with the best cross-validation score ({chosen})."
+    if unchosen := [claims.task_name(t) for t in tasks if t in unchosen_forms(inputs)]:
+        yield (
+            f"{', '.join(unchosen)}: training data gives no score, so no form of MIB is chosen. "
+            "The paper prints the best of the three; ours have a row each, without a verdict."
         )
 
 
