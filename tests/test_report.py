@@ -350,6 +350,11 @@ def test_tables_of_tests_name_the_opponent_and_twins_get_no_verdict(made):
     assert [(t.opponent, t.rival) for t in tests] == [("best baseline", "omib"), ("ce3", "ce3")]
     assert all(t.holm >= t.paired.p for t in tests)
     built = tables(made)
+    first = dict(
+        zip((c.heading for c in built["10"].columns), built["10"].rows[0].values, strict=True)
+    )
+    assert (first["Paper: opponent"], first["Ours: opponent"]) == ("OMIB", "OMIB")
+    assert first["Paper: its mean"].value == 63.6 and "Ours: p over runs" in first
     for number in significance.TABLES:
         table_ = built[f"{number:02d}"]
         assert table_.twin and table_.rows

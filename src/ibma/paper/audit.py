@@ -326,30 +326,42 @@ def _marks_of(table: Table, column: Column, rows: Sequence[Row], mark: str) -> I
 # --- significance tables -------------------------------------------------------------------------
 
 
+def tested_opponent(paper: Published, table: Table, row: Row) -> str:
+    """Name the method with the mean that a significance table tests IBMA against."""
+    tested, values = row.cells["baseline"].value, _opponents(paper, table, row)
+    names = [label.partition(" (")[0] for label, value in values.items() if value == tested]
+    return " or ".join(names) or "not named"
+
+
+def _opponents(paper: Published, table: Table, row: Row) -> dict[str, float]:
+    """Return label -> mean of the methods that a row of a significance table may test."""
+    compared = paper.table(table.compares or table.number)
+    metric = row.metric or table.column("baseline").metric
+    return {
+        other.label: cell.value
+        for other, column, cell in _cells(compared)
+        if (target := compared.target(other.key, column.key)).task == row.task
+        and target.metric == metric
+        and target.method != "ibma"
+        and (table.number != 15 or target.method == "ibma_no_align")  # it tests that alone
+    }
+
+
 def _tested(paper: Published) -> Iterator[Check]:
     """Check that the "best baseline" that is tested is that of the table it refers to."""
     for number in TESTS:
         table = paper.table(number)
         if table.compares is None:
             continue
-        compared = paper.table(table.compares)
         for row in table.rows:
-            metric = row.metric or table.column("baseline").metric
-            values = {
-                other.label: cell.value
-                for other, column, cell in _cells(compared)
-                if (target := compared.target(other.key, column.key)).task == row.task
-                and target.metric == metric
-                and target.method != "ibma"
-                and (number != 15 or target.method == "ibma_no_align")  # it tests that alone
-            }
+            values = _opponents(paper, table, row)
             best = max(values, key=lambda label: values[label])
             tested = row.cells["baseline"].value
             yield _check(
                 "tested baseline",
                 _place(table, row),
                 f"best baseline {_text(tested, table.unit)}",
-                f"Table {compared.number}: the best is {_text(values[best], table.unit)} ({best})",
+                f"Table {table.compares}: the best is {_text(values[best], table.unit)} ({best})",
                 tested == values[best],
             )
 

@@ -558,10 +558,10 @@ def _bound_notes(inputs: Inputs, task: str) -> Iterator[str]:
 
 TEST_COLUMNS = (
     Column("Row"),
-    Column("Opponent of IBMA"),
-    *(Column(name, "Paper") for name in ("opponent", "IBMA", "p")),
-    *(Column(name, "Ours") for name in ("opponent", "IBMA", "difference", "p", "p after Holm")),
-    *(Column(name, "Ours") for name in ("Wilcoxon p", "effect size d_z", "verdict")),
+    *(Column(name, "Paper") for name in ("opponent", "its mean", "IBMA", "p")),
+    *(Column(name, "Ours") for name in ("opponent", "its mean", "IBMA", "difference")),
+    *(Column(name, "Ours") for name in ("p over runs", "p after Holm", "Wilcoxon p over runs")),
+    *(Column(name, "Ours") for name in ("effect size d_z over runs", "verdict")),
 )
 
 
@@ -572,11 +572,12 @@ def _tests(inputs: Inputs, paper: published.Table) -> Table:
     rows, notes, data = [], [], []
     for row in published_rows:
         tests = [test for test in inputs.tests if (test.table, test.compared.row) == (key, row.key)]
+        theirs = audit.tested_opponent(inputs.paper, paper, row)
         if all(test.opponent == CONTROL for test in tests):
-            rows.append(_untested(row, paper.unit))
+            rows.append(_untested(row, theirs, paper.unit))
         for test in tests:
             verdict = _test_verdict(inputs, row, test)
-            rows.append(_test_row(inputs, row, test, verdict))
+            rows.append(_test_row(inputs, row, theirs, test, verdict))
             data.append(_test_data(row, test, verdict))
             if test.paired.note:
                 name = claims.method_name(test.rival)
@@ -598,27 +599,29 @@ def _tests(inputs: Inputs, paper: published.Table) -> Table:
     )
 
 
-def _untested(row: published.Row, unit: str) -> Row:
-    cells = row.cells
-    paper = _printed(cells["baseline"], unit), _printed(cells["ours"], unit)
-    p = Number(cells["p_value"].value, "p")
-    return Row((row.label, "", *paper, p, *("not run",) * 2, *(None,) * 6))
+def _untested(row: published.Row, theirs: str, unit: str) -> Row:
+    return Row((row.label, *_theirs(row, theirs, unit), *("not run",) * 3, *(None,) * 6))
 
 
-def _test_row(inputs: Inputs, row: published.Row, test: Test, verdict: Verdict) -> Row:
+def _theirs(row: published.Row, opponent: str, unit: str) -> tuple[Value, ...]:
+    """Return the paper's opponent, both means and the p-value."""
+    means = (_printed(row.cells[key], unit) for key in ("baseline", "ours"))
+    return (opponent, *means, Number(row.cells["p_value"].value, "p"))
+
+
+def _test_row(inputs: Inputs, row: published.Row, theirs: str, test: Test, verdict: Verdict) -> Row:
     unit, task = test.compared.unit, test.compared.task
     sides = [inputs.results.of(task, method) for method in (test.rival, OURS)]
     means = [mean_of(runs, test.compared.metric, unit) for runs in sides]
-    paper: tuple[Value, ...] = (None, None, None)
-    if test.opponent != CONTROL:
-        theirs = [_printed(row.cells[key], unit) for key in ("baseline", "ours")]
-        paper = (*theirs, Number(row.cells["p_value"].value, "p"))
+    nothing: tuple[Value, ...] = (None,) * 4
+    paper = nothing if test.opponent == CONTROL else _theirs(row, theirs, unit)
     one = test.paired
     low, high = test.interval
     difference = Number(one.difference, unit, n=one.n, low=low, high=high, signed=True)
     p_values = [_p(p) for p in (one.p, test.holm, one.wilcoxon_p)]
-    numbers = (*paper, *means, difference, *p_values, _effect(test))
-    return Row((row.label, claims.method_name(test.rival), *numbers, verdict.value))
+    name = claims.method_name(test.rival)
+    ours = (name, *means, difference, *p_values, _effect(test), verdict.value)
+    return Row((row.label, *paper, *ours))
 
 
 def _test_data(row: published.Row, test: Test, verdict: Verdict) -> dict[str, Scalar]:
