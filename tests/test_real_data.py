@@ -461,6 +461,18 @@ def test_the_page_answers_for_a_profile_without_a_task_of_the_paper(read):
 def test_captions_state_the_result(read, tmp_path):
     drawn = {one.name: one.caption for one in pictures._draw_claims(read, tmp_path)}
     drawn |= {one.name: one.caption for one in pictures._draw_ranks(read, tmp_path)}
+def test_methods_that_were_not_timed_are_named(read, built):
+    assert not real_tables.untimed(read), "all were"
+    methods = {name: one for name, one in read.timing["methods"].items() if name != "ibma_apib"}
+    made = real_tables._cost(replace(read, timing=read.timing | {"methods": methods}))
+    row = next(row for row in rows(made) if row["Method"] == "IBMA with APIB")
+    assert row["Seconds"] == "not run" and row["MFLOP a sample"].value == 2.5
+    assert made.notes[-1].startswith("Not timed: IBMA with APIB.")
+    assert [one["Method"] for one in rows(made)] == [
+        one["Method"] for one in rows(built["real_cost"])
+    ]
+
+
     comparisons = len(ASKED) * len(PROFILE.tasks)
     assert f"of {comparisons} comparisons" in drawn["claims"] and "6 worse" in drawn["claims"]
     assert drawn["ranks"].startswith("DMIB has the best mean rank, 1.0;")

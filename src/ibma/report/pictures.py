@@ -202,6 +202,7 @@ def _draw_measured(inputs: Inputs, folder: Path) -> Iterator[Picture]:
             caption = f"An epoch of IBMA takes {times:.2f} times one of {names[CONTROL]}."
         yield Picture("times", f"{task_name(task)}: seconds an epoch of every method", caption)
 
+        caption = " ".join((caption, *real_tables.untimed(inputs)))
 
 def _draw_regime(folder: Path) -> Picture:
     """Draw the closed form of IBB's alignment term."""

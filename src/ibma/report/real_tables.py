@@ -656,32 +656,48 @@ def _validated(trials: Sequence[Mapping[str, Any]], eta: float) -> Number | None
 def _cost(inputs: Inputs) -> Table:
     """`real_cost`: seconds an epoch, and relative to the control and to concat."""
     timing = inputs.timing if inputs.timing.get("task") in inputs.beyond else {}
-    methods = timing.get("methods", {})
+    methods, task = timing.get("methods", {}), timing.get("task", "")
     rows = [
         Row(
-            (
-                method_name(method),
-                Number(one["median"], "seconds", low=one["low"], high=one["high"]),
-                *(_relative(one["median"], methods, other) for other in (CONTROL, CONCAT)),
-                *_size(inputs.results.of(timing["task"], method)),
-            )
+            (method_name(method), *_times(methods, method), *_size(inputs.results.of(task, method)))
         )
-        for method, one in methods.items()
+        for method in (inputs.params.methods_of(task) if timing else ())
     ]
     against = [f"Times {method_name(other)}" for other in (CONTROL, CONCAT)]
     size = ("Parameters, thousands", "MFLOP a sample")
     return Table(
         "real_cost",
         "Real data: seconds an epoch, and size",
-        f"All methods in turn in one process on {task_name(timing.get('task', ''))}.",
+        f"All methods in turn in one process on {task_name(task)}.",
         inputs.results.is_twin(*inputs.beyond),
         tuple(map(Column, ("Method", "Seconds", *against, *size))),
         tuple(rows),
-        (timing_note(timing),) if timing else (),
+        (timing_note(timing), *untimed(inputs)) if timing else (),
     )
 
 
 def _size(runs: Sequence[Record]) -> tuple[Value, Value]:
+def untimed(inputs: Inputs) -> list[str]:
+    """Say which methods of the timed task have no times, in one line; nothing where all have."""
+    task, measured = inputs.timing["task"], inputs.timing["methods"]
+    missing = [method_name(one) for one in inputs.params.methods_of(task) if one not in measured]
+    if not missing:
+        return []
+    return [
+        f"Not timed: {', '.join(missing)}. Times were measured before these methods were in the "
+        "profile, and times of another day cannot be compared."
+    ]
+
+
+def _times(methods: Mapping[str, Any], method: str) -> tuple[Value, ...]:
+    """Return seconds an epoch with quartiles, and relative to the control and to concat."""
+    if method not in methods:
+        return (NOT_RUN, None, None)
+    one = methods[method]
+    seconds = Number(one["median"], "seconds", low=one["low"], high=one["high"])
+    return (seconds, *(_relative(one["median"], methods, other) for other in (CONTROL, CONCAT)))
+
+
     """Return thousands of parameters, and millions of operations of a prediction."""
     if not runs or not runs[0].cost:
         return NOT_RUN, NOT_RUN
