@@ -16,6 +16,8 @@ from ibma.report.inputs import Inputs
 from ibma.report.real_tables import Verdict
 from ibma.results.claims import ABLATION, BASELINE, CONTROL, OURS, task_name
 
+WIDTH = 512  # of the paper's representations
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -59,7 +61,7 @@ def _headline(inputs: Inputs, real: Sequence[str]) -> str:
         return f"This profile cannot say yet: IBMA and the best baselines {why}."
     rivals = counts[BASELINE]
     total, better = rivals.total(), rivals[Verdict.BETTER]
-    said = "Yes" if better == total else "In part" if better else "No"
+    said = "Yes" if better == total else "In part" if better else "Not shown"
     parts = [
         f"IBMA is better than the best baseline on {better} and worse on {rivals[Verdict.WORSE]}"
     ]
@@ -69,7 +71,17 @@ def _headline(inputs: Inputs, real: Sequence[str]) -> str:
     ):
         if opponent in counts:
             parts.append(f"{words} on {counts[opponent][Verdict.BETTER]}")
-    return f"{said}. Of {formatting.plural(total, 'task')}, {'; '.join(parts)}."
+    scale = "" if inputs.own else f" {_scale(inputs)}"
+    return f"{said}. Of {formatting.plural(total, 'task')}, {'; '.join(parts)}.{scale}"
+
+
+def _scale(inputs: Inputs) -> str:
+    """Say how far from the paper's study these tasks are."""
+    small = "small networks" if inputs.params.training.width < WIDTH else "networks"
+    return (
+        f"This is about {small} on open data that the paper does not have: no number is comparable "
+        "with the paper's."
+    )
 
 
 def _data(inputs: Inputs, real: Sequence[str]) -> str:
