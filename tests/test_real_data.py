@@ -283,7 +283,7 @@ def test_a_verdict_follows_the_corrected_p(read):
         paired = replace(test.paired, difference=difference)
         judged = replace(test, holm=holm, paired=paired, equivalent=within)
         assert real_tables.verdict(judged) == said
-        note = real_tables._difference(judged).note
+        note = real_tables.difference(judged).note
         assert ("within 1 point" in note) == (said == "IBMA worse")
         assert ("detectable" in note) == (said == "no difference shown")
 
@@ -316,9 +316,36 @@ def test_fusion_is_compared_with_the_best_modality_alone(read, built):
     assert row["Best modality"] == method_name(best)
     assert row["IBMA minus alone"].value == pytest.approx(means["ibma"] - alone[best])
     assert row["Best method of all"] == "DMIB" and row["Can judge fusion"] == "yes"
+    test = next(
+        test
+        for test in read.tests
+        if (test.compared.task, test.opponent) == ("ravdess", claims.SINGLE)
+    )
+    assert row["IBMA minus alone"] == real_tables.difference(test), (
+        "the claim's interval and verdict"
+    )
+    best_joint = row["Best minus alone"]
+    assert best_joint.low < best_joint.value < best_joint.high
     poor = {cell: runs for cell, runs in read.results.runs.items() if "unimodal" in cell[2]}
     fewer = replace(read, results=replace(read.results, runs=poor))
     assert not question_tables._fusion(fewer).rows, "nothing joint to compare with"
+
+
+def test_a_task_without_a_network_above_chance_cannot_judge_fusion(read):
+    task = "her2st_one_class"
+    low = {
+        cell: [replace(run, metrics={"auc/mean": run.metrics["auc/mean"] - 0.2}) for run in own]
+        if cell[1] == task and cell[2] != "dmib"
+        else own
+        for cell, own in read.results.runs.items()
+    }
+    said = {
+        name: rows(question_tables._fusion(replace(read, results=replace(read.results, runs=runs))))
+        for name, runs in (("low", low), ("as it is", read.results.runs))
+    }
+    fit = {name: {r["Task"]: r["Can judge fusion"] for r in found} for name, found in said.items()}
+    assert fit["low"][task_name(task)] == "no: at chance" and fit["low"]["RAVDESS"] == "yes"
+    assert fit["as it is"][task_name(task)] == "yes"
 
 
 def test_an_inactive_bound_is_named(read, built):
@@ -434,6 +461,18 @@ def test_cost_is_relative_to_the_control_and_to_concat(built):
     assert found == pytest.approx([ibma / ce3, ibma])
 
 
+def test_methods_that_were_not_timed_are_named(read, built):
+    assert not real_tables.untimed(read), "all were"
+    methods = {name: one for name, one in read.timing["methods"].items() if name != "ibma_apib"}
+    made = real_tables._cost(replace(read, timing=read.timing | {"methods": methods}))
+    row = next(row for row in rows(made) if row["Method"] == "IBMA with APIB")
+    assert row["Seconds"] == "not run" and row["MFLOP a sample"].value == 2.5
+    assert made.notes[-1].startswith("Not timed: IBMA with APIB.")
+    assert [one["Method"] for one in rows(made)] == [
+        one["Method"] for one in rows(built["real_cost"])
+    ]
+
+
 def test_a_cell_without_records_is_not_run_and_nothing_else_changes(built, read):
     runs = {**read.results.runs, ("train", "ravdess", "omib"): ()}
     results = replace(read.results, runs=runs)
@@ -463,18 +502,6 @@ def test_the_page_answers_for_a_profile_without_a_task_of_the_paper(read):
 def test_captions_state_the_result(read, tmp_path):
     drawn = {one.name: one.caption for one in pictures._draw_claims(read, tmp_path)}
     drawn |= {one.name: one.caption for one in pictures._draw_ranks(read, tmp_path)}
-def test_methods_that_were_not_timed_are_named(read, built):
-    assert not real_tables.untimed(read), "all were"
-    methods = {name: one for name, one in read.timing["methods"].items() if name != "ibma_apib"}
-    made = real_tables._cost(replace(read, timing=read.timing | {"methods": methods}))
-    row = next(row for row in rows(made) if row["Method"] == "IBMA with APIB")
-    assert row["Seconds"] == "not run" and row["MFLOP a sample"].value == 2.5
-    assert made.notes[-1].startswith("Not timed: IBMA with APIB.")
-    assert [one["Method"] for one in rows(made)] == [
-        one["Method"] for one in rows(built["real_cost"])
-    ]
-
-
     comparisons = len(ASKED) * len(PROFILE.tasks)
     assert f"of {comparisons} comparisons" in drawn["claims"] and "6 worse" in drawn["claims"]
     assert drawn["ranks"].startswith("DMIB has the best mean rank, 1.0;")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ibma.report import table
+from ibma.report import real_tables
 from ibma.report.inputs import Inputs
 from ibma.report.paper_tables import mean_of
 from ibma.report.table import NOT_RUN, Column, Number, Row, Table, Value
-from ibma.results import claims, fairness, records, regime, stats, studies
+from ibma.results import claims, fairness, records, regime, significance, stats
 from ibma.results.claims import OURS, SINGLE, method_name, metric_name, task_name
+from ibma.results.resampling import Resampled
 from ibma.training.record import Record
 
 
@@ -24,7 +25,8 @@ def build(inputs: Inputs) -> list[Table]:
 
 def _fusion(inputs: Inputs) -> Table:
     """`real_fusion`: the best network of one modality against those of all of them."""
-    rows = [row for task in inputs.tasks if (row := _fusion_row(inputs, task))]
+    resampled = Resampled(inputs.results)
+    rows = [row for task in inputs.tasks if (row := _fusion_row(inputs, resampled, task))]
     headings = ("Task", "Metric", "Best modality", "Alone", "Best method of all", "Joint")
     return Table(
         "real_fusion",
@@ -33,23 +35,26 @@ def _fusion(inputs: Inputs) -> Table:
         inputs.results.is_twin(*inputs.tasks),
         (
             *map(Column, headings),
-            Column("best, joint minus alone"),
+            Column("Best minus alone"),
             Column("IBMA minus alone"),
             Column("Can judge fusion"),
         ),
         tuple(rows),
         (
-            "The best modality and the best joint method are the ones with the best mean on test. "
-            "Intervals are over paired runs.",
+            "The best modality and the best joint method are the ones with the best mean on test: "
+            "that favours each of them. Intervals of differences are those of the claims, over "
+            "runs and test rows where records hold predictions. The verdict on IBMA is that of the "
+            "claim; the best joint method gets none, as the test chose it.",
             "Can judge fusion: yes if a joint method has a higher mean than the best modality "
-            "alone. If none has, the task cannot compare ways of fusion. Nor can generated data "
-            "(TWIN).",
+            "alone. If none has, the task cannot compare ways of fusion. Nor can a task where "
+            "neither the best modality nor IBMA has a mean above chance (50 %, for accuracy 1/K "
+            "with K classes), nor generated data (TWIN).",
             *inputs.left_out(inputs.tasks),
         ),
     )
 
 
-def _fusion_row(inputs: Inputs, task: str) -> Row | None:
+def _fusion_row(inputs: Inputs, resampled: Resampled, task: str) -> Row | None:
     metric = inputs.results.headline(task)
     means = {
         method: stats.summary(values).mean
@@ -64,13 +69,37 @@ def _fusion_row(inputs: Inputs, task: str) -> Row | None:
     one, best = (max(some, key=lambda method: some[method]) for some in (alone, joint))
     runs = [inputs.results.of(task, method) for method in (one, best)]
     shown = [mean_of(own, metric) for own in runs]
-    joined = (runs[1], inputs.results.of(task, OURS))
-    apart = [table.signed(studies.apart(own, runs[0], metric)) for own in joined]
+    test = real_tables.claim_tests(inputs)[SINGLE].get(task)
+    ours = inputs.results.of(task, OURS)
+    apart = [
+        _apart(resampled, runs[1], runs[0], metric),
+        real_tables.difference(test) if test else _apart(resampled, ours, runs[0], metric),
+    ]
+    sides = alone[one], joint.get(OURS, joint[best])
     fit = "yes" if joint[best] > alone[one] else "no"
+    if max(sides) <= _chance(inputs, task, metric):
+        fit = "no: at chance"
     if inputs.results.is_twin(task):
         fit = "TWIN"
     names = method_name(one), shown[0], method_name(best), shown[1]
     return Row((task_name(task), metric_name(metric), *names, *apart, fit))
+
+
+def _apart(
+    resampled: Resampled, ours: Sequence[Record], theirs: Sequence[Record], metric: str
+) -> Value:
+    """Return a mean difference in points with the interval that a claim has."""
+    found = significance.compare(resampled, ours, theirs, metric, "percent")
+    if found is None:
+        return NOT_RUN
+    paired, total = found
+    low, high = (total.low, total.high) if total else (None, None)
+    return Number(paired.difference, n=paired.n, low=low, high=high, signed=True)
+
+
+def _chance(inputs: Inputs, task: str, metric: str) -> float:
+    """Return what guessing gives of the metric that a task is judged by, in percent."""
+    return 100 / len(inputs.features[task]["classes"]) if metric == "accuracy" else 50.0
 
 
 # --- has the bound a gradient? -------------------------------------------------------------------

@@ -270,7 +270,7 @@ def _claims(inputs: Inputs) -> Table:
         by_task = tests[claim.opponent]
         said = [judge(inputs, claim.opponent, task, by_task.get(task)) for task in inputs.beyond]
         cells = [
-            _difference(by_task[task]) if task in by_task else why
+            difference(by_task[task]) if task in by_task else why
             for task, why in zip(inputs.beyond, said, strict=True)
         ]
         rows.append(Row((claim.claim, method_name(claim.opponent), counted(said), *cells)))
@@ -393,7 +393,7 @@ def _uncertain(test: Test) -> list[Value]:
     ]
 
 
-def _difference(test: Test) -> Number:
+def difference(test: Test) -> Number:
     """Return IBMA minus the opponent, with the verdict where a difference is shown."""
     one, said = test.paired, verdict(test)
     low, high = test.interval

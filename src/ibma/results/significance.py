@@ -110,18 +110,29 @@ def _test(
     """Make one test; None where no seed has both sides, or the two may not be compared."""
     other = rival(params, results, compared, opponent)
     mine, others = (results.of(compared.task, method) for method in (OURS, other))
+    found = compare(resampled, mine, others, compared.metric, compared.unit)
+    return Test(table, opponent, other, compared, *found) if found else None
+
+
+def compare(
+    resampled: Resampled, mine: Sequence[Record], others: Sequence[Record], metric: str, unit: str
+) -> tuple[Paired, Total | None] | None:
+    """Test two methods over runs alone, and over runs and test rows.
+
+    Returns:
+        None where no seed has both sides, or the two may not be compared.
+    """
     if fairness.unfair(mine, others):
         return None
-    pairs = records.pairs(mine, others, compared.metric, compared.unit)
+    pairs = records.pairs(mine, others, metric, unit)
     if not pairs:
         return None
     ours, theirs = [a for a, _ in pairs], [b for _, b in pairs]
-    drawn = resampled.difference(mine, others, compared.metric)
-    if drawn is not None:
-        drawn = records.SCALES.get(compared.unit, 1.0) * drawn
-    margin = MARGIN * records.SCALES.get(compared.unit, 1.0) / records.SCALES["percent"]
-    total = stats.total(ours, theirs, drawn, margin, overlap(mine))
-    return Test(table, opponent, other, compared, stats.paired(ours, theirs), total)
+    drawn, scale = resampled.difference(mine, others, metric), records.SCALES.get(unit, 1.0)
+    margin = MARGIN * scale / records.SCALES["percent"]
+    scaled = None if drawn is None else scale * drawn
+    total = stats.total(ours, theirs, scaled, margin, overlap(mine))
+    return stats.paired(ours, theirs), total
 
 
 def overlap(runs: Sequence[Record]) -> float:
