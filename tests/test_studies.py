@@ -190,6 +190,8 @@ def test_studies_are_drawn_and_said(read, tmp_path):
     for picture in (regimes, noise):
         text = (tmp_path / f"{picture.name}.svg").read_text()
         assert "Split digits" in text and "TWIN" not in text
+    text = (tmp_path / "regimes.svg").read_text()
+    assert all(label in text for label in ("1%", "equal", "unit vectors"))
 
 
 def test_a_profile_without_studies_has_neither_table(read):

@@ -10,13 +10,14 @@ import io
 import itertools
 import math
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ibma.files import write_bytes
 from ibma.report.formatting import one_line, plural
@@ -26,6 +27,7 @@ from ibma.training.record import Record
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+MARKERS = ("o", "s", "^", "D", "X", "v", "P")
 STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (7, 3)))
 WIDTH, HEIGHT = 5.0, 3.4  # inches; on a screen of 400 pixels a point is about a pixel
 SMALL, TINY = 9, 7  # points; TINY only in figures that the page does not show
@@ -167,11 +169,10 @@ def eta_curves(
         styles = zip(itertools.cycle(STYLES), methods.items(), strict=False)
         for place, (style, (method, by_eta)) in enumerate(styles):
             sums = {eta: stats.summary(values) for eta, values in by_eta.items() if values}
-            half = [0.0 if one.high is None else one.high - one.mean for one in sums.values()]
             axes.errorbar(
                 [eta + 0.008 * place for eta in sums],  # whiskers side by side
                 [one.mean for one in sums.values()],
-                half,
+                _whiskers(sums.values()),
                 fmt="o",
                 linestyle=style,
                 color=f"{0.45 * (place % 2):.2f}",
@@ -184,6 +185,15 @@ def eta_curves(
         axes.set(xlabel="eta", ylabel=f"{metric} on test (%)")
         _head(axes.figure, title, twin)
         axes.legend(fontsize=SMALL)
+
+
+def _whiskers(sums: Iterable[stats.Summary]) -> NDArray[np.float64]:
+    """Return how far intervals reach below and above their means, [2, n]; 0 for one run."""
+    low, high = [], []
+    for one in sums:
+        low.append(0.0 if one.low is None else one.mean - one.low)
+        high.append(0.0 if one.high is None else one.high - one.mean)
+    return np.array([low, high])
 
 
 def regimes_of_phi(stem: Path) -> None:
@@ -216,28 +226,33 @@ def regimes_of_phi(stem: Path) -> None:
 
 
 def shares(
-    tasks: Mapping[str, Sequence[tuple[float, stats.Summary]]], rival: str, twin: bool, stem: Path
+    tasks: Mapping[str, Mapping[str, Sequence[tuple[float, stats.Summary]]]],
+    rival: str,
+    twin: bool,
+    stem: Path,
 ) -> None:
     """Draw IBMA minus a rival against how much the alignment pulls, a panel for each task.
 
     Args:
-        tasks: printed name -> share of the gradient and difference in points, of every regime.
+        tasks: printed name -> phi -> share of the gradient and difference in points, of every
+            regime; vectors of phi are told apart by the dot.
         rival: printed name.
         twin: whether generated data made any of them.
         stem: path of the files without their endings.
     """
     wide = min(WIDE, len(tasks))
-    height = 1.0 + 1.6 * math.ceil(len(tasks) / wide)
+    height = 1.2 + 1.9 * math.ceil(len(tasks) / wide)
     with _figure(WIDTH, height, stem) as figure:
-        panels = _panels(figure, list(tasks), wide, SMALL, sharex=True)
-        for regimes, axes in zip(tasks.values(), panels, strict=True):
+        grid = list(_panels(figure, list(tasks), wide, SMALL, sharex=True))
+        for by_phi, axes in zip(tasks.values(), grid, strict=True):
             axes.axhline(0, color="0.6", linewidth=0.8)
-            for edge in (regime.ACTIVE, regime.STRONG):
+            for edge, name in ((regime.ACTIVE, f"{regime.ACTIVE:.0%}"), (regime.STRONG, "equal")):
                 axes.axvline(edge, color="0.6", linewidth=0.8, linestyle=":")
-            for share, one in regimes:
-                if one.low is not None and one.high is not None:
-                    axes.plot([share, share], [one.low, one.high], "-", color="0.6", linewidth=1)
-                axes.plot([share], [one.mean], "o", color="black", markersize=4)
+                across = axes.get_xaxis_transform()  # y from 0 to 1, the upper end
+                axes.text(edge, 0.9, f" {name}", fontsize=SMALL, transform=across)
+            axes.margins(y=0.15)  # room for these words
+            for face, (phi, regimes) in zip(("black", "white"), by_phi.items(), strict=False):
+                _regimes(axes, regimes, face, f"{phi} vectors")
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter("{x:g}")  # the default one writes mathematics
             axes.xaxis.set_minor_formatter("")
@@ -245,36 +260,62 @@ def shares(
         figure.supxlabel("gradient of alignment over that of cross-entropy", fontsize=SMALL)
         label = textwrap.fill(f"IBMA minus {rival} (points)", 24)
         figure.supylabel(label, fontsize=SMALL)
-        title = "Where the bound acts (right of the first dotted line), and whether it helps"
+        grid[0].legend(loc="lower left", fontsize=SMALL, handletextpad=0, borderpad=0.2)
+        title = "Where the bound acts (right of 1 %), and whether it helps (above 0)"
         _head(figure, title, twin)
 
 
+def _regimes(
+    axes: Axes, regimes: Sequence[tuple[float, stats.Summary]], face: str, label: str
+) -> None:
+    for share, one in regimes:
+        if one.low is not None and one.high is not None:
+            axes.plot([share, share], [one.low, one.high], "-", color="0.6", linewidth=1)
+    places = [share for share, _ in regimes], [one.mean for _, one in regimes]
+    axes.plot(*places, "o", color="black", mfc=face, markersize=4, label=label)
+
+
 def noise_curves(
-    panels: Mapping[str, Mapping[str, Mapping[float, float]]], metric: str, twin: bool, stem: Path
+    panels: Mapping[str, Mapping[str, Mapping[float, stats.Summary]]],
+    metric: str,
+    twin: bool,
+    stem: Path,
 ) -> None:
     """Draw a metric against the level of noise, a panel for each task and place of the noise.
 
     Args:
-        panels: title -> printed name of a method -> level -> mean in percent.
+        panels: title -> printed name of a method -> level -> percent over runs.
         metric: printed name.
         twin: whether generated data made any of them.
         stem: path of the files without their endings.
     """
     wide = 3  # training, test, both
-    height = 1.2 + 1.7 * math.ceil(len(panels) / wide)
-    with _figure(1.2 * WIDTH, height, stem) as figure:
+    height = 1.5 + 2.3 * math.ceil(len(panels) / wide)
+    with _figure(1.8 * WIDTH, height, stem) as figure:
         grid = list(_panels(figure, list(panels), wide, SMALL))
         for methods, axes in zip(panels.values(), grid, strict=True):
-            styles = zip(itertools.cycle(STYLES), methods.items(), strict=False)
-            for place, (style, (name, by_level)) in enumerate(styles):
-                means, grey = list(by_level.values()), f"{0.45 * (place % 2):.2f}"
-                axes.plot(range(len(means)), means, linestyle=style, color=grey, label=name)
+            styles = zip(itertools.cycle(STYLES), itertools.cycle(MARKERS), methods.items())
+            for place, (style, dot, (name, by_level)) in enumerate(styles):
+                axes.errorbar(
+                    [level + 0.12 * (place - len(methods) / 2) for level in range(len(by_level))],
+                    [one.mean for one in by_level.values()],
+                    _whiskers(by_level.values()),
+                    linestyle=style,
+                    marker=dot,
+                    markersize=5,
+                    mfc="white" if place % 2 else "black",
+                    color=f"{0.45 * (place % 2):.2f}",
+                    linewidth=1,
+                    elinewidth=0.8,
+                    label=name,
+                )
             axes.set_xticks(range(len(by_level)), [f"{level:g}" for level in by_level])
-        figure.supxlabel("noise, in standard deviations of each feature", fontsize=SMALL)
+        for axes in grid[-wide:]:
+            axes.set_xlabel("noise, in sd of each feature", fontsize=SMALL)
         figure.supylabel(f"{metric} on test (%)", fontsize=SMALL)
         handles = grid[0].get_legend_handles_labels()
-        figure.legend(*handles, loc="outside right center", fontsize=SMALL)
-        _head(figure, "Noise in one modality, means over runs", twin)
+        figure.legend(*handles, loc="outside lower center", ncols=len(methods), fontsize=SMALL)
+        _head(figure, "Noise in one modality: mean over runs and 95 % interval", twin)
 
 
 def critical_difference(scores: Mapping[str, Mapping[str, float]], twin: bool, stem: Path) -> None:
@@ -298,7 +339,7 @@ def critical_difference(scores: Mapping[str, Mapping[str, float]], twin: bool, s
         axes.set_yticks(range(len(ranks)), list(ranks))
         axes.set_ylim(len(ranks) - 0.5, -2.8)
         axes.set_xlabel(f"mean rank over {len(scores)} tasks (1 is best)")
-        _head(axes.figure, "Methods over tasks: ranks within the bar do not differ", twin)
+        _head(axes.figure, "Methods over tasks: ranks within the bar are not shown to differ", twin)
 
 
 def times(task: str, timing: Mapping[str, Any], methods: Mapping[str, str], stem: Path) -> None:
@@ -360,7 +401,8 @@ def forest(
         panels[0].invert_yaxis()  # shared
         legend = (
             "IBMA minus rival in points (right of 0: IBMA is better), mean and 95 % interval; "
-            "full dot: p < .05 after Holm; no dot: not run, or at unequal settings"
+            "full dot: p < .05 after Holm; no dot: not run, or at unequal settings. Each panel has "
+            "its own scale."
         )
         figure.supxlabel(textwrap.fill(_title(legend, twin), 70), fontsize=SMALL)
 

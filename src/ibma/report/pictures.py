@@ -15,6 +15,8 @@ from ibma.results import claims, records, regime, separation, stats, studies
 from ibma.results.claims import CONTROL, OURS, method_name, metric_name, task_name
 from ibma.results.significance import Test
 
+PHIS = {"unit": "unit", "printed": "raw"}  # vectors that phi is computed from
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -200,9 +202,9 @@ def _draw_measured(inputs: Inputs, folder: Path) -> Iterator[Picture]:
         if {OURS, CONTROL} <= set(measured):
             times = measured[OURS]["median"] / measured[CONTROL]["median"]
             caption = f"An epoch of IBMA takes {times:.2f} times one of {names[CONTROL]}."
+        caption = " ".join((caption, *real_tables.untimed(inputs)))
         yield Picture("times", f"{task_name(task)}: seconds an epoch of every method", caption)
 
-        caption = " ".join((caption, *real_tables.untimed(inputs)))
 
 def _draw_regime(folder: Path) -> Picture:
     """Draw the closed form of IBB's alignment term."""
@@ -222,11 +224,14 @@ def _draw_regimes(inputs: Inputs, folder: Path) -> Iterator[Picture]:
     rival = (*study.forms[1:], study.control)[0]
     found = {task: studies.points(inputs.results, task) for task in study.tasks}
     panels = {
-        task_name(task): [
-            (one.share, studies.over_runs(list(one.apart[rival].values()), one.overlap))
-            for one in regimes
-            if one.apart[rival]
-        ]
+        task_name(task): {
+            PHIS[phi]: [
+                (one.share, studies.over_runs(list(one.apart[rival].values()), one.overlap))
+                for one in regimes
+                if one.phi == phi and one.apart[rival]
+            ]
+            for phi in study.phis
+        }
         for task, regimes in found.items()
         if regimes
     }
@@ -242,7 +247,7 @@ def _draw_regimes(inputs: Inputs, folder: Path) -> Iterator[Picture]:
     caption = (
         f"{formatting.plural(len(every), 'regime')}: {bands['inactive']} inactive (share under "
         f"{regime.ACTIVE:.0%}), {bands['weaker']} weaker and {bands['stronger']} stronger than "
-        "cross-entropy (left and right of the second line). After Holm IBMA is better than "
+        'cross-entropy (left and right of the line "equal"). After Holm IBMA is better than '
         f"{method_name(rival)} in {better} and worse in {worse}."
     )
     title = "IBMA minus IBMA without alignment, against the share of the alignment's gradient"
@@ -258,7 +263,7 @@ def _draw_noise(inputs: Inputs, folder: Path) -> Iterator[Picture]:
         for place, by_level in studies.levels(inputs.results, task).items():
             panels[f"{task_name(task)}\nnoise in {study_tables.NOISE_IN[place]}"] = {
                 method_name(method): {
-                    level: summary.mean
+                    level: summary
                     for level, by_method in by_level.items()
                     if (summary := records.summary(by_method.get(method, ()), metric, "percent"))
                 }
@@ -269,4 +274,4 @@ def _draw_noise(inputs: Inputs, folder: Path) -> Iterator[Picture]:
         metric = metric_name(inputs.results.headline(tasks[0]))
         figures.noise_curves(panels, metric, twin, folder / "noise")
         title = "Accuracy against noise in one modality"
-        yield Picture("noise", title, "Means over runs; the table has intervals.", wide=True)
+        yield Picture("noise", title, "Means over runs with 95 % intervals.", wide=True)

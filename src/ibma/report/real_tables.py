@@ -123,8 +123,9 @@ def leaderboard(inputs: Inputs) -> Table:
     if ranks:
         apart = stats.critical_difference(len(ranks), len(means))
         notes.append(
-            f"Ranks over {len(means)} tasks: {_friedman(means)}; ranks closer than {apart:.1f} do "
-            "not differ (Nemenyi, 5 %). Tasks made of one data set are not independent."
+            f"Ranks over {len(means)} tasks: {_friedman(means)}; ranks closer than {apart:.1f} "
+            "are not shown to differ (Nemenyi, 5 %). Tasks made of one data set are not "
+            "independent."
         )
     twins = {task: " (TWIN)" if task not in real else "" for task in inputs.tasks}
     groups = [
@@ -676,7 +677,6 @@ def _cost(inputs: Inputs) -> Table:
     )
 
 
-def _size(runs: Sequence[Record]) -> tuple[Value, Value]:
 def untimed(inputs: Inputs) -> list[str]:
     """Say which methods of the timed task have no times, in one line; nothing where all have."""
     task, measured = inputs.timing["task"], inputs.timing["methods"]
@@ -698,6 +698,7 @@ def _times(methods: Mapping[str, Any], method: str) -> tuple[Value, ...]:
     return (seconds, *(_relative(one["median"], methods, other) for other in (CONTROL, CONCAT)))
 
 
+def _size(runs: Sequence[Record]) -> tuple[Value, Value]:
     """Return thousands of parameters, and millions of operations of a prediction."""
     if not runs or not runs[0].cost:
         return NOT_RUN, NOT_RUN
