@@ -55,6 +55,36 @@ def test_a_cell_that_no_table_has_is_one_line():
             told.cell(table, column, **where)
 
 
+def test_the_results_page_counts_what_its_tables_say():
+    apart = results_page.NOISE_APART
+    noise = [
+        {"Noise in": "test", f"{apart} low": low, f"{apart} high": high}
+        for low, high in ((0.1, 2.0), (-1.0, 1.0), (-3.0, -0.2))
+    ]
+    fused = [
+        {"Term": term, "Method": "IBMA", "Before": before, "After": "0.2"}
+        for term, before in (("fused", "0.3"), ("fused", "0.1"), ("audio", "0.3"))
+    ]
+    tables = {
+        "noise": [*noise, noise[0] | {"Noise in": "training"}],
+        "real_ib": fused,
+        "regimes": [{"Task": "a", "IBMA minus CE3 (no bound): better / worse": "1 / 9"}],
+        "tuning": [{"lr": "0.002"}, {"lr": "0.0005"}, {"lr": "0.002"}],
+        "leaderboard": [
+            {"task": task, "method": "ibma", "metric": "accuracy", "mean": "60"}
+            for task in ("a", "b")
+        ],
+        "real_a": [{"method": "logistic_regression", "metric": "accuracy", "mean": "61.5"}],
+        "real_b": [],
+    }
+    told = results_page.Told(tables)
+    assert told.noise("test") == (3, 1, 1)
+    assert told.lowered("IBMA") == 1
+    assert told.regimes("CE3 (no bound)") == {"a": (1, 9)}
+    assert told.tried("lr") == "0.0005, 0.002"
+    assert told.above_logistic() == {"a": "-1.5"}, "b has none"
+
+
 def test_every_data_set_is_described_and_its_link_leads_to_it():
     page = docs.datasets_page()
     headings = {docs._anchor(line[3:]) for line in page.splitlines() if line.startswith("## ")}

@@ -399,7 +399,8 @@ def test_a_number_in_the_results_page_is_that_of_its_table(tmp_path):
     path = tmp_path / results_page.PATH
     shutil.copy(ROOT / results_page.PATH, path)
     tables = {}
-    for table in (ROOT / "reports" / results_page.PROFILE / "tables").glob("*.csv"):
+    report = ROOT / "reports" / results_page.PROFILE
+    for table in (*(report / "tables").glob("*.csv"), report / "tuning.csv"):
         with table.open(newline="", encoding="utf-8") as file:
             tables[table.stem] = list(csv.DictReader(file))
     for text in re.findall(r"[-+]?\d+\.\d+ \[", path.read_text()):

@@ -18,13 +18,15 @@ from ibma.results import claims
 
 PATH, PROFILE = Path("docs/results.md"), "open"
 
+NOISE_APART = f"{claims.method_name(claims.OURS)} minus {claims.method_name(claims.CONTROL)}"
+
 Rows = Sequence[Mapping[str, object]]
 
 
 def committed(root: Path) -> str:
     """Fill the page from the committed tables."""
-    tables = {}
-    for path in sorted((root / paths.REPORTS / PROFILE / "tables").glob("*.csv")):
+    tables, report = {}, root / paths.REPORTS / PROFILE
+    for path in (*sorted((report / "tables").glob("*.csv")), report / "tuning.csv"):
         with path.open(newline="", encoding="utf-8") as file:
             tables[path.stem] = list(csv.DictReader(file))
     return page(tables)
@@ -45,17 +47,73 @@ class Told:
     def __init__(self, tables: Mapping[str, Rows]) -> None:
         self._tables = tables
 
+    def _rows(self, table: str, **where: object) -> list[Mapping[str, object]]:
+        """Return the rows that have these values."""
+        return [
+            row
+            for row in self._tables.get(table, ())
+            if all(str(row.get(name)) == str(value) for name, value in where.items())
+        ]
+
+    def column(self, table: str, column: str, **where: object) -> list[float]:
+        """Return the numbers of a column in the rows that have these values."""
+        cells = (row.get(column) for row in self._rows(table, **where))
+        return [float(str(cell)) for cell in cells if cell not in ("", None)]
+
+    def names(self, table: str, column: str, **where: object) -> str:
+        """List the texts of a column in the rows that have these values."""
+        return ", ".join(str(row[column]) for row in self._rows(table, **where)) or "none"
+
+    def tried(self, setting: str) -> str:
+        """Print the values of a setting that tuning tried, the smallest first."""
+        return ", ".join(f"{one:g}" for one in sorted(set(self.column("tuning", setting))))
+
+    def span(self, table: str, column: str, unit: str, **where: object) -> tuple[str, str]:
+        """Print the smallest and the largest number of a column."""
+        found = self.column(table, column, **where)
+        return formatting.number(min(found), unit), formatting.number(max(found), unit)
+
+    def regimes(self, rival: str) -> dict[str, tuple[int, int]]:
+        """Return task -> number of regimes where IBMA is better, and worse, than a rival."""
+        column, pairs = f"IBMA minus {rival}: better / worse", {}
+        for row in self._tables["regimes"]:
+            better, _, worse = str(row[column]).partition(" / ")
+            pairs[str(row["Task"])] = int(better), int(worse)
+        return pairs
+
+    def noise(self, where: str) -> tuple[int, int, int]:
+        """Count the cells of the table of noise, and those where IBMA gains and loses.
+
+        It gains or loses on its control where the 95 % interval of the difference leaves out 0.
+        """
+        ends = ("low", "high")
+        low, high = (
+            self.column("noise", f"{NOISE_APART} {end}", **{"Noise in": where}) for end in ends
+        )
+        return len(low), sum(one > 0 for one in low), sum(one < 0 for one in high)
+
+    def lowered(self, method: str) -> int:
+        """Count the tasks where training lowers the mean fused IB loss of a method."""
+        rows = self._rows("real_ib", Term="fused", Method=method)
+        return sum(float(str(row["After"])) < float(str(row["Before"])) for row in rows)
+
+    def above_logistic(self) -> dict[str, str]:
+        """Return task -> mean of IBMA minus that of logistic regression, in points."""
+        apart = {}
+        for row in self._rows("leaderboard", method=claims.OURS):
+            place = {"method": "logistic_regression", "metric": row["metric"]}
+            if found := self.column(f"real_{row['task']}", "mean", **place):
+                difference = float(str(row["mean"])) - found[0]
+                apart[str(row["task"])] = formatting.number(difference, "percent", sign=True)
+        return apart
+
     def cell(self, table: str, column: str, **where: object) -> str:
         """Return the one cell of a column whose row has these values.
 
         Raises:
             IbmaError: no row has them, or several do.
         """
-        found = [
-            row
-            for row in self._tables.get(table, ())
-            if all(str(row.get(name)) == str(value) for name, value in where.items())
-        ]
+        found = self._rows(table, **where)
         if len(found) != 1 or column not in found[0]:
             shown = ", ".join(f"{name} {value}" for name, value in where.items())
             raise IbmaError(
