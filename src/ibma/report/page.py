@@ -195,7 +195,8 @@ def _provenance(inputs: Inputs) -> list[tuple[str, str]]:
     etas = sorted({run.params["eta"] for run in runs if run.params.get("eta")})
     eta = "chosen by cross-validation" if params.eta is None else f"{params.eta:g} (override)"
     commits = sorted({str(run.provenance.get("git_commit"))[:10] for run in runs})
-    environments = sorted({" ".join(map(str, run.environment.values())) for run in runs})
+    around = [run.environment for run in runs]
+    environments = sorted({f"{e['device']} {e['instructions']} {e['threads']}" for e in around})
     sources = {task_name(run.task): run.source for run in runs}
     return [
         ("Profile", params.profile),
