@@ -22,8 +22,12 @@ def extract(params: Params, task: str) -> None:
     raw, module = tables.raw(params, name), tables.dataset(params, name)
     if name not in params.tables:
         fetch.restore(name, raw, manifest)
-    key, workers = checksums.sha256(paths.manifest(name)), params.engine.workers
-    extract(task, entry, module, raw, out, media.compute, key=key, workers=workers)
+    extract(
+        *(task, entry, module, raw, out, media.compute),
+        key=checksums.sha256(paths.manifest(name)),
+        workers=params.engine.workers,
+        reading=tables.reading(params, task),
+    )
 
 
 if __name__ == "__main__":

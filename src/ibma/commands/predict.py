@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import ibma
-from ibma import params, paths
+from ibma import params, paths, tables
 from ibma.commands import profiles
 from ibma.datasets import Dropped, Part
 from ibma.errors import IbmaError, one_line, progress_bar
@@ -130,7 +130,7 @@ class Network:
                 f"{weights}: task '{one.task}' is made of the published data set "
                 f"'{entry.dataset}': expected one of a table of your own"
             )
-        if one.key != expected_key(profile, one):
+        if one.key != expected_key(profile, one) or not tables.reads_alike(profile, one.task):
             raise IbmaError(
                 f"{weights}: stale, parameters, data or code are others now: run `dvc repro "
                 f"{one.stage}@{one.task}`"

@@ -66,6 +66,7 @@ def extract(
     *,
     key: str = "",
     workers: int | None = 1,
+    reading: Mapping[str, Any] | None = None,
 ) -> None:
     """Compute and store the features of one task (stage `extract`).
 
@@ -79,6 +80,7 @@ def extract(
         key: Digest of everything beside `entry` that features depend on. An interrupted extraction
             goes on under the same key and starts anew under another.
         workers: Number of processes, None for one per core. The result does not depend on it.
+        reading: What `ibma predict` must read alike, see `tables.reading`; kept in meta.json.
 
     Raises:
         IbmaError: A bad sample, unless the task says `on_bad: drop`; no usable sample; another
@@ -107,6 +109,7 @@ def extract(
             _check(tally, card, raw)
             meta = {"task": task, "dataset": entry["dataset"], "source": source}
             meta |= _describe(folder, card, features, shapes, tally)
+            meta |= {"read": reading} if reading else {}
             write_json(folder / META, meta)
         shutil.rmtree(parts)
 

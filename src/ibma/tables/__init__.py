@@ -8,6 +8,7 @@ from typing import Any, cast
 from ibma import datasets, paths
 from ibma.datasets import Dataset
 from ibma.errors import IbmaError
+from ibma.features import meta
 from ibma.formats import checksums
 from ibma.params import Params
 from ibma.tables.reader import TableData
@@ -34,6 +35,21 @@ def raw(params: Params, name: str) -> Path:
     if name in params.tables:
         return TableData(name, params.tables[name]).path
     return paths.RAW / name
+
+
+def reading(params: Params, task: str) -> dict[str, Any]:
+    """Return how rows of a task's table become features, as plain JSON; nothing of other data."""
+    entry = params.task(task)
+    if entry.dataset not in params.tables:
+        return {}
+    table = params.tables[entry.dataset].as_dict()
+    return {"table": table, "features": entry.extraction()["features"]}
+
+
+def reads_alike(params: Params, task: str, root: Path = Path()) -> bool:
+    """Return whether new rows are read as those were that a task's features are made of."""
+    stored = meta.read(root / paths.FEATURES / task)
+    return bool(stored.get("read", {}) == reading(params, task))
 
 
 def listing(params: Params, name: str) -> dict[str, Any]:

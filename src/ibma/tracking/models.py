@@ -35,7 +35,8 @@ BEST = "best"  # alias of the registered version
 def is_kept(one: Record, params: Params, root: Path) -> bool:
     """Return whether a run's network lies here and fits the present parameters, data and code."""
     here = bool(one.weights) and (root / one.id.weights).exists()
-    return here and records.is_current(params, root, one)
+    current = here and records.is_current(params, root, one)
+    return current and tables.reads_alike(params, one.task, root)
 
 
 def log(client: MlflowClient, params: Params, root: Path, one: Record, run_id: str) -> str:
