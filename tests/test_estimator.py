@@ -516,6 +516,27 @@ def test_the_same_seed_gives_the_same_network_and_leaves_the_generator_alone():
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
+def test_rows_of_tensors_and_masked_rows_are_picked_and_read_as_those_of_arrays():
+    X, y = problem(30)
+    groups, clf = np.arange(30) // 3, IBMAClassifier(**SMALL | {"epochs": 2})
+    tensors = {name: torch.tensor(value) for name, value in X.items()}
+    scores = [
+        cross_val_score(clf, Samples(one), y, groups=groups, cv=GroupKFold(3))
+        for one in (X, tensors)
+    ]
+    np.testing.assert_array_equal(*scores)
+    hidden = [np.ma.masked_array(row, mask=place == 4) for place, row in enumerate(X["left"])]
+    X["left"][4] = np.nan
+    kept = {"random_state": 0, "early_stopping": True, "validation_fraction": 0.3}
+    made = IBMAClassifier(**SMALL | {"epochs": 2} | kept)
+    expected = made.fit(X, y, groups=groups).predict_proba(X)
+    target = torch.tensor(y * 1.0, requires_grad=True)
+    IBMARegressor(**SMALL | {"epochs": 1}).fit(X, target)
+    for same in (torch.tensor(groups), list(torch.tensor(groups))):
+        made.fit(X | {"left": hidden}, torch.tensor(y), groups=same)
+        np.testing.assert_array_equal(made.predict_proba(X), expected)
+
+
 def test_bad_input_ends_in_one_line():
     X, y = problem(12)
     half = {"a": X["left"].copy(), "b": X["right"]}
@@ -572,6 +593,27 @@ def test_bad_input_ends_in_one_line():
             )
         ),
         ("row 0 has no label", lambda: IBMARegressor(**SMALL).fit(X, [None, 1.0] * 6)),
+        *(
+            (f"y: row {row} has no label .masked", lambda made=made, odd=odd: made.fit(X, odd))
+            for row, made, odd in (
+                (4, clf, np.ma.masked_equal(np.arange(12) // 4, 1)),
+                (1, IBMARegressor(**SMALL), [0.5, np.ma.masked] * 6),
+                (1, IBMAMultilabelClassifier(**SMALL), np.ma.masked_equal([[0, 1], [0, 2]] * 6, 2)),
+            )
+        ),
+        *(
+            ("modality 'a': column '1' is there twice", lambda two=two: clf.fit({"a": two}, y))
+            for two in (pd.DataFrame(table[:, :2], columns=names) for names in (["1"] * 2, [1, "1"]))
+        ),
+        *(
+            ("'a', column 1: .*less than float32 holds", lambda one=one: clf.fit({"a": one}, y))
+            for one in (
+                np.stack([y, 1_700_000_000 + y], 1),
+                [[label, -1e12 * (1 + 1e-9 * label)] for label in y],
+            )
+        ),
+        ("row 0: 0: expected a text", lambda: clone(clf).fit({"a": ["one", "two"] * 6}, y)
+            .predict({"a": list(range(12))})),
         ("numeric", lambda: IBMARegressor(**SMALL).fit(X, ["1", "2"] * 6)),
         ("numeric", lambda: IBMAMultilabelClassifier(**SMALL).fit(X, [["0", "1"]] * 12)),
         ("NaN", lambda: IBMAMultilabelClassifier(**SMALL).fit(X, [[None, 1]] * 12)),
@@ -587,6 +629,9 @@ def test_bad_input_ends_in_one_line():
         ("type generator", lambda: clf.fit({"a": (row for row in table), "b": table}, y)),
         ("type str", lambda: clf.fit({"a": "abcdefghijkl", "b": table}, y)),
         ("type csr_matrix", lambda: clf.fit({"a": csr_matrix(table), "b": table}, y)),
+        ("type csr_matrix", lambda: Samples({"a": csr_matrix(table), "b": table})),
+        *((f"groups: a {type(odd).__name__}", lambda odd=odd: clf.fit(X, y, groups=odd))
+            for odd in (dict.fromkeys(range(12)), set(range(12)), "a" * 12)),
         *(
             (f"{name}=.*expected", lambda one={name: odd}: clone(clf).set_params(**one).fit(X, y))
             for name, odd in (

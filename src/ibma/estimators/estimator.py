@@ -121,6 +121,7 @@ class Estimator(Conventions):
             raise BadArgument(f"n_samples = {n}: expected two or more")
         if (isinstance(y, list | tuple) or getattr(y, "ndim", 0) == 1) and len(y) != n:
             raise BadArgument(f"y has {len(y)} entries, X has {n} samples")
+        y = y.numpy(force=True) if isinstance(y, torch.Tensor) else y
         inputs.refuse_odd_labels(y)
         targets, task = self._fit_targets(y)
         groups = inputs.groups(groups, self.early_stopping or self.eta == "cv")
@@ -232,10 +233,7 @@ class Estimator(Conventions):
             known = {} if fit else {name: one.columns for name, one in self.readers_.items()}
             found = {name: inputs.in_order(name, X[name], known.get(name, ())) for name in expected}
             return {name: inputs.positional(name, value) for name, value in found.items()}
-        names = inputs.names_of(X)
-        if twice := [name for name in names if names.count(name) > 1]:
-            raise BadArgument(f"X: column '{twice[0]}' is there twice: expected names that differ")
-        if hasattr(X, "iloc") and self.modalities is not None:
+        if inputs.names_of(X) and self.modalities is not None:
             validate_data(self, X, reset=fit, skip_check_array=True)
             return inputs.split(X, self.modalities)
         least = 2 if fit else 1

@@ -40,6 +40,8 @@ NEEDS = {  # kind -> packages, and the extra that brings them
     "audio": (("av", "transformers"), "media"),
     "frames": (("av", "PIL", "transformers"), "media"),
 }
+LOST = 0.01  # of what a column spreads over: more may not get lost in float32
+ROUNDING = 1e-12  # of a column's size: float64 itself spreads equal values so far
 Columns = Mapping[str, Any]  # modality -> its values, one per sample
 
 
@@ -55,6 +57,8 @@ class Samples(Mapping[str, Any]):
 
     def __init__(self, columns: Columns) -> None:
         self.columns = dict(columns)
+        for name, values in self.columns.items():
+            refuse_other_types(name, values)
         self.shape = (count(self.columns), len(self.columns))
 
     def __getitem__(self, key: Any) -> Any:
@@ -77,7 +81,9 @@ class Samples(Mapping[str, Any]):
 def _take(values: Any, rows: NDArray[np.int64]) -> Any:
     if hasattr(values, "iloc"):
         return values.iloc[rows]
-    return values[rows] if isinstance(values, np.ndarray) else [values[row] for row in rows]
+    if isinstance(values, np.ndarray | torch.Tensor):
+        return values[rows]
+    return [values[row] for row in rows]
 
 
 def count(columns: Columns) -> int:
@@ -116,14 +122,24 @@ def positional(name: str, values: Any) -> Any:
     Raises:
         BadArgument: They are no values in a row.
     """
-    from scipy.sparse import issparse
-
+    refuse_other_types(name, values)
     if isinstance(values, np.ndarray):
         return unmasked(values)
     if isinstance(values, torch.Tensor):
         return values.numpy(force=True)
     if hasattr(values, "iloc"):
         return _columns(values.to_frame() if values.ndim == 1 else values, name, slice(None))
+    return list(values)
+
+
+def refuse_other_types(name: str, values: Any) -> None:
+    """Raise an error unless the values of a modality stand in a row, one for each sample.
+
+    Raises:
+        BadArgument: it names their type.
+    """
+    from scipy.sparse import issparse
+
     if (
         isinstance(values, str | bytes | Mapping)
         or issparse(values)
@@ -134,12 +150,23 @@ def positional(name: str, values: Any) -> Any:
             f"modality '{name}': a value of type {type(values).__name__}: expected an array, a "
             "list or a column of a data frame, with a value for each sample"
         )
-    return list(values)
 
 
-def names_of(values: Any) -> list[str]:
-    """Return the names of a data frame's columns; none of anything else."""
-    return [str(name) for name in getattr(values, "columns", ())] if hasattr(values, "iloc") else []
+def names_of(values: Any, where: str = "X") -> list[str]:
+    """Return the names of a data frame's columns; none of anything else.
+
+    Args:
+        where: what it is called in an error.
+
+    Raises:
+        BadArgument: two are the same as text, so that a name does not tell which is meant.
+    """
+    if not hasattr(values, "iloc"):
+        return []
+    names = [str(name) for name in getattr(values, "columns", ())]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise BadArgument(f"{where}: column '{twice}' is there twice: expected names that differ")
+    return names
 
 
 def in_order(name: str, values: Any, expected: Sequence[str]) -> Any:
@@ -150,7 +177,7 @@ def in_order(name: str, values: Any, expected: Sequence[str]) -> Any:
     Raises:
         BadArgument: it lacks one of them.
     """
-    found = names_of(values)
+    found = names_of(values, f"modality '{name}'")
     if not found or not expected:
         return values
     if lacking := [column for column in expected if column not in found]:
@@ -159,13 +186,17 @@ def in_order(name: str, values: Any, expected: Sequence[str]) -> Any:
 
 
 def refuse_odd_labels(y: Any) -> None:
-    """Raise an error if a label is missing, or some are texts and others numbers.
+    """Raise an error if a label is missing or masked, or some are texts and others numbers.
 
     numpy would make text of all of them: 1 and "1" would be one class.
 
     Raises:
         BadArgument: It names the first such row.
     """
+    rows = y if isinstance(y, list | tuple | np.ma.MaskedArray) else ()
+    for row, value in enumerate(rows):
+        if np.ma.is_masked(value):
+            raise BadArgument(f"y: row {row} has no label (masked): leave the sample out")
     listed = isinstance(y, list | tuple) or hasattr(y, "iloc")
     if (
         not (listed or getattr(getattr(y, "dtype", None), "kind", "") == "O")
@@ -193,9 +224,12 @@ def groups(given: Any, held_out: bool) -> list[str] | None:
     """
     if given is None:
         return None
+    if isinstance(given, str | Mapping) or not hasattr(given, "__getitem__"):  # a set has no order
+        raise BadArgument(f"groups: a {type(given).__name__}: expected a list, one group a sample")
     named: dict[Any, str] = {}  # 1 and 1.0 are one group
     found = []
     for row, group in enumerate(given):
+        group = group.item() if isinstance(group, torch.Tensor) else group  # each hashes as its own
         if _missing(group) or np.ndim(group) or not isinstance(group, Hashable):
             told = one_line(reprlib.repr(group))
             raise BadArgument(f"groups: row {row} is {told}: expected one group a sample")
@@ -230,8 +264,10 @@ def _columns(X: Any, name: str, wanted: Any) -> Any:
             found = X[:, [wanted] if isinstance(wanted, int) else wanted]
         elif isinstance(wanted, slice):
             found = X.iloc[:, wanted]
-        else:
-            found = X[[wanted] if isinstance(wanted, str) else list(wanted)]
+        elif isinstance(wanted, str | int):
+            found = X[[wanted]]
+        else:  # a mask would pick rows elsewhere
+            found = X.loc[:, list(wanted)]
     except (IndexError, KeyError, TypeError) as error:
         raise BadArgument(f"modalities: '{name}': no such columns in X ({error})") from None
     if hasattr(found, "iloc"):
@@ -316,7 +352,7 @@ class Reader:
         if TFIDF in self.features:
             from sklearn.feature_extraction.text import TfidfVectorizer
 
-            words = [value for value in values if not _missing(value)]
+            words = self._words(values)
             made = TfidfVectorizer(max_features=self.features[TFIDF])
             try:
                 made.fit(words)
@@ -326,6 +362,8 @@ class Reader:
         array, known = self._read(values)
         if not known.any():
             raise BadArgument(f"modality '{self.name}': no sample has it")
+        if self.kind == "vector":
+            _refuse_merged(self.name, _table(self.name, values)[known])
         self.shape, self.dtype = array.shape[1:], str(array.dtype)
         return array, known
 
@@ -349,11 +387,26 @@ class Reader:
         if self.kind == "vector":
             return _numbers(self.name, values)
         known = np.array([not _missing(value) for value in values], dtype=bool)
-        present = [value for value in values if not _missing(value)]
-        examples = self._tfidf(present) if TFIDF in self.features else self._examples(known, values)
+        if TFIDF in self.features:
+            examples = self._tfidf(self._words(values))
+        else:
+            examples = self._examples(known, values)
         array = np.zeros((len(known), *examples.shape[1:]), examples.dtype)
         array[known] = examples
         return array, known
+
+    def _words(self, values: Any) -> list[str]:
+        """Return the texts that are there.
+
+        Raises:
+            BadArgument: one is no text.
+        """
+        present = {row: value for row, value in enumerate(values) if not _missing(value)}
+        for row, value in present.items():
+            if not isinstance(value, str):
+                told = reprlib.repr(value)
+                raise BadArgument(f"modality '{self.name}', row {row}: {told}: expected a text")
+        return list(present.values())
 
     def _tfidf(self, words: list[str]) -> NDArray[np.float32]:
         from sklearn.feature_extraction.text import TfidfVectorizer
@@ -487,8 +540,8 @@ def _kind_of(value: Any) -> str:
 
 
 def _missing(value: Any) -> bool:
-    """Return whether a value stands for a missing one: None, NaN or pandas' NA."""
-    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+    """Return whether a value stands for a missing one: None, NaN, masked, or pandas' NA."""
+    if value is None or value is np.ma.masked or type(value).__name__ in ("NAType", "NaTType"):
         return True
     return isinstance(value, float | np.floating) and math.isnan(value)
 
@@ -530,6 +583,23 @@ def _numbers(name: str, values: Any) -> tuple[NDArray[np.float32], NDArray[np.bo
     return single, known
 
 
+def _refuse_merged(name: str, table: NDArray[np.float64]) -> None:
+    """Raise an error if float32, which networks read, loses what tells a column's values apart.
+
+    Values that differ by the rounding of float64 alone, as sums do, are taken for equal.
+
+    Raises:
+        BadArgument: it names the first such column.
+    """
+    spread, size = np.ptp(table, axis=0), np.abs(table).max(axis=0)
+    lost = np.abs(table.astype(np.float32) - table).max(axis=0)
+    for place in np.flatnonzero((lost > LOST * spread) & (spread > ROUNDING * size)):
+        raise BadArgument(
+            f"modality '{name}', column {place}: values around {size[place]:g} differ by "
+            f"{spread[place]:g}, less than float32 holds: subtract an offset"
+        )
+
+
 def _table(name: str, values: Any) -> NDArray[np.float64]:
     """Return numbers as a table [n, d]; rows that are None become NaN."""
     if isinstance(values, np.ndarray) and values.dtype != object:
@@ -538,7 +608,7 @@ def _table(name: str, values: Any) -> NDArray[np.float64]:
             raise BadArgument(f"modality '{name}': shape {table.shape}: expected numbers [n, d]")
         return table.reshape(len(table), -1)
     try:
-        listed = [None if _missing(row) else np.atleast_1d(row) for row in values]
+        listed = [None if _missing(row) else np.atleast_1d(unmasked(row)) for row in values]
         width = next((len(row) for row in listed if row is not None), 1)
         for place, row in enumerate(listed):
             if row is not None and (row.shape != (width,) or row.dtype.kind == "c"):
