@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import MIRROR, cell_over, needs
+from joblib import parallel_config
 from PIL import Image
 from safetensors.torch import load
 from scipy.sparse import csr_matrix
@@ -18,7 +19,12 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import VotingClassifier
 from sklearn.exceptions import NotFittedError, UnsetMetadataPassedError
 from sklearn.metrics import mean_absolute_error
-from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score
+from sklearn.model_selection import (
+    GridSearchCV,
+    GroupKFold,
+    cross_val_predict,
+    cross_val_score,
+)
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
@@ -255,9 +261,9 @@ def test_metadata_is_handed_on_where_it_was_asked_for():
     seen = []
 
     class Told(IBMAClassifier):
-        def fit(self, X, y, groups=None):
+        def fit(self, X, y, *, groups=None):
             seen.append(groups)
-            return super().fit(X, y, groups)
+            return super().fit(X, y, groups=groups)
 
     X, y = problem(30)
     numbers, groups = np.hstack(list(X.values())), np.arange(30) // 3
@@ -443,7 +449,7 @@ def test_a_saved_estimator_predicts_the_same_from_another_place(mixed, tmp_path)
     (tmp_path / "third" / saved.WEIGHTS).write_bytes(b"other")
     with pytest.raises(IbmaError, match="weights.safetensors: changed since it was written"):
         IBMARegressor.load(tmp_path / "third")
-    with pytest.raises(IbmaError, match="expected IBMARegressor of format 2, found nothing"):
+    with pytest.raises(IbmaError, match="expected IBMARegressor of format 3, found nothing"):
         IBMARegressor.load(tmp_path / "nowhere")
     with pytest.raises(NotFittedError):
         IBMAClassifier().save(tmp_path / "fourth")
@@ -511,9 +517,31 @@ def test_eta_is_chosen_by_cross_validation(capsys):
 def test_the_same_seed_gives_the_same_network_and_leaves_the_generator_alone():
     X, y = problem(30)
     state = torch.random.get_rng_state()
-    first, second = (IBMAClassifier(**SMALL).fit(X, y).predict_proba(X) for _ in range(2))
+    made = SMALL | {"eta": "cv", "epochs": 2}
+    first, second = (IBMAClassifier(**made).fit(X, y).predict_proba(X) for _ in range(2))
     np.testing.assert_array_equal(first, second)
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_columns_are_chosen_by_a_mask_or_a_number_and_their_order_is_that_of_fit(tmp_path):
+    X, y = problem(30)
+    numbers = np.hstack(list(X.values()))
+    frame = pd.DataFrame(numbers)
+    expected = IBMAClassifier(**SMALL | {"epochs": 1}).fit(numbers, y).predict_proba(numbers)
+    for modalities in (
+        {"a": slice(0, 3), "b": slice(np.int64(3), 6)},
+        {"a": range(3), "b": pd.Index([3, 4, 5])},
+        {"a": np.arange(6) < 3, "b": [False] * 3 + [True] * 3},
+    ):
+        clf = IBMAClassifier(modalities=modalities, **SMALL | {"epochs": 1})
+        for given in (numbers, frame):
+            clf.fit(given, y).save(tmp_path)
+            for one in (clf, IBMAClassifier.load(tmp_path)):
+                np.testing.assert_array_equal(one.predict_proba(given), expected)
+        for one in (clf, IBMAClassifier.load(tmp_path)):
+            with pytest.raises(ValueError, match="columns 5, 4, .* expected 0, 1, .* as in fit"):
+                one.predict(frame[frame.columns[::-1]])
+    IBMAClassifier(modalities={"a": np.int64(0)}, **SMALL | {"epochs": 1}).fit(frame, y)
 
 
 def test_rows_of_tensors_and_masked_rows_are_picked_and_read_as_those_of_arrays():
@@ -535,6 +563,81 @@ def test_rows_of_tensors_and_masked_rows_are_picked_and_read_as_those_of_arrays(
     for same in (torch.tensor(groups), list(torch.tensor(groups))):
         made.fit(X | {"left": hidden}, torch.tensor(y), groups=same)
         np.testing.assert_array_equal(made.predict_proba(X), expected)
+
+
+def test_fits_in_threads_give_what_they_give_alone():
+    X, y = problem(60)
+    clf = IBMAClassifier("dmib", eta="cv", **SMALL | {"epochs": 2})
+    found = []
+    for jobs in (1, 4):
+        with parallel_config("threading"):
+            found.append(cross_val_predict(clf, Samples(X), y, n_jobs=jobs, method="predict_proba"))
+    np.testing.assert_array_equal(*found)
+
+
+def test_a_fit_that_fails_leaves_the_network_before_it_whole(tmp_path):
+    X, y = problem(30)
+    clf = IBMAClassifier(**SMALL | {"epochs": 1}).fit(X, y)
+    before, proba = vars(clf).copy(), clf.predict_proba(X)
+    for odd in ({"eta": 2.0}, {"lr": 1e308, "epochs": 5}, {"width": 7}):
+        with pytest.raises(ValueError):
+            clf.set_params(**odd).fit({"other": X["left"][:, :1], "right": X["right"]}, y + 5)
+        clf.set_params(**{name: before[name] for name in odd})
+    assert vars(clf) == before
+    clf.set_params(width=32, heads=4, modalities={"left": None}).save(tmp_path)
+    again = IBMAClassifier.load(tmp_path)
+    assert (again.width, again.heads, again.modalities) == (16, 2, None), "those of the fit"
+    for one in (clf, again):
+        np.testing.assert_array_equal(one.predict_proba(X), proba)
+
+
+def test_numbers_of_numpy_are_parameters_as_pythons_are(tmp_path):
+    X, y = problem(12)
+    X["words"] = ["round mass", "clear"] * 6
+    words = {"name": "bert", "vocab_size": 16, "max_length": np.int64(4), "hidden_size": 8}
+    words |= {"layers": 1, "heads": 2, "features": {"max_length": np.int64(4), "vocab_size": 16}}
+    odd = {
+        "epochs": np.int64(2),
+        "width": np.int32(16),
+        "lr": np.float32(0.25),
+        "eta": np.float16(0.5),
+    }
+    odd |= {"random_state": np.int64(0), "encoders": {"words": words}, "early_stopping": np.False_}
+    odd |= {
+        "method_params": {"align": np.False_},
+        "class_weight": {np.int64(k): 1 for k in range(3)},
+    }
+    clf = IBMAClassifier(**SMALL | odd).fit(X, y)
+    assert clf.get_params() == IBMAClassifier(**SMALL | odd).get_params(), "as they were given"
+    clf.save(tmp_path)
+    again = IBMAClassifier.load(tmp_path)
+    np.testing.assert_array_equal(again.predict_proba(X), clf.predict_proba(X))
+    assert again.fit(X, y).record_key_ == clf.record_key_
+
+
+def test_a_fit_needs_no_setting_of_torch_but_its_type():
+    X, y = problem(12)
+    clf = IBMAClassifier(**SMALL | {"epochs": 1}).fit(X, y)
+    expected = clf.predict_proba(X)
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            clf.fit(X, y)
+        np.testing.assert_array_equal(clf.predict_proba(X), expected)
+        clf.fit(X, y)
+    torch.set_default_dtype(torch.float64)
+    try:
+        for use in (lambda: clf.fit(X, y), lambda: clf.predict(X)):
+            with pytest.raises(ValueError, match="default type is torch.float64: call"):
+                use()
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_weights_of_samples_are_no_groups():
+    X, y = problem(12)
+    for use in (IBMAClassifier().fit, IBMAClassifier().fit_transform):
+        with pytest.raises(TypeError, match="positional"):
+            use(X, y, np.ones(12))
 
 
 def test_bad_input_ends_in_one_line():
@@ -603,7 +706,7 @@ def test_bad_input_ends_in_one_line():
         ),
         *(
             ("modality 'a': column '1' is there twice", lambda two=two: clf.fit({"a": two}, y))
-            for two in (pd.DataFrame(table[:, :2], columns=names) for names in (["1"] * 2, [1, "1"]))
+            for two in (pd.DataFrame(table[:, :2], columns=each) for each in (["1", "1"], [1, "1"]))
         ),
         *(
             ("'a', column 1: .*less than float32 holds", lambda one=one: clf.fit({"a": one}, y))
@@ -638,9 +741,23 @@ def test_bad_input_ends_in_one_line():
                 *(("epochs", "3"), ("epochs", 1.5), ("batch_size", None), ("width", True)),
                 *(("n_iter_no_change", 0), ("lr", -1), ("lr", np.nan), ("weight_decay", "x")),
                 *(("beta", 0), ("device", "gpu"), ("device", None), ("eta", True)),
+                *(("lr", True), ("weight_decay", True), ("beta", True), ("random_state", True)),
+                *(("device", "mps"), ("device", "cuda:99"), ("device", "meta")),
             )
         ),
         ("'a' is 'mlp'", lambda: clone(clf).set_params(encoders={"a": "mlp"}).fit(X, y)),
+        *(
+            (said, lambda one=one: clone(clf).set_params(method_params=one).fit(X, y))
+            for said, one in (
+                ("method_params: align='no': expected bool", {"align": "no"}),
+                ("method_params: align=1: expected bool", {"align": 1}),
+                ("bound '3': expected apib", {"bound": 3}),
+                ("1 is no parameter", {1: 2}),
+                ("'spec' is no parameter", {"spec": 2}),
+            )
+        ),
+        ("encoders: a value of type object", lambda: clone(clf)
+            .set_params(encoders={"left": {"hidden": object()}}).fit(X, y)),
         ("eta=2", lambda: clone(clf).set_params(eta=2).fit(X, y)),
         ("phi='raw'", lambda: clone(clf).set_params(phi="raw").fit(X, y)),
         ("multiple of heads", lambda: clone(clf).set_params(width=7).fit(X, y)),

@@ -50,9 +50,9 @@ class Conventions:
             setattr(self, name, value)
         return self
 
-    def fit_transform(self, X: Any, y: Any, groups: Any = None) -> Any:
+    def fit_transform(self, X: Any, y: Any, *, groups: Any = None) -> Any:
         """Train, and return the fused representations of the same samples, [n, D]."""
-        return self.fit(X, y, groups).transform(X)
+        return self.fit(X, y, groups=groups).transform(X)
 
     def __repr__(self) -> str:
         """Return the call that makes this estimator, without what has its default value."""

@@ -23,10 +23,11 @@ from numpy.typing import NDArray
 
 from ibma import methods
 from ibma.errors import IbmaError
-from ibma.estimators import inputs, saved
+from ibma.estimators import inputs, saved, seeds
 from ibma.estimators.base import Classifier, Conventions, Regressor
 from ibma.estimators.inputs import Reader
 from ibma.estimators.loss import BadArgument, check_names
+from ibma.estimators.parameters import check_types, native
 from ibma.estimators.tasks import Bins, WeightedClassify, WeightedMultiLabel
 from ibma.features.store import Features, Rows, TrainingSet
 from ibma.network import tasks
@@ -74,6 +75,7 @@ class Estimator(Conventions):
         eta_: weight of the bound; None for a method that has none.
         history_: loss term -> mean per epoch.
         network_: the trained network.
+        params_: the parameters that it was trained with, in types of Python.
         record_key_: digest of settings, data and code, as the pipeline's records have it.
     """
 
@@ -98,8 +100,8 @@ class Estimator(Conventions):
     random_state: Any = None
     verbose: bool = False
 
-    def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
-        """Train a network.
+    def fit(self, X: Any, y: Any, *, groups: Any = None) -> Self:
+        """Train a network; if that fails, the one before stays. Fits in threads take turns.
 
         Args:
             X: modality -> values (an array [n, d], pictures, texts, files), a data frame with
@@ -111,6 +113,24 @@ class Estimator(Conventions):
         Raises:
             BadArgument: a value that cannot be used, in one line; it is a ValueError.
         """
+        learner = self._unfitted()
+        with seeds.alone():
+            learner._learn(X, y, groups)
+        self.__dict__ = vars(learner) | self.get_params()
+        self.params_ = learner.get_params()
+        return self
+
+    def _unfitted(self) -> Self:
+        """Return a copy that has learnt nothing, with parameters in types of Python."""
+        made = copy.copy(self)
+        made.__dict__ = {name: one for name, one in vars(self).items() if not name.endswith("_")}
+        given = self.get_params()
+        if not isinstance(self.random_state, Integral):  # a generator, of which the seed is kept
+            del given["random_state"]
+        return made.set_params(**{name: native(name, value) for name, value in given.items()})
+
+    def _learn(self, X: Any, y: Any, groups: Any) -> None:
+        """Train, and set what `fit` gives an estimator."""
         self._check_parameters()
         columns = self._columns(X, fit=True)
         n = inputs.count(columns)
@@ -136,7 +156,6 @@ class Estimator(Conventions):
         self.eta_ = self._eta(problem)
         self._train(problem)
         self.record_key_ = self._key(problem)
-        return self
 
     def transform(self, X: Any, of: str = FUSED) -> NDArray[np.float32]:
         """Return representations, [n, D].
@@ -188,8 +207,8 @@ class Estimator(Conventions):
                 raise BadArgument(f"{name}={value!r}: expected a whole number, {least} or more")
         for name in ("lr", "beta", "weight_decay"):
             value, zero = getattr(self, name), name == "weight_decay"
-            right = isinstance(value, Real) and 0 <= float(value) < np.inf and (value or zero)
-            if not right:
+            number = isinstance(value, Real) and not isinstance(value, bool)
+            if not number or not 0 <= float(value) < np.inf or not (value or zero):
                 more = "0 or more" if zero else "above 0"
                 raise BadArgument(f"{name}={value!r}: expected a number, {more}")
         if self.width % self.heads:
@@ -206,18 +225,30 @@ class Estimator(Conventions):
         share = self.validation_fraction
         if not isinstance(share, Real) or not 0 < float(share) <= 0.5:
             raise BadArgument(f"validation_fraction={share!r}: expected 0 to .5")
-        if not isinstance(self.early_stopping, bool | np.bool_):
+        if not isinstance(self.early_stopping, bool):
             raise BadArgument(f"early_stopping={self.early_stopping!r}: expected True or False")
         for name in ("modalities", "method_params"):
             if not isinstance(value := getattr(self, name), Mapping | None):
                 raise BadArgument(f"{name}={value!r}: expected None or a dictionary")
+        self._check_method_params()
+
+    def _check_method_params(self) -> None:
+        given = self.method_params or {}
+        if odd := [name for name in given if not isinstance(name, str) or name == "spec"]:
+            raise BadArgument(f"method_params: {odd[0]!r} is no parameter of a method")
+        method = self._found(methods.find, self.method)
+        for one in self._found(lambda: list(method.constructors(given))):
+            where = f"method_params ({one.label})" if one.label else "method_params"
+            check_types(one.function, one.arguments, where)
 
     def _seed(self) -> int:
         from sklearn.utils import check_random_state
 
-        if isinstance(self.random_state, int | np.integer):
+        if isinstance(self.random_state, bool):
+            raise BadArgument(f"random_state={self.random_state}: expected a number or None")
+        if isinstance(self.random_state, int):
             check_random_state(self.random_state)
-            return int(self.random_state)
+            return self.random_state
         return int(check_random_state(self.random_state).randint(2**31))
 
     # --- data ------------------------------------------------------------------------------------
@@ -227,26 +258,30 @@ class Estimator(Conventions):
         from scipy.sparse import issparse
         from sklearn.utils.validation import validate_data
 
+        names = inputs.names_of(X)
+        if fit:
+            self.column_names_ = names
         if isinstance(X, Mapping) and not issparse(X):
             expected = tuple(self.modalities or X) if fit else tuple(self.readers_)
             self._check_names(X, expected)
             known = {} if fit else {name: one.columns for name, one in self.readers_.items()}
             found = {name: inputs.in_order(name, X[name], known.get(name, ())) for name in expected}
             return {name: inputs.positional(name, value) for name, value in found.items()}
-        if inputs.names_of(X) and self.modalities is not None:
-            validate_data(self, X, reset=fit, skip_check_array=True)
-            return inputs.split(X, self.modalities)
-        least = 2 if fit else 1
-        array = validate_data(
-            self,
-            inputs.unmasked(X),
-            reset=fit,
-            ensure_all_finite="allow-nan",
-            ensure_min_samples=least,
-        )
-        found = inputs.split(array, self.modalities)
+        named = bool(names) and self._modalities(fit) is not None
+        checks = {"ensure_all_finite": "allow-nan", "ensure_min_samples": 2 if fit else 1}
+        checks = {"skip_check_array": True} if named else checks
+        table = validate_data(self, inputs.unmasked(X), reset=fit, **checks)
+        if (learnt := list(self.column_names_)) and names not in ([], learnt):  # numbers, too
+            told = f"expected {', '.join(learnt)}, as in fit"
+            raise BadArgument(f"X: columns {', '.join(names)}: {told}")
+        found = inputs.split(table, self._modalities(fit))
         self._check_names(found, found if fit else self.readers_)
         return found
+
+    def _modalities(self, fit: bool) -> Mapping[str, Any] | None:
+        """Return how a table is split: what `set_params` said after `fit` is for the next one."""
+        chosen: Mapping[str, Any] | None = self.modalities if fit else self.params_["modalities"]
+        return chosen
 
     def _check_names(self, given: Mapping[str, Any], expected: Collection[str]) -> None:
         lacking = [name for name in expected if name not in given]
@@ -302,11 +337,15 @@ class Estimator(Conventions):
         return Assignment(float(self.beta), PHI[self.phi])
 
     def _select_device(self) -> torch.device:
+        expected = f"device={self.device!r}: expected auto, cpu, or cuda with the number of a GPU"
         try:
             chosen: torch.device = self._found(select_device, self.device)
-            return chosen
         except (RuntimeError, TypeError):  # torch's
-            raise BadArgument(f"device={self.device!r}: expected auto, cpu or cuda") from None
+            raise BadArgument(expected) from None
+        gpus = torch.cuda.device_count() if chosen.type == "cuda" else 0
+        if chosen.type != "cpu" and (chosen.index or 0) >= gpus:
+            raise BadArgument(expected)
+        return chosen
 
     # --- training --------------------------------------------------------------------------------
 
@@ -331,24 +370,23 @@ class Estimator(Conventions):
     def _train(self, problem: Problem) -> None:
         """Train to the last epoch, or until the validation loss has stopped falling."""
         valid = np.flatnonzero(problem.features.splits == "valid")
-        with torch.random.fork_rng():
-            fit = self._fit(problem, problem.rows(problem.features.training(0)), self.eta_)
-            best, state, since = np.inf, None, 0
-            for terms in self._walk(fit):
-                told = f"epoch {fit.epoch}: loss {sum(terms.values()):.4f}"
-                if len(valid):
-                    loss = self._loss(problem, fit.model, Rows(problem.features, valid))
-                    told += f", validation {loss:.4f}"
-                    best, since = (loss, 0) if loss < best else (best, since + 1)
-                    if since == 0:
-                        state = copy.deepcopy(fit.model.state_dict())
-                if self.verbose:
-                    print(told)
-                if since >= self.n_iter_no_change:
-                    break
-            if state is not None:
-                fit.model.load_state_dict(state)
-            fit.refresh()  # centroids and Q of the final network, as the pipeline does
+        fit = self._fit(problem, problem.rows(problem.features.training(0)), self.eta_)
+        best, state, since = np.inf, None, 0
+        for terms in self._walk(fit):
+            told = f"epoch {fit.epoch}: loss {sum(terms.values()):.4f}"
+            if len(valid):
+                loss = self._loss(problem, fit.model, Rows(problem.features, valid))
+                told += f", validation {loss:.4f}"
+                best, since = (loss, 0) if loss < best else (best, since + 1)
+                if since == 0:
+                    state = copy.deepcopy(fit.model.state_dict())
+            if self.verbose:
+                print(told)
+            if since >= self.n_iter_no_change:
+                break
+        if state is not None:
+            fit.model.load_state_dict(state)
+        fit.refresh()  # centroids and Q of the final network, as the pipeline does
         self.network_, self.history_, self.n_epochs_ = fit.model, fit.history, fit.epoch
 
     def _walk(self, fit: Fit) -> Iterator[dict[str, float]]:
@@ -425,6 +463,7 @@ class Estimator(Conventions):
         from sklearn.utils.validation import check_is_fitted
 
         check_is_fitted(self)
+        seeds.refuse_other_type()
         columns = self._columns(X, fit=False)
         outputs = 1 if self.kind == "classify" else len(self.network_.spec.task.classes)
         targets = np.zeros((inputs.count(columns), outputs))

@@ -18,6 +18,7 @@ from safetensors.torch import load
 
 import ibma
 from ibma.errors import IbmaError
+from ibma.estimators import seeds
 from ibma.estimators.inputs import Reader
 from ibma.estimators.loss import BadArgument
 from ibma.estimators.tasks import Bins
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from ibma.estimators.estimator import Estimator
 
 NAME, WEIGHTS = "estimator.json", "weights.safetensors"
-FORMAT = 2
+FORMAT = 3
 Kind = TypeVar("Kind", bound="Estimator")
 
 
@@ -41,8 +42,6 @@ def plain(value: Any) -> Any:
         return {"pairs": [[plain(key), plain(each)] for key, each in value.items()]}
     if isinstance(value, list | tuple):
         return [plain(each) for each in value]
-    if isinstance(value, np.ndarray | np.generic):
-        return plain(value.tolist())
     # a generator of random numbers is no parameter that could be given again; the seed is kept
     return value if isinstance(value, str | bool | int | float | None) else None
 
@@ -72,7 +71,7 @@ def write(estimator: Estimator, folder: Path) -> None:
         },
         "record_key": estimator.record_key_,
         "weights": hashlib.sha256(weights).hexdigest(),
-        "parameters": {name: plain(value) for name, value in estimator.get_params().items()},
+        "parameters": {name: plain(value) for name, value in estimator.params_.items()},
         "readers": [asdict(one) | {"idf": one.idf.tolist()} for one in estimator.readers_.values()],
         "targets": _targets(estimator),
         "network": {
@@ -86,8 +85,8 @@ def write(estimator: Estimator, folder: Path) -> None:
         "n_epochs": estimator.n_epochs_,
         "history": estimator.history_,
         "columns": {
-            name: plain(getattr(estimator, name))
-            for name in ("n_features_in_", "feature_names_in_")
+            name: np.array(getattr(estimator, name)).tolist()
+            for name in ("n_features_in_", "feature_names_in_", "column_names_")
             if hasattr(estimator, name)
         },
     }
@@ -120,7 +119,7 @@ def read(cls: type[Kind], folder: Path, device: str) -> Kind:
     except IbmaError as error:
         raise BadArgument(str(error)) from None
     made = cls(**{name: restored(value) for name, value in content["parameters"].items()})
-    made.device = device
+    made.params_, made.device = made.get_params(), device
     for name, value in content["columns"].items():
         setattr(made, name, np.array(value, object) if isinstance(value, list) else value)
     _restore(made, content)
@@ -157,5 +156,5 @@ def _restore(made: Estimator, content: Mapping[str, Any]) -> None:
         u=network["u"],
         input_widths=network["input_widths"],
     )
-    with torch.random.fork_rng():
+    with seeds.alone():
         made.network_ = made._build(spec, made.seed_)

@@ -19,7 +19,7 @@ from safetensors.torch import load
 import ibma
 from ibma import methods
 from ibma.errors import IbmaError
-from ibma.estimators import inputs
+from ibma.estimators import inputs, seeds
 from ibma.estimators.inputs import Reader
 from ibma.estimators.loss import BadArgument
 from ibma.files import read_json, required, write_json
@@ -109,7 +109,7 @@ class Trained:
         weights = required(folder / WEIGHTS, content["weights"], again).read_bytes()
         readers = [Reader(**one | {"shape": tuple(one["shape"])}) for one in content["readers"]]
         on = select_device(device)
-        with torch.random.fork_rng():
+        with seeds.alone():
             model = methods.build(
                 content["method"]["file"],
                 _spec(content, readers),
