@@ -81,6 +81,26 @@ def test_a_file_that_cannot_be_written_is_named_and_the_old_one_stays(tmp_path, 
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("mask", [0o022, 0o007, 0o077])
+def test_what_is_written_has_the_mode_that_the_umask_gives(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        for _ in range(2):  # a new file, and one in its place
+            write_json(tmp_path / "a.json", {})
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.json").stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+def test_what_a_killed_writer_left_is_swept_by_the_next(tmp_path):
+    path, names = tmp_path / "a.json", []
+    with files.atomic_file(path):
+        names += [each.name for each in tmp_path.iterdir()]
+    (tmp_path / names[0]).touch()  # as if that writer had been killed
+    write_json(path, {})
+    assert [each.name for each in tmp_path.iterdir()] == ["a.json"]
+
+
 def test_an_error_that_the_system_leaves_unnamed_names_the_file_that_cannot_be_written(tmp_path):
     (tmp_path / "whole").write_bytes(b"kept")
     cases = (

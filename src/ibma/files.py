@@ -13,9 +13,9 @@ import glob
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
@@ -264,9 +264,9 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     """Open a new file that replaces `path` when it is complete; until then `path` is intact."""
     path.parent.mkdir(parents=True, exist_ok=True)
     _sweep(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")  # as `_sweep` knows it
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:  # its mode is what the umask says
             fcntl.flock(file, fcntl.LOCK_SH)  # it ends with this process
             yield file
             file.flush()
@@ -274,8 +274,8 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
         os.replace(temporary, path)
     except BaseException as error:
         with suppress(OSError):
-            Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename in (None, temporary):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename in (None, str(temporary)):
             error.filename = str(path)  # a write that fails does not say which file it was
         raise
 
