@@ -666,7 +666,7 @@ def _predicts(project: Path, ibma, weights: str) -> None:
         line = refused(ibma, "predict", weights, "--input", "texts.csv", "--output", name)
         assert f"{name}: is an input, it would be lost" in line
     assert inputs == {name: (project / name).read_bytes() for name in inputs}
-    for name, line in (("pictures", "is a folder"), ("texts.csv/p.csv", "expected a folder")):
+    for name, line in (("pictures", "is a folder, pipe"), ("texts.csv/p.csv", "expected a folder")):
         assert line in refused(ibma, "predict", weights, "--input", "texts.csv", "--output", name)
     moved = ("--folder", "Hx=pictures")
     assert "expected MODALITY=FOLDER of pic" in refused(

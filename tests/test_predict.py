@@ -85,3 +85,32 @@ def test_rows_that_would_be_read_otherwise_than_in_training_are_refused(
     (project / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     with pytest.raises(IbmaError, match="stale.*run `dvc repro train_ibma@clinic`"):
         write()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("clinic.csv", "pictures/x7.png", "params.yaml", "profiles/clinic.yaml"),
+        *(f"{WEIGHTS}.safetensors", "runs/train_ibma/clinic/ibma/seed_0.json"),
+        *("data/features/clinic/meta.json", "hard", "soft"),
+    ],
+)
+def test_what_is_read_is_not_written_over(project, name):
+    os.link("pictures/x7.png", "hard")
+    Path("soft").symlink_to("clinic.csv")
+    before = Path(name).read_bytes()
+    with pytest.raises(IbmaError, match=f"{name}: is an input, it would be lost"):
+        write(name)
+    assert Path(name).read_bytes() == before
+
+
+def test_what_is_no_file_stays_and_a_link_is_followed(project):
+    os.mkfifo("pipe")
+    for name in ("pipe", "pictures"):
+        with pytest.raises(IbmaError, match=f"{name}: is a folder, pipe or device"):
+            write(name)
+    assert Path("pipe").is_fifo()
+    Path("old.csv").write_text("old")
+    Path("link.csv").symlink_to("old.csv")
+    write("link.csv")
+    assert Path("link.csv").is_symlink() and Path("old.csv").read_text().startswith("id,predicted")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,18 +63,19 @@ def write(weights: Path, table: Path, output: Path, folders: Sequence[str]) -> s
     Args:
         weights: `models/<stage>/<task>/<method>/seed_<k>`.
         table: CSV, TSV or Parquet with the columns of the training table; labels are not needed.
-        output: a CSV file.
+        output: a CSV file; a link is followed.
         folders: `<modality>=<folder>` of files that lie elsewhere than those of training.
 
     Raises:
         IbmaError: no such network, one of other parameters, data or code than the present, no such
-            table, or one without the column of ids.
+            table, or one without the column of ids; an output that is no file, or one that is
+            read.
     """
     network = Network.load(weights)
     reader = Reader.of(network, table, folders)
-    _refuse_to_overwrite(output, [table, network.table.path])
+    _refuse_to_overwrite(output, chain([table], network.files(), reader.files()))
     counts: Counter[bool] = Counter()
-    with atomic_file(output) as file:
+    with atomic_file(Path(os.path.realpath(output))) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(network.header)
@@ -89,10 +92,12 @@ def write(weights: Path, table: Path, output: Path, folders: Sequence[str]) -> s
     return "\n".join(lines)
 
 
-def _refuse_to_overwrite(output: Path, inputs: Sequence[Path]) -> None:
-    if output.is_dir():
-        raise IbmaError(f"{output}: is a folder: name the CSV file to write")
-    if output.resolve() in [path.resolve() for path in inputs]:
+def _refuse_to_overwrite(output: Path, inputs: Iterable[Path]) -> None:
+    if not output.exists():
+        return
+    if not output.is_file():
+        raise IbmaError(f"{output}: is a folder, pipe or device: name the CSV file to write")
+    if any(path.exists() and path.samefile(output) for path in inputs):
         raise IbmaError(f"{output}: is an input, it would be lost: name another file to write")
 
 
@@ -140,6 +145,14 @@ class Network:
         model = restore(cell, one, one.id.weights, device)
         table = TableData(entry.dataset, profile.tables[entry.dataset])
         return cls(one, model, cell.problem(), cell.open(), table, entry, device)
+
+    def files(self) -> Iterator[Path]:
+        """Yield every file of the project that a prediction rests on."""
+        one = self.record
+        yield from (paths.PARAMS, one.id.record, one.id.weights, self.table.path)
+        yield paths.choice(one.task, one.method)
+        for folder in (paths.PROFILES, paths.FEATURES / one.task, paths.CENTROIDS / one.task):
+            yield from folder.glob("*")
 
     @property
     def header(self) -> list[str]:
@@ -291,6 +304,13 @@ class Reader:
     def rows(self) -> Iterator[Row]:
         """Yield every row of the table, in order."""
         return map(self._row, self.table.rows(self.path, self.columns))
+
+    def files(self) -> Iterator[Path]:
+        """Yield every file that the table names."""
+        for found in self.table.rows(self.path, self.columns):
+            with suppress(Unusable):
+                parts = self.table.parts(found) if isinstance(found, Cells) else {}
+                yield from (part for part in parts.values() if isinstance(part, Path))
 
     def _row(self, found: Cells | Dropped) -> Row:
         if isinstance(found, Dropped):
