@@ -497,7 +497,7 @@ def test_a_network_of_every_kind_predicts_without_its_project(make_cell, tmp_pat
         def put(to: Path, done=done) -> None:
             write_bytes(to, done.weights)
 
-        trained.write(folder, cell, done.record, views, put)
+        trained.write(folder, cell, done.record, views, put, scale=[0, 100], separator=" | ")
         network = trained.Trained.load(folder, "cpu")
         arrays = cell.open().arrays
         table = pd.DataFrame({name: list(arrays[name][test.index]) for name in views})
@@ -508,12 +508,21 @@ def test_a_network_of_every_kind_predicts_without_its_project(make_cell, tmp_pat
             assert list(told.predicted) == [cell.problem().classes[k] for k in scores.argmax(1)]
         elif kind == "multilabel":
             assert np.array_equal(told[["p(a)", "p(b)", "p(c)"]].to_numpy() > 0.5, scores > 0)
+            assert {" | " in one for one in told.predicted} == {True, False}
         elif kind == "sentiment":
-            assert np.allclose(told.predicted, scores[:, 1], atol=1e-3)
+            assert np.allclose(told.predicted, 50 * (scores[:, 1] + 1), atol=0.1)
         else:
             assert np.allclose(told.distance / told.distance.max(), scores[:, 0], atol=1e-3)
-        table[next(iter(views))] = None
-        assert len(network.predict(table)) == len(test), "no row has it"
+        frames = {name: pd.DataFrame(np.stack(table[name])) for name in views}
+        for rows in (slice(None), slice(1)):  # of one row, its columns are no samples
+            one = network.predict({name: frame.iloc[rows] for name, frame in frames.items()})
+            pd.testing.assert_frame_equal(one, network.predict(table.iloc[rows].reset_index()))
+        with pytest.raises(IbmaError, match="'view0' is there twice"):
+            network.predict(table[["view0", "view0", "view1"]])
+        table["view0"] = None
+        nothing = network.predict(table)
+        table["view0"] = [" ", ""] * (len(test) // 2) + [" "] * (len(test) % 2)
+        pd.testing.assert_frame_equal(network.predict(table), nothing)
         with pytest.raises(IbmaError, match="no column view1: expected one for each of view0"):
             network.predict(table[["view0"]])
     (folder / trained.WEIGHTS).write_bytes(b"other")

@@ -174,11 +174,12 @@ class Network:
 
     def _answer(self, chance: NDArray[np.float64]) -> str:
         """Return the prediction as a cell of the label's column says it."""
+        from ibma.estimators.trained import SEPARATOR
         from ibma.network.tasks import LIKELY
 
         if self.problem.kind == "multilabel":
             likely = zip(self.problem.classes, chance, strict=True)
-            separator = self.table.spec.separator or ";"
+            separator = self.table.spec.separator or SEPARATOR
             return separator.join(name for name, value in likely if value >= LIKELY)
         if self.problem.kind == "sentiment":
             scores = [float(name) for name in self.problem.classes]

@@ -6,7 +6,7 @@ reading it runs no code from it. It needs neither params.yaml nor stored feature
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,14 +36,22 @@ if TYPE_CHECKING:
     from ibma.training.record import Record
 
 NAME, WEIGHTS = "network.json", "weights.safetensors"
-FORMAT = 1
+FORMAT = 2
 READER = ("name", "kind", "features", "encoder", "shape", "dtype")  # what a pipeline's reader needs
+SEPARATOR = ";"  # between several labels, unless a table has its own
 PLAIN = ("width", "heads", "epochs", "systems", "eta", "weight_factor", "refresh")  # of a `Spec`
 Read = tuple[str, Mapping[str, Any]]  # kind of a modality, and parameters of `media.compute`
 
 
 def write(
-    folder: Path, cell: Cell, one: Record, read: Mapping[str, Read], place: Callable[[Path], object]
+    folder: Path,
+    cell: Cell,
+    one: Record,
+    read: Mapping[str, Read],
+    place: Callable[[Path], object],
+    *,
+    scale: Sequence[float] | None = None,
+    separator: str = SEPARATOR,
 ) -> None:
     """Write the network of a run.
 
@@ -53,6 +61,8 @@ def write(
         one: its record.
         read: modality -> how its files, texts or numbers become features.
         place: puts its weights at a path, for example by a link: they are large.
+        scale: what the lowest and the highest score stand for; None where scores are the labels.
+        separator: text between several labels.
     """
     setting = Setting.of(one.params)
     spec = cell.build(one.seed, setting, cell.epochs, one.seed, torch.device("cpu")).spec
@@ -68,6 +78,7 @@ def write(
         "weights": one.weights,
         "method": {"file": cell.method_file, "parameters": dict(cell.hparams)},
         "task": {"kind": spec.task.kind, "classes": spec.task.classes},
+        "labels": {"scale": scale, "separator": separator},
         "readers": [
             {name: getattr(reader, name) for name in READER}
             | {"encoder": dict(spec.modalities[reader.name].encoder)}
@@ -89,11 +100,14 @@ class Trained:
     Args:
         model: in evaluation mode, on `device`.
         readers: modality -> how its values become arrays.
+        scale, separator: of labels, see `write`.
     """
 
     model: Method
     readers: Mapping[str, Reader]
     device: torch.device
+    scale: Sequence[float] | None
+    separator: str
 
     @classmethod
     def load(cls, folder: Path, device: str = "auto") -> Trained:
@@ -116,15 +130,16 @@ class Trained:
                 **content["method"]["parameters"],
             )
         model.load_state_dict(load(weights))
-        return cls(model.to(on).eval(), {one.name: one for one in readers}, on)
+        known = {one.name: one for one in readers}
+        return cls(model.to(on).eval(), known, on, **content["labels"])
 
     def predict(self, frame: Any) -> pd.DataFrame:
         """Predict every row of a table.
 
         Args:
             frame: a data frame (or a dictionary) with a column for each modality. A cell is a text,
-                a row of numbers, or the path of a picture, a sound or a film; None where the sample
-                lacks the modality.
+                a row of numbers, or the path of a picture, a sound or a film; None, or a text of
+                spaces alone, where the sample lacks the modality.
 
         Returns:
             A row for each, with its index. `predicted`: a class, the labels that are likelier than
@@ -140,31 +155,42 @@ class Trained:
         if lacking:
             known = ", ".join(self.readers)
             raise BadArgument(f"no column {', '.join(lacking)}: expected one for each of {known}")
-        read = {name: one.read(list(frame[name])) for name, one in self.readers.items()}
+        read = {name: one.read(_cells(name, frame[name])) for name, one in self.readers.items()}
         problem = self.model.spec.task
         n = inputs.count({name: known for name, (_, known) in read.items()})
         empty = np.zeros((n, len(problem.classes)))
         features = inputs.gathered(self.readers, read, problem.kind, empty, None)
         logits = represent(self.model, features.everything(), self.device)["logits"].double()
-        said = _said(problem, logits)
-        return pd.DataFrame(said, index=getattr(frame, "index", None))
+        return pd.DataFrame(self._said(logits), index=getattr(frame, "index", None))
+
+    def _said(self, logits: torch.Tensor) -> dict[str, NDArray[Any]]:
+        """Return the columns of a prediction."""
+        problem = self.model.spec.task
+        if problem.kind == "one_class":
+            return {"distance": problem.loss_per_sample(logits, logits).numpy()}
+        chances = tasks.per_class(problem, problem.log_probabilities(logits).exp()).numpy()
+        columns = {f"p({name})": chances[:, place] for place, name in enumerate(problem.classes)}
+        names = np.array(problem.classes, dtype=object)
+        if isinstance(problem, tasks.Sentiment):
+            ends = [-problem.bound, problem.bound]
+            predicted = np.interp(problem.score(logits).numpy(), ends, self.scale or ends)
+        elif problem.kind == "multilabel":
+            likely = chances >= tasks.LIKELY
+            predicted = np.array([self.separator.join(names[row]) for row in likely], dtype=object)
+        else:
+            predicted = names[chances.argmax(1)]
+        return {"predicted": predicted} | columns
 
 
-def _said(problem: tasks.Task, logits: torch.Tensor) -> dict[str, NDArray[Any]]:
-    """Return the columns of a prediction."""
-    if problem.kind == "one_class":
-        return {"distance": problem.loss_per_sample(logits, logits).numpy()}
-    chances = tasks.per_class(problem, problem.log_probabilities(logits).exp()).numpy()
-    columns = {f"p({name})": chances[:, place] for place, name in enumerate(problem.classes)}
-    names = np.array(problem.classes, dtype=object)
-    if isinstance(problem, tasks.Sentiment):
-        predicted = problem.score(logits).numpy()
-    elif problem.kind == "multilabel":
-        likely = chances >= tasks.LIKELY
-        predicted = np.array([";".join(names[row]) for row in likely], dtype=object)
-    else:
-        predicted = names[chances.argmax(1)]
-    return {"predicted": predicted} | columns
+def _cells(name: str, column: Any) -> Any:
+    """Return the cells of a column; a text of spaces alone is none, as in a table of `ibma new`.
+
+    Raises:
+        BadArgument: it is no column.
+    """
+    inputs.names_of(column, "the table")
+    cells = inputs.positional(name, column)
+    return [None if isinstance(one, str) and not one.strip() else one for one in cells]
 
 
 def _spec(content: Mapping[str, Any], readers: list[Reader]) -> Spec:

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -75,7 +75,10 @@ def _write(
 
     cell = Cell.named(params, one.stage, one.task, one.method, root)
     given = partial(link_file, root / one.id.weights)
-    trained.write(folder / DATA, cell, one, _read(params, one.task), given)
+    said: dict[str, Any] = {}
+    if table := params.tables.get(params.task(one.task).dataset):
+        said = {"scale": table.range, "separator": table.separator or trained.SEPARATOR}
+    trained.write(folder / DATA, cell, one, _read(params, one.task), given, **said)
     model = Model(run_id=run_id, model_id=model_id)
     pyfunc.add_to_model(model, loader_module=LOADER, data=DATA)
     model.save(str(folder / "MLmodel"))
