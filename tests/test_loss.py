@@ -22,7 +22,7 @@ from ibma.errors import IbmaError
 from ibma.features.store import Batch
 from ibma.network import distributed, tasks
 from ibma.network.centroids import Assignment
-from ibma.network.method import Method, Modality, Spec
+from ibma.network.method import FUSED, Method, Modality, Spec
 
 SRC = Path(distributed.__file__).parents[2]
 HEAVY = ["dvc", "mlflow", "transformers", "faiss", "sklearn", "pydantic", "scipy", "pandas"]
@@ -302,6 +302,33 @@ def test_autocast_does_not_reach_the_bound():
     value.backward()
 
 
+@pytest.mark.parametrize("kind", [torch.float64, torch.float16, torch.bfloat16])
+def test_a_loss_cast_with_its_network_is_computed_in_float32(kind):
+    x, y = views(["a", "b"])
+    widths = {name: value.shape[1] for name, value in x.items()}
+    for make in (
+        lambda: IBBLoss(["a", "b"], 3, 8),
+        lambda: CLUBLoss(["a", "b"], 3, 8, input_widths=widths),
+        lambda: VIBLoss(["a", "b"], 3, 8),
+        lambda: VIBLoss(["a", "b"], 3, 8, form="posterior"),
+    ):
+        values = []
+        for cast in (torch.float32, kind):
+            torch.manual_seed(0)
+            loss = make().to(cast)
+            held = [*loss.buffers(), *loss.parameters()]
+            assert {one.dtype for one in held if one.is_floating_point()} == {torch.float32}
+            z = {name: torch.randn(len(y), 8).to(kind).to(cast) for name in ("a", "b", FUSED)}
+            if isinstance(loss, VIBLoss):
+                z = {name: loss.transform(name, value) for name, value in z.items()}
+                assert {value.dtype for value in z.values()} == {cast}
+            h = z.pop(FUSED)
+            loss.start_epoch()
+            values.append(loss(z, y, h, inputs=x if isinstance(loss, CLUBLoss) else None))
+        assert values[1].dtype == torch.float32
+        torch.testing.assert_close(*values, rtol=1e-2, atol=0)
+
+
 def test_evaluation_leaves_the_sums_alone():
     x, y = views(["a", "b"])
     net, ibb = Net(["a", "b"]), IBBLoss(["a", "b"], 3, 8)
@@ -347,6 +374,7 @@ def test_wrong_use_ends_in_one_line():
         ("expected one each of a, b", lambda: ibb({"a": z["a"]}, y)),
         (r"a: shape \(24, 5\)", lambda: ibb(z | {"a": z["a"][:, :5]}, y)),
         ("expected class indices", lambda: ibb(z, y.float())),
+        ("without a sample", lambda: ibb({name: one[:0] for name, one in z.items()}, y[:0])),
         ("target='clasify'", lambda: IBBLoss(["a"], 3, 8, "clasify")),
         ("phi='raw'", lambda: IBBLoss(["a"], 3, 8, phi="raw")),
         ("different names", lambda: IBBLoss(["a", "a"], 3, 8)),

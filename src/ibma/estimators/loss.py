@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -138,6 +138,8 @@ class BoundLoss(nn.Module):
         if self.epoch == 0:
             raise BadArgument("call start_epoch() before every epoch, the first one included")
         _check("labels", {"y": y}, ["y"])
+        if len(y) == 0:
+            raise BadArgument("labels: a batch without a sample: leave it out")
         for what, given in (("inputs", inputs), ("phi_x", phi_x)):
             if what in self.reads:
                 _check(what, given, self.spec.names)
@@ -177,6 +179,12 @@ class BoundLoss(nn.Module):
                 stacklevel=2,
             )
         self.epoch += 1
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move what the bound holds, and leave it in float32: the bound is computed in that."""
+        move: Any = super()._apply  # which torch gives no types
+        move(lambda held: fn(held).to(held.dtype), recurse)
+        return self
 
     def _step_of(self, batch: Any) -> Step:
         if not isinstance(batch, tuple | list) or not 2 <= len(batch) <= 4:
@@ -433,7 +441,9 @@ class VIBLoss(BoundLoss):
         if width is None or value.ndim != 2 or value.shape[1] != width:
             raise BadArgument(f"{place}: shape {tuple(value.shape)}, expected (B, {width})")
         self._transformed.add(place)
-        return self.bound.transform(place, value, self._noise)
+        with torch.autocast(value.device.type, enabled=False):
+            noisy: Tensor = self.bound.transform(place, value.float(), self._noise)
+        return noisy.to(value.dtype)
 
     def _step(self, *args: Any, **kwargs: Any) -> Step:
         step = super()._step(*args, **kwargs)
