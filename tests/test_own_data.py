@@ -435,6 +435,16 @@ def test_check_says_what_would_stop_the_pipeline(project, ibma):
     assert "neither a data set of params.yaml nor a profile" in refused(ibma, "check", "clinics")
 
 
+def test_check_says_what_float32_cannot_tell_apart(project, ibma):
+    table = own_data.rows()
+    for row in table:
+        row[6] = str(1_700_000_000 + int(row[6]) % 2)
+    own_data.write(project, table)
+    told(ibma, *own_data.NEW, "--numbers", "age")
+    line = "PROBLEM: column 'age': values around 1.7e+09 differ by 1, less than float32 holds"
+    assert line in told(ibma, "check", "clinic")
+
+
 CONTRACT = """
 from ibma.datasets import Card, Counts, Sample
 CARD = Card(title="Parity", kind={kind!r}, classes=("even", "odd"),

@@ -23,7 +23,7 @@ from ibma.features.extract import samples
 from ibma.features.samples import Tally, check_card, checked
 from ibma.formats import checksums, tabular
 from ibma.formats.raw import Unreadable
-from ibma.params import Params, TaskParams
+from ibma.params import Params, TableParams, TaskParams
 
 SHOWN = 10  # of what may be many
 ROWS = 10  # of a data set in Python that are tried
@@ -80,6 +80,7 @@ class Found:
         absent: modality -> samples without it.
         contents: digest of all that a sample is predicted from -> id and split of those.
         files: modality and digest of a file -> id and split of the samples that have it.
+        spans: modality and place of a column of numbers -> how far they spread.
         dropped: rows that are no samples.
         tally: what extraction will ask of the whole.
     """
@@ -92,6 +93,9 @@ class Found:
     )
     files: defaultdict[tuple[str, str], list[tuple[str, str]]] = field(
         default_factory=lambda: defaultdict(list)
+    )
+    spans: defaultdict[tuple[str, int], media.Span] = field(
+        default_factory=lambda: defaultdict(media.Span)
     )
     dropped: list[Dropped] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
@@ -110,6 +114,9 @@ class Found:
         self.splits[entry.split][""] += 1
         self.groups[entry.group].add(entry.split)
         self.absent.update(name for name, part in entry.parts.items() if part is None)
+        for name, part in entry.parts.items():
+            for place, value in enumerate(part if isinstance(part, tuple) else ()):
+                self.spans[name, place] = self.spans[name, place].including(value)
         whole = hashlib.sha256()
         for name, part in sorted(entry.parts.items()):
             content = checksums.sha256(part) if isinstance(part, Path) else repr(part)
@@ -157,6 +164,7 @@ def _table(profile: Params, name: str) -> str:
             *stops,
             *_spelt(groups, "groups"),
             *_problems(found, card),
+            *_merged(found, spec),
         ]
     )
 
@@ -248,6 +256,12 @@ def _problems(found: Found, card: Card) -> Iterator[str]:
     for name in card.modalities:
         if found.splits and found.absent[name] == sum(n[""] for n in found.splits.values()):
             yield f"PROBLEM: no sample has '{name}'"
+
+
+def _merged(found: Found, spec: TableParams) -> Iterator[str]:
+    for (name, place), span in found.spans.items():
+        if why := span.merged():
+            yield f"PROBLEM: column '{spec.modalities[name].columns[place]}': {why}"
 
 
 def _is_lost(found: Found, card: Card, name: str) -> bool:

@@ -40,8 +40,6 @@ NEEDS = {  # kind -> packages, and the extra that brings them
     "audio": (("av", "transformers"), "media"),
     "frames": (("av", "PIL", "transformers"), "media"),
 }
-LOST = 0.01  # of what a column spreads over: more may not get lost in float32
-ROUNDING = 1e-12  # of a column's size: float64 itself spreads equal values so far
 Columns = Mapping[str, Any]  # modality -> its values, one per sample
 
 
@@ -584,20 +582,16 @@ def _numbers(name: str, values: Any) -> tuple[NDArray[np.float32], NDArray[np.bo
 
 
 def _refuse_merged(name: str, table: NDArray[np.float64]) -> None:
-    """Raise an error if float32, which networks read, loses what tells a column's values apart.
-
-    Values that differ by the rounding of float64 alone, as sums do, are taken for equal.
+    """Raise an error if float32 loses what tells a column's values apart.
 
     Raises:
         BadArgument: it names the first such column.
     """
-    spread, size = np.ptp(table, axis=0), np.abs(table).max(axis=0)
     lost = np.abs(table.astype(np.float32) - table).max(axis=0)
-    for place in np.flatnonzero((lost > LOST * spread) & (spread > ROUNDING * size)):
-        raise BadArgument(
-            f"modality '{name}', column {place}: values around {size[place]:g} differ by "
-            f"{spread[place]:g}, less than float32 holds: subtract an offset"
-        )
+    spans = zip(table.min(axis=0), table.max(axis=0), lost, strict=True)
+    for place, span in enumerate(spans):
+        if why := media.Span(*span).merged():
+            raise BadArgument(f"modality '{name}', column {place}: {why}")
 
 
 def _table(name: str, values: Any) -> NDArray[np.float64]:

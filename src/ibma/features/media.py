@@ -6,12 +6,13 @@ PyAV decodes sound and films, Pillow pictures; spectrograms are those of transfo
 from __future__ import annotations
 
 import itertools
+import math
 import reprlib
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,8 @@ from ibma.formats.raw import Unreadable
 
 SAMPLE_RATE, SECONDS, N_FFT, HOP = 22_050, 3, 512, 353  # OGM-GE_CVPR2022@343dc1d CramedDataset.py
 LOUDEST = 8.0  # CHOICE: of floats that should end at 1; decoders overshoot a little, slips a lot
+LOST = 0.01  # of what a column spreads over: more may not get lost in float32
+ROUNDING = 1e-12  # of a column's size: float64 itself spreads equal numbers so far
 MICROSECONDS = 1_000_000  # FFmpeg's unit of time
 # Containers that hold their own content: a playlist would make FFmpeg open other files
 FORMATS = (
@@ -105,6 +108,32 @@ def vector(numbers: Any) -> NDArray[np.float32]:
     if found.ndim != 1 or not found.size:
         raise Unreadable(f"{reprlib.repr(numbers)} is no vector: expected a row of numbers")
     return found
+
+
+class Span(NamedTuple):
+    """How far the numbers of a column spread, and what they lose most where float32 holds them."""
+
+    low: float = math.inf
+    high: float = -math.inf
+    lost: float = 0.0
+
+    def including(self, value: float) -> Span:
+        """Return the span with one more number."""
+        lost = abs(float(np.float32(value)) - value)
+        return Span(min(self.low, value), max(self.high, value), max(self.lost, lost))
+
+    def merged(self) -> str:
+        """Say why float32, which networks read, does not tell the numbers apart; empty if it does.
+
+        Numbers that differ by the rounding of float64 alone, as sums do, are taken for equal.
+        """
+        spread, size = self.high - self.low, max(abs(self.low), abs(self.high))
+        if spread <= ROUNDING * size or self.lost <= LOST * spread:
+            return ""
+        return (
+            f"values around {size:g} differ by {spread:g}, less than float32 holds: subtract an "
+            "offset"
+        )
 
 
 def audio(
