@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from typing import Any
 
 PATIENCE = 1.2  # seconds from a signal to the end of the process, whatever its cleanup does
@@ -259,6 +260,8 @@ def progress_bar(steps: Iterable[Any] | None = None, **shown: Any) -> Any:
         steps: what to walk; None: the caller calls `update`.
         shown: arguments of tqdm, `desc`, `total` and `unit` among them.
     """
+    if steps is not None and find_spec("tqdm") is None:
+        return steps  # the loss and the estimators do without
     from tqdm import tqdm
 
     if sys.stderr.isatty():
