@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from ibma.report import formatting
 
 
+@cache
 def environment() -> Any:
-    """Return the environment that fills templates; HTML is escaped."""
+    """Return the environment that fills templates, with what it has compiled; HTML is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
     made = Environment(
