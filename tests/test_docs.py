@@ -110,6 +110,12 @@ def cloned() -> set[Path]:
     return files | {folder for file in files for folder in file.parents}
 
 
+def test_a_clone_is_small():
+    sizes = {path: path.stat().st_size for path in cloned() if path.is_file()}
+    assert not [str(path) for path, size in sizes.items() if size > 1_000_000]
+    assert sum(sizes.values()) < 25_000_000
+
+
 def links_of(page: Path) -> set[str]:
     """Return the links of a page to files, and of Markdown to headings."""
     text = page.read_text(encoding="utf-8")
