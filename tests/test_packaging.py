@@ -133,7 +133,7 @@ print(ibma.__file__)
     )
     assert done.returncode == 0, done.stderr
     error, place = done.stdout.splitlines()[-2:]
-    assert error.endswith("pip install ibma[media]")
+    assert error.endswith("`pip install '.[media]'` in a clone of ibma")
     assert place.startswith(str(wheel))
 
 
@@ -172,7 +172,7 @@ def test_the_command_without_its_packages_is_one_line(wheel, tmp_path):
     for arguments in (("--version",), ("new", "x"), ("init", "x")):
         done = ibma(wheel, tmp_path, hidden + command(*arguments))
         assert done.returncode == 1 and done.stdout == ""
-        assert done.stderr.endswith('is not installed: run `pip install "ibma[pipeline]"`\n')
+        assert done.stderr.endswith("run `pip install '.[pipeline]'` in a clone of ibma\n")
         assert done.stderr.count("\n") == 1
 
 

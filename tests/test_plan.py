@@ -167,7 +167,7 @@ def test_what_is_missing_is_said(measured, monkeypatch):
     monkeypatch.setattr(pretrained.importlib.util, "find_spec", lambda name: None)
     lacking = plan.missing(profile, measured, 2.5)
     assert "disk: 2 GB to write, 1 GB free" in lacking
-    assert any("pip install ibma[text]" in line for line in lacking)
+    assert any("`pip install '.[text]'` in a clone" in line for line in lacking)
     assert not any(line.startswith("data set") for line in lacking), "all open"
     assert not any(line.startswith("disk") for line in plan.missing(profile, measured, 0.5))
     by_hand = plan.missing(load("paper"), measured, 0.0)

@@ -6,6 +6,8 @@ import os
 import sys
 from pathlib import Path
 
+from ibma.errors import installing
+
 CODE = Path("src")  # of a project, below which its own copy of this package may lie
 
 
@@ -21,7 +23,7 @@ def main() -> None:
         lacking = str(error.name).partition(".")[0]
         if lacking == "ibma":
             raise
-        sys.exit(f'error: {lacking} is not installed: run `pip install "ibma[pipeline]"`')
+        sys.exit(f"error: {lacking} is not installed: run {installing('pipeline')}")
     cli.main()
 
 

@@ -21,7 +21,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, NamedTuple
 
 from ibma import paths
-from ibma.errors import IbmaError, blocking_signals, follow, keeping_handlers, one_line
+from ibma.errors import IbmaError, blocking_signals, follow, installing, keeping_handlers, one_line
 from ibma.machine import PORTABLE, cores
 from ibma.params import Engine
 
@@ -47,7 +47,7 @@ def executor(engine: Engine, device: str, calls: int, threads: int = 1) -> Execu
     try:
         return start(engine, calls, threads * engine.processes, gpus_each)
     except Exception as error:  # whatever a library says of its options or of its cluster
-        remedy = f": `pip install 'ibma[{engine.name}]'`" if isinstance(error, ImportError) else ""
+        remedy = f": {installing(engine.name)}" if isinstance(error, ImportError) else ""
         said = f"{engine.name} {dict(engine.options)}: {one_line(error)}{remedy}"
         raise IbmaError(f"params.yaml: engine {said}") from error
 

@@ -57,6 +57,11 @@ def redact(text: str) -> str:
     return _SECRET.sub(r"\1***", _LOGIN.sub(hide, text))
 
 
+def installing(extra: str) -> str:
+    """Return the command that installs ibma with the packages of an extra."""
+    return f"`pip install '.[{extra}]'` in a clone of ibma"
+
+
 def tell(line: str) -> None:
     """Print a line on standard error, without secrets; go on if it cannot be written."""
     try:

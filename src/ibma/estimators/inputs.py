@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ibma.errors import IbmaError, one_line
+from ibma.errors import IbmaError, installing, one_line
 from ibma.estimators.loss import BadArgument
 from ibma.features import media
 from ibma.features.store import Features, StoredModality
@@ -322,7 +322,7 @@ class Reader:
         lacking = [package for package in packages if find_spec(package) is None]
         if lacking:
             raise BadArgument(
-                f"modality '{name}' ({kind}) needs {', '.join(lacking)}: pip install ibma[{extra}]"
+                f"modality '{name}' ({kind}) needs {', '.join(lacking)}: {installing(extra)}"
             )
         features = given.pop("features", _features(kind))
         if not isinstance(features, Mapping) or (features and kind == "vector"):
