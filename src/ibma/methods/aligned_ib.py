@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from itertools import combinations
+from itertools import repeat
 
 import torch
 from torch import Tensor, nn
@@ -70,14 +70,11 @@ class Model(Fused):
     def losses(self, out: Output, batch: Batch) -> dict[str, Tensor]:
         """Return `task`, `contrastive` and `disagreement`."""
         agree = partial(dependence.contrastive, temperature=self.log_temperature.exp())
+        views = out.views("projected")
         contrastive, apart = (
-            [
-                self.where_known(batch, pair, term, *(out.extra[f"projected/{n}"] for n in pair))
-                for pair in combinations(self.names, 2)
-            ]
-            for term in (agree, disagreement)
+            self.over_pairs(batch, repeat(term), views) for term in (agree, disagreement)
         )
         return super().losses(out, batch) | {
-            "contrastive": self.weight * torch.stack(contrastive).mean(),
-            "disagreement": self.weight * self.beta * torch.stack(apart).mean(),
+            "contrastive": self.weight * contrastive,
+            "disagreement": self.weight * self.beta * apart,
         }

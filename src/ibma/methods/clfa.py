@@ -22,9 +22,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from itertools import combinations
+from itertools import repeat
 
-import torch
 from torch import Tensor, nn
 
 from ibma.features.store import Batch
@@ -73,8 +72,5 @@ class Model(Method):
     def losses(self, out: Output, batch: Batch) -> dict[str, Tensor]:
         """Return `task` and `contrastive`."""
         agree = partial(dependence.contrastive, temperature=self.temperature)
-        pairs = [
-            self.where_known(batch, pair, agree, *(out.extra[f"projected/{n}"] for n in pair))
-            for pair in combinations(self.names, 2)
-        ]
-        return super().losses(out, batch) | {"contrastive": self.alpha * torch.stack(pairs).mean()}
+        contrastive = self.over_pairs(batch, repeat(agree), out.views("projected"))
+        return super().losses(out, batch) | {"contrastive": self.alpha * contrastive}

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from itertools import combinations
+from itertools import repeat
 
 import torch
 from torch import Tensor, nn
@@ -129,11 +129,7 @@ class Model(Method):
 
     def _views(self, out: Output, batch: Batch) -> Tensor:
         agree = partial(dependence.contrastive, temperature=TEMPERATURE)
-        pairs = [
-            self.where_known(batch, pair, agree, *(out.extra[f"projected/{n}"] for n in pair))
-            for pair in combinations(self.names, 2)
-        ]
-        return torch.stack(pairs).mean()
+        return self.over_pairs(batch, repeat(agree), out.views("projected"))
 
     def _levels(self, out: Output, batch: Batch) -> dict[str, Tensor]:
         same = self._same(batch.y)

@@ -20,7 +20,8 @@ Parity: misa_cmd_k2, misa_diff, misa_recon_mse, misa_solver_aggregates.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from itertools import combinations
 
 import torch
@@ -34,9 +35,9 @@ from ibma.network.method import Method, Output, Spec
 MOMENTS = 5
 
 
-def similarity(shared: Sequence[Tensor], moments: int = MOMENTS) -> Tensor:
-    """Average the CMD over pairs of shared representations [B, h]: a scalar."""
-    pairs = [dependence.cmd(a, b, moments) for a, b in combinations(shared, 2)]
+def similarity(shared: Tensor, moments: int = MOMENTS) -> Tensor:
+    """Average the CMD over pairs of M shared representations, [B, M, h]: a scalar."""
+    pairs = [dependence.cmd(a, b, moments) for a, b in combinations(shared.unbind(1), 2)]
     return torch.stack(pairs).mean()
 
 
@@ -49,16 +50,15 @@ def overlap(a: Tensor, b: Tensor) -> Tensor:
     return (a.T @ b).square().mean()
 
 
-def difference(private: Sequence[Tensor], shared: Sequence[Tensor]) -> Tensor:
-    """Sum `overlap` over (private, shared) of each modality and over pairs of privates."""
-    pairs = [*zip(private, shared, strict=True), *combinations(private, 2)]
+def difference(private: Tensor, shared: Tensor) -> Tensor:
+    """Sum `overlap` over (private, shared) of each modality and over pairs of privates.
+
+    Args:
+        private, shared: [B, M, h].
+    """
+    own = private.unbind(1)
+    pairs = [*zip(own, shared.unbind(1), strict=True), *combinations(own, 2)]
     return torch.stack([overlap(a, b) for a, b in pairs]).sum()
-
-
-def reconstruction(rebuilt: Sequence[Tensor], projected: Sequence[Tensor]) -> Tensor:
-    """Average the mean squared error over modalities; its target keeps its gradient."""
-    errors = [F.mse_loss(r, u) for r, u in zip(rebuilt, projected, strict=True)]
-    return torch.stack(errors).mean()
 
 
 class Model(Method):
@@ -122,32 +122,23 @@ class Model(Method):
                 f"shared/{name}": shared,
                 f"rebuilt/{name}": self.rebuild[name](private + shared),
             }
-        tokens = self._each(extra, "private") + self._each(extra, "shared")
+        tokens = [extra[f"{kind}/{name}"] for kind in ("private", "shared") for name in self.names]
         fused = self.fusion(torch.stack(tokens, dim=1))
         return Output(z, fused, self.head(fused), extra)
 
     def losses(self, out: Output, batch: Batch) -> dict[str, Tensor]:
         """Return `task`, `similarity`, `difference` and `reconstruction`."""
         private, shared, projected, rebuilt = (
-            torch.stack(self._each(out.extra, kind), dim=1)
+            torch.stack(list(out.views(kind).values()), dim=1)
             for kind in ("private", "shared", "projected", "rebuilt")
         )
         similar, different, rebuild = self.weights
-
-        def of_each(term: Callable[..., Tensor], *views: Tensor) -> Tensor:
-            def split(*rows: Tensor) -> Tensor:
-                return term(*(each.unbind(1) for each in rows))
-
-            return self.where_known(batch, self.names, split, *views)
-
+        known = partial(self.where_known, batch, self.names)
         return super().losses(out, batch) | {
-            "similarity": similar * of_each(similarity, shared),
-            "difference": different * of_each(difference, private, shared),
-            "reconstruction": rebuild * of_each(reconstruction, rebuilt, projected),
+            "similarity": similar * known(similarity, shared),
+            "difference": different * known(difference, private, shared),
+            "reconstruction": rebuild * known(F.mse_loss, rebuilt, projected),
         }
-
-    def _each(self, extra: Mapping[str, Tensor], kind: str) -> list[Tensor]:
-        return [extra[f"{kind}/{name}"] for name in self.names]
 
 
 def _sigmoid_layer(width: int) -> nn.Sequential:

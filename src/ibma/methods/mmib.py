@@ -22,7 +22,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from itertools import combinations
 
 import torch
 from torch import Tensor, nn
@@ -71,7 +70,6 @@ class Model(Method):
         width = spec.width
         self.mean = nn.ModuleDict({n: nn.Linear(width, width) for n in self.names})
         self.log_variance = nn.ModuleDict({n: nn.Linear(width, width) for n in self.names})
-        self.pairs = list(combinations(self.names, 2))
         self.critics = nn.ModuleList([critic(width, 2 * width) for _ in self.pairs])
         self.fusion = Fusion(len(self.names), width, spec.heads)
         self.head = spec.task.head(width)
@@ -91,23 +89,14 @@ class Model(Method):
 
     def losses(self, out: Output, batch: Batch) -> dict[str, Tensor]:
         """Return `task`, `between` (minus the weighted information) and `inside`."""
-        values = out.extra
-        between = [
-            self.where_known(
-                batch, pair, partial(jensen_shannon, score), *(values[f"sample/{n}"] for n in pair)
-            )
-            for score, pair in zip(self.critics, self.pairs, strict=True)
-        ]
+        critics = (partial(jensen_shannon, score) for score in self.critics)
+        between = self.over_pairs(batch, critics, out.views("sample"))
+        mean, std = out.views("mean"), out.views("std")
         inside = [
-            self.where_known(
-                batch,
-                [name],
-                torch.mean,
-                bounds.gaussian_kl(values[f"mean/{name}"], values[f"std/{name}"]),
-            )
-            for name in self.names
+            self.where_known(batch, [n], torch.mean, bounds.gaussian_kl(mean[n], std[n]))
+            for n in self.names
         ]
         return super().losses(out, batch) | {
-            "between": -self.relate * torch.stack(between).mean(),
+            "between": -self.relate * between,
             "inside": self.compress * torch.stack(inside).mean(),
         }

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from itertools import combinations
 
 import torch
 from torch import Tensor, nn
@@ -101,7 +100,6 @@ class Model(Method):
         width = spec.width
         self.mean = nn.ModuleDict({n: Block(width) for n in self.names})
         self.log_variance = nn.ModuleDict({n: Block(width) for n in self.names})
-        self.pairs = list(combinations(self.names, 2))
         self.scores = nn.ModuleList([ConcatScore(width) for _ in self.pairs])
         self.fusion = Fusion(len(self.names), width, spec.heads)
         self.head = spec.task.head(width)
@@ -124,17 +122,12 @@ class Model(Method):
 
     def losses(self, out: Output, batch: Batch) -> dict[str, Tensor]:
         """Return `task`, `align` and `kl/<modality>`."""
-        values = out.extra
-        aligned = [
-            self.where_known(
-                batch, pair, partial(alignment, score), *(values[f"sample/{n}"] for n in pair)
-            )
-            for score, pair in zip(self.scores, self.pairs, strict=True)
-        ]
-        terms = {"align": self.align_weight * torch.stack(aligned).mean()}
+        scores = (partial(alignment, score) for score in self.scores)
+        aligned = self.over_pairs(batch, scores, out.views("sample"))
+        terms = {"align": self.align_weight * aligned}
         for name in self.names:
-            std = (0.5 * values[f"log_variance/{name}"]).exp()
-            rates = bounds.gaussian_kl(values[f"mean/{name}"], std)
+            std = (0.5 * out.extra[f"log_variance/{name}"]).exp()
+            rates = bounds.gaussian_kl(out.extra[f"mean/{name}"], std)
             kl = self.where_known(batch, [name], torch.mean, rates)
             terms[f"kl/{name}"] = self.kl_weight * kl
         return super().losses(out, batch) | terms

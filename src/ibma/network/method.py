@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -129,6 +130,10 @@ class Output:
     fused: Tensor
     logits: Tensor
     extra: dict[str, Tensor]
+
+    def views(self, kind: str) -> dict[str, Tensor]:
+        """Return modality -> what `extra` holds as `<kind>/<modality>`."""
+        return {name: self.extra[f"{kind}/{name}"] for name in self.z}
 
     def float(self) -> Output:
         """Return the same in float32, which is what losses get."""
@@ -262,6 +267,7 @@ class Method(nn.Module):
         super().__init__()
         self.spec = spec
         self.names = tuple(spec.modalities)
+        self.pairs = tuple(combinations(self.names, 2))
         self.encoders = nn.ModuleDict(
             {
                 name: encoders.build(m.encoder, kind=m.kind, shape=m.shape, width=spec.width)
@@ -313,10 +319,8 @@ class Method(nn.Module):
             logits: [B, C].
             names: the modalities that the head reads, none for all that a sample has.
         """
-        known = presence(batch.x, names)
-        if known is None:
-            return self.spec.task.loss(logits, batch.y)
-        return (self.spec.task.loss_per_sample(logits, batch.y) * known.all(1)).mean()
+        losses = self.spec.task.loss_per_sample(logits, batch.y)
+        return self.where_known(batch, names, torch.mean, losses)
 
     def where_known(
         self, batch: Batch, names: Sequence[str], term: Callable[..., Tensor], *views: Tensor
@@ -335,6 +339,21 @@ class Method(nn.Module):
         if len(rows) == 0:
             return 0.0 * torch.stack([view.sum() for view in views]).sum()
         return term(*(view[rows] for view in views)) * (len(rows) / len(known))
+
+    def over_pairs(
+        self, batch: Batch, terms: Iterable[Callable[..., Tensor]], views: Mapping[str, Tensor]
+    ) -> Tensor:
+        """Average terms over all pairs of modalities, each of the samples that have both.
+
+        Args:
+            terms: for each of `pairs`, what takes rows of its two views and returns a scalar.
+            views: modality -> of all samples of the batch, [B, ...].
+        """
+        each = [
+            self.where_known(batch, pair, term, *(views[name] for name in pair))
+            for pair, term in zip(self.pairs, terms, strict=False)
+        ]
+        return torch.stack(each).mean()
 
     def regime(self, out: Output, batch: Batch) -> dict[str, Tensor]:
         """Hook: say how a bound acts on a batch, as named scalars without a gradient.
