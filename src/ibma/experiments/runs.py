@@ -8,12 +8,12 @@ loses nothing. `rm -r data/store` empties it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from ibma import paths
 from ibma.errors import IbmaError, tell
@@ -179,18 +179,15 @@ def _look(unfinished: Iterable[Wanted], watcher: Watcher | None) -> float:
     """Pass on how far runs are that still train; return the sum of their trained shares."""
     shares = 0.0
     for one in unfinished:
-        if (so_far := _so_far(one)) is not None:
-            shares += len(so_far.provenance["seconds_per_epoch"]) / one.cell.epochs
+        if (told := Checkpoint(run.checkpoint(one.key), one.key).told()) is not None:
+            shares += len(told["seconds"]) / one.cell.epochs
             if watcher:
-                watcher.running(so_far)
+                watcher.running(_so_far(one, told))
     return shares
 
 
-def _so_far(one: Wanted) -> Record | None:
-    """Return what is known of an unfinished run; None where its first checkpoint is to come."""
-    told = Checkpoint(run.checkpoint(one.key), one.key).told()
-    if told is None:
-        return None
+def _so_far(one: Wanted, told: Mapping[str, Any]) -> Record:
+    """Return what is known of an unfinished run, of which a checkpoint tells."""
     trained = timedelta(seconds=sum(told["seconds"]))
     return Record(
         **run.known_before(one.cell, one.seed, one.setting),
