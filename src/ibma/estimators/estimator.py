@@ -31,7 +31,7 @@ from ibma.estimators.parameters import check_types, native
 from ibma.estimators.tasks import Bins, WeightedClassify, WeightedMultiLabel
 from ibma.features.store import Features, Rows, TrainingSet
 from ibma.network import tasks
-from ibma.network.centroids import PHI, Assignment, InputAssignments, projected, vocabulary_of
+from ibma.network.centroids import PHI, Assignment, InputAssignments, input_arrays
 from ibma.network.method import FUSED, Method, Spec
 from ibma.network.tasks import Task
 from ibma.training import record
@@ -325,11 +325,7 @@ class Estimator(Conventions):
             _, judge = next(features.training(0).hold_outs(folds, self.seed_))
             features.splits[judge.index] = "valid"
         configs = {name: reader.encoder for name, reader in self.readers_.items()}
-        arrays = {}
-        for name in features.modalities:
-            vocabulary = vocabulary_of(configs[name], features, name)
-            chunks = projected(features, name, vocabulary)
-            arrays[name] = np.concatenate([rows for _, rows in chunks])
+        arrays = input_arrays(features, configs)
         known = InputAssignments.compute(features, task, configs, self._assignment(), 0, arrays)
         return Problem(features, known[0], task, self._select_device(), self.seed_)
 

@@ -238,6 +238,21 @@ def projected(
         yield place, vectors if mixing is None else vectors @ mixing
 
 
+def input_arrays(
+    features: Features, encoders: Mapping[str, Mapping[str, object]]
+) -> dict[str, NDArray[np.float32]]:
+    """Return modality -> its inputs as `projected` yields them, whole: [n, R].
+
+    Args:
+        encoders: modality -> parameters of its encoder.
+    """
+    arrays = {}
+    for name in features.modalities:
+        vocabulary = vocabulary_of(encoders[name], features, name)
+        arrays[name] = np.concatenate([part for _, part in projected(features, name, vocabulary)])
+    return arrays
+
+
 def project(features: Features, name: str, vocabulary: int, path: Path) -> None:
     """Write what `projected` yields as one array [n, R]; a part is held at a time."""
     # no memory map: writing into one on a full disk ends the process without a word
@@ -394,11 +409,7 @@ class InputAssignments:
         assignment: Assignment,
     ) -> InputAssignments:
         """Compute the same of other features of the same rows, for one run's training split."""
-        arrays = {}
-        for name in features.modalities:
-            vocabulary = vocabulary_of(encoders[name], features, name)
-            parts = [part for _, part in projected(features, name, vocabulary)]
-            arrays[name] = np.concatenate(parts)
+        arrays = input_arrays(features, encoders)
         classes = 0 if self.pseudo is None else self.pseudo.shape[1]
         every = InputAssignments.compute(features, task, encoders, assignment, classes, arrays)
         return every[features.fold(run) or 0]
