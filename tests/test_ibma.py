@@ -355,13 +355,17 @@ def test_alemi_s_vib_compresses_by_its_posterior():
     same(bound.terms(one), framed(one, compress, infonce(bound, one), predict))
 
 
+def label_kernel(systems: Tensor) -> Tensor:
+    return systems[:, 0] @ systems[:, 0].T
+
+
 def test_apib_is_hsic_in_place_of_every_information():
     bound, one = bound_of("apib"), step()
 
     def hsic(a: Tensor, b: Tensor) -> Tensor:
         return dependence.hsic(dependence.laplace_kernel(a), dependence.laplace_kernel(b))
 
-    labels = dependence.label_kernel(one.systems)
+    labels = label_kernel(one.systems)
     expected = framed(
         one,
         lambda place, m, rows: hsic(one.z[place][rows], one.inputs[m][rows]),
@@ -383,7 +387,7 @@ def test_the_lasso_explains_the_labels_by_weighted_features(align):
     for place in PLACES if align else (FUSED,):
 
         def value(rows: Tensor, place: str = place) -> Tensor:
-            labels = dependence.centre(dependence.label_kernel(one.systems[rows]))
+            labels = dependence.centre(label_kernel(one.systems[rows]))
             for weight, feature in zip(bound.weights[place], one.z[place][rows].T, strict=True):
                 kernel = dependence.laplace_kernel(feature[:, None])
                 labels = labels - weight * dependence.centre(kernel)

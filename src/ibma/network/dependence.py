@@ -79,12 +79,6 @@ def gaussian_kernel(x: Tensor) -> Tensor:
     return torch.exp(-_distances(x).square() / x.shape[-1])
 
 
-def label_kernel(systems: Tensor) -> Tensor:
-    """Return the linear kernel [B, B] of one-hot class systems [B, G, K]."""
-    one_hot = systems.flatten(1)
-    return one_hot @ one_hot.T
-
-
 def _distances(x: Tensor) -> Tensor:
     # a matrix product would lose the small ones to rounding
     return torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")

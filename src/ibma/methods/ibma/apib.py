@@ -7,6 +7,13 @@ from torch import Tensor
 from ibma.methods.ibma import Frame, Step
 from ibma.network import dependence
 from ibma.network.method import FUSED
+from ibma.network.tasks import Task, per_class
+
+
+def label_kernel(task: Task, systems: Tensor) -> Tensor:
+    """Return the linear kernel [B, B] of one-hot classes or 0/1 labels."""
+    y = per_class(task, systems)
+    return y @ y.T
 
 
 class Bound(Frame):
@@ -29,7 +36,7 @@ class Bound(Frame):
         if FUSED not in step.z:
             return None
         kernel = dependence.laplace_kernel(step.z[FUSED])
-        return dependence.hsic(kernel, dependence.label_kernel(step.systems))
+        return dependence.hsic(kernel, label_kernel(self.spec.task, step.systems))
 
     def hsic(self, a: Tensor, b: Tensor) -> Tensor:
         """Return the normalised HSIC of two batches [B, .] under Laplace kernels."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ibma.methods.ibma import BoundSpec, Frame, Step
+from ibma.methods.ibma.apib import label_kernel
 from ibma.network import dependence
 from ibma.network.method import FUSED
 
@@ -38,7 +39,7 @@ class Bound(Frame):
         return {f"lasso/{p}": self.term(step, (p, p), self._lasso) for p in places if p in step.z}
 
     def _lasso(self, place: str, _: str, step: Step) -> Tensor:
-        labels = dependence.centre(dependence.label_kernel(step.systems))
+        labels = dependence.centre(label_kernel(self.spec.task, step.systems))
         features = step.extra[f"feature/{place}"]
         kernels = dependence.centre(dependence.laplace_kernel(features.T.unsqueeze(-1)))
         weights: Tensor = self.weights[place]
