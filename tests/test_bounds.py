@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ibma.network import bounds
+from ibma.network import bounds, tasks
 from ibma.network.centroids import Assignment, ClassSums
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -193,6 +193,19 @@ def test_parity_estimate_q():
     d = golden("ibma_estimate_q")
     q = bounds.batch_conditional(d["scores_first"].unsqueeze(1), d["scores_second"].unsqueeze(1))
     assert torch.allclose(q[0], d["q"], atol=1e-8, rtol=0)
+
+
+def test_the_released_bound_is_finite_where_a_batch_lacks_a_class():
+    phi = torch.eye(3)[[0, 1, 0, 1]].unsqueeze(1).requires_grad_()
+    value = bounds.released_bound(phi, phi, phi.detach())
+    value.backward()
+    assert value.isfinite() and phi.grad.isfinite().all()
+
+
+def test_priors_count_samples_without_a_label_nowhere():
+    y = torch.tensor([[1.0, 0.0], [0.0, torch.nan], [-1.0, torch.nan]])
+    prior = bounds.priors(tasks.build("multilabel", ["a", "b"]).systems(y))
+    assert prior.tolist() == [[0.5, 0.5], [1.0, 0.0]]
 
 
 def test_parity_ib_upper_bound():

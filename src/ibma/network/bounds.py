@@ -15,8 +15,12 @@ FLOOR = 1e-8  # Q is clamped here before its logarithm (design section 4, point 
 
 
 def priors(systems: Tensor) -> Tensor:
-    """Return p_y of Theorem 3.1 from one-hot class systems: [n, G, K] -> [G, K]."""
-    return systems.mean(0)
+    """Return p_y of Theorem 3.1 from one-hot class systems: [n, G, K] -> [G, K].
+
+    A sample without a label counts in none of its classes.
+    """
+    counts = systems.sum(0)
+    return counts / counts.sum(-1, keepdim=True).clamp_min(1.0)
 
 
 def u_term(phi_x: Tensor, prior: Tensor) -> Tensor:
@@ -147,8 +151,12 @@ def released_bound(phi_z: Tensor, phi_other: Tensor, phi_x: Tensor) -> Tensor:
 
 
 def batch_conditional(phi_z: Tensor, phi_other: Tensor) -> Tensor:
-    """Compute Q[g, a, y] = Pr[Z in a | Z' in y] from two soft assignments (released code)."""
-    return torch.einsum("nga,ngy->gay", phi_z, phi_other) / phi_other.sum(0).unsqueeze(1)
+    """Compute Q[g, a, y] = Pr[Z in a | Z' in y] from two soft assignments (released code).
+
+    A class to which no sample of the batch is assigned has probability 0, there NaN.
+    """
+    mass = phi_other.sum(0).unsqueeze(1).clamp_min(1e-9)
+    return torch.einsum("nga,ngy->gay", phi_z, phi_other) / mass
 
 
 def club(z: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
