@@ -216,6 +216,20 @@ def test_what_is_missing_counts_for_nothing():
         assert all(value.isfinite() for value in nobody.values())
 
 
+def test_an_unknown_label_has_no_cross_entropy():
+    club = started(CLUBLoss(["a"], 2, 4, "multilabel", align=False, input_widths={"a": 4})).eval()
+    z, logits = torch.randn(2, 4), torch.tensor([[1.0, -30.0], [2.0, 0.5]])
+
+    def predicted(unknown: float) -> Tensor:
+        y = torch.tensor([[1.0, unknown], [0.0, 1.0]])
+        return club.terms({"a": z}, y, z, logits=logits, inputs={"a": z})["predict"]
+
+    known = F.binary_cross_entropy_with_logits(logits, torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+    assert predicted(0.0) == pytest.approx(float(known))
+    by_hand = (math.log1p(math.exp(-1)) + math.log1p(math.exp(2)) + math.log1p(math.exp(-0.5))) / 4
+    assert predicted(-1.0) == predicted(math.nan) == pytest.approx(by_hand)
+
+
 def test_training_goes_on_from_a_state_as_if_nothing_had_happened():
     names = ["a", "b"]
     x, y = views(names)
@@ -403,6 +417,13 @@ def test_wrong_use_ends_in_one_line():
             r"phi_x: a: shape \(5, 1, 3\)",
             lambda: started(PluginIBLoss(["a", "b"], 3, 8))(
                 z, y, phi_x={name: torch.zeros(5, 1, 3) for name in z}
+            ),
+        ),
+        ("dim has no width for fused", lambda: IBBLoss(["a", "b"], 3, {"a": 8, "b": 8})),
+        (
+            "no term",
+            lambda: started(CLUBLoss(["a"], 3, 8, align=False, input_widths={"a": 4}))(
+                {"a": z["a"]}, y, inputs={"a": torch.zeros(24, 4)}
             ),
         ),
         ("width for b", lambda: CLUBLoss(["a", "b"], 3, 8, input_widths={"a": 4})),

@@ -17,12 +17,16 @@ import torch
 from torch import Tensor, nn
 
 from ibma.errors import IbmaError
+from ibma.estimators.tasks import KnownLabels
 from ibma.methods.ibma import BoundSpec, Frame, Step, find_bound
-from ibma.network import bounds, distributed, tasks
+from ibma.network import bounds, distributed
 from ibma.network.centroids import PHI, Assignment, ClassSums
 from ibma.network.method import FUSED
+from ibma.network.tasks import Classify
 
 Named = Mapping[str, Tensor]
+_TASKS: Mapping[str, type[Classify | KnownLabels]]
+_TASKS = {"classify": Classify, "multilabel": KnownLabels}
 
 
 class BadArgument(IbmaError, ValueError):
@@ -35,7 +39,7 @@ class BoundLoss(nn.Module):
     Args:
         modalities: names of the modalities, at least one.
         num_classes: number of classes; with target="multilabel" of labels.
-        dim: width of every representation, or a name -> its width (`fused` included, if used).
+        dim: width of every representation, or a name -> its width, `fused` included.
         target: "classify" for class indices [B]; "multilabel" for 0/1 values [B, C], where any
             other value (NaN, -1) means that the label is not known.
         align: False leaves out the terms between modalities.
@@ -63,7 +67,7 @@ class BoundLoss(nn.Module):
     ) -> None:
         super().__init__()
         names = _checked_names(modalities)
-        _one_of("target", target, ("classify", "multilabel"))
+        _one_of("target", target, _TASKS)
         _one_of("phi", phi, PHI)
         widths = dim if isinstance(dim, Mapping) else dict.fromkeys((*names, FUSED), dim)
         sizes: list[tuple[str, Any]]  # mypy takes no int for an Integral, no float for a Real
@@ -79,12 +83,12 @@ class BoundLoss(nn.Module):
         spec = BoundSpec(
             names=names,
             widths=widths,
-            task=tasks.build(target, [str(label) for label in range(num_classes)]),
+            task=_TASKS[target](tuple(map(str, range(num_classes)))),
             systems=(1, num_classes) if target == "classify" else (num_classes, 2),
             assignment=Assignment(beta, PHI[phi]),
             input_widths=input_widths or {},
         )
-        missing = [place for place in names if place not in spec.widths]
+        missing = [place for place in (*names, FUSED) if place not in spec.widths]
         if missing:
             raise BadArgument(f"dim has no width for {', '.join(missing)}")
         self.spec = spec

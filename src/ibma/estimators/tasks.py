@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ibma.network.tasks import Classify, MultiLabel
 
@@ -28,6 +29,19 @@ class WeightedClassify(Classify):
 
 
 @dataclass(frozen=True)
+class KnownLabels(MultiLabel):
+    """C independent labels, some of which may be unknown: values other than 0 and 1."""
+
+    def loss_per_sample(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Return the cross-entropy [B], a mean over labels to which unknown ones add nothing."""
+        unknown = (y != 0) & (y != 1)
+        each = binary_cross_entropy_with_logits(
+            logits, y.masked_fill(unknown, 0.0), reduction="none"
+        )
+        return each.masked_fill(unknown, 0.0).mean(1)
+
+
+@dataclass(frozen=True)
 class WeightedMultiLabel(MultiLabel):
     """C independent labels, the loss of each value weighted by the label and the value.
 
@@ -40,7 +54,7 @@ class WeightedMultiLabel(MultiLabel):
     def loss_per_sample(self, logits: Tensor, y: Tensor) -> Tensor:
         """Return the weighted cross-entropy [B] of logits [B, C] for labels 0/1 [B, C]."""
         weights = logits.new_tensor(self.weights)
-        each = torch.nn.functional.binary_cross_entropy_with_logits(logits, y, reduction="none")
+        each = binary_cross_entropy_with_logits(logits, y, reduction="none")
         return (each * torch.where(y > 0, weights[:, 1], weights[:, 0])).mean(1)
 
 

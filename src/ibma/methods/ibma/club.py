@@ -1,4 +1,4 @@
-"""CLUB, the sampled upper bound of Cheng et al. (2020)."""
+"""CLUB, the contrastive upper bound of Cheng et al. (2020)."""
 
 from __future__ import annotations
 
@@ -28,11 +28,12 @@ class Estimator(nn.Module):
 
 
 class Bound(Contrasted):
-    """CLUB's sampled upper bound with a learnt q per (representation, input) pair (Algorithm 2).
+    """CLUB's upper bound (vCLUB) with a learnt q per (representation, input) pair (Algorithm 2).
 
     Linear95/CLUB@57b4ad7, mi_estimators.py. q learns in its own optimiser before every step, on Z
     as data; the bound's gradient reaches Z alone. CHOICE: Adam 1e-3, one inner step, hidden width
-    D; Z layer-normalised, since q's variance lies in (1/e, e); per dimension. pairwise: the
+    D; Z layer-normalised, since q's variance lies in (1/e, e); the bound is per dimension (divided
+    by D), so that eta in (0, 1) can weigh it, and the undivided one is left out. pairwise: the
     published O(n^2) form, for timing; the value is the same.
     """
 
@@ -58,6 +59,8 @@ class Bound(Contrasted):
         pairs = [(place, modality) for place, _, modality in (k.partition("|") for k in self.q)]
         pairs = [pair for pair in pairs if pair[0] in step.z]
         losses = [self.term(step, pair, self._learning_loss) for pair in pairs]
+        if not losses:
+            return
         torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
