@@ -466,3 +466,33 @@ def test_state_round_trip_gives_the_same_predictions():
         fresh = make(method)
         fresh.load_state_dict(state)
         torch.testing.assert_close(fresh.eval()(data.x).logits, model.eval()(data.x).logits)
+
+
+# --- DCLF ----------------------------------------------------------------------------------------
+
+
+def test_dclf_compares_a_modality_with_the_samples_that_have_it():
+    model, data = make("dclf", "multilabel"), batch("multilabel", n=8)
+    known = torch.arange(8) < 4
+    data = replace(data, x=data.x | {"present/view1": known})
+    right = torch.where(data.y > 0, 1.0, -1.0)
+    strength = torch.tensor([4.0, 3, 2, 1, -9, -9, -9, -9])[:, None]
+    out = replace(model(data.x), extra={"logits/view1": strength * right})
+    helps = model._helps("view1", out, data)
+    assert helps[:4].tolist() == [True, True, False, False] and not helps[4:].any()
+
+
+def test_dclf_of_one_label_asks_whether_its_loss_is_small():
+    problem = replace(spec("multilabel"), task=tasks.build("multilabel", ["a"]), systems=(1, 2))
+    model = methods.build("dclf", problem)
+    y = torch.tensor([[0.0], [1.0], [0.0], [1.0]])
+    data = replace(batch(n=4), y=y, previous=None)
+    out = replace(
+        model(data.x), extra={"logits/view0": torch.tensor([[-3.0], [3.0], [3.0], [-3.0]])}
+    )
+    assert model._helps("view0", out, data).tolist() == [True, True, False, False]
+
+
+def test_dclf_of_one_class_and_one_modality_has_nothing_to_compare():
+    model, data = make("dclf", "one_class", 1), batch("one_class", 1)
+    assert set(model.losses(model(data.x), data)) == {"task", "task/view0"}

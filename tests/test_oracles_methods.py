@@ -194,6 +194,12 @@ def test_mcib_parts_equal_the_official_forward():
     torch.testing.assert_close(total.detach(), values["total_loss"], rtol=1e-9, atol=0)
 
 
+@pytest.mark.parametrize("names", [["audio", "visual", "text"], ["text", "audio", "visual"]])
+def test_mcib_pairs_are_those_of_the_official_code(names):
+    model = build("mcib", names, 4, 3)
+    assert model.auxiliary == {"visual": "audio", "audio": "text", "text": "visual"}
+
+
 def test_mcib_kl():
     values = oracle("mcib_kl")
     std = (0.5 * values["logvar"]).exp()
@@ -271,6 +277,13 @@ def test_dmib_sufficiency_in_its_three_forms():
     same(dmib.sufficiency(p, t), values["ib_term_official"])
     same(dmib.sufficiency(p, t, "kl_te"), values["kl_re_ob"])
     same(dmib.sufficiency(p, t, "kl_pe"), values["kl_ob_re"])
+
+
+def test_dmib_sufficiency_of_one_label_counts_both_of_its_values():
+    p, t = (torch.tensor([[[0.3, 0.7]]]).log(), torch.tensor([[[0.6, 0.4]]]).log())
+    by_hand = 0.6 * (np.log(0.6) - 0.3) + 0.4 * (np.log(0.4) - 0.7)
+    assert float(dmib.sufficiency(p, t, labels=True)) == pytest.approx(by_hand)
+    assert float(dmib.sufficiency(p, t)) == pytest.approx(by_hand / 2), "of one of two classes"
 
 
 def test_dmib_total_loss_and_gradients():

@@ -15,10 +15,11 @@ temperature .1 on 128-d projections, at three levels. Utterance: same label. Con
 only): same label and same answer to "did the emotion shift?"; negatives whose previous utterance
 had the same label weigh double; previous labels enter this training loss only. Modality (from the
 second epoch): a modality that predicts its sample's label takes that label, another a class of its
-own. Loss: task of the decision + .5 task of each modality + .1 of the three. Decision: fused
-logits plus modality logits times a learnt gate. Multi-label data: pairs weigh the Jaccard index of
-their labels, and a modality helps where its loss is at most the batch median. One-class data has no
-labels: symmetric InfoNCE between modalities takes the place of the three.
+own. Loss: task of the decision + .5 task of each modality + .1 of the three. Decision: fused logits
+plus modality logits times a learnt gate. Multi-label data: pairs weigh the Jaccard index of their
+labels, and a modality helps where its loss is at most its median over the batch. One-class data has
+no labels: symmetric InfoNCE between modalities takes the place of the three, and the score is the
+length of the decision's offsets, summed as its logits are.
 
 Parity: supcon_one_view (the reference loss, not DCLF).
 """
@@ -34,7 +35,8 @@ from torch import Tensor, nn
 
 from ibma.features.store import Batch
 from ibma.network import dependence
-from ibma.network.method import Fusion, Method, Output, Outputs, Spec, presence
+from ibma.network.method import Fusion, Method, Output, Outputs, Spec, presence, present
+from ibma.network.tasks import per_class
 
 PROJECTION, TEMPERATURE = 128, 0.1
 CONFUSER = 2.0  # weight of a negative whose previous utterance had the same label
@@ -83,6 +85,7 @@ class Model(Method):
     def __init__(self, spec: Spec, *, level_weight: float = 0.1, side_weight: float = 0.5) -> None:
         super().__init__(spec)
         self.level_weight, self.side_weight = spec.weight_factor * level_weight, side_weight
+        self.several = spec.task.kind == "multilabel"
         self.modality_level = False
         self.fusion = Fusion(len(self.names), spec.width, spec.heads)
         self.head = spec.task.head(spec.width)
@@ -121,15 +124,17 @@ class Model(Method):
             side = self.judge(out.extra[f"logits/{name}"], batch, name)
             terms[f"task/{name}"] = self.side_weight * side
         levels = (
-            {"views": self._views(out, batch)}
+            self._views(out, batch)
             if self.spec.task.kind == "one_class"
             else self._levels(out, batch)
         )
         return terms | {name: self.level_weight * value for name, value in levels.items()}
 
-    def _views(self, out: Output, batch: Batch) -> Tensor:
+    def _views(self, out: Output, batch: Batch) -> dict[str, Tensor]:
+        if not self.pairs:  # one modality has nothing to agree with
+            return {}
         agree = partial(dependence.contrastive, temperature=TEMPERATURE)
-        return self.over_pairs(batch, repeat(agree), out.views("projected"))
+        return {"views": self.over_pairs(batch, repeat(agree), out.views("projected"))}
 
     def _levels(self, out: Output, batch: Batch) -> dict[str, Tensor]:
         same = self._same(batch.y)
@@ -144,10 +149,8 @@ class Model(Method):
 
     def _same(self, y: Tensor) -> Tensor:
         """Compare labels, [B, B]: equal or not, or the Jaccard index of label sets."""
-        systems = self.spec.task.systems(y)
-        if systems.shape[1] > 1:
-            return jaccard(systems[..., 1])
-        return systems[:, 0] @ systems[:, 0].T
+        one_hot = per_class(self.spec.task, self.spec.task.systems(y))
+        return jaccard(one_hot) if self.several else one_hot @ one_hot.T
 
     def _context(self, fused: Tensor, same: Tensor, y: Tensor, before: Tensor) -> Tensor:
         shift = (y != before) & ~before.isnan()
@@ -156,7 +159,7 @@ class Model(Method):
         return supcon(fused, same * (shift[:, None] == shift), TEMPERATURE, factors)
 
     def _modality(self, out: Output, batch: Batch, same: Tensor) -> Tensor:
-        helps = torch.stack([self._helps(out.extra[f"logits/{n}"], batch.y) for n in self.names])
+        helps = torch.stack([self._helps(name, out, batch) for name in self.names])
         own = torch.arange(len(self.names), device=helps.device)[:, None].expand_as(helps)
         helps, own = helps.flatten(), own.flatten()
         both = helps[:, None] & helps
@@ -171,10 +174,12 @@ class Model(Method):
         return loss * (len(rows) / len(features))
 
     @torch.no_grad()
-    def _helps(self, logits: Tensor, y: Tensor) -> Tensor:
+    def _helps(self, name: str, out: Output, batch: Batch) -> Tensor:
         """Tell for each sample whether a modality's own prediction is right, [B]."""
-        systems = self.spec.task.systems(y)
-        if systems.shape[1] == 1:
-            return logits.argmax(1) == systems[:, 0].argmax(1)
-        losses = self.spec.task.loss_per_sample(logits, y)
-        return losses <= losses.median()
+        task, logits = self.spec.task, out.extra[f"logits/{name}"]
+        if not self.several:
+            return logits.argmax(1) == task.systems(batch.y)[:, 0].argmax(1)
+        losses, known = task.loss_per_sample(logits, batch.y), present(batch.x, name)
+        if known is not None:  # the others have no loss of this modality
+            losses = losses.masked_fill(~known, torch.nan)
+        return losses <= losses.nanmedian()

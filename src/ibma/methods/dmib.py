@@ -12,10 +12,11 @@ KL(p || t). The side heads weigh 1000 and the sufficiency 500 as in the diagnosi
 encoders are trained almost only by the side heads. The "dynamic" gates are made there but unused
 in the class that is called DMIB, hence `dynamic=False`.
 
-Choices: bottleneck of two thirds of its input (there 1000 of 1500). Multi-label data: Bernoullis
-in place of the softmax, averaged over labels. `variant="prognosis"` (two modalities there) masks a
-modality in training only (there at test too); with three, one of them in half of the batches. Its
-focal loss takes exp(-loss) as p_y, which also serves multi-label data.
+Choices: it keeps its own fusion, a concatenation. Bottleneck of two thirds of its input (there 1000
+of 1500). Of the two weights tuning tries that of the sufficiency alone. Multi-label data:
+Bernoullis in place of the softmax, averaged over labels. `variant="prognosis"` (two modalities
+there) masks a modality in training only (there at test too); with three, one of them in half of the
+batches. Its focal loss takes exp(-loss) as p_y, which also serves multi-label data.
 
 Parity: dmib_diag_total, dmib_prog_vsd_T1, dmib_prog_focal, dmib_prog_confidence,
 dmib_prog_bottleneck.
@@ -34,19 +35,22 @@ from ibma.network.method import Method, Output, Spec, one_of, xavier
 MASKED_SHARE = 0.5  # of the batches of the prognosis variant
 
 
-def sufficiency(log_p: Tensor, log_t: Tensor, mode: str = "official") -> Tensor:
+def sufficiency(
+    log_p: Tensor, log_t: Tensor, mode: str = "official", labels: bool = False
+) -> Tensor:
     """Compute the loss between observation p, a constant, and representation t: a scalar.
 
     Args:
         log_p, log_t: [B, G, K], see `Task.log_probabilities`.
         mode: "official" as the code computes it, or "kl_te" or "kl_pe".
+        labels: whether the G systems are labels of their own.
     """
     log_p = log_p.detach()
     p, t = log_p.exp(), log_t.exp()
     if mode == "official":
         wrong = t * (log_t - p)
         # the code's mean runs over samples and classes; of a label, both Bernoulli terms count
-        return wrong.mean() if wrong.shape[1] == 1 else wrong.sum(-1).mean()
+        return wrong.sum(-1).mean() if labels else wrong.mean()
     gap = t * (log_t - log_p) if mode == "kl_te" else p * (log_p - log_t)
     return gap.sum(-1).mean()
 
@@ -177,7 +181,9 @@ class Model(Method):
         }
         log_p, log_t = (task.log_probabilities(v) for v in (observation, out.logits))
         if log_p.shape[-1] > 1:  # one class: both are certain
-            terms["sufficiency"] = self.kl_weight * sufficiency(log_p, log_t, self.kl_mode)
+            several = task.kind == "multilabel"
+            apart = sufficiency(log_p, log_t, self.kl_mode, several)
+            terms["sufficiency"] = self.kl_weight * apart
         for name in self.names:
             losses = task.loss_per_sample(out.extra[f"side/{name}"], batch.y)
             side = self.where_known(batch, [name], self._mean, losses)

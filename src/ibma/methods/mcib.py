@@ -7,8 +7,9 @@ arXiv 2508.10644, 2025.
 Official code: sljgkjhwe/MCIB@d1430aa, newCIB.py (MLP version; its Transformer version needs token
 sequences, which the shared encoders do not give).
 
-Code over paper: each modality is primary once, its auxiliary the next one in a cycle (video with
-audio, audio with text, text with video); KL is a mean over dimensions.
+Code over paper: each modality is primary once, its auxiliary the one before it in a cycle (of
+audio, video and text: video with audio, audio with text, text with video); KL is a mean over
+dimensions.
 
 Choices: the condition is the task loss of q(y | b, x_aux) as in the paper's bound (there a Gaussian
 regression with a second KL; `condition="gauss"` keeps it, on one-hot targets). The bottlenecks,
@@ -32,6 +33,7 @@ from torch.nn import functional as F
 from ibma.features.store import Batch
 from ibma.network import bounds
 from ibma.network.method import Fusion, Method, Output, Spec, one_of, presence
+from ibma.network.tasks import per_class
 
 
 def gaussian_condition(mean: Tensor, log_variance: Tensor, y: Tensor, noise: Tensor) -> Tensor:
@@ -109,7 +111,7 @@ class Model(Method):
         super().__init__(spec)
         self.weight = spec.weight_factor * weight
         gauss = one_of("condition", condition, ("task", "gauss")) == "gauss"
-        self.auxiliary = dict(zip(self.names, (*self.names[1:], self.names[0]), strict=True))
+        self.auxiliary = dict(zip(self.names, (self.names[-1], *self.names[:-1]), strict=True))
         self.compressors = nn.ModuleDict(
             {n: Compressor(spec.width, hidden, bottleneck, dropout) for n in self.names}
         )
@@ -155,7 +157,6 @@ class Model(Method):
         prediction, log_variance = self.conditionals[name](inputs)
         if log_variance is None:
             return self.judge(prediction, batch, *both)
-        one_hot = self.spec.task.systems(batch.y)
-        y = one_hot[:, 0] if one_hot.shape[1] == 1 else one_hot[..., 1]
+        y = per_class(self.spec.task, self.spec.task.systems(batch.y))
         noise = self.noise(prediction)
         return self.where_known(batch, both, gaussian_condition, prediction, log_variance, y, noise)
