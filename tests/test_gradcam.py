@@ -45,7 +45,7 @@ def compute(kind, part, params):
     return picture if params.get("still") else np.stack([picture, picture])
 
 
-def build(tmp_path, network, *, still=True, twin=True, train="all"):
+def build(tmp_path, network, *, still=True, twin=True, train="all", method="concat"):
     configure_torch(1, compiled=False)
     card = Card(
         title="fake", kind="classify", classes=("a", "b"), licence="none", access="builtin",
@@ -64,7 +64,7 @@ def build(tmp_path, network, *, still=True, twin=True, train="all"):
     entry = {"dataset": "fake", "options": {}, "features": {"view": {"still": still}}}
     extract("fake", entry, dataset, tmp_path, tmp_path / "out", compute)
     configs = {"view": ENCODERS[network] | {"train": train}}
-    cell = cell_over(tmp_path / "out", "concat", configs, epochs=6)
+    cell = cell_over(tmp_path / "out", method, configs, epochs=6)
     write_all(cell.open(), cell.problem(), configs, Assignment(), 2, cell.centroids)
     return cell
 
@@ -139,6 +139,30 @@ def test_a_map_is_the_weighted_sum_of_activations_by_hand():
     batch = Batch({"view": planes}, torch.tensor([0]), torch.tensor([0]))
     maps = gradcam.explain(Mixed(slopes), batch, "view", torch.tensor([0]))
     torch.testing.assert_close(maps[0, 0], torch.tensor([[1.0, 0.0], [0.0, 0.5]]))
+
+
+def test_each_picture_of_a_clip_has_a_map_from_0_to_1():
+    planes = torch.tensor([[[[3.0, 4.0], [5.0, 3.0]]], [[[7.0, 7.0], [7.0, 7.0]]]])  # two frames
+    clip = Batch({"view": planes[None]}, torch.tensor([0]), torch.tensor([0]))
+
+    class Frames(Mixed):
+        def forward(self, x):
+            score = (self.stage(x["view"].flatten(0, 1)) * self.gradients).sum((1, 2, 3)).sum()
+            return Output({}, score[None, None], torch.stack([score, -score])[None], {})
+
+    maps = gradcam.explain(Frames(torch.ones(2, 1, 2, 2)), clip, "view", torch.tensor([0]))
+    expected = torch.tensor([[[0.0, 0.5], [1.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]])
+    torch.testing.assert_close(maps[0], expected)
+
+
+def test_the_own_head_of_a_modality_is_explained_too(tmp_path):
+    cell = build(tmp_path, "resnet", method="ibma")
+    model = untrained(cell)
+    assert gradcam.heads(cell, model, "view", CPU) == ["fused", "view"]
+    fused, own = (gradcam.look(cell, 0, model, "view", region, CPU, at) for at in ("fused", "view"))
+    assert fused.deletion[0] != own.deletion[0]
+    concat = untrained(build(tmp_path / "concat", "resnet"))
+    assert gradcam.heads(cell, concat, "view", CPU) == ["fused"]
 
 
 def test_tokens_of_a_vit_become_a_picture_and_tokens_again():

@@ -3,6 +3,10 @@
 Two numbers over the whole test split go with the pictures: the share of a map's energy inside the
 region where the class shows, which is known on twins, and the deletion curve (Petsiuk et al., BMVC
 2018). The maps themselves are captum's.
+
+CHOICE: the class is the sample's own (multi-label: its first positive label), because the paper's
+figures show correct labels. The score is that of the fused head and, where a network has one, that
+of the modality's own head. Of a clip every frame has its map, and the middle one is shown.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ from ibma.features import extract, store
 from ibma.features.store import Batch, Features
 from ibma.files import write_json
 from ibma.network import encoders
-from ibma.network.method import Method, Output
+from ibma.network.method import FUSED, Method, Output
 from ibma.network.tasks import Task, per_class
 from ibma.params import Params
 from ibma.training.cell import Cell, skipped
@@ -43,7 +47,7 @@ class Looked:
     Args:
         rows: rows of the feature store, [n].
         classes: which class each map explains, [n].
-        maps: in [0, 1], [n, T, S, S] (T pictures a sample, 1 for a still).
+        maps: see `explain`, [n, T, S, S] (T pictures a sample, 1 for a still).
         energy: share of the maps' sum inside the known region, averaged over samples; None where
             no region is known.
         deletion: mean probability of the class after 0, 10, .. 100 % of the pixels are replaced,
@@ -73,10 +77,10 @@ def explain_tasks(params: Params) -> None:
             continue
         region = twins.region(params.task(task).dataset)
         looked = {
-            one.method: look(
-                cell, 0, restore(cell, one, one.id.weights, device), modality, region, device
-            )
+            _label(one.method, head): look(cell, 0, model, modality, region, device, head)
             for cell, one in current_runs(params, task, params.gradcam.methods, [0])
+            for model in [restore(cell, one, one.id.weights, device)]
+            for head in heads(cell, model, modality, device)
         }
         features = store.opened(paths.FEATURES / task)
         shown = examples(features, modality, looked, params.gradcam.examples)
@@ -102,14 +106,35 @@ def _texts(params: Params, task: str, ids: Sequence[str]) -> dict[str, str]:
     }
 
 
+def heads(cell: Cell, model: Method, modality: str, device: torch.device) -> list[str]:
+    """List the heads that read a modality: the fused one, and its own where a network has it."""
+    out = run_network(model, next(cell.open().test(0).batches(1, device)).x)
+    return [FUSED, modality] if f"logits/{modality}" in out.extra else [FUSED]
+
+
+def _label(method: str, head: str) -> str:
+    return method if head == FUSED else f"{method}/{head}"
+
+
+def _logits(out: Output, head: str) -> Tensor:
+    return out.logits if head == FUSED else out.extra[f"logits/{head}"]
+
+
 def look(
-    cell: Cell, run: int, model: Method, modality: str, region: Region, device: torch.device
+    cell: Cell,
+    run: int,
+    model: Method,
+    modality: str,
+    region: Region,
+    device: torch.device,
+    head: str = FUSED,
 ) -> Looked:
     """Explain every test sample's own class (multi-label: its first positive label).
 
     Args:
         model: trained, in evaluation mode.
         modality: of kind image or frames.
+        head: one of `heads`.
 
     Raises:
         IbmaError: the task has one class, or the modality has no pictures.
@@ -121,10 +146,11 @@ def look(
     parts: list[Looked] = []
     for batch, classes in _explained(cell, run, device):
         pictures = batch.x[modality]
-        maps = explain(model, batch, modality, classes)
+        maps = explain(model, batch, modality, classes, head)
+        random = torch.rand(maps.shape, generator=torch.Generator().manual_seed(0))
         curves = [
-            _deletion(model, batch, modality, classes, order, cell.problem())
-            for order in (maps, torch.rand(maps.shape, generator=torch.Generator().manual_seed(0)))
+            _deletion(model, batch, modality, classes, order, cell.problem(), head)
+            for order in (maps, random)
         ]
         stills = pictures.reshape(len(pictures), -1, *pictures.shape[-3:]).cpu().numpy()
         energy = None
@@ -157,21 +183,24 @@ def _explained(cell: Cell, run: int, device: torch.device) -> Iterator[tuple[Bat
             bar.update(len(batch.y))
 
 
-def explain(model: Method, batch: Batch, modality: str, classes: Tensor) -> Tensor:
-    """Compute maps in [0, 1] of where a class shows in the pictures of a batch.
+def explain(
+    model: Method, batch: Batch, modality: str, classes: Tensor, head: str = FUSED
+) -> Tensor:
+    """Compute maps of where a class shows in the pictures of a batch.
 
     Args:
         model: in evaluation mode.
         classes: which class to explain, [n].
+        head: whose score, see `heads`.
 
     Returns:
-        [n, T, S, S]; the largest value of a sample is 1, or all are 0.
+        [n, T, S, S]; each picture's map runs from 0 to 1 (jacobgil/pytorch-grad-cam@66a8fe5,
+        scale_cam_image), or is 0 where it would be flat.
     """
     from captum.attr import LayerAttribution, LayerGradCam
 
     def logits(pictures: Tensor) -> Tensor:
-        out: Output = model({**batch.x, modality: pictures})
-        return out.logits
+        return _logits(model({**batch.x, modality: pictures}), head)
 
     pictures = batch.x[modality]
     size = pictures.shape[-1]
@@ -181,7 +210,8 @@ def explain(model: Method, batch: Batch, modality: str, classes: Tensor) -> Tens
         )
     cam: Tensor = LayerAttribution.interpolate(small.detach(), (size, size), "bilinear")
     cam = cam.reshape(len(pictures), -1, size, size)
-    return cam / cam.amax((1, 2, 3), keepdim=True).clamp_min(torch.finfo(cam.dtype).tiny)
+    cam = cam - cam.amin((-2, -1), keepdim=True)
+    return cam / cam.amax((-2, -1), keepdim=True).clamp_min(torch.finfo(cam.dtype).tiny)
 
 
 class Watch(nn.Module):
@@ -253,7 +283,13 @@ def _energy(
 
 @torch.no_grad()
 def _deletion(
-    model: Method, batch: Batch, modality: str, classes: Tensor, order: Tensor, problem: Task
+    model: Method,
+    batch: Batch,
+    modality: str,
+    classes: Tensor,
+    order: Tensor,
+    problem: Task,
+    head: str,
 ) -> list[float]:
     """Return the class's probability while the first pixels of an order become the mean colour."""
     pictures = batch.x[modality]
@@ -264,7 +300,8 @@ def _deletion(
     for step in range(STEPS + 1):
         gone = (ranks < flat.shape[1] * step / STEPS).reshape(order.shape)
         gone = gone.reshape(*pictures.shape[:-3], 1, *pictures.shape[-2:])
-        logits = run_network(model, {**batch.x, modality: torch.where(gone, grey, pictures)}).logits
+        out = run_network(model, {**batch.x, modality: torch.where(gone, grey, pictures)})
+        logits = _logits(out, head)
         p = per_class(problem, problem.log_probabilities(logits).exp())
         curve.append(float(p.gather(1, classes.to(p.device)[:, None]).mean()))
     return curve
@@ -287,9 +324,13 @@ def _join(parts: list[Looked]) -> Looked:
 
 
 def summary(features: Features, looked: Mapping[str, Looked]) -> dict[str, Any]:
-    """Return the numbers over the test split, per method: `energy`, `deletion`, `random`."""
+    """Return the numbers over the test split: `energy`, `deletion`, `random`.
+
+    Args:
+        looked: `<method>`, or `<method>/<modality>` for the modality's own head -> what was seen.
+    """
     numbers = ("energy", "deletion", "random")
-    methods_ = {m: {name: getattr(one, name) for name in numbers} for m, one in looked.items()}
+    methods_ = {at: {name: getattr(one, name) for name in numbers} for at, one in looked.items()}
     count = len(next(iter(looked.values())).rows)
     return {"source": features.meta["source"], "n": count, "methods": methods_}
 
@@ -297,7 +338,7 @@ def summary(features: Features, looked: Mapping[str, Looked]) -> dict[str, Any]:
 def examples(
     features: Features, modality: str, looked: Mapping[str, Looked], count: int
 ) -> list[dict[str, Any]]:
-    """Return the first test samples of distinct classes: id, class, picture, map per method.
+    """Return the first test samples of distinct classes: id, class, picture, map per head.
 
     The choice depends on the order of the data set alone, never on the maps.
     """
@@ -317,8 +358,8 @@ def examples(
                 "class": features.meta["classes"][label],
                 "picture": still.transpose(1, 2, 0).tolist(),
                 "maps": {
-                    method: np.round(one.maps[place][middle], 3).tolist()
-                    for method, one in looked.items()
+                    head: np.round(one.maps[place][middle], 3).tolist()
+                    for head, one in looked.items()
                 },
             }
         )

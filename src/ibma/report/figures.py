@@ -456,16 +456,16 @@ def _moves(axes: Axes, methods: Mapping[str, tuple[float, float]]) -> None:
 
 
 def attention(
-    task: str, explained: Mapping[str, Any], methods: Mapping[str, str], stem: Path
+    task: str, explained: Mapping[str, Any], heads: Mapping[str, str], stem: Path
 ) -> None:
-    """Draw Grad-CAM: each example with a map of each method over it, and the deletion curves.
+    """Draw Grad-CAM: each example with a map of each head over it, and the deletion curves.
 
     The sample's id, class and words stand under each picture.
 
     Args:
         task: printed name of the task.
         explained: what stage `gradcam` wrote.
-        methods: method -> its printed name.
+        heads: of the methods there -> its printed name.
         stem: path of the files without their endings.
     """
     examples, maps = explained["examples"], explained["methods"]
@@ -482,10 +482,10 @@ def attention(
                     salience = np.array(example["maps"][name])
                     axes.imshow(salience, cmap="magma", alpha=0.6, vmin=0, vmax=1)
                 axes.set(xticks=[], yticks=[])
-                axes.set_title(methods.get(name, name), fontsize=SMALL)
+                axes.set_title(textwrap.fill(heads.get(name, name), 18), fontsize=SMALL)
                 if column == 0:
                     axes.set_xlabel(captions[row], fontsize=SMALL)
-        _deletion(figure.add_subplot(grid[len(examples), :]), maps, methods)
+        _deletion(figure.add_subplot(grid[len(examples), :]), maps, heads)
         title = f"{task}: Grad-CAM; curves: mean of {explained['n']} test samples"
         _head(figure, title, explained["source"] == "twin")
 
@@ -496,9 +496,9 @@ def _caption(example: Mapping[str, Any]) -> str:
     return "\n".join(textwrap.fill(one_line(part), 24) for part in (str(example["id"]), words))
 
 
-def _deletion(axes: Axes, maps: Mapping[str, Any], methods: Mapping[str, str]) -> None:
-    for style, (method, one) in zip(itertools.cycle(STYLES), maps.items(), strict=False):
-        name = methods.get(method, method)
+def _deletion(axes: Axes, maps: Mapping[str, Any], heads: Mapping[str, str]) -> None:
+    for style, (label, one) in zip(itertools.cycle(STYLES), maps.items(), strict=False):
+        name = heads.get(label, label)
         percent = np.linspace(0, 100, len(one["deletion"]))
         inside = "" if one["energy"] is None else f", {100 * one['energy']:.0f} % of energy inside"
         axes.plot(percent, one["deletion"], linestyle=style, color="black", label=name + inside)

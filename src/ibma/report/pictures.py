@@ -187,11 +187,18 @@ def _draw_etas(inputs: Inputs, folder: Path) -> Iterator[Picture]:
     yield Picture("eta", f"{name}: {metric_name(metric)} against eta", caption)
 
 
+def _head_name(label: str) -> str:
+    """Return what people call a method's fused head, or the own head of a modality."""
+    method, _, modality = label.partition("/")
+    return f"{method_name(method)}, {modality or 'fused'} head"
+
+
 def _draw_measured(inputs: Inputs, folder: Path) -> Iterator[Picture]:
     """Draw Figures 1 and 3, and the times."""
     names = {method: method_name(method) for method in inputs.params.methods}
     for task, explained in inputs.gradcam.items():
-        figures.attention(task_name(task), explained, names, folder / f"gradcam_{task}")
+        shown = {label: _head_name(label) for label in explained["methods"]}
+        figures.attention(task_name(task), explained, shown, folder / f"gradcam_{task}")
         title = f"{task_name(task)}: Grad-CAM of the image encoder, and deletion curves"
         caption = f"Curves: mean of {explained['n']} test samples."
         yield Picture(f"gradcam_{task}", title, caption, grey=False)
