@@ -124,7 +124,8 @@ def probe(cell: Cell, one: Record, model: Method, device: torch.device) -> list[
     The classifier is one logistic regression per class, fitted to the encoder's output [n, D] on
     the training rows. Its strength C is chosen on a hold-out of train that splits no group, then it
     is fitted again on all of train. Source: paper C.5, which does not say how its classifier was
-    trained.
+    trained. CHOICE: all of that: logistic regression on standardised outputs, one against the rest,
+    one hold-out of a quarter, no seeds of its own (the fit is deterministic).
 
     Args:
         model: the run's network, in evaluation mode.

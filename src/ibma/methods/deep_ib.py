@@ -9,10 +9,11 @@ Official code: wangqi1919/Code-Deep-Multiview-Information-Bottleneck@a273ca6, mu
 Code over paper: ten samples of each view's bottleneck are averaged before the fusion while KL is
 charged for a single one; the fused Gaussian has no KL.
 
-Choices: the shared encoders stand for the code's MLPs. 256 bottleneck units (there 20) and a fusion
-of 512 (there 40), to fit 512-d embeddings. One weight for all views, 1e-3. Loss in nats (there in
-bits, which rescales every term alike). A third view adds its own term. Evaluation averages the
-predictions of ten samples as there, with noise that is the same for every example and call.
+Choices: it keeps its own fusion; the shared encoders stand for the code's MLPs. 256 bottleneck
+units (there 20) and a fusion of 512 (there 40), to fit 512-d embeddings. One weight for all views,
+1e-3. Loss in nats (there in bits, which rescales every term alike). A third view adds its own term.
+Evaluation averages the predictions of ten samples as there, with noise that is the same for every
+example and call.
 
 Parity: not tested, the code does not run today; the KL is vib_alemi_kl_bits.
 """

@@ -10,10 +10,10 @@ Frobenius norm is h^2 times larger), so that 0.3 of it is small; row norms carry
 difference terms are summed, the similarity terms averaged. The adversarial similarity is off by
 default there and is not built here.
 
-Choices: inputs are the embeddings of the shared encoders; two modalities narrow the widths by
-analogy (4h -> 2h where three have 6h -> 3h). Gradients are clipped at 1.0 by value as there.
-A discrepancy of equal moments has gradient 0 (there NaN). Samples that lack a modality are left out
-of all three terms.
+Choices: it keeps its own fusion. Inputs are the embeddings of the shared encoders; two modalities
+narrow the widths by analogy (4h -> 2h where three have 6h -> 3h). Gradients are clipped at 1.0 by
+value as there. A discrepancy of equal moments has gradient 0 (there NaN). Samples that lack a
+modality are left out of all three terms.
 
 Parity: misa_cmd_k2, misa_diff, misa_recon_mse, misa_solver_aggregates.
 """

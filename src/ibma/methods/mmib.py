@@ -12,8 +12,9 @@ Code over paper: nothing to compare.
 Choices: everything numeric. Per modality a linear mean and log-variance (clamped to [-8, 8]); the
 information between a pair is the Jensen-Shannon estimate of
 mfederici/Multi-View-Information-Bottleneck@296fbb9, utils/modules.py, one critic a pair, negatives
-by rolling the batch; the information inside is KL to the standard normal per dimension. Weights .1
-and 1e-3. Evaluation takes the means.
+by rolling the batch; the information inside is KL to the standard normal per dimension. The first
+is averaged over pairs, the second over modalities; weights .1 and 1e-3. The fusion is the shared
+one. Evaluation takes the means.
 
 Parity: fmib_jsd_mi (the closest public analogue, not MMIB's code).
 """

@@ -86,7 +86,8 @@ class Model(Method):
     """MMRLIB: Gaussian embeddings, aligned by a discriminator of true pairs.
 
     Args:
-        align_weight, kl_weight: loss weights, 1 as in the code, on the scale of its task loss.
+        align_weight, kl_weight: loss weights, 1 as in the code. They count beside its sum over a
+            batch of 8, so that a term here weighs an eighth of them.
     """
 
     compares = True

@@ -18,10 +18,12 @@ with r_1 = 1 and r_m from the information that modality m adds to xi (`relative_
 Choices: what the summaries leave open. KL sums over dimensions. Gaussian block: D -> 2D ReLU,
 linear mean, softplus(linear - 5) deviation (MIB's block, because the tables compare the two).
 Decoder: 2D -> D ReLU -> C. One Adam over all terms of the main phase, xi attached in all of them.
-The warm-up takes a tenth of the epochs. No noise at evaluation. With three modalities each r_m is
-taken against the first one. beta is a number: the paper computes it per data set from entropies
-that MINE estimates, but for continuous inputs H(v) = I(v; v) is infinite and MINE returns about the
-log of its batch size, so that rule measures the batch, and it is not built here.
+The warm-up takes a tenth of the epochs, one at least: no method of a comparison may spend most of a
+short training on it. No noise at evaluation. With three modalities each r_m is taken against the
+first one. One-class data: distances take the place of the task losses, and r is 1. beta is a
+number: the paper computes it per data set from entropies that MINE estimates, but for continuous
+inputs H(v) = I(v; v) is infinite and MINE returns about the log of its batch size, so that rule
+measures the batch, and it is not built here.
 
 Parity: omib_DERIVED_ce (the published formula, not official code).
 """

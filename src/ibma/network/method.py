@@ -448,7 +448,8 @@ class Headed(Fused):
 class MIBForm(Method):
     """The base of E-, L- and C-MIB; each places its bottlenecks itself.
 
-    Source: TmacMai/Multimodal-Information-Bottleneck@f6d006b.
+    Source: TmacMai/Multimodal-Information-Bottleneck@f6d006b. CHOICE: on one-class data the
+    distance of each head takes the place of its task loss.
 
     Args:
         beta: weight of the KLs.

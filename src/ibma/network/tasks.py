@@ -201,7 +201,8 @@ class Sentiment(Classify):
     Metrics: `acc<C>` of the arg-max class; Acc-2 and F1 (weighted over the two sides, truth first)
     of the expected score sum_c p_c (c - s), >= 0 counted as positive. `acc2` and `f1` drop the rows
     whose true score is 0 (TmacMai/Multimodal-Information-Bottleneck@f6d006b); `acc2_has0` and
-    `f1_has0` keep them as positive (thuiar/MMSA@a94e65d).
+    `f1_has0` keep them as positive (thuiar/MMSA@a94e65d). `mae` and `corr` are of all rows, as in
+    the latter (the former leaves out true scores of 0).
     """
 
     kind: str = "sentiment"
@@ -264,7 +265,10 @@ class MultiLabel(Task):
         return F.binary_cross_entropy_with_logits(logits, y, reduction="none").mean(1)
 
     def log_probabilities(self, logits: Tensor) -> Tensor:
-        """Return ln p of negative and positive, [B, C] -> [B, C, 2]: sigmoid(l) = softmax(0, l)."""
+        """Return ln p of negative and positive, [B, C] -> [B, C, 2]: sigmoid(l) = softmax(0, l).
+
+        CHOICE: labels are independent given the logits.
+        """
         return torch.stack([F.logsigmoid(-logits), F.logsigmoid(logits)], dim=-1)
 
     def average(self, logits: Tensor) -> Tensor:
@@ -306,6 +310,9 @@ class OneClass(Task):
     is also the anomaly score. `systems` has one class; methods that need classes take the
     pseudo-classes of the centroid stage (`centroids.class_systems`). Nothing in a training split
     tells a good detector from a bad one, so there is no metric to select by.
+
+    CHOICE: this form and not the soft boundary, c fixed, and o a linear projection of a head's
+    input; the paper says "compact hypersphere" and no more.
     """
 
     classes: tuple[str, ...]

@@ -15,8 +15,8 @@ class Bound(Contrasted):
     """VIB by multiplicative Gaussian gates on every representation (Dai et al. 2018).
 
     zhuchen03/VIBNet@2ebc51c, ib_layers.py. The gates do not depend on the input. CHOICE: KL per
-    dimension, so that eta in (0, 1) can weigh it; no weight decay on gates; the fused gate's KL
-    bounds I(Z, X_m) for every m.
+    dimension, so that eta in (0, 1) can weigh it (the undivided one is left out); no weight decay
+    on gates; the fused gate's KL bounds I(Z, X_m) for every m.
     """
 
     def __init__(self, spec: BoundSpec, align: bool) -> None:

@@ -15,7 +15,7 @@ class Bound(Contrasted):
     """VIB by a Gaussian posterior on every representation (Alemi et al. 2017).
 
     alexalemi/vib_demo@e719469, MNISTVIB.ipynb: deviation softplus(linear - 5). CHOICE: KL per
-    dimension; means in evaluation.
+    dimension, as for `vib`; means in evaluation.
     """
 
     def __init__(self, spec: BoundSpec, align: bool) -> None:
