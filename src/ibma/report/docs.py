@@ -33,7 +33,8 @@ ENCODERS = (  # what the paper cites, and what is run instead if it cannot be fe
     "library, which the encoder here cannot read. Run instead: "
     "`google/vit-base-patch16-224-in21k`, Apache 2.0, the same network trained on ImageNet-21k.",
     "- **Sound, faces, tissue**: ResNet-18 from random weights and an MLP, as the paper says; it "
-    "names no weights.",
+    "names no weights. Ours for tissue: patches of 32 pixels resized to 64, and a hidden layer of "
+    "1,024 for the genes.",
     "- **Head of the one-class task**: 32 outputs, as a network of Ruff et al. 2018 has. The paper "
     "does not say how wide its own is.",
 )
