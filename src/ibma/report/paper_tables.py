@@ -515,11 +515,15 @@ def _form_notes(inputs: Inputs, tasks: Sequence[str]) -> Iterator[str]:
 
 def timing_note(timing: Mapping[str, Any]) -> str:
     """Say how times were measured."""
+    club = (
+        " CLUB is computed by moments; its published form over all pairs gives the same value and "
+        "takes longer (docs/performance.md)."
+    )
     return (
         f"Times: median and quartiles of {timing['rounds']} epochs after warm-up, all methods in "
         f"turn in one process on {timing['device']} with "
         f"{formatting.plural(timing['threads'], 'thread')}; an epoch includes the refresh of "
-        "centroids and Q."
+        f"centroids and Q.{club if 'ibma_club' in timing['methods'] else ''}"
     )
 
 
