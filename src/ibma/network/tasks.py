@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from ibma.errors import IbmaError
 
 Metrics = dict[str, float | None]
-Scores = NDArray[np.float16]
+Scores = NDArray[np.float16] | NDArray[np.float32]
 Confusion = list[list[int]]
 LIKELY = 0.5  # probability from which a label of several is predicted
 
@@ -341,9 +341,9 @@ class OneClass(Task):
         return torch.ones(len(y), 1, 1, device=y.device)
 
     def scores(self, logits: Tensor) -> Scores:
-        """Return squared distances over the largest, [n, 1]: no metric reads their scale."""
+        """Return squared distances, [n, 1], in float32: float16 would tie those of near ranks."""
         distance = logits.double().square().sum(1, keepdim=True)
-        return kept(distance / distance.max().clamp_min(torch.finfo(torch.double).tiny))
+        return distance.detach().cpu().float().numpy()
 
     def confusion(self, scores: Scores, y: Tensor) -> Confusion:
         """Return nothing: no threshold is learnt, so that no class is predicted."""

@@ -26,13 +26,13 @@ class Predictions:
         ids: of the samples, [n].
         labels: as the feature store holds them, [n, C].
         groups: speaker, video, patient or slice of each sample, [n].
-        scores: what `Task.scores` keeps of the network's output, float16 [n, S].
+        scores: what `Task.scores` keeps of the network's output, [n, S], in the type it returns.
     """
 
     ids: NDArray[np.str_]
     labels: NDArray[np.float64]
     groups: NDArray[np.str_]
-    scores: NDArray[np.float16]
+    scores: NDArray[np.floating[Any]]
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return name -> array, as a file holds them."""
