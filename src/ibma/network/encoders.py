@@ -8,7 +8,8 @@ backbone needs it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol, Self, cast
 
 import torch
@@ -16,8 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ibma import pretrained
-from ibma.errors import IbmaError
+from ibma.errors import IbmaError, one_line
 
+PREPARED = "preprocessor_config.json"  # how pretrained weights want their pictures
 IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
 TRAINED = ("all", "last", "none")
 READS = {  # encoder -> kinds of modality it can read
@@ -37,7 +39,11 @@ SIZES = {  # encoder -> keys of a network that starts at random
 
 
 class Pixels(nn.Module):
-    """Turn uint8 pixels into floats with a mean and a deviation, on the pixels' device."""
+    """Turn uint8 pixels into floats with a mean and a deviation, on the pixels' device.
+
+    CHOICE: those that pretrained weights name, else ImageNet's, for radiographs too (the paper's
+    released code has .5056 and .252).
+    """
 
     def __init__(
         self, mean: Sequence[float] = IMAGE_MEAN, deviation: Sequence[float] = IMAGE_STD
@@ -49,6 +55,33 @@ class Pixels(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return floats of the same shape, [..., 3, S, S]."""
         return (x.float() / 255.0 - self.get_buffer("mean")) / self.get_buffer("std")
+
+    @classmethod
+    def of(cls, name: str, source: object) -> Pixels:
+        """Return what prepares pictures for pretrained weights.
+
+        Args:
+            name: of the encoder.
+            source: where its weights come from; None for random ones. A folder may lack
+                `preprocessor_config.json`, then mean and deviation are ImageNet's.
+
+        Raises:
+            IbmaError: the file cannot be read or fetched, or names no mean and deviation.
+        """
+        place = "" if source is None else pretrained.locate(str(source))
+        if not place or (Path(place).is_dir() and not (Path(place) / PREPARED).exists()):
+            return cls()
+        import transformers
+
+        processors: Any = transformers.AutoImageProcessor
+        try:
+            shown = processors.from_pretrained(place)
+            return cls(shown.image_mean, shown.image_std)
+        except (OSError, ValueError, TypeError) as error:
+            raise IbmaError(
+                f"params.yaml: encoder {name}: {PREPARED} of '{source}' cannot be read "
+                f"({one_line(error)}): correct it or fetch it again"
+            ) from None
 
 
 class Spectrogram(nn.Module):
@@ -185,9 +218,6 @@ class Auto(nn.Module):
         self.network = _network(transformers.AutoModel, None, {}, config, unread="pooler")
         wanted = getattr(self.network.config, "image_size", size)
         _require(wanted == size, "auto", f"this model reads {wanted}: set size in features to it")
-        processors: Any = transformers.AutoImageProcessor
-        shown = processors.from_pretrained(pretrained.locate(str(config["pretrained"])))
-        self.prepare = Pixels(shown.image_mean, shown.image_std)
         with torch.no_grad():
             self.width = self.forward(torch.zeros(1, 3, size, size)).shape[1]
 
@@ -305,6 +335,9 @@ class Encoder(nn.Module):
         return cast(Tensor, self.projection(self.backbone(self.prepare(x))))
 
 
+PICTURES: Mapping[str, Callable[[Mapping[str, Any], int], Backbone]] = {"vit": ViT, "auto": Auto}
+
+
 def build(config: Mapping[str, Any], *, kind: str, shape: tuple[int, ...], width: int) -> Encoder:
     """Build the encoder of a modality, from stored features [B, *shape] to [B, width].
 
@@ -329,12 +362,10 @@ def build(config: Mapping[str, Any], *, kind: str, shape: tuple[int, ...], width
     elif kind == "audio":
         network = ResNet(config, kind)
         prepare, backbone = Spectrogram(network.channels), network
-    elif name == "auto":
-        auto = Auto(config, shape[-1])
-        prepare, backbone = auto.prepare, Frames(auto) if kind == "frames" else auto
     else:
-        image = ResNet(config, kind) if name == "resnet" else ViT(config, shape[-1])
-        prepare, backbone = Pixels(), Frames(image) if kind == "frames" else image
+        image = ResNet(config, kind) if name == "resnet" else PICTURES[name](config, shape[-1])
+        prepare = Pixels.of(name, config.get("pretrained"))
+        backbone = Frames(image) if kind == "frames" else image
     return Encoder(prepare, backbone, width, config.get("train", "all"))
 
 
