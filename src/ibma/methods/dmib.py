@@ -122,6 +122,8 @@ class Model(Method):
         if not self.prognosis:
             self.views = nn.ModuleDict({n: nn.Linear(spec.width, each) for n in self.names})
             xavier(self.views.values())
+            if dynamic:
+                xavier([*self.gates.values(), *self.confidence.values()])
         self.side = nn.ModuleDict({n: head(each) for n in self.names})
         width = len(self.names) * each
         self.observation = head(width)
@@ -144,10 +146,12 @@ class Model(Method):
         extra: dict[str, Tensor] = {}
         views = {name: self._view(name, z[name], extra) for name in self.names}
         for name in self.names:
-            extra[f"side/{name}"] = self.side[name](views[name])
+            view = views[name]
+            extra[f"side/{name}"] = self.side[name](view)
             if self.dynamic:
-                extra[f"confidence/{name}"] = self.confidence[name](views[name])
-                views[name] = views[name] * extra[f"confidence/{name}"]
+                extra[f"confidence/{name}"] = self.confidence[name](view)
+                gate = extra[f"gate/{name}"] if self.prognosis else 1.0
+                views[name] = gate * view * extra[f"confidence/{name}"]
         v = torch.cat(self._masked(list(views.values())), dim=1)
         fused = self.bottleneck(v)
         extra["observation"] = self.observation(v)
@@ -157,9 +161,10 @@ class Model(Method):
         if self.dynamic:
             gate = self.gates[name](z).sigmoid()
             extra[f"gate/{name}"] = gate
-            z = gate * z
-        if self.prognosis:
+        if self.prognosis:  # there the gate acts after side head and confidence
             return z
+        if self.dynamic:
+            z = gate * z
         view: Tensor = nn.functional.dropout(self.views[name](z).relu(), 0.5, self.training)
         return view
 
