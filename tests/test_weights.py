@@ -32,7 +32,7 @@ def test_the_folder_inside_a_package_is_found_without_running_it(installed: Path
 
 @pytest.mark.parametrize("package", ["no_such_model", "", "a.b", "no-such-model"])
 def test_a_package_that_is_not_installed_names_the_extra(package: str) -> None:
-    with pytest.raises(IbmaError, match=rf"'{package}' is installed.*pip install ibma\[text\]"):
+    with pytest.raises(IbmaError, match=rf"'{package}' is installed.*pip install '.\[text\]'"):
         pretrained.locate(f"package:{package}")
 
 
