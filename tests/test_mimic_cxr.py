@@ -86,7 +86,7 @@ def test_reports_of_every_form(written):
     assert text[twin.NEITHER] and ":" not in text[twin.NEITHER]
     assert "see below" not in text[twin.ADDENDUM] and ", impression: " in text[twin.ADDENDUM]
     assert ", impression: " in text[twin.SLIP]
-    assert text[twin.BOTH].startswith("findings: ")
+    assert text[twin.BOTH].startswith("impression: ")
 
 
 @pytest.mark.parametrize(
@@ -97,6 +97,28 @@ def test_reports_of_every_form(written):
         (" FINAL REPORT\n \n COMPARISON:  none\n \n heart is normal\n", "heart is normal"),
         (" CONCLUSION: ___ is ___ well\n", "impression: is well"),
         ("", ""),
+        # names of sections
+        (" CHEST, TWO VIEWS:  large heart\n", "findings: large heart"),
+        (" PA AND LATERAL VIEWS OF THE CHEST:  effusion\n", "findings: effusion"),
+        (" CHEST:  clear\n \n RECOMMENDATION(S):  none\n", "findings: clear"),
+        (" CHEST HISTORY:  cough\n", ""),
+        (" FINDINGS/IMPRESSION:  effusion\n", "impression: effusion"),
+        (" IMPRESION:  effusion\n", "impression: effusion"),
+        (" COMPARISON EXAM:  edema\n", "edema"),
+        (
+            " FINDINGS:  clear\n \n FINAL IMPRESSION:  effusion\n",
+            "findings: clear, impression: effusion",
+        ),
+        # sections without words
+        (" IMPRESSION: edema\n \n IMPRESSION:\n", "impression: edema"),
+        (
+            " FINDINGS: edema\n \n FINDINGS:  ___\n \n COMPARISON: none seen\n \n",
+            "findings: edema",
+        ),
+        # the last section from its first blank line on
+        (" INDICATION:  cough\n \n edema\n \n large heart\n", "edema large heart"),
+        (" NOTE:  a\n \n b\n \n CHEST, PA LATERAL:\n\n INDICATION:  c\n\n d\n", "d"),
+        (" FINAL REPORT\r\n \r\n clear\r\n", "clear"),
     ],
 )
 def test_report_text(report, text):

@@ -15,20 +15,19 @@ VALUES = {"": 0, "0.0": 0, "0": 0, "1.0": 1, "1": 1, "-1.0": -1, "-1": -1}  # em
 LABEL = Column(values=VALUES)
 COLUMNS = dict.fromkeys(LABELS, LABEL)
 
-# MIT-LCP/mimic-cxr@3190146 txt/section_parser.py: a section begins on a new line, in capitals
-_HEADER = re.compile(r"\n ([A-Z ()/,-]+):\s")
-_SECTIONS = {  # what headers mean, common slips included; CHOICE: one text under both is findings
-    "findings": "findings",
-    "finding": "findings",
-    "findindgs": "findings",
-    "findings and impression": "findings",
-    "impression": "impression",
-    "impresson": "impression",
-    "impressions": "impression",
-    "conclusion": "impression",
-    "conclusions": "impression",
-    "comparison": "comparison",
+# What headers mean is as in MIT-LCP/mimic-cxr@3190146 txt/section_parser.py.
+_HEADER = re.compile(r"\n ([A-Z ()/,-]+):\s")  # a section begins on a new line, in capitals
+_SECTIONS = {  # what a name is or holds -> the section that it opens; the first that fits counts
+    r"^(conclusion|impresson|imprression|imoression|impressoin|imprssion|impresion|imperssion"
+    r"|mpression|impession|ndication)$": "impression",
+    r"^(finding|findins|findindgs|findgings|findngs|findnings|finidngs)$": "findings",
+    r"^(reference exam|comparisions?|comparsion|comparrison)$": "comparison",
+    **{name: name for name in ("impression", "findings", "history", "comparison", "addendum")},
+    # an examination as header stands above its findings
+    r"chest|portable|ribs|bone window|two views|(one|pa|ap|frontal|lateral) view|pa and lat"
+    r"|ap and lateral|lateral and (pa|ap)|frontal (and|upright|semi-upright)": "findings",
 }
+_BLANK = re.compile(r"\n\s*\n")
 _REMOVED = "___"  # stands where de-identification took something out
 
 
@@ -67,26 +66,31 @@ def wording(findings: str, impression: str) -> str:
 
 
 def report_text(report: str) -> str:
-    """Return findings and impression of a report, else its last paragraph or its comparison.
+    """Return findings and impression of a report, else its last paragraphs or its comparison.
 
-    The last section of a name counts: an addendum stands above the report. MIT's rule also knows
-    some sixty reports by number; these are not repeated here.
+    The last section of a name counts, since an addendum stands above the report; findings and
+    impressions without words do not. The last paragraphs are what follows the first blank line of
+    the last section. CHOICE: the fifty or so reports that MIT's rule knows by number are read like
+    all others.
     """
-    parts = _HEADER.split("\n" + report)
-    headers = [name.strip().lower() for name in parts[1::2]]
-    found = {
-        _SECTIONS[name]: _plain(text)
-        for name, text in zip(headers, parts[2::2], strict=True)
-        if name in _SECTIONS
-    }
+    preamble, *parts = _HEADER.split("\n" + report)
+    names = ["preamble", *map(_section, parts[::2])]
+    sections = [
+        (name, text)
+        for name, text in zip(names, [preamble, *parts[1::2]], strict=True)
+        if name not in ("findings", "impression") or _plain(text)
+    ]
+    found = {name: _plain(text) for name, text in sections}
+    _, *last = _BLANK.split(sections[-1][1], maxsplit=1)
     text = wording(found.get("findings", ""), found.get("impression", ""))
-    return text or _last_paragraph(report) or found.get("comparison", "")
+    return text or _plain("".join(last)) or found.get("comparison", "")
 
 
-def _last_paragraph(report: str) -> str:
-    """Return the words after the last blank line, unless they are a section of their own."""
-    last = re.split(r"\n\s*\n", report.strip())[-1]
-    return "" if _HEADER.search("\n " + last.lstrip()) else _plain(last)
+def _section(header: str) -> str:
+    """Return the section that a header opens, or the header where it opens none of these."""
+    name = header.strip().lower()
+    fitting = (section for known, section in _SECTIONS.items() if re.search(known, name))
+    return next(fitting, name)
 
 
 def _plain(text: str) -> str:
