@@ -8,10 +8,11 @@ uncertain (-1) or not mentioned (empty).
 
 Chance AUROC .5; one modality alone at best .85, both .94 (two independent 0.8/0.1 signals).
 
-Deliberate faults: -1 in each label, empty labels, a lateral view, Sex Unknown, Age 0, AP/PA empty,
-a report with newlines and quotes, null findings, null impression, a literal backslash-n, capitals,
-a training image without report, an image listed but missing, a truncated jpg, images in the full
-release's batch folders, and a label (Consolidation) that no validation image has.
+Deliberate faults: -1 in each label, empty labels, a lateral view in each split, Sex Unknown, Age 0,
+AP/PA empty, a report with newlines and quotes, null findings, null impression, a literal
+backslash-n, capitals, a training image without report, an image listed but missing, a truncated
+jpg, images in the full release's batch folders, and a label (Consolidation) that no validation
+image has.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ PLUS = [
 ]
 TRAIN, VALID = 120, 60
 HEIGHT, WIDTH = 64, 78
-# places of the traps among the training images
+# places of the traps among the training images; a validation image is lateral, too
 NO_REPORT, MISSING, TRUNCATED, LATERAL = 3, 5, 7, 9
 QUOTED, NO_FINDINGS, NO_IMPRESSION, BACKSLASH_N, CAPITALS = 11, 13, 15, 17, 19
 BATCH = (21, 22)  # these two lie in a batch folder
@@ -79,7 +80,7 @@ def _row(
     if not train:
         truth[LABELS.index("Consolidation")] = False
     key = f"{split}/patient{first + place // 2:05d}/study{1 + place % 2}/view1_frontal.jpg"
-    lateral = train and place == LATERAL
+    lateral = place == LATERAL
     if lateral:
         key = key.replace("view1_frontal", "view2_lateral")
     if not (train and place == MISSING):
