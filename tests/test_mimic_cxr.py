@@ -184,7 +184,14 @@ def test_files_are_checked_against_the_publishers_sums(copy):
     edit(table(copy, "split"), ",train\n", ",test\n")
     with pytest.raises(IbmaError, match=r"split.csv.gz: has another sha256 .*1 of 5 files"):
         mimic_cxr.verify(copy)
-    (copy / twin.REPORTS / "SHA256SUMS.txt").unlink()
+    sums = [copy / project / "SHA256SUMS.txt" for project in (twin.JPG, twin.REPORTS)]
+    for path, name in zip(sums, ("2.0.0-negbio.csv.gz", "reports.zip"), strict=True):
+        words = path.read_text()
+        path.write_text(words.replace(name, f"{name}.bak"))
+        with pytest.raises(IbmaError, match=rf"SHA256SUMS.txt: lists no mimic-cxr-{name}: fetch"):
+            mimic_cxr.verify(copy)
+        path.write_text(words)
+    sums[1].unlink()
     with pytest.raises(IbmaError, match=r"SHA256SUMS.txt: missing"):
         mimic_cxr.verify(copy)
 

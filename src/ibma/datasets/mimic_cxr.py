@@ -7,7 +7,7 @@ pNNNNNNNN/sNNNNNNNN/<dicom>.jpg) and `mimic-cxr/2.1.0/mimic-cxr-reports.zip`, wh
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -159,26 +159,29 @@ def verify(raw: Path) -> None:
     """Check tables and reports against PhysioNet's SHA256SUMS.txt; images as they are decoded.
 
     Raises:
-        IbmaError: One is missing or differs.
+        IbmaError: One is missing, not listed there, or differs.
     """
-    tables = (SPLIT, METADATA, *(f"{name}.csv.gz" for name in LABELLERS.values()))
-    read = {IMAGES: tables, REPORTS: (ARCHIVE,)}
-    listed = [
-        entry
-        for project, endings in read.items()
-        for entry in _listed(_project(raw, project) / "SHA256SUMS.txt", endings)
-    ]
+    images, reports = _project(raw, IMAGES), _project(raw, REPORTS)
+    endings = (SPLIT, METADATA, *(f"{name}.csv.gz" for name in LABELLERS.values()))
+    tables = [_table(images, ending) for ending in endings]
+    listed = [*_listed(images, tables), *_listed(reports, [reports / ARCHIVE])]
     checksums.verify(listed, CARD.how_to_get)
 
 
-def _listed(sums: Path, endings: tuple[str, ...]) -> Iterator[tuple[Path, str]]:
-    """Yield the files of one project that end so, with their digests."""
-    present(sums, CARD.how_to_get)
+def _listed(root: Path, files: Sequence[Path]) -> list[tuple[Path, str]]:
+    """Return files of a project with their digests; it must list them all."""
+    sums = present(root / "SHA256SUMS.txt", CARD.how_to_get)
+    paths = {path.name: path for path in files}
+    digests: dict[Path, str] = {}
     with sums.open(encoding="utf-8", errors="replace") as file:
         for line in lines(file, sums):
             digest, _, name = line.strip().partition(" ")
-            if name.strip().endswith(endings):
-                yield inside(sums.parent, name.strip()), digest
+            if path := paths.get(name.strip().rpartition("/")[2]):
+                digests[path] = digest
+    for path in files:
+        if path not in digests:
+            raise IbmaError(f"{sums}: lists no {path.name}: fetch it again: {CARD.how_to_get}")
+    return list(digests.items())
 
 
 def _project(raw: Path, name: str) -> Path:
