@@ -196,6 +196,24 @@ def test_files_are_checked_against_the_publishers_sums(copy):
         mimic_cxr.verify(copy)
 
 
+def test_two_tables_of_one_kind_are_refused(copy):
+    shutil.copy(table(copy, "chexpert"), table(copy, "a-chexpert"))
+    with pytest.raises(
+        IbmaError, match=r"0-a-chexpert.csv.gz and .*0-chexpert.csv.gz: expected one"
+    ):
+        by_place(copy)
+
+
+@pytest.mark.parametrize(
+    ("name", "split"), [("metadata", "official"), ("chexpert", "official"), ("negbio", "5x200")]
+)
+def test_a_study_of_two_patients_is_refused(copy, name, split):
+    edit(table(copy, name), str(twin.FIRST_SUBJECT), "19999999")
+    told = rf"{name}.csv.gz: line 2: study 59990000 is of patient 19999999, in split.csv.gz of 1999"
+    with pytest.raises(IbmaError, match=told):
+        by_place(copy, split=split)
+
+
 # --- the twin ------------------------------------------------------------------------------------
 
 

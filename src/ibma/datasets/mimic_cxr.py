@@ -83,12 +83,19 @@ SPLIT_TABLE = Table(
     unique=("dicom_id",),
 )
 VIEWS = Table(
-    {"dicom_id": tabular.NAME, "study_id": tabular.INTEGER, "ViewPosition": tabular.TEXT},
+    {
+        "dicom_id": tabular.NAME,
+        "study_id": tabular.INTEGER,
+        "subject_id": tabular.INTEGER,
+        "ViewPosition": tabular.TEXT,
+    },
     CARD.how_to_get,
     unique=("dicom_id",),
 )
 LABELS = Table(
-    {"study_id": tabular.INTEGER, **radiology.COLUMNS}, CARD.how_to_get, unique=("study_id",)
+    {"study_id": tabular.INTEGER, "subject_id": tabular.INTEGER, **radiology.COLUMNS},
+    CARD.how_to_get,
+    unique=("study_id",),
 )
 FINDINGS = replace(LABELS, columns={**LABELS.columns, **dict.fromkeys(OTHERS, radiology.LABEL)})
 
@@ -194,7 +201,13 @@ def _project(raw: Path, name: str) -> Path:
 
 def _table(root: Path, ending: str) -> Path:
     """Return `mimic-cxr-2.0.0-<ending>`: the tables kept this number in release 2.1.0."""
-    return next(iter(sorted(root.glob(f"mimic-cxr-2.*-{ending}"))), root / ending)
+    found = sorted(root.glob(f"mimic-cxr-2.*-{ending}")) or [root / f"mimic-cxr-2.0.0-{ending}"]
+    if len(found) > 1:
+        raise IbmaError(
+            f"{root}: {' and '.join(path.name for path in found)}: expected one of them: remove "
+            "those that are not of this release"
+        )
+    return found[0]
 
 
 def _studies(root: Path) -> dict[str, Study]:
@@ -209,7 +222,7 @@ def _studies(root: Path) -> dict[str, Study]:
                 f"split: use the original file: {CARD.how_to_get}"
             )
     viewed = set()
-    for _, row in tabular.rows(_table(root, METADATA), VIEWS):
+    for row in _rows(_table(root, METADATA), VIEWS, studies):
         viewed.add(row["study_id"])
         if row["study_id"] in studies and row["ViewPosition"] in FRONTAL:
             views = studies[row["study_id"]].views
@@ -218,12 +231,24 @@ def _studies(root: Path) -> dict[str, Study]:
     return studies
 
 
+def _rows(path: Path, table: Table, studies: Mapping[str, Study]) -> Iterator[dict[str, str]]:
+    """Yield the rows of a table, whose patients must be those of the split table."""
+    for line, row in tabular.rows(path, table):
+        study = studies.get(row["study_id"])
+        if study and study.subject != row["subject_id"]:
+            raise IbmaError(
+                f"{path}: line {line}: study {row['study_id']} is of patient {row['subject_id']}, "
+                f"in {SPLIT} of {study.subject}: use the original files: {CARD.how_to_get}"
+            )
+        yield row
+
+
 def _labels(
     table: Path, studies: Mapping[str, Study], uncertain: str
 ) -> dict[str, tuple[int, ...]]:
     labels = {
         row["study_id"]: radiology.positives(row, uncertain)
-        for _, row in tabular.rows(table, LABELS)
+        for row in _rows(table, LABELS, studies)
     }
     tabular.refuse_no_match(studies, labels, (SPLIT, table), CARD.how_to_get)
     return labels
@@ -233,7 +258,7 @@ def _five_by_200(root: Path, studies: Mapping[str, Study]) -> set[str]:
     """Return studies of held-out patients with one of the five labels and no other finding."""
     columns = (*radiology.LABELS, *OTHERS)
     alone: dict[str, list[str]] = {label: [] for label in radiology.LABELS}
-    for _, row in tabular.rows(_table(root, "negbio.csv.gz"), FINDINGS):
+    for row in _rows(_table(root, "negbio.csv.gz"), FINDINGS, studies):
         study = studies.get(row["study_id"])
         found = [column for column in columns if radiology.VALUES[row[column]] == 1]
         if study and study.split != "train" and study.views and len(found) == 1:
