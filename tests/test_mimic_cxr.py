@@ -144,6 +144,24 @@ def test_five_by_200_tests_on_held_out_patients_with_one_finding(written):
     assert trained == [name for name, split in official.items() if split == "train"]
 
 
+def test_five_by_200_takes_uncertain_for_negative_and_its_patients_out_of_train(copy):
+    found = [s for s in by_place(copy, split="5x200") if isinstance(s, Sample)]
+    tested = next(s for s in found if s.split == "test" and s.label == (1, 0, 0, 0, 0))
+    other = next(s for s in found if s.id != tested.id and s.group == tested.group)
+    with gzip.open(table(copy, "negbio"), "rt") as file:
+        row = next(line for line in file if line.split(",")[1] == tested.id[1:])
+    cells = row.split(",")
+    for name in ("Edema", "Atelectasis"):  # positive by the option `mixed`
+        cells[2 + twin.LABELS.index(name)] = "-1.0"
+    edit(table(copy, "negbio"), row, ",".join(cells))
+    for line in gzip.decompress(table(copy, "split").read_bytes()).decode().splitlines():
+        if other.id[1:] in line:
+            edit(table(copy, "split"), line, line.rpartition(",")[0] + ",train")
+    again = {s.id: s for s in by_place(copy, split="5x200") if isinstance(s, Sample)}
+    assert again[tested.id].split == "test" and again[tested.id].label == tested.label
+    assert {s.split for s in again.values() if s.group == tested.group} == {"test", "valid"}
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

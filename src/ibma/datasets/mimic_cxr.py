@@ -7,7 +7,7 @@ pNNNNNNNN/sNNNNNNNN/<dicom>.jpg) and `mimic-cxr/2.1.0/mimic-cxr-reports.zip`, wh
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -61,8 +61,8 @@ CARD = Card(
         "Here: the official split. A sample is one study with its PA view (else AP). Studies "
         "without a frontal view or without a row of labels are listed as dropped.",
         "Option split: 5x200 tests on up to 200 studies per label that have this label alone (by "
-        "negbio, and none of eight other findings), of validation and test patients only, so that "
-        "no test patient is in train.",
+        "negbio, and none of eight other findings; -1 is 0 in these), of validation and test "
+        "patients only. No patient of theirs is in train.",
         "A label that is not mentioned counts as negative, an uncertain one (-1) as the option "
         "`uncertain` says; the paper does not say. The five labels are CheXpert's, because the "
         "paper names none for MIMIC.",
@@ -137,15 +137,17 @@ def samples(
     root = _project(raw, IMAGES)
     studies = _studies(root)
     labels = _labels(_table(root, f"{LABELLERS[split]}.csv.gz"), studies, uncertain)
-    chosen = _five_by_200(root, studies) if split == "5x200" else None
+    if split == "5x200":
+        chosen = _five_by_200(root, studies)
+        _hold_out(studies, chosen)
+        labels |= chosen
     with _reports(_project(raw, REPORTS) / ARCHIVE, studies) as reports:
         for number, study in studies.items():
-            name = f"s{number}"
+            name, where = f"s{number}", SPLITS[study.split]
             dicom = next((study.views[view][0] for view in FRONTAL if view in study.views), None)
             if dicom is None or number not in labels:
                 yield Dropped(name, "no frontal view" if dicom is None else "no row of labels")
                 continue
-            where = SPLITS[study.split] if chosen is None else _part(number, study, chosen)
             image = inside(root, f"{study.folder}/{name}/{dicom}.jpg")
             try:
                 if not image.exists():
@@ -254,8 +256,12 @@ def _labels(
     return labels
 
 
-def _five_by_200(root: Path, studies: Mapping[str, Study]) -> set[str]:
-    """Return studies of held-out patients with one of the five labels and no other finding."""
+def _five_by_200(root: Path, studies: Mapping[str, Study]) -> dict[str, tuple[int, ...]]:
+    """Choose studies of held-out patients with one of the five labels and no other finding.
+
+    Returns:
+        Study number -> labels, of which one is 1: here -1 is 0 whatever `uncertain` says.
+    """
     columns = (*radiology.LABELS, *OTHERS)
     alone: dict[str, list[str]] = {label: [] for label in radiology.LABELS}
     for row in _rows(_table(root, "negbio.csv.gz"), FINDINGS, studies):
@@ -265,16 +271,20 @@ def _five_by_200(root: Path, studies: Mapping[str, Study]) -> set[str]:
             alone.get(found[0], []).append(row["study_id"])
     rng = np.random.default_rng(SEED)
     return {
-        numbers[i]
-        for numbers in alone.values()
+        numbers[i]: tuple(int(label == only) for label in radiology.LABELS)
+        for only, numbers in alone.items()
         for i in rng.permutation(len(numbers))[:PER_CLASS].tolist()
     }
 
 
-def _part(number: str, study: Study, chosen: set[str]) -> str:
-    if number in chosen:
-        return "test"
-    return "train" if study.split == "train" else "valid"
+def _hold_out(studies: Mapping[str, Study], chosen: Collection[str]) -> None:
+    """Test on the chosen studies alone; neither train nor test on others of held-out patients."""
+    patients = {studies[number].subject for number in chosen}
+    for number, study in studies.items():
+        if number in chosen:
+            study.split = "test"
+        elif study.split == "test" or study.subject in patients:
+            study.split = "validate"
 
 
 def _reports(path: Path, studies: Mapping[str, Study]) -> zipfile.ZipFile:
