@@ -2,13 +2,14 @@
 
 import csv
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from ibma import datasets, twins
-from ibma.datasets import Dropped, Sample, chexpert
+from ibma.datasets import Counts, Dropped, Sample, chexpert
 from ibma.errors import IbmaError
 from ibma.features import media
 from ibma.formats import radiology
@@ -26,15 +27,23 @@ def by_place(found, place):
     return next(s for s in found if s.id.startswith(f"train/{patient}"))
 
 
-def rewrite(raw, name, change):
-    path = raw / "CheXpert-v1.0-small" / name
+def rows_of(path):
     with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    change(rows)
+        return list(csv.DictReader(file))
+
+
+def write_rows(path, rows):
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
+
+
+def rewrite(raw, name, change):
+    path = raw / "CheXpert-v1.0-small" / name
+    rows = rows_of(path)
+    change(rows)
+    write_rows(path, rows)
 
 
 def test_counts_splits_and_small_size(written):
@@ -87,6 +96,37 @@ def test_lateral_views_can_be_left_out(written):
 
 def test_images_in_the_full_releases_batch_folders_are_found(written):
     assert "batch 2" in str(by_place(samples(written), 21).parts["image"])
+
+
+def test_a_split_whose_images_have_no_report_is_refused(copy):
+    """Every text of the test split was empty, in silence."""
+    path = copy / chexpert.REPORTS
+    rows = rows_of(path)
+    for change in (
+        lambda row: None if row["path_to_image"].startswith("valid/") else row,
+        lambda row: row | {"section_findings": "", "section_impression": "nan"},
+    ):
+        write_rows(path, [changed for row in rows if (changed := change(row))])
+        with pytest.raises(
+            IbmaError, match=r"240401.csv: nothing in it matches .*(valid|train).csv"
+        ):
+            samples(copy)
+
+
+def test_images_without_a_text_are_told_by_split(written, capsys):
+    samples(written)
+    told = "samples without a text: 1 of 119 in train, 0 of 60 in test"
+    assert capsys.readouterr().err == f"{written / chexpert.REPORTS}: {told}\n"
+
+
+def test_rows_of_images_and_reports_are_counted(copy, monkeypatch):
+    with pytest.raises(IbmaError, match=r"train.csv: 120 rows: expected 223414"):
+        chexpert.verify(copy)
+    monkeypatch.setattr(chexpert, "CARD", replace(chexpert.CARD, official=Counts(120, 60)))
+    with pytest.raises(IbmaError, match=r"240401.csv: 179 rows: expected 223462: use the original"):
+        chexpert.verify(copy)
+    monkeypatch.setattr(chexpert, "REPORTED", 179)
+    chexpert.verify(copy)
 
 
 def test_the_full_release_as_its_zips_unpack(copy):

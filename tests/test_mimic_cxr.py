@@ -37,6 +37,17 @@ def edit(path, old, new):
         file.write(text.replace(old, new, 1))
 
 
+def rezip(raw, change):
+    """Change the words of each report; None takes it away."""
+    path = raw / twin.REPORTS / mimic_cxr.ARCHIVE
+    with zipfile.ZipFile(path) as package:
+        reports = {name: change(name, package.read(name)) for name in package.namelist()}
+    with zipfile.ZipFile(path, "w") as package:
+        for name, words in reports.items():
+            if words is not None:
+                package.writestr(name, words)
+
+
 def test_a_study_is_a_sample(written):
     sample = by_place(written)[30]
     number = twin.FIRST_STUDY + 30
@@ -123,6 +134,29 @@ def test_reports_of_every_form(written):
 )
 def test_report_text(report, text):
     assert radiology.report_text(report) == text
+
+
+def test_a_split_without_reports_is_refused(copy):
+    """Every text of the test split was empty, in silence."""
+    tested = [s.id for s in by_place(copy) if isinstance(s, Sample) and s.split == "test"]
+    rezip(copy, lambda name, words: None if name.split("/")[-1][:-4] in tested else words)
+    with pytest.raises(
+        IbmaError, match=r"reports.zip: nothing in it matches split.csv.gz, split test"
+    ):
+        by_place(copy)
+
+
+def test_studies_without_a_text_are_told_by_split(written, capsys):
+    by_place(written)
+    told = "samples without a text: 1 of 101 in train, 0 of 10 in valid, 0 of 50 in test"
+    assert capsys.readouterr().err == f"{written / twin.REPORTS / mimic_cxr.ARCHIVE}: {told}\n"
+
+
+def test_a_report_that_is_not_utf8_is_named(copy):
+    rezip(copy, lambda name, words: words.decode().encode("utf-16"))
+    with pytest.raises(IbmaError, match=r"/s59990000.txt: a NUL character: .*: fetch it again"):
+        by_place(copy, on_bad="stop")
+    assert all("a NUL" in s.reason for s in by_place(copy)[-10:])
 
 
 def test_a_listed_image_that_is_missing_is_dropped_or_stops(written):

@@ -7,6 +7,7 @@ the official valid.csv (234 radiographs read by three radiologists).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from ibma.formats.raw import given
 from ibma.formats.tabular import Column, Table
 
 REPORTS = "df_chexpert_plus_240401.csv"
+REPORTED = 223_462  # rows of it
 ROOTS = (  # where train.csv may lie; the last is the full release as its four zips unpack
     "CheXpert-v1.0-small",
     "CheXpert-v1.0",
@@ -79,15 +81,17 @@ def samples(
         frontal_only: Leave lateral views out (Table 1 counts both).
 
     Raises:
-        IbmaError: A table is missing or malformed, a path or label has another form, no report is
-            of any listed image, or (on_bad="stop") a listed image is not there.
+        IbmaError: A table is missing or malformed, a path or label has another form, no image of a
+            split has a report, or (on_bad="stop") a listed image is not there.
     """
     root = _root(raw)
     batches = sorted(raw.glob("CheXpert-v1.0 batch *"))
     reports = _reports(raw / REPORTS)
     tables = {"train": root / "train.csv", "test": root / "valid.csv"}
-    listed = (key for table in tables.values() for _, key, _ in _listed(table))
-    tabular.refuse_no_match(listed, reports, (root, raw / REPORTS), CARD.how_to_get)
+    for table in tables.values():
+        listed = (key for _, key, _ in _listed(table))
+        tabular.refuse_no_match(listed, reports, (table, raw / REPORTS), CARD.how_to_get)
+    texts = Counter[tuple[str, bool]]()
     for split, table in tables.items():
         for line, key, row in _listed(table):
             if frontal_only and row["Frontal/Lateral"] != "Frontal":
@@ -101,22 +105,28 @@ def samples(
                     )
                 yield Dropped(name, "image listed but missing")
                 continue
-            label = radiology.positives(row, uncertain)
-            parts: dict[str, Path | str] = {"image": image, "text": reports.get(key, "")}
+            label, text = radiology.positives(row, uncertain), reports.get(key, "")
+            texts[split, bool(text)] += 1
+            parts: dict[str, Path | str] = {"image": image, "text": text}
             yield Sample(name, split, key.split("/")[1], label, parts)
+    radiology.tell_empty(texts, raw / REPORTS)
 
 
 def verify(raw: Path) -> None:
-    """Count the rows of train.csv and valid.csv: the publisher lists no checksum.
+    """Count the rows of train.csv, valid.csv and the reports: no publisher lists a checksum.
 
     Raises:
-        IbmaError: They are not 223,414 and 234.
+        IbmaError: They are not 223,414, 234 and 223,462.
     """
-    for name, expected in (("train", CARD.official.train), ("valid", CARD.official.test)):
-        table = _root(raw) / f"{name}.csv"
-        count = sum(1 for _ in tabular.rows(table, LISTED))
+    tables = (
+        (_root(raw) / "train.csv", LISTED, CARD.official.train),
+        (_root(raw) / "valid.csv", LISTED, CARD.official.test),
+        (raw / REPORTS, TOLD, REPORTED),
+    )
+    for path, table, expected in tables:
+        count = sum(1 for _ in tabular.rows(path, table))
         if count != expected:
-            raise IbmaError(f"{table}: {count} rows: expected {expected}: use the original file")
+            raise IbmaError(f"{path}: {count} rows: expected {expected}: use the original file")
 
 
 def _listed(table: Path) -> Iterator[tuple[int, str, dict[str, str]]]:
@@ -145,11 +155,11 @@ def _image(root: Path, batches: list[Path], key: str) -> Path | None:
 
 
 def _reports(path: Path) -> dict[str, str]:
-    """Return `train/patientN/studyM/view.jpg` -> "findings: ..., impression: ..."."""
+    """Return `train/patientN/studyM/view.jpg` -> "findings: ..., impression: ...", if not empty."""
     reports: dict[str, str] = {}
     for line, row in tabular.rows(path, TOLD):
         key, *sections = (row[name] for name in TOLD.columns)
         text = radiology.wording(*sections)
         if reports.setdefault(key, text) != text:
             raise IbmaError(f"{path}: line {line}: a second report of '{key}': use the original")
-    return reports
+    return {key: text for key, text in reports.items() if text}

@@ -7,6 +7,7 @@ pNNNNNNNN/sNNNNNNNN/<dicom>.jpg) and `mimic-cxr/2.1.0/mimic-cxr-reports.zip`, wh
 from __future__ import annotations
 
 import zipfile
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -134,14 +135,15 @@ def samples(
     """
     if split not in LABELLERS:
         raise IbmaError(f"params.yaml: split '{split}': expected official or 5x200")
-    root = _project(raw, IMAGES)
+    root, archive = _project(raw, IMAGES), _project(raw, REPORTS) / ARCHIVE
     studies = _studies(root)
     labels = _labels(_table(root, f"{LABELLERS[split]}.csv.gz"), studies, uncertain)
     if split == "5x200":
         chosen = _five_by_200(root, studies)
         _hold_out(studies, chosen)
         labels |= chosen
-    with _reports(_project(raw, REPORTS) / ARCHIVE, studies) as reports:
+    texts = Counter[tuple[str, bool]]()
+    with _reports(archive, studies) as reports:
         for number, study in studies.items():
             name, where = f"s{number}", SPLITS[study.split]
             dicom = next((study.views[view][0] for view in FRONTAL if view in study.views), None)
@@ -160,8 +162,10 @@ def samples(
                     ) from None
                 yield Dropped(name, str(error))
                 continue
+            texts[where, bool(text)] += 1
             parts: dict[str, Path | str] = {"image": image, "text": text}
             yield Sample(name, where, study.subject, labels[number], parts)
+    radiology.tell_empty(texts, archive)
 
 
 def verify(raw: Path) -> None:
@@ -294,8 +298,15 @@ def _reports(path: Path, studies: Mapping[str, Study]) -> zipfile.ZipFile:
         reports = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, *DAMAGE) as error:
         raise IbmaError(f"{path}: {error}: fetch it again: {CARD.how_to_get}") from None
-    expected = (f"{study.folder}/s{number}.txt" for number, study in studies.items())
-    tabular.refuse_no_match(expected, set(reports.namelist()), (SPLIT, path), CARD.how_to_get)
+    names = set(reports.namelist())
+    for split in SPLITS:
+        expected = (
+            f"{study.folder}/s{number}.txt"
+            for number, study in studies.items()
+            if study.split == split
+        )
+        sides = (f"{SPLIT}, split {split}", path)
+        tabular.refuse_no_match(expected, names, sides, CARD.how_to_get)
     return reports
 
 
@@ -308,4 +319,6 @@ def _report(reports: zipfile.ZipFile, name: str) -> str:
         return ""
     except (zipfile.BadZipFile, *DAMAGE) as error:
         raise Unreadable(f"{name}: damaged ({error})") from None
+    if b"\0" in words:
+        raise Unreadable(f"{name}: a NUL character: no UTF-8 text")
     return radiology.report_text(words.decode("utf-8", errors="replace"))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 
-from ibma.errors import IbmaError
+from ibma.errors import IbmaError, tell
 from ibma.formats.tabular import Column
 
 LABELS = ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusion")
@@ -84,6 +86,19 @@ def report_text(report: str) -> str:
     _, *last = _BLANK.split(sections[-1][1], maxsplit=1)
     text = wording(found.get("findings", ""), found.get("impression", ""))
     return text or _plain("".join(last)) or found.get("comparison", "")
+
+
+def tell_empty(texts: Counter[tuple[str, bool]], reports: Path) -> None:
+    """Tell how many samples of each split have no text, unless all have one.
+
+    Args:
+        texts: (Split, whether there is a text) -> number of samples.
+        reports: The file of the reports.
+    """
+    counts = {split: (texts[split, False], texts[split, True]) for split, _ in texts}
+    if any(empty for empty, _ in counts.values()):
+        told = (f"{empty:,} of {empty + full:,} in {s}" for s, (empty, full) in counts.items())
+        tell(f"{reports}: samples without a text: {', '.join(told)}")
 
 
 def _section(header: str) -> str:
