@@ -3,6 +3,9 @@
 Layouts: `CheXpert-v1.0-small/{train,valid}.csv` with the images below it; the full release's
 `CheXpert-v1.0 batch N (...)` folders; `df_chexpert_plus_240401.csv` beside them. The test split is
 the official valid.csv (234 radiographs read by three radiologists).
+
+CHOICE: -1 is 1 for Edema and Atelectasis, else 0, as medical_mae has it, unless `uncertain` says
+otherwise. The paper says nothing, and the labels of its code hold no -1.
 """
 
 from __future__ import annotations

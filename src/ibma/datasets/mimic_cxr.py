@@ -2,6 +2,12 @@
 
 Layout, as PhysioNet's wget commands leave it: `mimic-cxr-jpg/2.1.0/` (tables and files/pNN/
 pNNNNNNNN/sNNNNNNNN/<dicom>.jpg) and `mimic-cxr/2.1.0/mimic-cxr-reports.zip`, which stays packed.
+
+CHOICE, where the paper says nothing: a study is a sample, with the first of its PA views in the
+metadata table, else of its AP views. A study of other views alone is left out. The labels are
+CheXpert's five. -1 is 1 for Edema and Atelectasis, else 0, unless `uncertain` says otherwise.
+CHOICE in 5x200: up to 200 studies a label, where MedCLIP has exactly 200 pictures; of held-out
+patients only.
 """
 
 from __future__ import annotations
