@@ -149,6 +149,18 @@ def test_a_path_of_another_form_names_file_and_line(copy):
         samples(copy)
 
 
+@pytest.mark.parametrize("name", ["CheXpert-v1.0-small/train.csv", chexpert.REPORTS])
+def test_rows_in_a_quote_that_is_closed_rows_later_are_named(copy, name):
+    """Four rows would be one whose cell holds the other three."""
+    lines = (copy / name).read_text().split("\n")
+    lines[24] = lines[24].replace(",", ',"', 1)
+    path, second, *others = lines[27].split(",")
+    lines[27] = ",".join([path, f'{second}"', *others])
+    (copy / name).write_text("\n".join(lines))
+    with pytest.raises(IbmaError, match=rf"{name}: line 25: a quote is not closed"):
+        samples(copy)
+
+
 def test_a_table_that_is_not_utf8_is_named(copy):
     table = copy / "CheXpert-v1.0-small/train.csv"
     table.write_bytes(table.read_bytes().replace(b"Female", b"F\xe9male", 1))

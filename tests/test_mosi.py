@@ -194,6 +194,19 @@ def test_a_wrong_cell_names_file_and_line(
         list(mosi.samples(whole, on_bad=on_bad))
 
 
+@pytest.mark.parametrize("on_bad", ["stop", "drop"])
+def test_clips_in_a_quote_that_is_closed_rows_later_are_named(whole: Path, on_bad: str) -> None:
+    """Four clips would be one with the words of all."""
+    table = whole / "MOSI" / "label.csv"
+    lines = table.read_text().split("\n")
+    for place, old, new in ((20, "GRUM", '"GRUM'), (23, "WOB", 'WOB"')):
+        assert old in lines[place]
+        lines[place] = lines[place].replace(old, new)
+    table.write_text("\n".join(lines))
+    with pytest.raises(IbmaError, match=r"label\.csv: line 21: a quote is not closed"):
+        list(mosi.samples(whole, on_bad=on_bad))
+
+
 def test_a_table_of_another_form_is_named(copy: Path) -> None:
     table = copy / "MOSI" / "label.csv"
     content = table.read_bytes()

@@ -128,8 +128,7 @@ def entries(path: Path, table: Table) -> Iterator[tuple[int, dict[str, str] | Ex
                     line = lines.number
                     if not cells:
                         continue
-                    if table.own:
-                        _check_quotes(lines.record, cells, before, table.delimiter)
+                    _check_quotes(lines.record, cells, before, table.delimiter)
                     count, before = count + 1, cells
                     found = _row(names, cells, table)
                     _check_unique(found, line, seen, table)
