@@ -112,13 +112,74 @@ def test_what_the_pickle_leaves_out_is_told_and_does_not_stop(whole: Path) -> No
 
 
 def test_clips_are_matched_by_words_and_twins_in_words_one_for_one(whole: Path) -> None:
-    """Two clips of a video say the same and the pickle has one entry: one of them is kept."""
+    """Two clips of a video say the same and the pickle has one: the one with its score is kept."""
     rows = rows_of(whole)
     rows[0]["text"] = rows[7]["text"].lower().replace(" ", " '")
     rewrite(whole, rows)
     kept = samples_of(list(mosi.samples(whole)))
     names = [f"{row['video_id']}_{row['clip_id']}" for row in (rows[0], rows[7])]
-    assert sum(sample.id in names for sample in kept) == 1
+    assert rows[0]["label"] != rows[7]["label"]
+    assert [sample.id for sample in kept if sample.id in names] == names[1:]
+
+
+@pytest.mark.parametrize("change", [{"label": "-2.9"}, {"mode": "test"}])
+@pytest.mark.parametrize("on_bad", ["stop", "drop"])
+def test_a_clip_whose_score_or_split_the_pickle_has_otherwise_is_named(
+    whole: Path, change: dict[str, str], on_bad: str
+) -> None:
+    rows = rows_of(whole)
+    assert rows[8]["mode"] == "train"
+    rows[8] |= change
+    rewrite(whole, rows)
+    told = rf"line 10: score {rows[8]['label']} in {rows[8]['mode']}: expected .* in train, as mosi"
+    with pytest.raises(IbmaError, match=rf"label\.csv: {told}"):
+        list(mosi.samples(whole, on_bad=on_bad))
+
+
+def test_a_pickle_with_other_scores_or_splits_than_the_table_is_refused(whole: Path) -> None:
+    path = whole / "mosi.pkl"
+    true = mosi._load(path)
+    negated = {key: [(one, -label, name) for one, label, name in true[key]] for key in true}
+    for wrong in (negated, true | {"dev": true["test"], "test": true["dev"]}):
+        path.write_bytes(pickle.dumps(wrong))
+        for on_bad in ("stop", "drop"):
+            with pytest.raises(IbmaError, match=r"label\.csv: line \d+: score .* mosi\.pkl"):
+                list(mosi.samples(whole, on_bad=on_bad))
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_clips_with_the_same_words_have_their_own_scores_in_any_order(
+    whole: Path, backwards: bool
+) -> None:
+    """In the pickle, and in CMU's transcripts."""
+    rows = rows_of(whole)
+    rows[5]["text"], rows[7]["text"] = "YEAH, SURE", "YEAH SURE"
+    rewrite(whole, rows)
+    content = mosi._load(whole / "mosi.pkl")
+    for place in (4, 6):  # the first clip is not pickled
+        (_, *others), label, name = content["train"][place]
+        content["train"][place] = (["yeah", "sure"], *others), label, name
+    content["train"].reverse()
+    (whole / "mosi.pkl").write_bytes(pickle.dumps(content))
+    wanted = {f"{row['video_id']}_{row['clip_id']}": float(row["label"]) for row in rows}
+    assert {one.id for one in samples_of(list(mosi.samples(whole)))} < wanted.keys()
+    transcripts = as_cmu(whole) / mosi.TRANSCRIPTS
+    for path in transcripts.iterdir() if backwards else ():
+        path.write_text("".join(reversed(path.read_text().splitlines(keepends=True))))
+    found = samples_of(list(mosi.samples(whole)))
+    assert {one.id: wanted[one.id] for one in found} == {
+        one.id: pytest.approx(one.label) for one in found
+    }
+
+
+def test_the_pickle_is_checked_by_its_git_hash(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(IbmaError, match=r"mosi\.pkl: is not MIB's mosi\.pkl: use the original"):
+        mosi.verify(copy)
+    (copy / "mosi.pkl").write_bytes(b"hello")
+    monkeypatch.setattr(mosi, "GIT_HASH", "b6fc4c620b67d95f953a5c1c1230aaab5db5a1b0")  # by git
+    mosi.verify(copy)
+    (copy / "mosi.pkl").unlink()
+    mosi.verify(copy)
 
 
 def test_cmus_own_form_takes_split_and_score_from_the_pickle(whole: Path) -> None:

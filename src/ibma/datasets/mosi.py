@@ -4,14 +4,14 @@ Three forms of the data go around: (A) CMU's `Raw/`, segmented media and transcr
 (B) MMSA's `MOSI/label.csv` with `MOSI/Raw/<video>/<clip>.mp4` (thuiar/MMSA@a94e65d); (C) `mosi.pkl`
 of MAG-BERT and MIB (TmacMai/Multimodal-Information-Bottleneck@f6d006b): features, words and scores
 of the clips that the paper counts. Clips are those of (B), else of (A); (C) beside them says which
-of these count.
+of these count, and must agree with (B) in split and score.
 """
 
 from __future__ import annotations
 
 import codecs
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,14 @@ import numpy as np
 from ibma.datasets import Card, Counts, Dropped, Part, Remote, Sample
 from ibma.errors import IbmaError, one_line
 from ibma.files import inside
-from ibma.formats import tabular
+from ibma.formats import checksums, tabular
 from ibma.formats.raw import given, present, read_lines
 from ibma.formats.tabular import Column, Table
 
 PICKLE, TABLE, TRANSCRIPTS = "mosi.pkl", "MOSI/label.csv", "Raw/Transcript/Segmented"
 PICKLED_SPLITS = {"train": "train", "dev": "valid", "test": "test"}
+GIT_HASH = "25348859773f1a1570d0720de472fbed8d266f81"  # of mosi.pkl in MIB's repository
+CLOSE = 1e-3  # the pickle holds scores as float32
 
 CARD = Card(
     title="CMU-MOSI",
@@ -43,7 +45,7 @@ CARD = Card(
         "take MOSI/ (label.csv and Raw/) from the Google Drive folder or Baidu link in the README "
         "of https://github.com/thuiar/MMSA into data/raw/mosi, and mosi.pkl from "
         "MIB_github/datasets of https://github.com/TmacMai/Multimodal-Information-Bottleneck "
-        "beside it (`git hash-object mosi.pkl` prints 25348859773f1a1570d0720de472fbed8d266f81); "
+        f"beside it (`git hash-object {PICKLE}` prints {GIT_HASH}); "
         "CMU's own Raw/ (http://immortal.multicomp.cs.cmu.edu/raw_datasets/CMU_MOSI.zip, often "
         "down) works in MOSI/'s place"
     ),
@@ -75,14 +77,35 @@ LISTED = Table(
 
 @dataclass(frozen=True)
 class Segment:
-    """An entry of mosi.pkl: its name `<video>[<n>]`, its split and its score."""
+    """An entry of mosi.pkl, `<video>[<number>]`."""
 
-    name: str
+    video: str
+    number: int
     split: str
     score: float
 
+    @property
+    def name(self) -> str:
+        """Return what the pickle calls it."""
+        return f"{self.video}[{self.number}]"
 
-Segments = dict[tuple[str, str], list[Segment]]  # (video, letters of its words) -> entries
+    def agrees(self, row: Mapping[str, str]) -> bool:
+        """Return whether a row of label.csv has this split and score."""
+        return self.split == row["mode"] and abs(self.score - float(row["label"])) < CLOSE
+
+
+Segments = dict[tuple[str, str], list[Segment]]  # (video, letters of its words) -> by number
+
+
+def verify(raw: Path) -> None:
+    """Check mosi.pkl, if it is there, against its git hash; nobody lists one of the media.
+
+    Raises:
+        IbmaError: It is another file.
+    """
+    path = raw / PICKLE
+    if given(path) and checksums.git_hash(present(path, CARD.how_to_get)) != GIT_HASH:
+        raise IbmaError(f"{path}: is not MIB's {PICKLE}: use the original file: {CARD.how_to_get}")
 
 
 def samples(raw: Path, *, on_bad: str = "stop") -> Iterator[Sample | Dropped]:
@@ -97,8 +120,8 @@ def samples(raw: Path, *, on_bad: str = "stop") -> Iterator[Sample | Dropped]:
 
     Raises:
         IbmaError: There are no media or (C) alone, the pickle is not mosi.pkl or asks for more than
-            arrays, the table is malformed, no clip is in mosi.pkl, or (on_bad="stop") a clip cannot
-            be used.
+            arrays, the table is malformed or contradicts mosi.pkl, no clip is in mosi.pkl, or
+            (on_bad="stop") a clip cannot be used.
     """
     segments = _segments(raw / PICKLE) if given(raw / PICKLE) else None
     matched = False
@@ -143,34 +166,69 @@ def _walk(raw: Path, segments: Segments | None) -> Iterator[Sample | Dropped]:
 
 def _mmsa(table: Path, segments: Segments | None) -> Iterator[Sample | Dropped]:
     """Walk form (B): one mp4 for sound and pictures."""
-    for _, row in tabular.rows(table, LISTED):
+    listed = list(tabular.rows(table, LISTED))
+    counted = None if segments is None else _counted(table, listed, segments)
+    for line, row in listed:
         video, name = row["video_id"], f"{row['video_id']}_{row['clip_id']}"
         media = inside(table.parent / "Raw", f"{video}/{row['clip_id']}.mp4")
-        if segments is not None and _take(segments, video, row["text"]) is None:
+        if counted is not None and line not in counted:
             yield _left_out(name)
             continue
         parts: dict[str, Part] = {"audio": media, "visual": media, "text": row["text"]}
         yield Sample(name, row["mode"], video, float(row["label"]), parts)
 
 
+def _counted(
+    table: Path, listed: Sequence[tuple[int, dict[str, str]]], segments: Segments
+) -> set[int]:
+    """Return the lines of the clips that mosi.pkl has, and take its entries of them.
+
+    Raises:
+        IbmaError: The words of an entry are there, but with another split or score.
+    """
+    counted = set()
+    for line, row in listed:
+        waiting = _waiting(segments, row["video_id"], row["text"])
+        if agreeing := [one for one in waiting if one.agrees(row)]:
+            waiting.remove(agreeing[0])
+            counted.add(line)
+    for line, row in listed:
+        waiting = _waiting(segments, row["video_id"], row["text"])
+        if line not in counted and waiting:
+            raise IbmaError(
+                f"{table}: line {line}: score {row['label']} in {row['mode']}: expected "
+                f"{waiting[0].score:g} in {waiting[0].split}, as {PICKLE} has it for the same "
+                f"words ({waiting[0].name}): use the files of one release"
+            )
+    return counted
+
+
 def _cmu(root: Path, segments: Segments) -> Iterator[Sample | Dropped]:
     """Walk form (A): a wav and an mp4 per segment; split and score are those of mosi.pkl."""
     for path in sorted((root / "Transcript" / "Segmented").glob("*.annotprocessed")):
-        for place, line in enumerate(read_lines(path), 1):
-            number, _, text = line.partition("_")
-            if not number.isdecimal():
-                raise IbmaError(f"{path}: line {place}: '{line[:40]}': expected <n>_DELIM_<words>")
-            name, text = f"{path.stem}_{number}", text.removeprefix("DELIM_")
-            segment = _take(segments, path.stem, text)
-            if segment is None:
+        for number, text in _transcript(path):
+            name, waiting = f"{path.stem}_{number}", _waiting(segments, path.stem, text)
+            if not waiting:
                 yield _left_out(name)
                 continue
+            segment = waiting.pop(0)
             parts: dict[str, Part] = {
                 "audio": root / "Audio" / "WAV_16000" / "Segmented" / f"{name}.wav",
                 "visual": root / "Video" / "Segmented" / f"{name}.mp4",
                 "text": text,
             }
             yield Sample(name, segment.split, path.stem, segment.score, parts)
+
+
+def _transcript(path: Path) -> list[tuple[str, str]]:
+    """Return (number, words) of a video's clips, by number."""
+    clips = []
+    for place, line in enumerate(read_lines(path), 1):
+        number, _, text = line.partition("_")
+        if not number.isdecimal():
+            raise IbmaError(f"{path}: line {place}: '{line[:40]}': expected <n>_DELIM_<words>")
+        clips.append((number, text.removeprefix("DELIM_")))
+    return sorted(clips, key=lambda clip: int(clip[0]))
 
 
 def _media(found: Sample | Dropped) -> list[Path]:
@@ -196,22 +254,22 @@ def _segments(path: Path) -> Segments:
                 score = str(np.asarray(label).item())
                 if expected := SCORE.expects(score):
                     raise ValueError(f"label '{score}' of {name}, expected {expected}")
-                video = name.rpartition("[")[0]
-                found.setdefault((video, _letters(" ".join(words))), []).append(
-                    Segment(name, split, float(score))
-                )
+                video, _, number = name.removesuffix("]").rpartition("[")
+                segment = Segment(video, int(number), split, float(score))
+                found.setdefault((video, _letters(" ".join(words))), []).append(segment)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise IbmaError(
             f"{path}: is not MIB's {PICKLE} ({type(error).__name__}: {error}): expected train, dev "
             "and test lists of ((words, visual, acoustic), label, segment): use the original file"
         ) from None
+    for waiting in found.values():
+        waiting.sort(key=lambda segment: segment.number)
     return found
 
 
-def _take(segments: Segments, video: str, text: str) -> Segment | None:
-    """Remove and return the entry with these words: two clips may say the same."""
-    waiting = segments.get((video, _letters(text)))
-    return waiting.pop(0) if waiting else None
+def _waiting(segments: Segments, video: str, text: str) -> list[Segment]:
+    """Return the entries with these words that no clip has taken: two clips may say the same."""
+    return segments.get((video, _letters(text)), [])
 
 
 def _letters(text: str) -> str:

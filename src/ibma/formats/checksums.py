@@ -16,6 +16,13 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def git_hash(path: Path) -> str:
+    """Return what `git hash-object` prints of a file."""
+    start = b"blob %d\0" % path.stat().st_size
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.sha1(start)).hexdigest()
+
+
 def verify(listed: Sequence[tuple[Path, str]], advice: str) -> None:
     """Check that each file is there with its sha256; hashing runs in threads, with a progress bar.
 
