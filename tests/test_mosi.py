@@ -84,9 +84,20 @@ def test_a_sample_is_read_off_the_table(written: Path, entries: list[Sample | Dr
     row = rows_of(written)[twin.HALF]
     name = f"{row['video_id']}_{row['clip_id']}"
     clip = written / "MOSI" / "Raw" / row["video_id"] / f"{row['clip_id']}.mp4"
+    parts = {"audio": clip, "visual": clip, "text": row["text"].lower()}
     assert next(entry for entry in entries if entry.id == name) == Sample(
-        name, "train", row["video_id"], 2.5, {"audio": clip, "visual": clip, "text": row["text"]}
+        name, "train", row["video_id"], 2.5, parts
     )
+
+
+def test_texts_in_capitals_are_read_in_lower_case(whole: Path) -> None:
+    rows = rows_of(whole)
+    rows[5]["text"], rows[7]["text"] = "I'M SO GLAD, 10!", "I'm so SAD"
+    rewrite(whole, rows)
+    (whole / "mosi.pkl").unlink()
+    texts = {one.id: one.parts["text"] for one in samples_of(list(mosi.samples(whole)))}
+    names = [f"{rows[place]['video_id']}_{rows[place]['clip_id']}" for place in (5, 7)]
+    assert [texts[name] for name in names] == ["i'm so glad, 10!", "I'm so SAD"]
 
 
 def test_the_pickle_filters_and_without_it_every_clip_counts(
@@ -189,6 +200,7 @@ def test_cmus_own_form_takes_split_and_score_from_the_pickle(whole: Path) -> Non
     assert len(found) == len(wanted) + 3
     parts = samples_of(found)[0].parts
     assert parts["audio"].suffix == ".wav" and parts["visual"].suffix == ".mp4"
+    assert parts["text"].islower()
 
 
 def test_features_alone_and_transcripts_alone_are_refused_in_one_line(copy: Path) -> None:

@@ -5,6 +5,9 @@ Three forms of the data go around: (A) CMU's `Raw/`, segmented media and transcr
 of MAG-BERT and MIB (TmacMai/Multimodal-Information-Bottleneck@f6d006b): features, words and scores
 of the clips that the paper counts. Clips are those of (B), else of (A); (C) beside them says which
 of these count, and must agree with (B) in split and score.
+
+CHOICE: a text without a lower-case letter, such as (A)'s, is put into lower case. Tokenizers that
+tell cases apart cut words in capitals into pieces.
 """
 
 from __future__ import annotations
@@ -174,7 +177,7 @@ def _mmsa(table: Path, segments: Segments | None) -> Iterator[Sample | Dropped]:
         if counted is not None and line not in counted:
             yield _left_out(name)
             continue
-        parts: dict[str, Part] = {"audio": media, "visual": media, "text": row["text"]}
+        parts: dict[str, Part] = {"audio": media, "visual": media, "text": _words(row["text"])}
         yield Sample(name, row["mode"], video, float(row["label"]), parts)
 
 
@@ -215,7 +218,7 @@ def _cmu(root: Path, segments: Segments) -> Iterator[Sample | Dropped]:
             parts: dict[str, Part] = {
                 "audio": root / "Audio" / "WAV_16000" / "Segmented" / f"{name}.wav",
                 "visual": root / "Video" / "Segmented" / f"{name}.mp4",
-                "text": text,
+                "text": _words(text),
             }
             yield Sample(name, segment.split, path.stem, segment.score, parts)
 
@@ -229,6 +232,11 @@ def _transcript(path: Path) -> list[tuple[str, str]]:
             raise IbmaError(f"{path}: line {place}: '{line[:40]}': expected <n>_DELIM_<words>")
         clips.append((number, text.removeprefix("DELIM_")))
     return sorted(clips, key=lambda clip: int(clip[0]))
+
+
+def _words(text: str) -> str:
+    """Return a text, in lower case if it is all in capitals."""
+    return text.lower() if text.isupper() else text
 
 
 def _media(found: Sample | Dropped) -> list[Path]:
