@@ -83,6 +83,16 @@ def test_a_clip_without_action_units_stops_or_is_dropped(raw, monkeypatch):
     assert Dropped(CLIPS[2], "no action units") in list(ravdess.samples(raw, on_bad="drop"))
 
 
+def test_a_missing_clip_is_dropped_by_name(raw, monkeypatch):
+    monkeypatch.setattr(ravdess, "CLIPS", 3)
+    (raw / f"Actor_02/{CLIPS[1]}.wav").unlink()
+    with pytest.raises(IbmaError, match="2 clips .* expected 3"):
+        list(ravdess.samples(raw))
+    found = list(ravdess.samples(raw, on_bad="drop"))
+    assert [one.id for one in found] == [CLIPS[0], CLIPS[2], CLIPS[1]]
+    assert found[2] == Dropped(CLIPS[1], "no clip")
+
+
 def test_the_mirror_stands_in_for_the_zip_under_its_own_checksums(tmp_path, monkeypatch):
     folder = tmp_path / "mirror/ravdess/flac16k"
     folder.mkdir(parents=True)

@@ -142,6 +142,8 @@ def samples(
 ) -> Iterator[Sample | Dropped]:
     """Walk the clips in the order of their names; group = actor.
 
+    Clips that only the table of action units has are Dropped at the end.
+
     Args:
         target: `emotion` (8 classes), or `quadrant` (4) or `valence` (2), which merge emotions.
 
@@ -182,6 +184,8 @@ def samples(
         fold = next(i for i, actors in enumerate(FOLDS) if actor in actors)
         parts: dict[str, Path | tuple[float, ...]] = {"audio": path, "face": face}
         yield Sample(path.stem, f"fold{fold}", f"actor{actor:02d}", labels[emotion - 1], parts)
+    for video in sorted(faces.keys() - {_video(path.stem) for path in clips}):
+        yield Dropped(f"03-{video[3:]}", "no clip")
 
 
 def _labels(target: str) -> list[int]:
