@@ -78,6 +78,16 @@ def test_a_missing_photograph_stops_or_is_dropped_and_other_values_are_named(raw
             list(pad_ufes.samples(raw))
 
 
+def test_too_few_lesions_or_patients_for_five_folds_are_one_line(raw):
+    for count, told in ((0, "0 lesions of class BCC"), (6, "2 lesions of class BCC")):
+        write(raw, [*(lesion(n) for n in range(count)), lesion(60, mask="0")])
+        with pytest.raises(IbmaError, match=rf"metadata.csv: {told} with mask 1: expected 5 or"):
+            list(pad_ufes.samples(raw, on_bad="drop"))
+    write(raw, [lesion(n, patient_id=f"PAT_{n % 4}") for n in range(60)])
+    with pytest.raises(IbmaError, match=r"metadata.csv: 4 patients with mask 1: expected 5 or"):
+        list(pad_ufes.samples(raw))
+
+
 @needs("github/sanderengel")
 @pytest.mark.slow
 def test_the_real_files(tmp_path, monkeypatch):

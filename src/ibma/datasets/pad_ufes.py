@@ -7,6 +7,7 @@ that have a mask there. Folds leave patients out: run k tests on fold k mod 5.
 from __future__ import annotations
 
 import lzma
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -92,9 +93,11 @@ def samples(raw: Path, *, on_bad: str = "stop") -> Iterator[Sample | Dropped]:
     """Walk the lesions with a photograph in the order of their names; group = patient.
 
     Raises:
-        IbmaError: The table is malformed; or (on_bad="stop") a photograph is missing.
+        IbmaError: The table is malformed, or has too few lesions with a mask; or (on_bad="stop") a
+            photograph is missing.
     """
     rows = [row for _, row in tabular.rows(raw / METADATA, LESIONS) if row["mask"] == "1"]
+    _check_counts(rows, raw / METADATA)
     rows.sort(key=lambda row: row["img_id"])
     for row, fold in zip(rows, _folds(rows), strict=True):
         picture = inside(raw / "images", row["img_id"])
@@ -112,6 +115,19 @@ def history(row: dict[str, str]) -> tuple[float, ...]:
     """Return age in centuries, the region as one of 14, and six signs: yes 1, no -1, unknown 0."""
     region = [float(row["region"] == name) for name in REGIONS]
     return (float(row["age"]) / 100, *region, *(TOLD[row[sign]] for sign in SIGNS))
+
+
+def _check_counts(rows: list[dict[str, str]], path: Path) -> None:
+    """Raise an error unless every fold can have a patient and a lesion of each class."""
+    counts = Counter(row["diagnostic"] for row in rows)
+    found = {f"lesions of class {name}": counts[name] for name in CLASSES}
+    found["patients"] = len({row["patient_id"] for row in rows})
+    for what, count in found.items():
+        if count < FOLDS:
+            raise IbmaError(
+                f"{path}: {count} {what} with mask 1: expected {FOLDS} or more, one for each fold: "
+                f"{ADVICE}"
+            )
 
 
 def _folds(rows: list[dict[str, str]]) -> list[int]:
