@@ -162,6 +162,10 @@ class Estimator(Conventions):
 
         Args:
             of: "fused" or a modality; its rows mean nothing where a sample lacks it.
+
+        Raises:
+            BadArgument: `of` is none of these, or `X` is not as in `fit`.
+            NotFittedError: `fit` was not called.
         """
         found = self._represent(X)
         if of not in found:

@@ -346,7 +346,12 @@ class Reader:
         return {"kind": self.kind, "features": self.features, "encoder": self.encoder}
 
     def fit(self, values: Any) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Learn what reading needs and read; see `read`."""
+        """Learn what reading needs and read; see `read`.
+
+        Raises:
+            BadArgument: a value that is no such kind, texts without a word, a column whose values
+                float32 cannot tell apart, or no sample that has the modality.
+        """
         if TFIDF in self.features:
             from sklearn.feature_extraction.text import TfidfVectorizer
 
