@@ -189,6 +189,9 @@ def test_action_units_that_are_missing_reach_extraction_by_name(tmp_path, monkey
         (tmp_path / ravdess.ACTION_UNITS).write_text("\n".join([header, *lines]) + "\n")
         faces = [sample.parts["face"] for sample in ravdess.samples(tmp_path)]
         assert np.isnan(faces[0][-1]) and faces[1][0] == 0.5
-    (tmp_path / ravdess.ACTION_UNITS).write_text("\n".join([header, *lines]).replace("NaN", "x"))
-    with pytest.raises(IbmaError, match="line 2: AU45_c 'x': expected a number, or nothing"):
-        list(ravdess.samples(tmp_path))
+    for value in ("x", "inf", "-1e400"):
+        text = "\n".join([header, *lines]).replace("NaN", value)
+        (tmp_path / ravdess.ACTION_UNITS).write_text(text)
+        told = f"line 2: AU45_c '{value}': expected a finite number, or nothing"
+        with pytest.raises(IbmaError, match=told):
+            list(ravdess.samples(tmp_path))

@@ -28,7 +28,7 @@ class Column:
 
     Attributes:
         kind: `text`; `name`: text that is not empty; `integer`: digits only; `number`: a finite
-            number; `measure`: a number that may be missing, see `measure`.
+            number; `measure`: one that may be missing, see `measure`.
         values: All texts that are allowed; None allows any.
         low: The smallest number that is allowed.
         high: The largest one.
@@ -51,8 +51,8 @@ class Column:
         if self.kind == "number" and not (self.low <= value <= self.high and math.isfinite(value)):
             bounded = math.isfinite(self.low)
             return f"a number from {self.low:g} to {self.high:g}" if bounded else "a finite number"
-        if self.kind == "measure" and math.isnan(value) and cell.lower() not in MISSING:
-            return "a number, or nothing"
+        if self.kind == "measure" and not math.isfinite(value) and cell.lower() not in MISSING:
+            return "a finite number, or nothing"
         return ""
 
 
