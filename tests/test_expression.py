@@ -1,5 +1,7 @@
 """Normalisation, choice of genes and neighbourhoods, against numbers worked out by hand."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy import sparse
@@ -9,14 +11,13 @@ from ibma.formats import expression
 from ibma.formats.expression import Counts
 
 
-def counts(genes, rows):
-    return Counts(genes, sparse.csr_matrix(np.array(rows)))
+def counts(genes, rows, path="A1.tsv.gz"):
+    return Counts(Path(path), genes, sparse.csr_matrix(np.array(rows)))
 
 
 def test_totals_become_the_median_and_an_empty_spot_stays_empty():
     values = sparse.csr_matrix(np.array([[1, 3], [2, 6], [0, 0], [4, 4]]))
     assert expression._normalised(values).toarray().tolist() == [[2, 6], [2, 6], [0, 0], [4, 4]]
-    assert not expression._normalised(sparse.csr_matrix((2, 2), dtype=int)).toarray().any()
 
 
 def test_the_choice_of_genes_by_hand():
@@ -40,7 +41,8 @@ def test_a_panel_has_the_genes_of_all_slices_in_the_firsts_order_and_no_controls
     rng = np.random.default_rng(0)
     rows = rng.integers(1, 9, (10, 5))
     first = counts(["B", "MT-X", "A", "ERCC-1", "ONLY"], rows)
-    second = counts(["A", "B", "A", "MT-X", "ERCC-1"], [[1, 3, 50, 70, 90], [0, 0, 60, 0, 7]])
+    rows_of_second = [[1, 3, 50, 70, 90], [0, 0, 60, 0, 7]]
+    second = counts(["A", "B", "A", "MT-X", "ERCC-1"], rows_of_second, "B1.tsv.gz")
     ((row, *_), (b_and_a, nothing)) = expression.panel([first, second], 2)
     scale = np.median(rows[:, 0] + rows[:, 2]) / (rows[0, 0] + rows[0, 2])
     assert row == pytest.approx(np.log1p(rows[0, [0, 2]] * scale), rel=1e-6)
@@ -51,6 +53,17 @@ def test_a_panel_has_the_genes_of_all_slices_in_the_firsts_order_and_no_controls
 def test_slices_without_a_common_gene_are_refused():
     with pytest.raises(IbmaError, match="no gene is in every slice: expected gene symbols"):
         expression.panel([counts(["A"], [[1]]), counts(["ENSG1"], [[1]])], 1)
+
+
+def test_a_slice_without_counts_or_with_those_of_another_is_refused():
+    rows = np.random.default_rng(0).integers(1, 9, (10, 2))
+    first = counts(["A", "B"], rows)
+    for other, told in {
+        "a copy": (counts(["B", "A"], rows[:, ::-1], "B1.tsv.gz"), "the same counts as A1.tsv.gz"),
+        "controls": (counts(["A", "B", "MT-X"], [[0, 0, 5]], "B1.tsv.gz"), "no spot has a count"),
+    }.values():
+        with pytest.raises(IbmaError, match=f"B1.tsv.gz: {told}"):
+            expression.panel([first, other], 1)
 
 
 def test_the_neighbourhood_is_the_mean_of_adjacent_spots_only():

@@ -1,6 +1,7 @@
 """The tissue data: its twin walks through the loader; files that lie are refused by name."""
 
 import gzip
+import shutil
 from collections import Counter
 
 import h5py
@@ -198,6 +199,10 @@ def grey(file):
     file["uns/spatial/library_V03/images/hires"] = picture[:, :, 0]
 
 
+def off_tissue(file):
+    file["obs/in_tissue"][:] = 0
+
+
 def another_scale(file):
     file["obsm/spatial"][:] *= 4
 
@@ -212,15 +217,33 @@ def another_scale(file):
         (not_single, "uns/spatial has 2 libraries, expected 1"),
         (normalised_only, "X holds other than whole counts: use the file with raw.X"),
         (grey, r"images/hires is uint8 \[200, 200\], expected uint8 \[height"),
+        (off_tissue, "no spot is on tissue"),
         (another_scale, r"lies outside the picture of 200 x 200 pixels: picture and coord"),
     ],
-    ids=["in_tissue", "spatial", "symbols", "no library", "two", "raw", "grey", "scale"],
+    ids=["in_tissue", "spatial", "symbols", "no library", "two", "raw", "grey", "off", "scale"],
 )
 def test_an_h5ad_of_another_kind_is_named(copy, change, told):
     with h5py.File(copy / "hNB/V03.h5ad", "a") as file:
         change(file)
     with pytest.raises(IbmaError, match=f"V03.h5ad: .*{told}|V03.h5ad: {told}"):
         list(tissue.samples(copy, **OPTIONS))
+
+
+def test_a_slice_in_the_place_of_another_is_refused(copy):
+    shutil.copy(copy / "hNB/V03.h5ad", copy / "hNB/V04.h5ad")
+    with pytest.raises(IbmaError, match=r"V04.h5ad: the same counts as .*V03.h5ad: fetch both"):
+        list(tissue.samples(copy, **OPTIONS))
+
+
+def test_real_slices_must_have_the_papers_spots_on_tissue(copy, monkeypatch):
+    told = r"hNB: 128 spots on tissue \(V03 16, .*, V10 16\), expected 18,183: open https"
+    with pytest.raises(IbmaError, match=told):
+        tissue.verify(copy)
+    monkeypatch.setattr(tissue, "SPOTS", 128)
+    tissue.verify(copy)
+    (copy / "hNB/V10.h5ad").unlink()
+    with pytest.raises(IbmaError, match=r"V10.h5ad: missing: open https"):
+        tissue.verify(copy)
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ TUMOURS = {
 }
 # A patch shows 100 um of tissue: the distance of Visium's spots, half that of her2st's array.
 HALF_UNIT = 0.5
+SPOTS = 18_183  # of Table 1: the healthy slices' spots on tissue
 
 CARD = Card(
     title="10x-hNB and 10x-hBC (breast tissue)",
@@ -37,7 +38,7 @@ CARD = Card(
     modalities={"expression": "expression", "image": "image"},
     licence="healthy slices CC BY 4.0; her2st has no licence file: cite, do not redistribute",
     access="open",
-    paper=Counts(18_183, 1_123),
+    paper=Counts(SPOTS, 1_123),
     official=Counts(None, 1_123),
     cite="T. Kumar et al., A spatially resolved single-cell genomic atlas of the adult human "
     "breast, Nature 620, 2023. A. Andersson et al., Spatial deconvolution of HER2-positive breast "
@@ -51,8 +52,9 @@ CARD = Card(
     notes=(
         "Paper C.1 says eight cancer slices 10x-hBC-A-D: there are four. her2st is legacy Spatial "
         "Transcriptomics, not 10x Visium.",
-        "1,123 test spots are the sections' 346 + 295 + 176 + 306; 18,183 training spots could "
-        "not be checked here: it should be the sum of V03..V10's spots on tissue.",
+        "1,123 test spots are the sections' 346 + 295 + 176 + 306; 18,183 training spots should "
+        "be the sum of V03..V10's spots on tissue. That could not be checked here: the download "
+        "of real files stops where the sum is another.",
         "Anomalous is invasive cancer and cancer in situ; undetermined spots count as normal, "
         "which is what the paper's F1 at chance level implies.",
         "CELLxGENE's links expire and its table of sections is not known here, so you place the "
@@ -102,9 +104,9 @@ def samples(
         n_genes: Length of the expression vector; genes are chosen on V03, without labels.
 
     Raises:
-        IbmaError: A slice or table is missing or malformed, counts are not raw, a spot lies outside
-            its picture, there are fewer than n_genes common genes, or (on_bad="stop") a test spot
-            has no label.
+        IbmaError: A slice or table is missing or malformed, counts are not raw, two slices are the
+            same, a spot lies outside its picture, there are fewer than n_genes common genes, or
+            (on_bad="stop") a test spot has no label.
     """
     slices = [_healthy(raw / f"hNB/{name}.h5ad", group) for name, group in HEALTHY.items()]
     found = [her2st.read(raw, name) for name in TUMOURS]
@@ -118,6 +120,22 @@ def samples(
         ):
             parts = {"expression": row, "image": patch}
             yield Sample(f"{part.name}/{spot}", part.split, part.group, label, parts)
+
+
+def verify(raw: Path) -> None:
+    """Count the healthy slices' spots on tissue: the publisher lists no checksum.
+
+    Raises:
+        IbmaError: They are not 18,183 altogether; it tells how many each slice has.
+    """
+    paths = {name: raw / f"hNB/{name}.h5ad" for name in HEALTHY}
+    counts = {name: h5ad.count_on_tissue(path, CARD.how_to_get) for name, path in paths.items()}
+    if sum(counts.values()) != SPOTS:
+        each = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+        raise IbmaError(
+            f"{raw / 'hNB'}: {sum(counts.values()):,} spots on tissue ({each}), "
+            f"expected {SPOTS:,}: {CARD.how_to_get}"
+        )
 
 
 def _healthy(path: Path, group: str) -> _Slice:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,9 @@ Row = NDArray[np.float32] | None  # None: nothing was counted there
 
 @dataclass(frozen=True)
 class Counts:
-    """Raw counts of one slice: gene symbols [g] and a scipy CSR matrix [spots, g]."""
+    """Raw counts of one slice: their file, gene symbols [g], a scipy CSR matrix [spots, g]."""
 
+    path: Path
     genes: Sequence[str]
     values: Any
 
@@ -44,11 +46,13 @@ def panel(slices: Sequence[Counts], n_genes: int) -> list[list[Row]]:
         A list of rows for each slice; None in place of a row for a spot without any count.
 
     Raises:
-        IbmaError: Fewer than n_genes can be chosen.
+        IbmaError: Two slices hold the same counts, one holds none, or fewer than n_genes can be
+            chosen.
     """
     shared = _shared_genes(slices)
     if not shared:
         raise IbmaError("no gene is in every slice: expected gene symbols in all files")
+    _refuse_copies(slices)
     normalised = [_normalised(_columns(counts, shared)) for counts in slices]
     chosen = _highly_variable(normalised[0], n_genes)
     return [_rows(values, chosen) for values in normalised]
@@ -60,10 +64,26 @@ def _shared_genes(slices: Sequence[Counts]) -> list[str]:
     return [gene for gene in kept if not gene.startswith(CONTROLS)]
 
 
+def _refuse_copies(slices: Sequence[Counts]) -> None:
+    """Refuse two slices whose spots have the same totals, one by one: one stands in for another."""
+    seen: dict[bytes, Path] = {}
+    for counts in slices:
+        first = seen.setdefault(_totals(counts.values).tobytes(), counts.path)
+        if first != counts.path:
+            raise IbmaError(f"{counts.path}: the same counts as {first}: fetch both again")
+
+
+def _totals(values: Any) -> NDArray[np.float64]:
+    return np.asarray(values.sum(axis=1), dtype=np.float64).ravel()
+
+
 def _columns(counts: Counts, genes: Sequence[str]) -> Any:
     """Return the columns of `genes`; reversed, so that the first of two equal symbols wins."""
     place = {gene: column for column, gene in reversed(list(enumerate(counts.genes)))}
-    return counts.values[:, [place[gene] for gene in genes]]
+    columns = counts.values[:, [place[gene] for gene in genes]]
+    if not columns.sum():
+        raise IbmaError(f"{counts.path}: no spot has a count: fetch it again")
+    return columns
 
 
 def _normalised(values: Any) -> Any:
@@ -71,10 +91,8 @@ def _normalised(values: Any) -> Any:
 
     Source: scanpy's `pp.normalize_total` with its defaults.
     """
-    totals = np.asarray(values.sum(axis=1), dtype=np.float64).ravel()
+    totals = _totals(values)
     counted = totals > 0
-    if not counted.any():
-        return values.astype(np.float64)
     scale = np.divide(np.median(totals[counted]), totals, out=np.zeros_like(totals), where=counted)
     return values.multiply(scale[:, None]).tocsr()
 

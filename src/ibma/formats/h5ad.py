@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,20 +56,33 @@ def read(path: Path, advice: str) -> Visium:
 
     Raises:
         IbmaError: The file is missing or damaged, names other files, unpacks to too much, holds
-            other than whole counts, or is not the h5ad of a Visium section.
+            other than whole counts, has no spot on tissue, or is not the h5ad of a Visium section.
     """
     with _opened(path, advice) as file:
-        flags = _column(file, "obs", "in_tissue")
+        flags = _on_tissue(file)
         names = _column(file, "obs", str(file["obs"].attrs["_index"])).astype(str)
         centres, picture, apart = _picture(file)
-        counts = _counts(file)
+        counts = _counts(file, path)
         if not (len(flags) == len(names) == len(centres) == counts.values.shape[0]):
             raise ValueError("obs, obsm/spatial and X differ in their number of spots")
-        if not np.isin(flags, (0, 1)).all() or len(set(names)) < len(names):
-            raise ValueError("in_tissue is not 0 or 1, or two spots have one name")
-        rows = np.flatnonzero(flags.astype(int))
-        kept = Counts(counts.genes, counts.values[rows])
-        return Visium(names[rows].tolist(), kept, picture, centres[rows], apart)
+        if len(set(names)) < len(names):
+            raise ValueError("two spots have one name")
+        kept = replace(counts, values=counts.values[flags])
+        return Visium(names[flags].tolist(), kept, picture, centres[flags], apart)
+
+
+def count_on_tissue(path: Path, advice: str) -> int:
+    """Return how many spots of a section are on tissue.
+
+    Args:
+        path: An h5ad file.
+        advice: How a user gets the file.
+
+    Raises:
+        IbmaError: As `read`.
+    """
+    with _opened(path, advice) as file:
+        return int(_on_tissue(file).sum())
 
 
 @contextmanager
@@ -107,6 +120,15 @@ def _wrong_item(name: str, item: h5py.Group | h5py.Dataset, limit: int) -> str |
     return None
 
 
+def _on_tissue(file: h5py.File) -> NDArray[np.bool_]:
+    flags = _column(file, "obs", "in_tissue")
+    if not np.isin(flags, (0, 1)).all():
+        raise ValueError("in_tissue is not 0 or 1")
+    if not flags.any():
+        raise IbmaError("no spot is on tissue, in_tissue is 0 everywhere")
+    return flags.astype(bool)
+
+
 def _column(file: h5py.File, table: str, name: str) -> NDArray[Any]:
     """Return a column of obs or var: plain, or categories and their codes."""
     column = file[table][name]
@@ -123,7 +145,7 @@ def _values(stored: h5py.Dataset) -> NDArray[Any]:
     return np.asarray(stored.asstr()[()] if is_text else stored[()])
 
 
-def _counts(file: h5py.File) -> Counts:
+def _counts(file: h5py.File, path: Path) -> Counts:
     """Read counts, which are in raw.X where X is normalised, and the symbols of their genes."""
     root = "raw/" if "raw" in file else ""
     stored = file[f"{root}X"]
@@ -134,7 +156,7 @@ def _counts(file: h5py.File) -> Counts:
     found = values.data
     if not np.all(np.isfinite(found) & (found >= 0) & (np.trunc(found) == found)):
         raise IbmaError(f"{root}X holds other than whole counts: use the file with raw.X")
-    return Counts(genes, values)
+    return Counts(path, genes, values)
 
 
 def _sparse(group: h5py.Group) -> Any:

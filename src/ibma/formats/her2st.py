@@ -10,7 +10,7 @@ import gzip
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +120,7 @@ def read(raw: Path, name: str) -> Section:
     return Section(
         name,
         [spots[row] for row in rows],
-        Counts(counts.genes, counts.values[rows]),
+        replace(counts, values=counts.values[rows]),
         [labels[spots[row]] in CANCER for row in rows],
         [spot for spot in spots if spot not in labels],
     )
@@ -203,7 +203,7 @@ def _counts(path: Path) -> tuple[list[str], Counts]:
         raise IbmaError(f"{path}: broken ({error}): {AGAIN}") from None
     if not rows:
         raise IbmaError(f"{path}: holds no spot: {AGAIN}")
-    return list(rows), Counts(genes, sparse.vstack(list(rows.values()), format="csr"))
+    return list(rows), Counts(path, genes, sparse.vstack(list(rows.values()), format="csr"))
 
 
 def _row(cells: str, count: int, where: str) -> NDArray[np.int32]:
