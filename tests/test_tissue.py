@@ -199,12 +199,25 @@ def grey(file):
     file["uns/spatial/library_V03/images/hires"] = picture[:, :, 0]
 
 
+SCALE = "uns/spatial/library_V03/scalefactors/tissue_hires_scalef"
+
+
+def scaled(factor):
+    def change(file):
+        file[SCALE][()] = factor
+
+    return change
+
+
+def spots_moved(move):
+    def change(file):
+        file["obsm/spatial"][:] = move(file["obsm/spatial"][()])
+
+    return change
+
+
 def off_tissue(file):
     file["obs/in_tissue"][:] = 0
-
-
-def another_scale(file):
-    file["obsm/spatial"][:] *= 4
 
 
 @pytest.mark.parametrize(
@@ -218,15 +231,37 @@ def another_scale(file):
         (normalised_only, "X holds other than whole counts: use the file with raw.X"),
         (grey, r"images/hires is uint8 \[200, 200\], expected uint8 \[height"),
         (off_tissue, "no spot is on tissue"),
-        (another_scale, r"lies outside the picture of 200 x 200 pixels: picture and coord"),
+        (scaled(1.0), r"lies outside the picture of 200 x 200 pixels: picture and coord"),
+        (scaled(0.1), r"all spots lie in the upper left quarter of the picture of 200 x 200"),
+        (scaled(0.0), "spots are 0 pixels apart and 0 wide: expected 100 um"),
+        (scaled(-0.25), "spots are 28 pixels apart and -15.4 wide: expected 100 um"),
+        (spots_moved(lambda spots: spots * 0 + 400), "spots are 0 pixels apart and 15.4 wide"),
+        (spots_moved(lambda spots: spots * 0.25), "spots are 7 pixels apart and 15.4 wide"),
+        (spots_moved(lambda spots: np.roll(spots, 1, axis=0)), "spatial does not follow array_row"),
+        (spots_moved(lambda spots: spots * (1, 1.2)), "spatial does not follow array_row"),
     ],
-    ids=["in_tissue", "spatial", "symbols", "no library", "two", "raw", "grey", "off", "scale"],
+    ids=(
+        *("in_tissue", "spatial", "symbols", "no library", "two", "raw", "grey", "off tissue"),
+        *("full scale", "small scale", "no scale", "mirrored scale", "one place", "other pixels"),
+        *("another order", "stretched"),
+    ),
 )
 def test_an_h5ad_of_another_kind_is_named(copy, change, told):
     with h5py.File(copy / "hNB/V03.h5ad", "a") as file:
         change(file)
     with pytest.raises(IbmaError, match=f"V03.h5ad: .*{told}|V03.h5ad: {told}"):
         list(tissue.samples(copy, **OPTIONS))
+
+
+def test_swapped_coordinates_of_an_h5ad_are_told(copy, capsys):
+    """A mirrored picture looks the same, so it is no error."""
+    list(tissue.samples(copy, **OPTIONS))
+    assert not capsys.readouterr().err
+    with h5py.File(copy / "hNB/V03.h5ad", "a") as file:
+        spots_moved(lambda spots: spots[:, ::-1])(file)
+    list(tissue.samples(copy, **OPTIONS))
+    told = capsys.readouterr().err
+    assert told.startswith(f"{copy / 'hNB/V03.h5ad'}: the picture mirrors the array: check")
 
 
 def test_a_slice_in_the_place_of_another_is_refused(copy):
@@ -246,6 +281,18 @@ def test_real_slices_must_have_the_papers_spots_on_tissue(copy, monkeypatch):
         tissue.verify(copy)
 
 
+def test_a_picture_of_another_size_is_refused(copy):
+    with Image.open(copy / PICTURE) as picture:
+        picture.resize((800, 800)).save(copy / PICTURE)
+    told = r"B1/BT10737_C1_HE.jpg: all spots lie in the upper left quarter of the picture of 800"
+    with pytest.raises(IbmaError, match=told):
+        list(tissue.samples(copy, **OPTIONS))
+    black, centre = np.zeros((40, 40, 3), np.uint8), np.array([[30.0, 30.0]])
+    for side in (7.0, 0.0, -30.0):
+        with pytest.raises(IbmaError, match=f"a patch would be {side} pixels wide .*expected 8"):
+            tissue._patches(copy / PICTURE, black, centre, side)
+
+
 @pytest.mark.parametrize(
     ("name", "old", "new", "told"),
     [
@@ -259,6 +306,10 @@ def test_real_slices_must_have_the_papers_spots_on_tissue(copy, monkeypatch):
         (LABELS, "3.010\t3.020", "9.010\t10.020", "line 18: a second label for spot 9x10"),
         (LABELS, "3.010\t", "three\t", "line 18: x 'three': expected a finite number, or nothing"),
         (LABELS, "3.010\t", "1e400\t", "line 18: x '1e400': expected a finite number, or nothing"),
+        (LABELS, "\tx\ty\t", "\ty\tx\t", "pixels do not fit the places of the spots"),
+        (LABELS, "3.010\t", "4.010\t", r"pixels do not fit .*, least at \(4.01, 3.02\)"),
+        (SELECTION, "pixel_x\tpixel_y", "pixel_y\tpixel_x", "pixels do not fit the places"),
+        (SELECTION, "\n9\t10\t", "\n9.0\t10\t", "line 2: x '9.0': expected a whole number"),
         (SELECTION, "9\t10\t", "19\t10\t", "no row for spot 9x10, which has counts"),
         (SELECTION, "new_x", "newx", "column 'new_x' is missing"),
         (SELECTION, "\t9.000\t9.000\t1", "", "line 18: 4 cells, expected 7"),
@@ -286,6 +337,19 @@ def test_a_count_table_that_lies_is_named_with_its_row(copy, old, new, told):
     text = gzip.decompress(path.read_bytes()).decode()
     path.write_bytes(gzip.compress(text.replace(old, new, 1).encode()))
     with pytest.raises(IbmaError, match=f"B1.tsv.gz: {told}"):
+        list(tissue.samples(copy, **OPTIONS))
+
+
+def test_pixels_of_a_stretched_picture_are_refused(copy):
+    """The real sections differ in their two directions by 1.3 % at most."""
+    path = copy / SELECTION
+    rows = [line.split("\t") for line in path.read_text().splitlines()]
+    for stretch in (1.02, 1.08):
+        made = [[*row[:5], f"{float(row[5]) * stretch:.3f}", row[6]] for row in rows[1:]]
+        path.write_text("\n".join("\t".join(row) for row in [rows[0], *made]) + "\n")
+        if stretch == 1.02:
+            list(tissue.samples(copy, **OPTIONS))
+    with pytest.raises(IbmaError, match="B1_selection.tsv: pixels do not fit the places"):
         list(tissue.samples(copy, **OPTIONS))
 
 

@@ -29,6 +29,7 @@ TUMOURS = {
 }
 # A patch shows 100 um of tissue: the distance of Visium's spots, half that of her2st's array.
 HALF_UNIT = 0.5
+NARROWEST = 8  # CHOICE: pixels of a patch that is accepted; real ones have some 25 and more
 SPOTS = 18_183  # of Table 1: the healthy slices' spots on tissue
 
 CARD = Card(
@@ -105,7 +106,7 @@ def samples(
 
     Raises:
         IbmaError: A slice or table is missing or malformed, counts are not raw, two slices are the
-            same, a spot lies outside its picture, there are fewer than n_genes common genes, or
+            same, spots and picture do not fit, there are fewer than n_genes common genes, or
             (on_bad="stop") a test spot has no label.
     """
     slices = [_healthy(raw / f"hNB/{name}.h5ad", group) for name, group in HEALTHY.items()]
@@ -164,15 +165,29 @@ def _patches(
     path: Path, picture: NDArray[np.uint8], centres: NDArray[np.float64], side: float
 ) -> list[NDArray[np.uint8]]:
     """Cut squares [S, S, 3] around centres (x, y), black beyond the edge of the picture."""
-    height, width, _ = picture.shape
-    outside = ((centres < 0) | (centres >= (width, height))).any(axis=1)
-    if outside.any():
-        x, y = centres[outside][0]
-        raise IbmaError(
-            f"{path}: a spot at ({x:.0f}, {y:.0f}) lies outside the picture of {width} x {height} "
-            "pixels: picture and coordinates do not belong together, fetch both again"
-        )
-    half = max(1, round(side / 2))
+    _check_places(path, picture, centres, side)
+    half = round(side / 2)
     framed = np.pad(picture, ((half, half), (half, half), (0, 0)))
     corners = centres.round().astype(int)  # the frame moves the centre by `half`
     return [framed[y : y + 2 * half, x : x + 2 * half].copy() for x, y in corners]
+
+
+def _check_places(
+    path: Path, picture: NDArray[np.uint8], centres: NDArray[np.float64], side: float
+) -> None:
+    """Refuse a picture that the spots leave, or whose size is not that of their coordinates."""
+    height, width, _ = picture.shape
+    size = f"the picture of {width} x {height} pixels"
+    outside = ((centres < 0) | (centres >= (width, height))).any(axis=1)
+    wrong = ""
+    if outside.any():
+        x, y = centres[outside][0]
+        wrong = f"a spot at ({x:.0f}, {y:.0f}) lies outside {size}"
+    elif (centres < (width / 2, height / 2)).all():
+        wrong = f"all spots lie in the upper left quarter of {size}"
+    elif side < NARROWEST:
+        wrong = f"a patch would be {side:.1f} pixels wide in {size}, expected {NARROWEST} or more"
+    if wrong:
+        raise IbmaError(
+            f"{path}: {wrong}: picture and coordinates do not belong together, fetch both again"
+        )

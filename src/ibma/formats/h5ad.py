@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from ibma.errors import REMEDIES, IbmaError, one_line
+from ibma.errors import REMEDIES, IbmaError, one_line, tell
 from ibma.formats import raw
 from ibma.formats.expression import Counts
 
@@ -26,6 +26,10 @@ DAMAGE = (
     *(OSError, KeyError, IndexError, ValueError, TypeError, AttributeError, RuntimeError),
     *(SystemError, OverflowError, MemoryError),
 )
+# Visium's spots are 100 um apart; Space Ranger writes 55 or 65 um as their diameter
+APART = (1.2, 2.4)  # CHOICE: between how many diameters the distance must be
+GRID = (0.5, 0.75**0.5)  # distances from column to column and from row to row of the array
+SLACK = 0.2  # CHOICE: of a distance, how far from its place on the array a spot may be
 
 
 @dataclass(frozen=True)
@@ -189,9 +193,41 @@ def _picture(file: h5py.File) -> tuple[NDArray[np.float64], NDArray[np.uint8], f
             f"images/hires is {picture.dtype} {list(picture.shape)}, expected uint8 [height, width,"
             " 3 or 4]"
         )
-    scale = float(libraries[0]["scalefactors/tissue_hires_scalef"][()])
+    factors = libraries[0]["scalefactors"]
+    scale = float(factors["tissue_hires_scalef"][()])
     centres = np.asarray(file["obsm/spatial"][()], np.float64) * scale
     if centres.ndim != 2 or centres.shape[1] != 2 or not np.isfinite(centres).all():
         raise ValueError("obsm/spatial holds other than two finite numbers a spot")
     distances, _ = cKDTree(centres).query(centres, k=2)
-    return centres, picture[:, :, :3], float(np.median(distances[:, 1]))
+    apart = float(np.median(distances[:, 1]))
+    diameter = float(factors["spot_diameter_fullres"][()]) * scale
+    if not APART[0] * diameter < apart < APART[1] * diameter:
+        raise ValueError(
+            f"spots are {apart:.3g} pixels apart and {diameter:.3g} wide: expected 100 um and 55 "
+            "or 65 um"
+        )
+    _check_array(file, centres / apart)
+    return centres, picture[:, :, :3], apart
+
+
+def _check_array(file: h5py.File, centres: NDArray[np.float64]) -> None:
+    """Refuse spots that do not lie in the picture as on the array; tell if they are mirrored.
+
+    A picture may be turned, and seldom mirrored: swapped x and y look like that.
+
+    Args:
+        file: The file.
+        centres: Places of the spots in the picture, in distances of two spots.
+    """
+    columns, rows = (_column(file, "obs", name) for name in ("array_col", "array_row"))
+    array = np.stack([columns, rows], axis=1) * GRID
+    array, shown = array - array.mean(axis=0), centres - centres.mean(axis=0)
+    turn = np.linalg.lstsq(array, shown, rcond=None)[0]
+    off = np.abs(array @ turn - shown).max(), np.abs(turn.T @ turn - np.eye(2)).max()
+    if max(off) > SLACK:
+        raise ValueError("obsm/spatial does not follow array_row and array_col")
+    if np.linalg.det(turn) < 0:
+        tell(
+            f"{file.filename}: the picture mirrors the array: check that obsm/spatial holds x, "
+            "then y"
+        )
