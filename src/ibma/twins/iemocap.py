@@ -10,6 +10,8 @@ pairs .56, all three .92.
 Deliberate faults: all line kinds of EmoEvaluation; labels exc, xxx, sur, oth; a `._` stub;
 transcript lines `M: ...` and of a turn XX; a turn without transcript, one without sound; one
 without wdseg; a dialogue's own stereo wav, which no loader needs.
+
+Size: 2.5 MB, and 3.6 MB more once the archive is unpacked.
 """
 
 from __future__ import annotations
