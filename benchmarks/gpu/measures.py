@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -189,15 +190,15 @@ def tests(session: Session) -> None:
 
 def epoch(session: Session, method: str) -> None:
     """Measure CREMA-D's epoch, its share of the limit and its memory."""
-    problem, training = clips(session.tiny), recorded(fit(session, method))
+    problem = clips(session.tiny)
+    features = features_of(session, "clips", problem).on(session.device).x.values()
+    training, added = most_added(session, lambda: recorded(fit(session, method)))
     steps = min(30, problem.n // problem.batch)
-
-    def one_epoch() -> None:
-        if session.cuda:
-            torch.cuda.reset_peak_memory_stats(session.device)
-        one_more_epoch(training)
-
-    times = session.times({"epoch": one_epoch, "limit": step.limit(training, steps)}, 2)
+    functions = {
+        "epoch": partial(one_more_epoch, training),
+        "limit": step.limit(training, steps),
+    }
+    times = session.times(functions, 2)
     bare = [one / steps * problem.n / problem.batch for one in times["limit"]]
     facts = {"task": "crema_d", "method": method, **sizes(problem)}
     against = ratio([PAPER_EPOCH] * len(bare), times["epoch"])
@@ -217,8 +218,8 @@ def epoch(session: Session, method: str) -> None:
     )
     session.write("limit", row, seconds=median(bare), **facts)
     if session.cuda:
-        peak = torch.cuda.max_memory_allocated(session.device)
-        held = sum(x.nbytes for x in training.rows.features.on(session.device).x.values())
+        held = sum(x.nbytes for x in features)
+        peak = held + added
         row = Row(
             f"peak memory, {method}",
             f"{peak / GB:.1f} GB",
@@ -227,6 +228,19 @@ def epoch(session: Session, method: str) -> None:
             "plain",
         )
         session.write("memory", row, bytes=peak, **facts)
+
+
+def most_added(session: Session, train: Callable[[], Fit]) -> tuple[Fit, int]:
+    """Train a new network; return it and the most bytes that were allocated besides those before.
+
+    It must be its first epoch: a replayed step allocates nothing that shows.
+    """
+    if not session.cuda:
+        return train(), 0
+    before = torch.cuda.memory_allocated(session.device)
+    torch.cuda.reset_peak_memory_stats(session.device)
+    training = train()
+    return training, torch.cuda.max_memory_allocated(session.device) - before
 
 
 def arithmetic(session: Session, task: str) -> None:
@@ -263,12 +277,14 @@ def any_order() -> Iterator[None]:
 def determinism(session: Session) -> None:
     """Measure what equal bytes from run to run cost."""
     problem, training = clips(session.tiny), recorded(fit(session, "ibma"))
+    with any_order():  # its steps are recorded with its own kernels
+        other = recorded(fit(session, "ibma"))
 
     def free() -> None:
         with any_order():
-            one_more_epoch(training)
+            one_more_epoch(other)
 
-    times = session.times({"same": lambda: one_more_epoch(training), "free": free}, 3)
+    times = session.times({"same": partial(one_more_epoch, training), "free": free}, 3)
     row = Row(
         "epoch of CREMA-D, ibma, any order of sums",
         duration(times["free"]),
@@ -509,19 +525,25 @@ def processes(session: Session) -> None:
     launcher = ("torch.distributed.run", "--standalone", "--nproc-per-node", "1")
     module = ("-m", "benchmarks.gpu.together")
     log = session.out.with_suffix(".torchrun.log")
+    command = [sys.executable, "-m", *launcher, *module]
     with log.open("w", encoding="utf-8") as file:
-        done = subprocess.run(
-            [sys.executable, "-m", *launcher, *module, session.device.type, str(int(session.tiny))],
+        started = subprocess.Popen(
+            [*command, session.device.type, str(int(session.tiny))],
             cwd=ROOT,
             env=environment(),
             stdout=subprocess.PIPE,
             stderr=file,
             text=True,
-            timeout=max(session.left, 1),
+            start_new_session=True,
         )
-    if done.returncode:
+        try:
+            said, _ = started.communicate(timeout=max(session.left, 1))
+        except subprocess.TimeoutExpired:
+            os.killpg(started.pid, signal.SIGKILL)  # its workers, too
+            return session.write("processes", skipped="no end within the budget")
+    if started.returncode:
         return session.write("processes", skipped=f"failed, see {log.name}")
-    answer = json.loads(done.stdout.splitlines()[-1])
+    answer = json.loads(said.splitlines()[-1])
     row = Row(
         f"epoch of {answer['rows']:,} clips, ibma, torchrun with one process, {answer['backend']}",
         duration(answer["together"]),
