@@ -44,7 +44,7 @@ def limit(fit: Fit, steps: int) -> Callable[[], None]:
         values.sum().backward()
         return Result([], values.detach(), {})
 
-    once = partial(Replayed(), once) if fit.replays else once
+    once = partial(Replayed(fit.device), once) if fit.replays else once
 
     def run() -> None:
         fit.model.train()
@@ -76,7 +76,7 @@ def terms_alone(fit: Fit, batch: Batch) -> Callable[[], object]:
         values.sum().backward()
         return Result([], values.detach(), {})
 
-    terms = partial(Replayed(), terms) if fit.replays else terms
+    terms = partial(Replayed(fit.device), terms) if fit.replays else terms
     return lambda: terms(batch)
 
 
@@ -90,7 +90,7 @@ def refresh_in_steps(fit: Fit, steps: int) -> Callable[[], None]:
         fit.model.inner_step(Output(out.z, out.fused, out.logits, {}), batch)
         return Result([], out.logits, {})
 
-    inner = partial(Replayed(), inner) if fit.replays else inner
+    inner = partial(Replayed(fit.device), inner) if fit.replays else inner
 
     @torch.no_grad()
     def run() -> None:

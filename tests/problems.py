@@ -71,9 +71,10 @@ class Problem:
         if what == "image":
             pixels = self.random.integers(0, 100, (ROWS, *shape))
             return (pixels + 50 * code[:, None, None, None]).astype(np.uint8)
-        ids = self.random.integers(1, 32, (ROWS, LENGTH)).astype(np.int32)
-        lengths = self.random.integers(0, LENGTH + 1, ROWS)
-        return np.where(np.arange(LENGTH) < lengths[:, None], ids, 0)
+        (length,) = shape
+        ids = self.random.integers(1, 32, (ROWS, length)).astype(np.int32)
+        lengths = self.random.integers(0, length + 1, ROWS)
+        return np.where(np.arange(length) < lengths[:, None], ids, 0)
 
     def spec(self, epochs: int) -> Spec:
         return Spec(

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from problems import BATCH, MEDIA, METHODS, VIT, Problem, one_percent
+from problems import BATCH, BERT, MEDIA, METHODS, VIT, Problem, one_percent
 from torch import Tensor, nn
 
+from ibma import IBMAClassifier
 from ibma.features import store
 from ibma.features.store import Streamed
 from ibma.network import distributed
@@ -90,6 +91,30 @@ def test_attention_over_many_tokens_is_twice_the_same():
         fit.run("many tokens")
     assert fits[0].history == fits[1].history
     assert same(*map(state_of, fits))
+
+
+def test_long_texts_are_twice_the_same(monkeypatch):
+    """Gradients of over 128 tokens are sums of several blocks, whose order must be fixed."""
+    monkeypatch.setattr(store.Features, "lengths", {})  # all as long as they are stored
+    bert = BERT | {"max_length": 256, "hidden_size": 128}
+    problem = Problem(views=MEDIA | {"text": ("text", (256,), bert)}, dropout=0.1)
+    fits = [problem.fit("ibma", GPU, lr=1e-3, epochs=4) for _ in range(2)]
+    for fit in fits:
+        fit.run("long texts")
+    assert fits[0].history == fits[1].history
+    assert same(*map(state_of, fits))
+
+
+def test_estimators_with_weighted_classes_are_twice_the_same():
+    draw = np.random.default_rng(0)
+    x = {
+        "a": draw.integers(0, 255, (64, 3, 16, 16), dtype=np.uint8),
+        "b": draw.normal(size=(64, 4)),
+    }
+    options = {"device": "cuda", "epochs": 3, "random_state": 0, "class_weight": "balanced"}
+    ones = [IBMAClassifier(**options).fit(x, np.arange(64) % 3) for _ in range(2)]
+    assert np.array_equal(*(one.predict_proba(x) for one in ones))
+    assert torch.get_deterministic_debug_mode() == 2, "as this test's set-up left it"
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -192,9 +193,9 @@ def test_streamed_batches_are_the_resident_ones(make_cell):
         assert all(torch.equal(one.x[name], other.x[name]) for name in one.x)
 
 
-def refusal_of(model: Method) -> str:
+def refusal_of(model: Method, features: store.Features) -> str:
     with pytest.raises(IbmaError) as caught:
-        loop.distribute(loop.Objective(model, False, None), CPU)
+        loop.distribute(loop.Objective(model, False, None), features, CPU)
     return str(caught.value)
 
 
@@ -202,14 +203,16 @@ def refusals(root: Path) -> None:
     """In two processes: what they cannot do exactly is refused in one line each."""
     cell = cell_of(root, "ibma", hparams={"bound": "club"})
     model = cell.build(0, Setting(1e-3, 1e-5, 0.5), 1, seed=0, on=CPU)
-    assert "inner network" in refusal_of(model)
+    lacking = replace(cell.open(), present={"a": np.zeros(1, dtype=bool)})
+    assert "lack a modality" in refusal_of(model, lacking)
+    assert "inner network" in refusal_of(model, cell.open())
     print("refused: inner network")
     model.inner = None
-    assert "compares the samples" in refusal_of(model)
+    assert "compares the samples" in refusal_of(model, cell.open())
     print("refused: samples")
     model.compares_samples = False
     model.batch_statistics = torch.nn.BatchNorm1d(2)
-    assert "batch statistics" in refusal_of(model)
+    assert "batch statistics" in refusal_of(model, cell.open())
     # its warm-up leaves parameters without a gradient, which DDP must be told
     sizes = {"seed": 0, "epochs": 2, "batch_size": 16, "device": CPU, "quiet": True}
     setting, cell = Setting(1e-3, 1e-5, None), cell_of(root, "omib")

@@ -12,6 +12,7 @@ from problems import BATCH, MEDIA, METHODS, VECTORS, Problem, one_percent
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ibma.errors import IbmaError
 from ibma.features import store
 from ibma.features.store import Placed, Streamed
 from ibma.network import method as method_module
@@ -113,6 +114,73 @@ class Roots(TorchDispatchMode):
         if ("sqrt" in name and "rsqrt" not in name) or (".pow." in name and 0.5 in args[1:]):
             self.found.add(f"{name}: {traceback.format_stack()[-2]}")
         return function(*args, **(kwargs or {}))
+
+
+class AnyOrder(TorchDispatchMode):
+    """Note what has no deterministic form on CUDA: training refuses it there."""
+
+    # of torch.use_deterministic_algorithms; cumsum only of floats
+    NAMES = (
+        *("adaptive_avg_pool2d_backward", "adaptive_max_pool2d_backward", "avg_pool3d_backward"),
+        *("pool3d_with_indices_backward", "fractional_max_pool", "max_unpool", "nll_loss2d"),
+        *("upsample_linear1d_backward", "upsample_bilinear2d", "upsample_bicubic2d_backward"),
+        *("upsample_trilinear3d_backward", "_pad1d_backward", "_pad2d_backward"),
+        *("_pad3d_backward", "ctc_loss_backward", "embedding_bag", "aten.put_", "histc"),
+        *("bincount", "kthvalue", "median.dim", "grid_sampler", "scatter_reduce"),
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[str] = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = str(function)
+        of_floats = isinstance(args[0], Tensor) and args[0].is_floating_point() if args else False
+        if any(each in name for each in self.NAMES) or ("cumsum" in name and of_floats):
+            self.found.add(name)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_step_has_the_same_bytes_each_time_on_a_gpu(method):
+    for name, problem in (problems() | {"classify": Problem()}).items():
+        fit = problem.fit(method, CPU)
+        fit.run("test")
+        fit.model.train()
+        batch = next(fit.rows.batches(16, CPU))
+        with AnyOrder() as without:
+            fit.step(batch, watched=True)
+        assert not without.found, f"{name}: {without.found}"
+
+
+def test_an_operation_without_a_deterministic_form_is_noticed_and_named(monkeypatch):
+    x = torch.ones(1, 1, 4, 4, requires_grad=True)
+    with AnyOrder() as without:
+        torch.nn.functional.interpolate(x, size=(8, 8), mode="bicubic").sum().backward()
+    assert without.found == {"aten.upsample_bicubic2d_backward.default"}
+    fit = Problem().fit("concat", CPU)
+
+    def step(*_: object) -> None:  # as torch says it
+        raise RuntimeError("upsample_x does not have a deterministic implementation, but you set")
+
+    monkeypatch.setattr(fit, "step", step)
+    with pytest.raises(IbmaError, match="mine: upsample_x does not have .* last layer only"):
+        fit.run("mine")
+
+
+def test_compiled_or_not_statistics_are_those_of_all_batches(monkeypatch):
+    """The host counts batches; a compiled function would keep one count."""
+    compile_, fits = torch.compile, []
+    monkeypatch.setattr(
+        torch, "compile", lambda f, dynamic=None: compile_(f, dynamic=dynamic, backend="eager")
+    )
+    for compiled in (False, True):
+        fits.append(Problem().fit("concat", CPU, compiled=compiled))
+        fits[-1].run("test")
+    plain, compiled = (fit.model.state_dict() for fit in fits)
+    assert plain.keys() == compiled.keys()
+    for name, value in plain.items():
+        torch.testing.assert_close(compiled[name], value, msg=name)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -65,14 +65,16 @@ def test_nothing_is_collected_while_a_step_is_recorded(monkeypatch):
     during = []
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", MagicMock)
-    monkeypatch.setattr(torch.cuda, "graph", lambda *_, **__: nullcontext())
+    monkeypatch.setattr(torch.cuda, "Stream", MagicMock)
+    for name in ("graph", "device"):
+        monkeypatch.setattr(torch.cuda, name, lambda *_, **__: nullcontext())
     batch = next(iter(Problem().rows(torch.device("cpu")).batches(8, torch.device("cpu"))))
 
     def step(batch, watched):
         during.append((watched, gc.isenabled()))
         return Result([], batch.y, {})
 
-    replayed = Replayed()
+    replayed = Replayed(torch.device("cpu"))
     for _ in range(4):
         for watched in (True, False):
             replayed(step, batch, watched)

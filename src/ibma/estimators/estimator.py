@@ -36,7 +36,7 @@ from ibma.network.method import FUSED, Method, Spec
 from ibma.network.tasks import Task
 from ibma.training import record
 from ibma.training.cell import Setting
-from ibma.training.loop import Fit, represent, select_device
+from ibma.training.loop import Fit, represent, same_bytes, select_device
 
 if TYPE_CHECKING:
     from sklearn.utils import Tags
@@ -114,7 +114,7 @@ class Estimator(Conventions):
             BadArgument: a value that cannot be used, in one line; it is a ValueError.
         """
         learner = self._unfitted()
-        with seeds.alone():
+        with seeds.alone(), same_bytes():
             learner._learn(X, y, groups)
         self.__dict__ = vars(learner) | self.get_params()
         self.params_ = learner.get_params()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +13,12 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ibma.network.tasks import Classify, MultiLabel
+
+
+@cache
+def _on(weights: tuple[Any, ...], device: torch.device) -> Tensor:
+    """Return weights as a tensor on a device, copied there once: a copy in a step would wait."""
+    return torch.tensor(weights, device=device)
 
 
 @dataclass(frozen=True)
@@ -25,7 +33,7 @@ class WeightedClassify(Classify):
 
     def loss_per_sample(self, logits: Tensor, y: Tensor) -> Tensor:
         """Return the weighted cross-entropy [B] of logits [B, C] for labels [B]."""
-        return super().loss_per_sample(logits, y) * logits.new_tensor(self.weights)[y]
+        return super().loss_per_sample(logits, y) * _on(self.weights, logits.device)[y]
 
 
 @dataclass(frozen=True)
@@ -53,7 +61,7 @@ class WeightedMultiLabel(MultiLabel):
 
     def loss_per_sample(self, logits: Tensor, y: Tensor) -> Tensor:
         """Return the weighted cross-entropy [B] of logits [B, C] for labels 0/1 [B, C]."""
-        weights = logits.new_tensor(self.weights)
+        weights = _on(self.weights, logits.device)
         each = binary_cross_entropy_with_logits(logits, y, reduction="none")
         return (each * torch.where(y > 0, weights[:, 1], weights[:, 0])).mean(1)
 

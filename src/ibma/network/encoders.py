@@ -123,9 +123,8 @@ class Standardise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return standardised vectors [B, d]; in training mode B >= 2."""
-        # without a momentum torch reads the count of batches from the GPU and waits for it; a
-        # compiled network does, since it would be compiled anew for every number
-        if self.training and not torch.compiler.is_compiling():
+        # without a momentum torch reads the count of batches from the GPU and waits for it
+        if self.training:
             self.batches += 1
             self.norm.momentum = 1.0 / self.batches
         return cast(Tensor, self.norm(x.float())).clamp(-10.0, 10.0)
@@ -195,12 +194,24 @@ class ViT(nn.Module):
         self.network.set_attn_implementation("unmasked")
         patch = int(self.network.config.patch_size)
         _require(size % patch == 0, "vit", f"patch_size {patch} does not divide size {size}")
-        self.interpolate = int(self.network.config.image_size) != size
         self.width = int(self.network.config.hidden_size)
+        self._fit_positions(size, size // patch)
+
+    @torch.no_grad()
+    def _fit_positions(self, size: int, side: int) -> None:
+        """Interpolate the positions of pretrained weights, once, to pictures of this size.
+
+        In every step it would have a gradient, whose sums a GPU adds up in any order.
+        """
+        embeddings = self.network.embeddings
+        tokens = torch.zeros(1, 1 + side**2, self.width)
+        positions = embeddings.interpolate_pos_encoding(tokens, size, size)
+        embeddings.position_embeddings = nn.Parameter(positions.clone())
+        embeddings.image_size = (size, size)
 
     def forward(self, x: Tensor) -> Tensor:
         """Encode pictures: [B, 3, S, S] -> [B, width]."""
-        out = self.network(pixel_values=x, interpolate_pos_encoding=self.interpolate)
+        out = self.network(pixel_values=x)
         return cast(Tensor, out.last_hidden_state[:, 1:].mean(1))
 
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
 
+from ibma.network.encoders import Standardise
 from ibma.network.method import Method
 
 
@@ -40,6 +42,10 @@ class CompiledLayers:
         self.fast = {part: torch.compile(part.forward, dynamic=False) for part in whole}
         for layer in itertools.chain(*layers.values()):
             self.fast[layer] = torch.compile(layer.forward)
+        for module in model.modules():
+            if isinstance(module, Standardise):  # it counts batches on the host
+                eager: Any = torch.compiler.disable  # which torch gives no types
+                self.fast[module] = eager(module.forward)
 
     @contextmanager
     def in_use(self) -> Iterator[None]:

@@ -14,7 +14,7 @@ import math
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -24,8 +24,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ibma.errors import IbmaError, progress_bar
-from ibma.features.store import Batch, Rows, TrainingSet
+from ibma.features.store import Batch, Features, Rows, TrainingSet
 from ibma.network import distributed, tasks
+from ibma.network.encoders import Auto
 from ibma.network.method import FUSED, Method, Output
 from ibma.training import replay
 from ibma.training.cell import Setting
@@ -50,15 +51,42 @@ def configure_torch(threads: int | None, compiled: bool, deterministic: bool = T
     distributed.begin()
     if threads is not None:
         torch.set_num_threads(threads)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic with it
     # float32 is float32, not TF32
     torch.backends.fp32_precision = "ieee"  # type: ignore[attr-defined]
+    if compiled:
+        torch.use_deterministic_algorithms(deterministic)
+    choose_kernels(deterministic)
+
+
+def choose_kernels(deterministic: bool) -> None:
+    """Let torch use only kernels that give the same bytes twice, or any.
+
+    An operation without such a kernel raises an error. Where torch would only warn, attention adds
+    up the gradients of long inputs in any order, and without a warning.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic with it
     torch.backends.cudnn.benchmark = not deterministic
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    if compiled:
-        torch.use_deterministic_algorithms(deterministic, warn_only=True)
-    else:  # the same, without importing the compiler
-        torch.set_deterministic_debug_mode("warn" if deterministic else "default")
+    # `use_deterministic_algorithms` does the same and imports the compiler
+    torch.set_deterministic_debug_mode("error" if deterministic else "default")
+
+
+@contextmanager
+def same_bytes() -> Iterator[None]:
+    """Use such kernels for a while, in a process that is not ours."""
+    fills = torch.utils.deterministic
+    before = (
+        torch.get_deterministic_debug_mode(),
+        torch.backends.cudnn.benchmark,
+        fills.fill_uninitialized_memory,  # type: ignore[attr-defined]
+    )
+    choose_kernels(deterministic=True)
+    try:
+        yield
+    finally:
+        mode, torch.backends.cudnn.benchmark, filled = before
+        torch.set_deterministic_debug_mode(mode)
+        fills.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
 
 
 def select_device(name: str) -> torch.device:
@@ -133,15 +161,21 @@ class Objective(nn.Module):
         return self.layers.in_use()
 
 
-def distribute(objective: Objective, device: torch.device) -> nn.Module:
+def distribute(objective: Objective, features: Features, device: torch.device) -> nn.Module:
     """Wrap the objective so that all processes train it; in a single process return it as it is.
 
     Raises:
         IbmaError: several processes cannot do exactly what it needs: batch statistics on the CPU
-            (on GPUs they are synchronised), an inner optimiser, or samples that are compared.
+            (on GPUs they are synchronised), an inner optimiser, samples that are compared, or
+            gradients of a modality that no sample of a process may have.
     """
     if distributed.world() == 1:
         return objective
+    if features.present:
+        raise IbmaError(
+            "params.yaml: processes: some samples lack a modality, so that the part of a batch "
+            "that a process has may lack it: set processes to 1"
+        )
     if objective.model.inner is not None:
         raise IbmaError(
             "params.yaml: processes: this method trains an inner network in every step, which is "
@@ -164,7 +198,9 @@ def distribute(objective: Objective, device: torch.device) -> nn.Module:
         objective,
         device_ids=[device.index] if device.type == "cuda" else None,
         broadcast_buffers=False,  # every process computes the same ones
-        find_unused_parameters=objective.model.leaves_parameters_unused,
+        # of `auto` the last layers are not read
+        find_unused_parameters=objective.model.leaves_parameters_unused
+        or any(isinstance(module, Auto) for module in objective.modules()),
     )
 
 
@@ -202,7 +238,8 @@ class Fit:
         self.precision, self.quiet = precision, quiet
         self.checkpoint = Checkpoint(checkpoint, key) if checkpoint else None
         size = batch_size // distributed.world()
-        self.objective = distribute(Objective(model, size if compiled else None, precision), device)
+        objective = Objective(model, size if compiled else None, precision)
+        self.objective = distribute(objective, rows.features, device)
         self.optimiser = torch.optim.Adam(
             model.parameter_groups(),
             lr=setting.lr,
@@ -224,7 +261,8 @@ class Fit:
         """Train to the last epoch, from the checkpoint if there is one.
 
         Raises:
-            IbmaError: a loss is not finite, or a checkpoint cannot be written.
+            IbmaError: a loss is not finite, a checkpoint cannot be written, or an operation gives
+                other bytes each time on this device.
         """
         if self.quiet:
             for _ in self.walk(label):
@@ -253,6 +291,13 @@ class Fit:
                     self._save()
                     saved = time.monotonic()
                 yield terms
+        except RuntimeError as error:
+            if "deterministic implementation" not in str(error):
+                raise
+            raise IbmaError(
+                f"{label}: {str(error).split(', ')[0]}: let its encoder learn its last layer only "
+                "(train: last), or train on the CPU"
+            ) from None
         finally:
             if self.checkpoint is not None:
                 self.checkpoint.close()
@@ -294,7 +339,7 @@ class Fit:
             return self.step
         phase = self.model.phase(self.epoch)
         if self.replayed is None or phase != self.phase:
-            self.replayed, self.phase = replay.Replayed(), phase
+            self.replayed, self.phase = replay.Replayed(self.device), phase
         return partial(self.replayed, self.step)
 
     def step(self, batch: Batch, watched: bool = False) -> replay.Result:

@@ -77,7 +77,8 @@ class Replayed:
     What a step returns is valid until the next one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
         self.seen: set[Shape] = set()
         self.recorded: dict[Shape, Recorded] = {}
         self.memory = torch.cuda.graph_pool_handle()
@@ -99,9 +100,11 @@ class Replayed:
 
     def _record(self, step: Step, batch: Batch, told: tuple[bool, ...]) -> Recorded:
         graph = torch.cuda.CUDAGraph()
+        # on a stream of this device: torch's own is one of whichever device recorded first
+        stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         # threads that read batches ahead go on meanwhile
-        recording = torch.cuda.graph(graph, pool=self.memory, capture_error_mode="thread_local")
-        with no_collection(), recording:
+        recording = torch.cuda.graph(graph, self.memory, stream, capture_error_mode="thread_local")
+        with torch.cuda.device(self.device), no_collection(), recording:
             result = step(batch, *told)
         return Recorded(graph, batch, result)
 
