@@ -110,6 +110,11 @@ def test_normalise():
         (",neutral,neutral,", ",bored,neutral,", "emotion 'bored': expected one of neutral"),
         (",neutral,neutral,", ",neutral,mixed,", "sentiment 'mixed': expected negative"),
         (",0,0,1,1,", ",x,0,1,1,", "Dialogue_ID 'x': expected a whole number"),
+        (
+            ",0,0,1,1,",
+            f",{'1' * 5000},0,1,1,",
+            "Dialogue_ID '1{60}': expected .* at most 18 digits",
+        ),
     ],
 )
 def test_a_bad_table_stops_with_its_line(whole, old, new, said):

@@ -21,14 +21,16 @@ from ibma.errors import IbmaError, one_line
 from ibma.formats import raw
 from ibma.formats.archives import DAMAGE
 
+DIGITS = 18  # of a whole number; 64 bits hold them
+
 
 @dataclass(frozen=True)
 class Column:
     """What the cells of a column may hold.
 
     Attributes:
-        kind: `text`; `name`: text that is not empty; `integer`: digits only; `number`: a finite
-            number; `measure`: one that may be missing, see `measure`.
+        kind: `text`; `name`: text that is not empty; `integer`: up to DIGITS digits; `number`: a
+            finite number; `measure`: one that may be missing, see `measure`.
         values: All texts that are allowed; None allows any.
         low: The smallest number that is allowed.
         high: The largest one.
@@ -46,7 +48,8 @@ class Column:
         if self.kind == "name":
             return "" if cell.strip() else "text"
         if self.kind == "integer":
-            return "" if cell.isascii() and cell.isdecimal() else "a whole number"
+            whole = cell.isascii() and cell.isdecimal() and len(cell) <= DIGITS
+            return "" if whole else f"a whole number of at most {DIGITS} digits"
         value = number(cell)
         if self.kind == "number" and not (self.low <= value <= self.high and math.isfinite(value)):
             bounded = math.isfinite(self.low)
