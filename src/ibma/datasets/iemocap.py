@@ -23,12 +23,14 @@ EMOTIONS = ("ang", "hap", "sad", "neu", "fru")
 MERGED = {"exc": "hap"}
 # CHOICE for split="random" alone, which needs every labelled turn: nobody says what they became
 RARE = {"sur": "hap", "fea": "sad", "dis": "ang", "oth": "fru"}
+LABELS = (*EMOTIONS, *MERGED, *RARE, "xxx")  # xxx: the raters did not agree
 SESSIONS, DIALOGUES, TURNS = 5, 151, 10_039
 TEST_SESSION, TEST_SHARE = "Session5", 0.2
 # 720x480 pictures: marker actor left, partner right (IoannisKansizoglou/Iemocap-preprocess)
 LEFT, RIGHT = (0, 0, 360, 480), (360, 0, 720, 480)
 
-_TURN = re.compile(r"^\[(\d+\.\d+) - (\d+\.\d+)\]\t(\S+)\t(\w+)\t")
+_MEANT = re.compile(r"^[^\w%]*\[|Ses\d\d[FM]_")  # a line of a turn, right or wrong; % is a comment
+_TURN = re.compile(r"^\[(\d{1,6}(?:\.\d+)?) - (\d{1,6}(?:\.\d+)?)\]\t(\S+)\t(\w+)\t")
 _SAID = re.compile(r"^(Ses\w+) \[[\d.\-]+\]:\s*(.*)$")
 _NAME = re.compile(r"^Ses\d\d([FM])_\w+_([FM])\w*$")
 
@@ -63,6 +65,7 @@ CARD = Card(
     ),
 )
 FILES: tuple[Remote, ...] = ()
+Said = dict[str, dict[int, str]]  # turn -> line of the transcript -> its words
 
 
 @dataclass(frozen=True)
@@ -86,18 +89,18 @@ def samples(
 
     Args:
         raw: The raw folder.
-        on_bad: Whether a turn without sound, video or transcript stops, or is dropped.
+        on_bad: Whether a turn without sound, video, or exactly one transcript stops, or is dropped.
         split: `session` (five labels, session 5 tests) or `random` (see the card).
 
     Raises:
-        IbmaError: There is no release, a turn's name is not IEMOCAP's, another `split`, or
-            (on_bad="stop") a turn cannot be used.
+        IbmaError: A session is not there, a table is malformed, another `split`, or (on_bad="stop")
+            a turn cannot be used.
     """
     if split not in ("session", "random"):
         raise IbmaError(f"params.yaml: split '{split}': expected session or random")
     kept = {name: name for name in EMOTIONS} | MERGED | (RARE if split == "random" else {})
     tested = _drawn(raw, kept) if split == "random" else None
-    said: dict[str, str] = {}
+    said: Said = {}
     dialogue = ""
     for turn in _turns(raw):
         if turn.dialogue != dialogue:
@@ -106,55 +109,80 @@ def samples(
         if turn.label not in kept:
             yield Dropped(turn.name, f"label {turn.label} is none of the task's")
             continue
-        missing = _missing(turn, said)
-        if missing and on_bad == "stop":
-            raise IbmaError(f"{raw}: {missing}: unpack the archive again or set on_bad: drop")
-        if missing:
-            yield Dropped(turn.name, missing)
+        fault = _fault(turn, said)
+        if fault and on_bad == "stop":
+            raise IbmaError(f"{raw}: {fault}: unpack the archive again or set on_bad: drop")
+        if fault:
+            yield Dropped(turn.name, fault)
             continue
+        (words,) = said[turn.name].values()
         held_out = turn.session.name == TEST_SESSION if tested is None else turn.name in tested
         yield Sample(
             turn.name,
             "test" if held_out else "train",
             turn.session.name,
             EMOTIONS.index(kept[turn.label]),
-            _parts(turn, said[turn.name]),
+            _parts(turn, words),
             dialogue,
         )
 
 
 def verify(raw: Path) -> None:
-    """Count sessions, dialogues and turns: the publisher lists no checksum.
+    """Count dialogues and turns: the publisher lists no checksum.
 
     Raises:
-        IbmaError: They are not 5, 151 and 10,039.
+        IbmaError: They are not 151 and 10,039, or a session or table is not as it should be.
     """
     turns = list(_turns(raw))
-    counts = (
-        len({turn.session for turn in turns}),
-        len({turn.dialogue for turn in turns}),
-        len(turns),
-    )
-    if counts != (SESSIONS, DIALOGUES, TURNS):
+    counts = len({turn.dialogue for turn in turns}), len(turns)
+    if counts != (DIALOGUES, TURNS):
         raise IbmaError(
-            f"{raw / RELEASE}: {counts[0]} sessions, {counts[1]} dialogues, {counts[2]} turns: "
-            f"expected {SESSIONS}, {DIALOGUES}, {TURNS}: {CARD.how_to_get}"
+            f"{raw / RELEASE}: {counts[0]} dialogues, {counts[1]} turns: "
+            f"expected {DIALOGUES}, {TURNS}: {CARD.how_to_get}"
         )
 
 
 def _turns(raw: Path) -> Iterator[Turn]:
     """Walk turns, dialogues by name, turns by time; `._` files of macOS do not fit the pattern."""
-    tables = sorted((raw / RELEASE).glob("Session?/dialog/EmoEvaluation/Ses*.txt"))
-    if not tables:
-        raise IbmaError(
-            f"{raw / RELEASE}: no Session1/dialog/EmoEvaluation here: {CARD.how_to_get}"
-        )
-    for table in tables:
-        found = [match.groups() for match in map(_TURN.match, read_lines(table)) if match]
-        for start, end, name, label in sorted(found, key=lambda turn: float(turn[0])):
-            if not _NAME.match(name):
-                raise IbmaError(f"{table}: turn '{name}': expected Ses<NN><F|M>_<part>_<F|M><n>")
-            yield Turn(table.parents[2], table.stem, float(start), float(end), name, label)
+    for number in range(1, SESSIONS + 1):
+        folder = raw / RELEASE / f"Session{number}/dialog/EmoEvaluation"
+        tables = sorted(folder.glob("Ses*.txt"))
+        if not tables:
+            raise IbmaError(
+                f"{folder}: no Ses*.txt here (capitals matter): unpack the archive again, or "
+                f"{CARD.how_to_get}"
+            )
+        for table in tables:
+            yield from sorted(_listed(table), key=lambda turn: turn.start)
+
+
+def _listed(table: Path) -> list[Turn]:
+    """Return the turns of a table; other lines are a rater's, a comment or empty."""
+    lines = enumerate(read_lines(table), 1)
+    turns = [_turn(table, number, line) for number, line in lines if _MEANT.search(line)]
+    if not turns:
+        raise IbmaError(f"{table}: no turn here: unpack the archive again")
+    return turns
+
+
+def _turn(table: Path, number: int, line: str) -> Turn:
+    """Return the turn of a line; refuse one that is written otherwise."""
+    match = _TURN.match(line)
+    wrong = repr(line[:60])
+    expected = "'[<start> - <end>]', name, label and '[V, A, D]', tabs between"
+    if match:
+        start, end, name, label = float(match[1]), float(match[2]), match[3], match[4]
+        if not _NAME.match(name):
+            wrong, expected = f"turn '{name}'", "Ses<NN><F|M>_<part>_<F|M><n>"
+        elif label not in LABELS:
+            wrong, expected = f"label '{label}' of {name}", f"one of {', '.join(LABELS)}"
+        elif start >= end:
+            wrong, expected = f"{name} from {start} to {end} s", "an end after the start"
+        else:
+            return Turn(table.parents[2], table.stem, start, end, name, label)
+    raise IbmaError(
+        f"{table}: line {number}: {wrong}: expected {expected}: unpack the archive again"
+    )
 
 
 def _drawn(raw: Path, kept: dict[str, str]) -> set[str]:
@@ -164,11 +192,13 @@ def _drawn(raw: Path, kept: dict[str, str]) -> set[str]:
     return {names[i] for i in order[: round(TEST_SHARE * len(names))]}
 
 
-def _transcript(path: Path) -> dict[str, str]:
-    """Return turn -> words; lines of the form `M: ...` and ids with XX belong to no turn."""
-    if not path.exists():
-        return {}
-    return {match[1]: match[2].strip() for match in map(_SAID.match, read_lines(path)) if match}
+def _transcript(path: Path) -> Said:
+    """Return what was said; lines of the form `M: ...` and ids with XX belong to no turn."""
+    said: Said = {}
+    for number, line in enumerate(read_lines(path) if path.exists() else (), 1):
+        if match := _SAID.match(line):
+            said.setdefault(match[1], {})[number] = match[2].strip()
+    return said
 
 
 def _sound(turn: Turn) -> Path:
@@ -179,13 +209,17 @@ def _video(turn: Turn) -> Path:
     return turn.session / "dialog" / "avi" / "DivX" / f"{turn.dialogue}.avi"
 
 
-def _missing(turn: Turn, said: dict[str, str]) -> str:
-    """Return what a turn lacks, in words; empty when it is whole."""
+def _fault(turn: Turn, said: Said) -> str:
+    """Return what is wrong with a turn's files, in words; empty when nothing is."""
     for path in (_sound(turn), _video(turn)):
         if not path.exists():
             place = path.relative_to(turn.session.parents[1])
             return f"{place}: missing, but {turn.name} is listed"
-    return "" if turn.name in said else f"{turn.dialogue}.txt: no transcript of {turn.name}"
+    lines = list(said.get(turn.name, ()))
+    if len(lines) > 1:
+        both = f"lines {lines[0]} and {lines[1]}"
+        return f"{turn.dialogue}.txt: {both}: two transcripts of {turn.name}, expected one"
+    return "" if lines else f"{turn.dialogue}.txt: no transcript of {turn.name}"
 
 
 def _parts(turn: Turn, text: str) -> dict[str, Part]:
@@ -195,7 +229,7 @@ def _parts(turn: Turn, text: str) -> dict[str, Part]:
     (tae898/multimodal-datasets@57bac10 found 5 video frames to be best for its own purpose).
     """
     match = _NAME.match(turn.name)
-    assert match, "checked in _turns"
+    assert match, "checked in _turn"
     marked, speaker = match.groups()
     half = LEFT if marked == speaker else RIGHT
     visual = Excerpt(_video(turn), turn.start, turn.end, half)
