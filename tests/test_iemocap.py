@@ -11,7 +11,9 @@ from conftest import edit
 
 from ibma.datasets import Dropped, Excerpt, Sample, iemocap
 from ibma.errors import IbmaError
+from ibma.features import media
 from ibma.twins import iemocap as twin
+from ibma.twins.video_writer import write_video
 
 FEATURES = {
     "audio": {"n_mels": 32, "hop": 1411},
@@ -144,6 +146,17 @@ def test_two_transcripts_of_a_turn_drop_it_or_stop(copy):
     mend(copy)
     with pytest.raises(IbmaError, match=f"{said}, expected one: unpack"):
         list(iemocap.samples(copy))
+
+
+@pytest.mark.parametrize(("width", "height"), [(720, 480), (360, 240), (1440, 960)])
+def test_a_half_is_a_half_of_a_film_of_any_size(width, height, tmp_path):
+    picture = np.zeros((height, width, 3), np.uint8)
+    picture[:, : width // 2], picture[:, width // 2 :] = (200, 0, 0), (0, 0, 200)
+    path = tmp_path / "a.avi"
+    write_video(path, [picture] * 5, 10, None, 16_000, codecs=("mpeg4", "mp3"))
+    for half, colour in ((iemocap.LEFT, 0), (iemocap.RIGHT, 2)):
+        seen = media.compute("frames", Excerpt(path, box=half), {"frames": 1, "size": 8})[0]
+        assert (seen[colour] > 150).all() and (seen[2 - colour] < 50).all()
 
 
 def test_bytes_that_are_not_text_do_not_stop(copy):

@@ -412,10 +412,17 @@ def test_an_excerpt_is_cut_in_time_and_space(tmp_path):
     picture = np.zeros((20, 40, 3), np.uint8)
     picture[:, :20], picture[:, 20:] = RED, GREEN
     Image.fromarray(picture).save(tmp_path / "halves.png")
-    right = Excerpt(tmp_path / "halves.png", box=(20, 0, 40, 20))
+    right = Excerpt(tmp_path / "halves.png", box=(0.5, 0.0, 1.0, 1.0))
     cut = media.compute("image", right, {"size": 8})
     assert (cut.argmax(0) == SHADES["green"]).all()
     np.testing.assert_array_equal(media.compute("image", picture[:, 20:], {"size": 8}), cut)
+
+
+@pytest.mark.parametrize("box", [(20, 0, 40, 20), (0.5, 0, 0.5, 1), (-0.1, 0, 1, 1)])
+def test_a_box_that_is_no_part_of_the_picture_is_refused(tmp_path, box):
+    Image.new("RGB", (40, 20)).save(tmp_path / "a.png")
+    with pytest.raises(media.Unreadable, match=r"a.png: box \(.*\): expected left, upper"):
+        media.compute("image", Excerpt(tmp_path / "a.png", box=box), {"size": 8})
 
 
 def test_an_excerpt_late_in_a_long_video_needs_no_decoding_from_its_start(tmp_path, monkeypatch):

@@ -106,14 +106,14 @@ class Excerpt:
         path: The file.
         start: Second at which it begins, None for the file's own start.
         end: Second at which it ends, None for the file's own end.
-        box: Left, upper, right and lower edge in pixels of the upright picture. What lies outside
-            the picture is black.
+        box: Left, upper, right and lower edge as shares of the upright picture's width and height,
+            from 0 to 1.
     """
 
     path: Path
     start: float | None = None
     end: float | None = None
-    box: tuple[int, int, int, int] | None = None
+    box: tuple[float, float, float, float] | None = None
 
 
 # What a modality of a sample may be. None: this sample lacks the modality, networks leave it out.

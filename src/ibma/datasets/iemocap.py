@@ -26,8 +26,8 @@ RARE = {"sur": "hap", "fea": "sad", "dis": "ang", "oth": "fru"}
 LABELS = (*EMOTIONS, *MERGED, *RARE, "xxx")  # xxx: the raters did not agree
 SESSIONS, DIALOGUES, TURNS = 5, 151, 10_039
 TEST_SESSION, TEST_SHARE = "Session5", 0.2
-# 720x480 pictures: marker actor left, partner right (IoannisKansizoglou/Iemocap-preprocess)
-LEFT, RIGHT = (0, 0, 360, 480), (360, 0, 720, 480)
+# shares of the picture: marker actor left, partner right (IoannisKansizoglou/Iemocap-preprocess)
+LEFT, RIGHT = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)
 
 _MEANT = re.compile(r"^[^\w%]*\[|Ses\d\d[FM]_")  # a line of a turn, right or wrong; % is a comment
 _TURN = re.compile(r"^\[(\d{1,6}(?:\.\d+)?) - (\d{1,6}(?:\.\d+)?)\]\t(\S+)\t(\w+)\t")

@@ -456,7 +456,17 @@ def _image(part: Excerpt | NDArray[Any], size: int) -> NDArray[np.uint8]:
 
 
 def _cut(picture: Any, part: Excerpt) -> Any:
-    return picture if part.box is None else picture.crop(part.box)
+    if part.box is None:
+        return picture
+    left, upper, right, lower = part.box
+    if not (0 <= left < right <= 1 and 0 <= upper < lower <= 1):
+        raise Unreadable(
+            f"{part.path}: box {part.box}: expected left, upper, right and lower edge as shares "
+            "from 0 to 1: correct it"
+        )
+    width, height = picture.size
+    start = math.floor(left * width), math.floor(upper * height)
+    return picture.crop((*start, math.ceil(right * width), math.ceil(lower * height)))
 
 
 def _resize(picture: Any, size: int) -> NDArray[np.uint8]:
