@@ -12,6 +12,7 @@ from conftest import edit
 from ibma.datasets import Dropped, Excerpt, Sample, iemocap
 from ibma.errors import IbmaError
 from ibma.features import media
+from ibma.features.extract import extract
 from ibma.twins import iemocap as twin
 from ibma.twins.video_writer import write_video
 
@@ -146,6 +147,18 @@ def test_two_transcripts_of_a_turn_drop_it_or_stop(copy):
     mend(copy)
     with pytest.raises(IbmaError, match=f"{said}, expected one: unpack"):
         list(iemocap.samples(copy))
+
+
+def test_a_turn_after_the_end_of_the_film_is_named(copy, tmp_path):
+    mend(copy)
+    edit(copy / iemocap.RELEASE / FIRST, "[0.1000 - 0.6000]", "[400.0 - 401.0]")
+    entry = {"dataset": "iemocap", "options": {}, "features": FEATURES}
+    said = (
+        r"sample Ses01F_impro01_F000: 'visual': .*Ses01F_impro01.avi: no picture from 400.0 to "
+        r"401.0 s, it lasts 9.0 s"
+    )
+    with pytest.raises(IbmaError, match=said):
+        extract("iemocap", entry, iemocap, copy, tmp_path / "out", media.compute)
 
 
 @pytest.mark.parametrize(("width", "height"), [(720, 480), (360, 240), (1440, 960)])

@@ -425,6 +425,16 @@ def test_a_box_that_is_no_part_of_the_picture_is_refused(tmp_path, box):
         media.compute("image", Excerpt(tmp_path / "a.png", box=box), {"size": 8})
 
 
+@pytest.mark.parametrize("kind", ["audio", "frames"])
+@pytest.mark.parametrize(
+    "times", [(1e20, None), (math.inf, None), (math.nan, 1.0), (0.0, math.inf), (0.6, 0.1)]
+)
+def test_times_that_no_recording_has_are_refused(tmp_path, kind, times):
+    clip = write_clip(tmp_path / "clip.mp4", [RED] * 5)
+    with pytest.raises(media.Unreadable, match="clip.mp4: from .* expected an end after the start"):
+        media.compute(kind, Excerpt(clip, *times), {})
+
+
 def test_an_excerpt_late_in_a_long_video_needs_no_decoding_from_its_start(tmp_path, monkeypatch):
     clip = write_clip(tmp_path / "clip.avi", [RED] * 60 + [BLUE] * 40)
     decoded = []

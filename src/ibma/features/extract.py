@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ibma import datasets
-from ibma.datasets import TWIN_MARKER, Card, Dataset, Dropped, Excerpt, Part, Sample
+from ibma.datasets import TWIN_MARKER, Card, Dataset, Dropped, Part, Sample
 from ibma.engine import Processes
 from ibma.errors import IbmaError, progress_bar, tell
 from ibma.features import media
@@ -262,8 +262,8 @@ class _Work:
         try:
             value = self.compute(kind, part, self.features.get(name) or {})
         except Unreadable as error:
-            if isinstance(part, Path | Excerpt):
-                raise  # it names the file
+            if isinstance(part, Path):
+                raise  # it names the file, which excerpts of many samples share
             raise IbmaError(f"sample {sample.id}: '{name}': {error}") from None
         if why := too_large(value):
             advice = "correct the data or set on_bad: drop"

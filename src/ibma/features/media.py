@@ -28,6 +28,7 @@ LOUDEST = 8.0  # CHOICE: of floats that should end at 1; decoders overshoot a li
 LOST = 0.01  # of what a column spreads over: more may not get lost in float32
 ROUNDING = 1e-12  # of a column's size: float64 itself spreads equal numbers so far
 MICROSECONDS = 1_000_000  # FFmpeg's unit of time
+LATEST = 1_000_000  # s of a recording, over 11 days; FFmpeg's own counter ends, too
 # Containers that hold their own content: a playlist would make FFmpeg open other files
 FORMATS = (
     *("aac", "aiff", "amr", "asf", "au", "avi", "caf", "flac", "flv", "gif", "ivf", "m4v"),
@@ -64,7 +65,7 @@ def compute(kind: str, part: Part, params: Mapping[str, Any]) -> NDArray[Any]:
 
     Raises:
         Unreadable: The file is missing, a git-lfs stub or not decodable, or the part is not what
-            its kind asks for.
+            its kind asks for, or none of the file.
         IbmaError: An unknown parameter.
     """
     if kind in ("vector", "expression"):
@@ -92,6 +93,13 @@ def _check_type(kind: str, part: Part) -> None:
     if not isinstance(part, wanted.get(kind, (Excerpt,))):
         names = " or ".join(each.__name__ for each in wanted.get(kind, (Path, Excerpt)))
         raise Unreadable(f"{reprlib.repr(part)} is no {kind}: expected {names}")
+    if isinstance(part, Excerpt):
+        start, end = part.start or 0.0, LATEST if part.end is None else part.end
+        if not 0 <= start < end <= LATEST:
+            raise Unreadable(
+                f"{part.path}: from {part.start} to {part.end} s: expected an end after the start, "
+                f"within 0 to {LATEST:,} s: correct the times"
+            )
 
 
 def vector(numbers: Any) -> NDArray[np.float32]:
@@ -221,13 +229,8 @@ def _waveform(part: Excerpt, rate: int) -> NDArray[np.float32]:
         if place + len(samples) >= last:
             break
     wave = np.concatenate(kept).astype(np.float32)
-    if not len(wave) and part.start is None and part.end is None:
-        raise Unreadable(f"{part.path}: holds no sound: fetch it again")
     if not len(wave):
-        raise Unreadable(
-            f"{part.path}: no sound from {part.start} to {part.end} s, it lasts "
-            f"{_seconds(part.path):.1f} s: correct the times"
-        )
+        raise _nothing(part, "sound")
     if not np.isfinite(wave).all():
         raise Unreadable(f"{part.path}: holds NaN or infinity in place of sound: fetch it again")
     if (peak := np.abs(wave).max()) > LOUDEST:
@@ -260,9 +263,16 @@ def _resampled(path: Path, start: float, rate: int) -> Iterator[tuple[int, NDArr
                 place += len(samples)
 
 
-def _seconds(path: Path) -> float:
-    with _opened(path) as container:
-        return (container.duration or 0) / MICROSECONDS
+def _nothing(part: Excerpt, wanted: str) -> Unreadable:
+    """Return the error of a recording, or of some seconds of it, without what is wanted."""
+    if part.start is None and part.end is None:
+        return Unreadable(f"{part.path}: holds no {wanted}: fetch it again")
+    with _opened(part.path) as container:
+        seconds = (container.duration or 0) / MICROSECONDS
+    return Unreadable(
+        f"{part.path}: no {wanted} from {part.start} to {part.end} s, it lasts {seconds:.1f} s: "
+        "correct the times"
+    )
 
 
 @contextmanager
@@ -338,7 +348,7 @@ def frames(
     """
     count = sum(1 for _ in _pictures(part))
     if count == 0:
-        raise Unreadable(f"{part.path}: holds no picture: fetch it again")
+        raise _nothing(part, "picture")
     wanted = np.linspace(0, count - 1, frames).round().astype(int).tolist()
     chosen = {
         place: _resize(_cut(_upright(frame), part), size)
