@@ -2,6 +2,9 @@
 
 Layout: `IEMOCAP_full_release/Session<1..5>/` as the archive unpacks. A turn is named
 `Ses01F_impro01_M003`: session, the actor who wears markers, dialogue, speaker, number.
+
+CHOICE: a speaker's picture is a whole half of the frame. Others crop the left one to rows 122 to
+360 and columns 6 to 354 of 480 x 720.
 """
 
 from __future__ import annotations
@@ -55,8 +58,9 @@ CARD = Card(
         "Table 1's 5,990 and 1,541 cannot be reproduced: no set of labels with any session left "
         "out, nor improvised against scripted, gives them. They add up to one less than the 7,532 "
         "labelled turns.",
-        "Classes here: anger, happiness with excitement, sadness, neutral, frustration. Sessions 1 "
-        "to 4 are for training (5,758) and session 5, with two new speakers, for the test (1,622).",
+        "CHOICE: classes are anger, happiness with excitement, sadness, neutral, frustration. "
+        "Sessions 1 to 4 are for training (5,758) and session 5, with two new speakers, for the "
+        "test (1,622).",
         "Option split: random divides all 7,532 labelled turns 80:20 (seed 0), with surprise as "
         "happiness, fear as sadness, disgust as anger, other as frustration. It only comes near "
         "Table 1's sizes: it tests on speakers that are in training.",

@@ -82,7 +82,8 @@ EMOTION = Card(
         "uses them here.",
         "1,038 training dialogues: the publisher's README says 1,039, Dialogue_ID 60 is absent.",
         "Two neutral clips cannot be used (train dia125_utt3 is unreadable, dev dia110_utt7 "
-        "absent). Both utterances are kept with their text alone, so the counts stay the same.",
+        "absent). CHOICE: both utterances are kept with their text alone, so the counts stay the "
+        "same.",
         "Sentiment is three-way (negative, neutral, positive); the paper's section 4.3 calls it "
         "binary. Acc-2 and F1 are given in both definitions: neutral left out (majority 61.5 %), "
         "and negative against the rest (majority 68.1 %).",
