@@ -11,7 +11,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-FLOOR = 1e-8  # Q is clamped here before its logarithm (design section 4, point 3)
+# CHOICE: Q is clamped here before its logarithm, so that no term of V is below -18.4 nats: entries
+# can be 0 where phi is nearly one-hot
+FLOOR = 1e-8
 
 
 def priors(systems: Tensor) -> Tensor:

@@ -21,15 +21,16 @@ every ordered pair of modalities and of the fused representation. Three facts ab
 as Algorithm 3 reads ("computed at the t-th epoch"); it costs no pass. "pass": one pass in
 evaluation mode after the epoch, which makes an epoch a third longer.
 
-Choices: the initial feature centroids come from one evaluation pass (the paper: "zeros or one
-forward pass"). With three modalities the alignment runs over all ordered pairs and Q_j does not
-depend on j'; U_j counts once per pair. Multi-label data has two classes per label and IBB is
-averaged over labels (undefined in the paper). One-class data has pseudo-classes. `phi` and
-`beta` of an entry are the regime of its representations (`ibma.network.centroids.Assignment`); the
-inputs and the reported IB losses keep that of `training`, so that one ruler measures every method.
-The released form runs on the paper's centroids and this network's heads. The paper does not say how
-VIB, APIB and CLUB enter (Table 6); here all share one frame,
-sum_j [U(Z_j, X_j) - sum_j' J(Z_j, Z_j')] + sum_m U(Z, X_m) - J(Z, Y), see `Frame`.
+Choices: the initial feature centroids come from one evaluation pass. Of the fused ones the paper
+leaves that or zeros open (Algorithm 1, line 8), of the others it says nothing. With three
+modalities the alignment runs over all ordered pairs and Q_j does not depend on j'; in IBB and the
+released form U_j counts once per pair, in the frame of the others once. Multi-label data has two
+classes per label and IBB is averaged over labels (undefined in the paper). One-class data has
+pseudo-classes. `phi` and `beta` of an entry are the regime of its representations
+(`ibma.network.centroids.Assignment`); the inputs and the reported IB losses keep that of
+`training`, so that one ruler measures every method. The released form runs on the paper's centroids
+and this network's heads. The paper does not say how VIB, APIB and CLUB enter (Table 6); here all
+share one frame, sum_j [U(Z_j, X_j) - sum_j' J(Z_j, Z_j')] + sum_m U(Z, X_m) - J(Z, Y), see `Frame`.
 
 Parity: ibma_ib_upper_bound, ibma_IBUpperBoundLoss, ibma_cluster_scores_beta1.0, ibma_estimate_q,
 ibma_compute_centroids, ibma_club, club_mean, club_infonce_lower, vib_dai_gate, vib_alemi_kl_bits,
