@@ -106,8 +106,8 @@ class Excerpt:
         path: The file.
         start: Second at which it begins, None for the file's own start.
         end: Second at which it ends, None for the file's own end.
-        box: Left, upper, right and lower edge as shares of the upright picture's width and height,
-            from 0 to 1.
+        box: Left, upper, right and lower edge, 0 to 1: shares of the upright picture's width and
+            height.
     """
 
     path: Path
