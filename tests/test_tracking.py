@@ -512,7 +512,7 @@ def test_a_network_of_every_kind_predicts_without_its_project(make_cell, tmp_pat
         elif kind == "sentiment":
             assert np.allclose(told.predicted, 50 * (scores[:, 1] + 1), atol=0.1)
         else:
-            assert np.allclose(told.distance / told.distance.max(), scores[:, 0], atol=1e-3)
+            assert np.allclose(told.distance, scores[:, 0], rtol=1e-6)
         frames = {name: pd.DataFrame(np.stack(table[name])) for name in views}
         for rows in (slice(None), slice(1)):  # of one row, its columns are no samples
             one = network.predict({name: frame.iloc[rows] for name, frame in frames.items()})
