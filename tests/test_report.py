@@ -34,7 +34,7 @@ from ibma.report import (
 )
 from ibma.report.paper_tables import Line, Verdict
 from ibma.report.table import Column, Mark, Number, Row, Table
-from ibma.results import records, significance
+from ibma.results import forms, records, significance
 from ibma.training.record import Record, RunId
 
 ROOT = Path(__file__).parent.parent
@@ -238,8 +238,7 @@ def test_mib_is_its_best_form_by_the_score_inside_train(project):
         )
     one = line(project, 2, "MIB")
     assert (one.ours.value, one.source) == (40, "runs/train/crema_d/mib_l")
-    inputs_ = read(project)
-    assert paper_tables.best_forms(inputs_) == {"crema_d": "mib_l"}
+    assert forms.best_forms(read(project).results) == {"crema_d": "mib_l"}
 
 
 def test_forms_of_mib_that_nothing_chose_have_a_row_each(project):
@@ -251,7 +250,7 @@ def test_forms_of_mib_that_nothing_chose_have_a_row_each(project):
         write_json(project / f"data/tune/tissue/{form}.json", choice)
         one = replace(fake("tissue", "concat", 0), method=form, metrics={metric: 0.6}, digest="")
         write(project, one)
-    assert paper_tables.best_forms(read(project)) == {}
+    assert forms.best_forms(read(project).results) == {}
     printed = line(project, 7, "MIB", f"tissue.{metric}")
     assert printed.published and not printed.ours and printed.reason.startswith("no form chosen")
     for name in names.values():
@@ -360,6 +359,8 @@ def test_tables_of_tests_name_the_opponent_and_twins_get_no_verdict(made):
         assert table_.twin and table_.rows
         assert "verdict" not in {column.label for column in table_.columns}
         assert {row.get("verdict") for row in table_.flat()} <= {Verdict.TWIN.value, None}
+        chosen = any(note.startswith("Our best baseline") for note in table_.notes)
+        assert chosen == (number not in significance.OPPONENTS), "how the opponent is chosen"
     text = (made / "reports/twin/index.html").read_text().partition("What a verdict means")[0]
     assert "direction holds" not in text and "direction fails" not in text
 

@@ -156,14 +156,14 @@ def _compare_records(inputs: Inputs) -> Iterator[Difference]:
 def _chosen(inputs: Inputs, run: Record) -> dict[str, Scalar]:
     """Return the setting that stage `tune` chose for a run; nothing where it did not say."""
     variant = inputs.params.trained_as(run.stage, run.task, run.method)
-    if not inputs.choices.get((run.task, variant.method), {}).get("choices"):
+    if not inputs.results.choices.get((run.task, variant.method), {}).get("choices"):
         return {}
     return varied(variant, lambda method: _choice(inputs, run, method))._asdict()
 
 
 def _choice(inputs: Inputs, run: Record, method: str) -> Setting:
     """Return what evidence says was chosen for a method; what it lacks is None, and differs."""
-    choices = inputs.choices.get((run.task, method), {}).get("choices") or [{}]
+    choices = inputs.results.choices.get((run.task, method), {}).get("choices") or [{}]
     choice = choices[run.seed % len(choices)]  # in turn, as `training.cell.chosen` has it
     return Setting(*map(choice.get, Setting._fields))
 

@@ -31,7 +31,6 @@ class Inputs:
         results: the records.
         paper: the published tables.
         features: task -> `meta.json` of its features.
-        choices: (task, method) -> what stage `tune` tried and chose.
         timing: what stage `timing` wrote, empty where it has not run; so are the next ones.
         logistic: task -> what stage `logistic` wrote.
         probe: rows of stage `probe`.
@@ -45,7 +44,6 @@ class Inputs:
     results: Results
     paper: published.Published
     features: Mapping[str, Mapping[str, Any]]
-    choices: Mapping[tuple[str, str], Mapping[str, Any]]
     timing: Mapping[str, Any]
     logistic: Mapping[str, Mapping[str, Any]]
     probe: Sequence[Mapping[str, Any]]
@@ -93,17 +91,11 @@ def load(params: Params, root: Path = Path(), *, check_keys: bool = True) -> Inp
     """Read what the stages wrote below `root`; see `records.load` for `check_keys`."""
     results = records.load(params, root, check_keys=check_keys)
     features = {t: read_json(root / paths.meta(t), {}) for t in params.tasks}
-    choices = {
-        (task, method): read_json(root / paths.choice(task, method), {})
-        for task in params.tasks
-        for method in params.methods
-    }
     return Inputs(
         params=params,
         results=results,
         paper=published.load(),
         features={task: said for task, said in features.items() if said},
-        choices={cell: choice for cell, choice in choices.items() if choice},
         timing=read_json(root / paths.TIMING, {}),
         logistic={task: read_json(root / paths.logistic(task), {}) for task in params.tasks},
         probe=read_json(root / paths.PROBE, []),

@@ -74,7 +74,7 @@ def _metrics(inputs: Inputs) -> dict[str, dict[str, float]]:
 def _trials(inputs: Inputs) -> Iterator[dict[str, Scalar]]:
     """Yield every fold's score of every trial of stage `tune`, and whether it was chosen."""
     setting = ("run_fold", "lr", "weight_decay", "eta", "weight_factor")
-    for (task, method), tuned in inputs.choices.items():
+    for (task, method), tuned in inputs.results.choices.items():
         chosen = {tuple(choice[name] for name in setting) for choice in tuned["choices"]}
         for trial in tuned["scores"]:
             yield {

@@ -434,7 +434,7 @@ def judge(inputs: Inputs, opponent: str, task: str, test: Test | None) -> str:
     if test is not None:
         return verdict(test).value
     compared = significance.Compared(task, task, inputs.results.headline(task), "percent")
-    other = significance.rival(inputs.params, inputs.results, compared, opponent)
+    other = significance.rival(inputs.results, inputs.paper, compared, opponent)
     sides = [inputs.results.of(task, method) for method in (OURS, other)]
     unequal = all(sides) and fairness.unfair(*sides)
     return Verdict.UNEQUAL.value if unequal else NOT_RUN
@@ -614,7 +614,7 @@ def _tuned(inputs: Inputs) -> Table:
     rows = []
     for task in inputs.beyond:
         for method in inputs.params.methods:
-            tuned = inputs.choices.get((task, method), {})
+            tuned = inputs.results.choices.get((task, method), {})
             chosen = [choice["eta"] for choice in tuned.get("choices", ())]
             if any(eta is not None for eta in chosen):
                 counts = ", ".join(f"{e:g} x {chosen.count(e)}" for e in etas if e in chosen)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ibma import paths
 from ibma.errors import IbmaError
@@ -51,6 +51,7 @@ class Results:
         predictions: run -> what its network says of the test rows, where its record has them;
             none of stages regimes and noise.
         problems: task -> how it is judged, for tasks with predictions.
+        choices: (task, method) -> what stage `tune` tried and chose.
     """
 
     params: Params
@@ -59,6 +60,7 @@ class Results:
     gaps: Mapping[Cell, str]
     predictions: Mapping[RunId, Predictions] = field(default_factory=dict)
     problems: Mapping[str, Task] = field(default_factory=dict)
+    choices: Mapping[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
 
     @cached_property
     def counted(self) -> dict[str, int]:
@@ -140,8 +142,8 @@ def load(params: Params, root: Path = Path(), *, check_keys: bool = True) -> Res
             Committed evidence is checked by its checksums instead.
 
     Raises:
-        IbmaError: a file is not a record, or it or its predictions were changed after they were
-            written.
+        IbmaError: a file is not a record, or it, its predictions or a choice of stage `tune` were
+            changed after they were written.
     """
     runs: dict[Cell, Sequence[Record]] = {}
     gaps: dict[Cell, str] = {}
@@ -158,7 +160,13 @@ def load(params: Params, root: Path = Path(), *, check_keys: bool = True) -> Res
         if run.predictions and run.stage not in SWEEPS
     }
     problems = {task: _problem(root / paths.meta(task)) for task in {run.task for run in said}}
-    return Results(params, runs, absent, gaps, said, problems)
+    choices = {
+        (task, method): read_json(root / paths.choice(task, method), {})
+        for task in params.tasks
+        for method in params.methods
+    }
+    choices = {cell: choice for cell, choice in choices.items() if choice}
+    return Results(params, runs, absent, gaps, said, problems, choices)
 
 
 def _problem(path: Path) -> Task:
