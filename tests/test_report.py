@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from html import unescape
 from html.parser import HTMLParser
@@ -29,12 +30,14 @@ from ibma.report import (
     paper_tables,
     pictures,
     plots,
+    real_tables,
     table,
     verdict,
 )
 from ibma.report.paper_tables import Line, Verdict
 from ibma.report.table import Column, Mark, Number, Row, Table
 from ibma.results import forms, records, significance
+from ibma.results.records import Results
 from ibma.training.record import Record, RunId
 
 ROOT = Path(__file__).parent.parent
@@ -759,6 +762,87 @@ def test_the_answer_counts_no_twin_and_says_ties(project):
         write(project, fake("split_digits", "ibma", seed, metrics={"accuracy": 0.66}))
     tied = verdict.answer(read(project)).points[0]
     assert "highest mean alone on 0, shares it on 1." in tied
+
+
+def on_paper(profile: params.Params, root: Path, of: Callable[..., dict]) -> inputs.Inputs:
+    """Make inputs of a profile whose records have `of(task, method, value)` changed in them."""
+    runs: dict[records.Cell, list[Record]] = {}
+    for task in profile.tasks:
+        for place, (method, mean) in enumerate(ACCURACY.items()):
+            cell = (profile.stage_of(method), task, method)
+            for seed in range(3):
+                value = mean + 0.001 * (seed * place % 7)
+                made = {"source": "real", "profile": profile.profile} | of(task, method, value)
+                runs.setdefault(cell, []).append(fake(task, method, seed, **made))
+    given = inputs.load(profile, root)
+    return inputs.rederive(replace(given, results=Results(profile, runs, {}, {})))
+
+
+SLIDES = [f"10x-hBC-{letter}" for letter in "ABCD"]
+SENTIMENT = ("acc7", "acc2", "f1", "acc2_has0", "f1_has0")
+METRICS = {"mosi": SENTIMENT, "meld_sentiment": SENTIMENT}
+METRICS |= dict.fromkeys(("mimic_cxr", "chexpert"), ("mauc",))
+METRICS |= {"tissue": tuple(f"{kind}/{of}" for kind in ("auc", "f1") for of in (*SLIDES, "mean"))}
+
+
+def better_on_the_paper(task: str, method: str, value: float) -> dict:
+    """IBMA is above every other method on the paper's tasks, and below on the digits."""
+    value -= 0.3 * (task == "split_digits" and method == "ibma")
+    return {"metrics": dict.fromkeys(METRICS.get(task, ("accuracy",)), value)}
+
+
+def test_the_answer_counts_the_papers_tasks_where_they_are_real(tmp_path):
+    """A task of several tests counts where all agree; its slides are no tasks of their own."""
+    paper = params.load(ROOT / "profiles/paper.yaml")
+    found = on_paper(paper, tmp_path, better_on_the_paper)
+    said = verdict.answer(found)
+    assert said.headline == (
+        "In part. Of 9 tasks (8 of the paper), IBMA is better than the best baseline on 8 and "
+        "worse on 1; alignment helps on 2 of 3; IBMA beats the same network without a bound on 8."
+    )
+    assert "Tissue has 4 tests against the best baseline" in said.points[1]
+    assert "The paper's tasks have Tables 10 to 15." in real_tables._claims(found).notes
+
+    def one_slide_is_worse(task: str, method: str, value: float) -> dict:
+        made = better_on_the_paper(task, method, value)
+        worse = {"auc/10x-hBC-B": value - 0.3} if (task, method) == ("tissue", "ibma") else {}
+        return {"metrics": made["metrics"] | worse}
+
+    mixed = verdict.answer(on_paper(paper, tmp_path, one_slide_is_worse)).headline
+    assert "(8 of the paper), IBMA is better than the best baseline on 7 and worse on 1;" in mixed
+
+
+def test_the_answer_counts_no_twin_beside_real_tasks_of_the_paper(tmp_path):
+    twins = {"crema_d", "tissue", "chexpert"}
+
+    def some_are_twins(task: str, method: str, value: float) -> dict:
+        source = "twin" if task in twins else "real"
+        return better_on_the_paper(task, method, value) | {"source": source}
+
+    paper = params.load(ROOT / "profiles/paper.yaml")
+    said = verdict.answer(on_paper(paper, tmp_path, some_are_twins))
+    assert said.headline == (
+        "In part. Of 6 tasks (5 of the paper), IBMA is better than the best baseline on 5 and "
+        "worse on 1; alignment helps on 1 of 2; IBMA beats the same network without a bound on 5."
+    )
+    assert not any("Tissue" in point for point in said.points)
+
+
+def test_the_answer_needs_no_task_beyond_the_paper_and_says_what_is_unfair(tmp_path):
+    small = params.load(ROOT / "profiles/paper_small.yaml")
+    said = verdict.answer(on_paper(small, tmp_path, better_on_the_paper)).headline
+    assert said.startswith(
+        "Yes. Of 4 tasks (4 of the paper), IBMA is better than the best baseline"
+    )
+    assert "open data" not in said
+    tuned = fake("crema_d", "ibma", 0).tuned
+
+    def tuned_apart(task: str, method: str, value: float) -> dict:
+        rule = tuned | {"folds": 9 if method == "ibma" else 3}
+        return better_on_the_paper(task, method, value) | {"tuned": rule}
+
+    said = verdict.answer(on_paper(small, tmp_path, tuned_apart)).headline
+    assert said.endswith("IBMA and the best baselines were tuned by unequal rules.")
 
 
 def test_a_profile_that_never_ran_says_so_and_shows_the_papers_numbers(tmp_path):

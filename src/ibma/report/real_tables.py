@@ -304,6 +304,7 @@ def _claims(inputs: Inputs) -> Table:
             "The best baseline of a task, and the best of VIB, APIB and CLUB, is the one with the "
             "best mean on test, as in the paper: that favours it. The control is not among the "
             "baselines.",
+            *(["The paper's tasks have Tables 10 to 15."] if inputs.beyond != inputs.tasks else []),
             *(f"{task_name(task)}: {_pairing(inputs, task)}" for task in inputs.beyond),
             *inputs.left_out(inputs.beyond),
         ),
