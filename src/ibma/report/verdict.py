@@ -140,13 +140,14 @@ def _several(inputs: Inputs, real: Sequence[str]) -> Iterator[str]:
 
 
 def _published(inputs: Inputs) -> Iterator[str]:
-    """Count the verdicts on published numbers."""
-    counts = Counter(
-        line.verdict
+    """Count the verdicts on published numbers, each once: tables repeat some of them."""
+    verdicts = {
+        line.target: line.verdict
         for number in paper_tables.METRIC_TABLES
         for line in paper_tables.lines_of(inputs, number)
-        if line.published
-    )
+        if line.published and not line.other_reading
+    }
+    counts = Counter(verdicts.values())
     judged = [v for v in (paper_tables.Verdict.INSIDE, paper_tables.Verdict.OUTSIDE) if counts[v]]
     if judged:
         shown = ", ".join(f"{counts[v]} {v.value}" for v in judged)
