@@ -37,6 +37,14 @@ ENCODERS = (  # what the paper cites, and what is run instead if it cannot be fe
     "1,024 for the genes.",
     "- **Head of the one-class task**: 32 outputs, as a network of Ruff et al. 2018 has. The paper "
     "does not say how wide its own is.",
+    "",
+    "### What the paper leaves open",
+    "",
+    "- **Batch size**: 64 everywhere.",
+    "- **Length of sound**: the first 3 seconds, as OGM-GE has it for CREMA-D, for MELD, IEMOCAP "
+    "and CMU-MOSI too.",
+    "- **Length of texts**: 96 tokens for MELD and IEMOCAP, 50 for CMU-MOSI, 256 for radiology "
+    "reports.",
 )
 COLUMNS = ("Data set", "Modalities", "Paper (Table 1)", "Official release", "Access", "Twin")
 PLAIN: dict[str, Any] = {"tablefmt": "github", "disable_numparse": True}

@@ -7,7 +7,7 @@ its CSV file lists them one by one.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -28,7 +28,7 @@ from ibma.results.stats import Total
 from ibma.training.record import Record
 
 METRIC_TABLES = (2, 3, 4, 5, 6, 7, 8, 9, 16)
-BOUNDS_TABLE, IB_TABLE = 6, 5
+IB_TABLE, BOUNDS_TABLE, ETA_TABLE = 5, 6, 8
 TIMED = "minutes_per_epoch"  # the metric that stage `timing` measures, not the records
 PROBED = "mauc/"  # metrics that stage `probe` measures: mAUC of one encoder alone
 NO_FORM = "no form chosen: nothing to choose by, so each form has a row of its own"
@@ -214,6 +214,7 @@ def _metrics(inputs: Inputs, paper: published.Table) -> Table:
         tuple(_pivot(inputs.params, paper, lines)),
         (*_reasons(lines), *_notes(inputs, paper, tasks)),
         tuple(line.flat() for line in lines),
+        {IB_TABLE: "its data set", ETA_TABLE: "the row"}.get(paper.number, "the column"),
     )
 
 
@@ -239,12 +240,17 @@ def _published_lines(inputs: Inputs, paper: published.Table) -> Iterator[Line]:
             target = _with_best_form(inputs, target)
             printed = _printed(row.cells[column.key], column.unit)
             label = f"{row.label}, {claims.task_name(row.task)}" if row.task else row.label
-            line = _line(inputs, label, column, target, printed)
-            yield line
-            if other := OTHER_READING.get(str(target.metric)):
-                target = replace(target, metric=other)
-                line = _line(inputs, label, column, target, printed)
-                yield replace(line, other_reading=True)
+            yield from _readings_of(inputs, label, column, target, printed)
+
+
+def _readings_of(
+    inputs: Inputs, label: str, column: published.Column, target: Target, printed: Number | None
+) -> Iterator[Line]:
+    """Compare one number, by both definitions of its metric where the paper does not say which."""
+    yield _line(inputs, label, column, target, printed)
+    if other := OTHER_READING.get(str(target.metric)):
+        line = _line(inputs, label, column, replace(target, metric=other), printed)
+        yield replace(line, other_reading=True)
 
 
 def _added_lines(inputs: Inputs, paper: published.Table) -> Iterator[Line]:
@@ -261,9 +267,8 @@ def _added_lines(inputs: Inputs, paper: published.Table) -> Iterator[Line]:
                 if method in forms and str(target.task) not in unchosen:
                     continue
                 if target.task in inputs.params.tasks and target.eta is None:
-                    line = _line(inputs, label, column, target, None)
-                    if line.ours:
-                        yield line
+                    readings = _readings_of(inputs, label, column, target, None)
+                    yield from (line for line in readings if line.ours)
 
 
 def _line(
@@ -426,7 +431,8 @@ def _shown(params: Params, line: Line | None) -> Value:
         return None
     if line.ours is None:
         return line.reason.partition(":")[0]
-    words = [line.verdict.value] if line.verdict in (Verdict.INSIDE, Verdict.OUTSIDE) else []
+    told = (Verdict.INSIDE, Verdict.OUTSIDE, Verdict.DEVICE, Verdict.ONE_RUN)
+    words = [line.verdict.value] if line.verdict in told else []
     if line.ours.n not in (None, params.seeds):
         words.append(f"n = {line.ours.n}")
     return replace(line.ours, note=", ".join(words))
@@ -449,8 +455,14 @@ def _notes(inputs: Inputs, paper: published.Table, tasks: Sequence[str]) -> Iter
         yield from _label_notes(inputs, task)
         if paper.number == IB_TABLE:
             yield from _bound_notes(inputs, task)
+    if paper.number == IB_TABLE and ours:
+        yield (
+            "Ours: joint tables averaged over the test split and over labels. The paper's section "
+            "3.1 speaks of training data."
+        )
     yield from inputs.left_out(tasks)
-    if ours:
+    yield from _turn_notes(inputs, tasks)
+    if ours and paper.number != ETA_TABLE:
         yield "Our best and second best are marked among the paper's rows only."
     if MIB in methods:
         yield from _form_notes(inputs, tasks)
@@ -462,12 +474,14 @@ def _notes(inputs: Inputs, paper: published.Table, tasks: Sequence[str]) -> Iter
     if methods & set(ABSTRACT_ONLY):
         yield ABSTRACTS
     if inputs.timing and any(target.metric == TIMED for target in ours):
-        yield timing_note(inputs.timing)
+        yield timing_note(inputs.timing, methods)
     if any(str(target.metric).startswith(PROBED) for target in ours):
         yield (
             "One encoder alone: a logistic regression on its frozen output; its regularisation is "
             "chosen on held-out groups of the training split."
         )
+        if CONTROL not in inputs.params.probe.methods:
+            yield f"{claims.method_name(CONTROL)} is not probed in this profile."
 
 
 def _form_notes(inputs: Inputs, tasks: Sequence[str]) -> Iterator[str]:
@@ -477,7 +491,10 @@ def _form_notes(inputs: Inputs, tasks: Sequence[str]) -> Iterator[str]:
         f"{claims.task_name(t)}: {claims.method_name(best[t])}" for t in tasks if t in best
     )
     if chosen:
-        yield f"MIB is the form (E-, L- or C-MIB) with the best cross-validation score ({chosen})."
+        yield (
+            f"MIB is the form (E-, L- or C-MIB) with the best cross-validation score ({chosen}); "
+            "the paper reports the best of the three."
+        )
     if unchosen := [claims.task_name(t) for t in tasks if t in unchosen_forms(inputs.results)]:
         yield (
             f"{', '.join(unchosen)}: training data gives no score, so no form of MIB is chosen. "
@@ -485,8 +502,24 @@ def _form_notes(inputs: Inputs, tasks: Sequence[str]) -> Iterator[str]:
         )
 
 
-def timing_note(timing: Mapping[str, Any]) -> str:
-    """Say how times were measured."""
+def _turn_notes(inputs: Inputs, tasks: Iterable[str]) -> Iterator[str]:
+    """Say on which tasks runs differ by more than their start, because nothing can be tuned."""
+    for task in tasks:
+        runs = [run for own in inputs.results.of_task(task).values() for run in own]
+        if any(run.tuned.get("by", "") is None for run in runs):
+            yield (
+                f"{claims.task_name(task)}: nothing in train shows which setting is good. Run k of "
+                "every method takes the next point of learning rate and weight decay, at the "
+                "middle eta, so ± and intervals hold the spread over these points."
+            )
+
+
+def timing_note(timing: Mapping[str, Any], methods: Collection[str | None]) -> str:
+    """Say how times were measured.
+
+    Args:
+        methods: those that the table has.
+    """
     club = (
         " CLUB is computed by moments; its published form over all pairs gives the same value and "
         "takes longer (docs/performance.md)."
@@ -495,7 +528,7 @@ def timing_note(timing: Mapping[str, Any]) -> str:
         f"Times: median and quartiles of {timing['rounds']} epochs after warm-up, all methods in "
         f"turn in one process on {timing['device']} with "
         f"{formatting.plural(timing['threads'], 'thread')}; an epoch includes the refresh of "
-        f"centroids and Q.{club if 'ibma_club' in timing['methods'] else ''}"
+        f"centroids and Q.{club if 'ibma_club' in methods else ''}"
     )
 
 
@@ -571,7 +604,8 @@ def _tests(inputs: Inputs, paper: published.Table) -> Table:
             "best mean on test, which favours it. MIB takes part as the form that cross-validation "
             "chose, or with every form where nothing chose."
         )
-    notes += inputs.left_out(dict.fromkeys(str(row.task) for row in published_rows))
+    tasks = dict.fromkeys(str(row.task) for row in published_rows)
+    notes += [*inputs.left_out(tasks), *_turn_notes(inputs, tasks)]
     twin = inputs.results.is_twin(*(row.task for row in published_rows))
     title = f"Table {paper.number}: {paper.title}"
     columns = TEST_COLUMNS[:-1] if twin else TEST_COLUMNS  # generated data gets no verdict

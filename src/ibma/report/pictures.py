@@ -200,7 +200,10 @@ def _draw_measured(inputs: Inputs, folder: Path) -> Iterator[Picture]:
         shown = {label: _head_name(label) for label in explained["methods"]}
         figures.attention(task_name(task), explained, shown, folder / f"gradcam_{task}")
         title = f"{task_name(task)}: Grad-CAM of the image encoder, and deletion curves"
-        caption = f"Curves: mean of {explained['n']} test samples."
+        caption = (
+            "Pictures: the first test samples of distinct classes; the paper chose its own. "
+            f"Curves: mean of {explained['n']} test samples."
+        )
         yield Picture(f"gradcam_{task}", title, caption, grey=False)
     if inputs.timing:
         task, measured = inputs.timing["task"], inputs.timing["methods"]

@@ -674,7 +674,7 @@ def _cost(inputs: Inputs) -> Table:
         inputs.results.is_twin(*inputs.beyond),
         tuple(map(Column, ("Method", "Seconds", *against, *size))),
         tuple(rows),
-        (timing_note(timing), *untimed(inputs)) if timing else (),
+        (timing_note(timing, timing["methods"]), *untimed(inputs)) if timing else (),
     )
 
 

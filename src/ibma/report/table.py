@@ -20,7 +20,9 @@ from ibma.results.stats import Summary
 NOT_RUN = "not run"
 NO_TASK = "not run: no task of this table is in this profile"
 WIDE = 7  # columns next to the first that a LaTeX page holds; more are split into several parts
-T_INTERVAL = "95 % t interval of the mean, cut at 0 and 100 for a percentage"
+T_INTERVAL = (
+    "95 % t interval of the mean, cut at 0 and 100 for a percentage, at 0 and 1 for a fraction"
+)
 INTERVALS = {  # of units whose interval is another one
     "minutes": "quartiles of times",
     "seconds": "quartiles of times",
@@ -127,6 +129,7 @@ class Table:
         rows: the rows, as they are printed.
         notes: what a reader must know.
         data: every number of the table as flat rows, where that is more than `rows` print.
+        best_of: among which numbers the bold one is best.
     """
 
     key: str
@@ -137,6 +140,7 @@ class Table:
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
     data: tuple[Mapping[str, Scalar], ...] = ()
+    best_of: str = "the column"
 
     @property
     def name(self) -> str:
@@ -158,7 +162,7 @@ class Table:
         if any(number.sd is not None for number in numbers):
             words.insert(0, "Mean ± sample standard deviation over runs.")
         if any(number.mark for number in numbers):
-            words.append("Bold: best of the column. Underlined: second best.")
+            words.append(f"Bold: best of {self.best_of}. Underlined: second best.")
         return " ".join(words)
 
     def flat(self) -> list[dict[str, Scalar]]:
