@@ -158,6 +158,10 @@ def test_real_records_get_a_verdict_and_one_run_gets_none(project):
     for seed in (1, 2):
         (project / RunId("train_ibma", "crema_d", "ibma", seed).record).unlink()
     assert line(project, 2, "IBMA").verdict == Verdict.ONE_RUN
+    cells = [
+        row.values for row in tables(project)["02"].rows if str(row.values[0]).startswith("IBMA")
+    ]
+    assert "no verdict: one run" in str(cells)
 
 
 def test_the_interval_of_a_percentage_stays_between_0_and_100(project):
@@ -185,6 +189,7 @@ def test_table_5_has_a_row_for_each_data_set_and_says_what_ibb_is(project):
         history = {"ibb/image|text": [0.4, 0.3 + 0.1 * seed]}  # weighted by eta = 0.5
         one = fake("chexpert", "ibma", seed)
         write(project, replace(one, history=history, ib=one.ib | {"u/image": 0.06}, digest=""))
+    assert "Bold: best of its data set" in tables(project)["05"].legend
     note = next(n for n in tables(project)["05"].notes if n.startswith("CheXpert: IBB"))
     assert "image|text 0.8000" in note and "that training does not change: image 0.0600." in note
 
@@ -198,6 +203,8 @@ def test_table_8_shows_only_the_eta_that_was_run(project):
     assert run.source == "runs/sensitivity/crema_d/ibma_eta_0.5"
     assert (other.ours, other.reason) == (None, "not run: no record")
     assert "n = 2" in numbers.build(read(project)).texts["tables/table_08.md"]
+    table = tables(project)["08"]
+    assert "Bold: best of the row" in table.legend and "marked" not in str(table.notes)
 
 
 def test_table_16_shows_what_was_probed(project):
@@ -215,7 +222,8 @@ def test_table_16_shows_what_was_probed(project):
 
 def test_times_come_from_the_timing_stage(project):
     assert line(project, 9, "Concat", "crema_d.min").reason == "not run: not timed in this profile"
-    methods = dict.fromkeys(("concat", "ce3"), {"median": 6.0, "low": 5.4, "high": 6.6})
+    names = ("concat", "ce3", "ibma_club")
+    methods = dict.fromkeys(names, {"median": 6.0, "low": 5.4, "high": 6.6})
     timed = {"task": "crema_d", "source": "twin", "device": "cpu", "threads": 1, "rounds": 3}
     write_json(project / "data/timing.json", timed | {"methods": methods})
     after = line(project, 9, "Concat", "crema_d.min")
@@ -227,6 +235,17 @@ def test_times_come_from_the_timing_stage(project):
     assert line(project, 9, "CE3", "crema_d.min").verdict == Verdict.CONTROL
     notes = tables(project)["09"].notes
     assert any("median and quartiles of 3 epochs after warm-up" in note for note in notes)
+    by_moments = [key for key, one in tables(project).items() if "by moments" in str(one.notes)]
+    assert by_moments == ["06"], "where CLUB has a row"
+
+
+def test_the_control_has_both_readings_of_acc2(project):
+    metrics = {"acc2": 0.8, "f1": 0.8, "acc2_has0": 0.7, "f1_has0": 0.7}
+    for seed in range(3):
+        write(project, fake("mosi", "ce3", seed, metrics=metrics))
+    ours = [one for one in lines(project, 3) if one.target.method == "ce3" and one.ours]
+    by_reading = {one.other_reading: one.ours.value for one in ours if "acc2" in one.target.metric}
+    assert by_reading == {False: 80, True: 70}
 
 
 def test_mib_is_its_best_form_by_the_score_inside_train(project):
