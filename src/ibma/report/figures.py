@@ -471,7 +471,7 @@ def attention(
     examples, maps = explained["examples"], explained["methods"]
     captions = [_caption(example) for example in examples]
     lines = sum(text.count("\n") + 1 for text in captions)
-    with _figure(WIDTH, 1.8 * len(examples) + 0.16 * lines + 3.0, stem) as figure:
+    with _figure(WIDTH, 1.3 * len(examples) + 0.16 * lines + 3.8, stem) as figure:
         grid = figure.add_gridspec(len(examples) + 1, 1 + len(maps))
         for row, example in enumerate(examples):
             picture = np.array(example["picture"], dtype=np.uint8)
@@ -482,7 +482,7 @@ def attention(
                     salience = np.array(example["maps"][name])
                     axes.imshow(salience, cmap="magma", alpha=0.6, vmin=0, vmax=1)
                 axes.set(xticks=[], yticks=[])
-                axes.set_title(textwrap.fill(heads.get(name, name), 18), fontsize=SMALL)
+                axes.set_title(heads.get(name, name).replace(", ", "\n"), fontsize=SMALL)
                 if column == 0:
                     axes.set_xlabel(captions[row], fontsize=SMALL)
         _deletion(figure.add_subplot(grid[len(examples), :]), maps, heads)
@@ -493,7 +493,7 @@ def attention(
 def _caption(example: Mapping[str, Any]) -> str:
     """Return the id of an example, its class and its words, over several lines."""
     words = f"{example['class']}: {example['text']}"
-    return "\n".join(textwrap.fill(one_line(part), 24) for part in (str(example["id"]), words))
+    return "\n".join(textwrap.fill(one_line(part), 16) for part in (str(example["id"]), words))
 
 
 def _deletion(axes: Axes, maps: Mapping[str, Any], heads: Mapping[str, str]) -> None:
@@ -502,9 +502,10 @@ def _deletion(axes: Axes, maps: Mapping[str, Any], heads: Mapping[str, str]) -> 
         percent = np.linspace(0, 100, len(one["deletion"]))
         inside = "" if one["energy"] is None else f", {100 * one['energy']:.0f} % of energy inside"
         axes.plot(percent, one["deletion"], linestyle=style, color="black", label=name + inside)
-        axes.plot(percent, one["random"], linestyle=style, color="0.6", label=f"{name}, at random")
+        axes.plot(percent, one["random"], linestyle=style, color="0.6")
+    axes.plot([], [], color="0.6", label="grey: the same head, pixels in random order")
     axes.set(xlabel="pixels deleted, most salient first (%)", ylabel="p(class)")
-    axes.legend(fontsize=SMALL, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)  # above
+    axes.legend(fontsize=SMALL, loc="lower center", bbox_to_anchor=(0.5, 1.0))  # above
 
 
 def _head(figure: Any, title: str, twin: bool) -> None:
