@@ -457,8 +457,8 @@ def _notes(inputs: Inputs, paper: published.Table, tasks: Sequence[str]) -> Iter
             yield from _bound_notes(inputs, task)
     if paper.number == IB_TABLE and ours:
         yield (
-            "Ours: joint tables averaged over the test split and over labels. The paper's section "
-            "3.1 speaks of training data."
+            "Ours: joint tables are averaged over the test split, losses over labels. The paper's "
+            "section 3.1 speaks of training data."
         )
     yield from inputs.left_out(tasks)
     yield from _turn_notes(inputs, tasks)
