@@ -154,14 +154,8 @@ def tests(session: Session) -> None:
     log = session.out.with_suffix(".pytest.log")
     try:
         with log.open("w", encoding="utf-8") as file:
-            subprocess.run(
-                [*command, *options],
-                cwd=ROOT,
-                env=environment(),
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                timeout=min(session.left, 240),
-            )
+            seconds = min(session.left, 240)
+            finish([*command, *options], seconds, stdout=file, stderr=subprocess.STDOUT)
     except subprocess.TimeoutExpired as error:
         return session.write("tests", skipped=f"no end after {error.timeout:.0f} s, see {log.name}")
     if not report.exists():
@@ -525,25 +519,16 @@ def processes(session: Session) -> None:
     launcher = ("torch.distributed.run", "--standalone", "--nproc-per-node", "1")
     module = ("-m", "benchmarks.gpu.together")
     log = session.out.with_suffix(".torchrun.log")
-    command = [sys.executable, "-m", *launcher, *module]
-    with log.open("w", encoding="utf-8") as file:
-        started = subprocess.Popen(
-            [*command, session.device.type, str(int(session.tiny))],
-            cwd=ROOT,
-            env=environment(),
-            stdout=subprocess.PIPE,
-            stderr=file,
-            text=True,
-            start_new_session=True,
-        )
-        try:
-            said, _ = started.communicate(timeout=max(session.left, 1))
-        except subprocess.TimeoutExpired:
-            os.killpg(started.pid, signal.SIGKILL)  # its workers, too
-            return session.write("processes", skipped="no end within the budget")
-    if started.returncode:
+    told = (session.device.type, str(int(session.tiny)))
+    command = [sys.executable, "-m", *launcher, *module, *told]
+    try:
+        with log.open("w", encoding="utf-8") as file:
+            done = finish(command, max(session.left, 1), stdout=subprocess.PIPE, stderr=file)
+    except subprocess.TimeoutExpired:
+        return session.write("processes", skipped="no end within the budget")
+    if done.returncode:
         return session.write("processes", skipped=f"failed, see {log.name}")
-    answer = json.loads(said.splitlines()[-1])
+    answer = json.loads(done.stdout.splitlines()[-1])
     row = Row(
         f"epoch of {answer['rows']:,} clips, ibma, torchrun with one process, {answer['backend']}",
         duration(answer["together"]),
@@ -588,6 +573,25 @@ def compiled(session: Session, task: str) -> None:
         )
     session.write("compiled epoch", row, seconds=median(seconds), **facts, **sizes(problem))
     configure_torch(None, compiled=False)
+
+
+def finish(
+    command: Sequence[str], seconds: float, **streams: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end.
+
+    Raises:
+        TimeoutExpired: it did not end in time; it was ended, with all that it had started.
+    """
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment(), text=True, start_new_session=True, **streams
+    ) as started:
+        try:
+            said, _ = started.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(started.pid, signal.SIGKILL)
+            raise
+    return subprocess.CompletedProcess(command, started.returncode, said)
 
 
 def environment() -> dict[str, str]:
