@@ -25,8 +25,10 @@ from ibma.network.method import FUSED
 from ibma.network.tasks import Classify
 
 Named = Mapping[str, Tensor]
-_TASKS: Mapping[str, type[Classify | KnownLabels]]
-_TASKS = {"classify": Classify, "multilabel": KnownLabels}
+_TASKS: Mapping[str, type[Classify | KnownLabels]] = {
+    "classify": Classify,
+    "multilabel": KnownLabels,
+}
 
 
 class BadArgument(IbmaError, ValueError):
