@@ -20,7 +20,7 @@ from ibma.params import Params
 from ibma.report import formatting, table
 from ibma.report.inputs import Inputs
 from ibma.report.table import Column, Mark, Number, Row, Scalar, Table, Value
-from ibma.results import claims, records, significance, stats
+from ibma.results import claims, fairness, records, significance, stats
 from ibma.results.claims import ABSTRACT_ONLY, CONTROL, OURS
 from ibma.results.forms import MIB, MIB_FORMS, best_forms, unchosen_forms
 from ibma.results.significance import Test
@@ -506,7 +506,7 @@ def _turn_notes(inputs: Inputs, tasks: Iterable[str]) -> Iterator[str]:
     """Say on which tasks runs differ by more than their start, because nothing can be tuned."""
     for task in tasks:
         runs = [run for own in inputs.results.of_task(task).values() for run in own]
-        if any(run.tuned.get("by", "") is None for run in runs):
+        if len(fairness.points_in_turn(runs)) > 1:
             yield (
                 f"{claims.task_name(task)}: nothing in train shows which setting is good. Run k of "
                 "every method takes the next point of learning rate and weight decay, at the "

@@ -161,9 +161,9 @@ def _points(inputs: Inputs, task: str) -> Table:
     by_method = {
         method: runs
         for method, runs in inputs.results.of_task(task).items()
-        if runs[0].tuned.get("by") is None
+        if fairness.points_in_turn(runs)
     }
-    points = sorted({fairness.point(run) for runs in by_method.values() for run in runs})
+    points = fairness.points_in_turn([run for runs in by_method.values() for run in runs])
     metric = inputs.results.headline(task)
     rows = [
         Row((method_name(method), *(_at(runs, point, metric) for point in points)))

@@ -21,12 +21,17 @@ def unfair(ours: Sequence[Record], theirs: Sequence[Record]) -> str:
     for run in runs:
         if list(point(run)) not in run.tuned["points"]:
             return f"{run.id}: lr and weight decay are not among the points of its rule"
-    if runs and runs[0].tuned["by"] is None:
+    if points_in_turn(runs):
         points = {run.seed: point(run) for run in theirs}
         for run in ours:
             if points.get(run.seed, point(run)) != point(run):
                 return f"{run.id}: at another point of the grid than its pair, and nobody chose"
     return ""
+
+
+def points_in_turn(runs: Sequence[Record]) -> list[Point]:
+    """Return the points that runs take in turn; none where training data shows what to choose."""
+    return sorted({point(run) for run in runs if run.tuned.get("by", "") is None})
 
 
 def point(run: Record) -> Point:
