@@ -9,6 +9,7 @@ import math
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,26 @@ def test_a_batch_that_is_no_number_costs_one_refresh(loss, wrong):
     assert bound(z, y, **more).isfinite()
     bound.start_epoch()
     assert bound(z, y, **more).isfinite()
+
+
+@pytest.mark.parametrize("mean", [0.0, 5.0, 20.0, 100.0])
+@pytest.mark.parametrize("width", [8, 512])
+def test_phi_that_rounding_moves_visibly_comes_with_a_warning(mean, width):
+    """Without the warning phi is that of float64, up to a hundredth."""
+    random, y = torch.Generator().manual_seed(0), torch.arange(300) % 3
+    z = {"a": mean + 0.05 * torch.randn(300, width, generator=random)}
+    bound = IBBLoss(["a"], num_classes=3, dim=width)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        bound.assign_inputs(z, y)
+        bound.start_epoch([(z, y)])
+    centroids = bound.bound.get_buffer("centroids_a")
+    assignment = bound.spec.assignment
+    exact = assignment.phi(z["a"].double(), centroids.double())
+    off = float((assignment.phi(z["a"], centroids) - exact).abs().max())
+    warned = ["a: far from zero" in str(one.message) for one in told]
+    assert warned == ([True, True] if (mean, width) in ((20.0, 512), (100.0, 512)) else [])
+    assert bool(warned) == (off > 0.01)
 
 
 class Net(nn.Module):

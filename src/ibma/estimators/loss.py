@@ -25,6 +25,7 @@ from ibma.network.method import FUSED
 from ibma.network.tasks import Classify
 
 Named = Mapping[str, Tensor]
+VISIBLE = 0.01  # a change of phi, a probability, that a warning is worth
 _TASKS: Mapping[str, type[Classify | KnownLabels]] = {
     "classify": Classify,
     "multilabel": KnownLabels,
@@ -184,7 +185,22 @@ class BoundLoss(nn.Module):
                 "a batch held NaN or infinity: centroids and Q stay those of the epoch before",
                 stacklevel=2,
             )
+        for name, buffer in self.bound.named_buffers():
+            if name.startswith("centroids_"):
+                self._warn_if_far(name.removeprefix("centroids_"), buffer)
         self.epoch += 1
+
+    def _warn_if_far(self, place: str, centroids: Tensor) -> None:
+        """Warn where rounding of squared distances to centroids [G, K, D] can move phi visibly.
+
+        float32 keeps beta ||c||^2 to one part in 2^23, and phi depends on differences of such
+        numbers.
+        """
+        lost = self.spec.assignment.beta * torch.finfo(torch.float32).eps
+        off = lost * float(centroids.square().sum(-1).max())
+        if off > VISIBLE:
+            told = f"{place}: far from zero: float32 rounds its distances, phi may be off by"
+            warnings.warn(f"{told} {min(off, 1.0):.2g}: centre it, by a norm layer", stacklevel=3)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move what the bound holds, and leave it in float32: the bound is computed in that."""
@@ -218,6 +234,7 @@ class BoundLoss(nn.Module):
             sums = ClassSums.zeros(self.spec.systems, vectors.shape[1], vectors.float())
             sums.add(vectors.float(), systems)
             centroids = self.spec.assignment.centroids(sums.sums, sums.counts)
+            self._warn_if_far(name, centroids)
             phi[name] = self.spec.assignment.phi(vectors.float(), centroids)
         prior = bounds.priors(systems)
         u = {name: float(bounds.u_term(value, prior).mean()) for name, value in phi.items()}
