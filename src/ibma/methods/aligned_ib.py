@@ -25,7 +25,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from itertools import repeat
 
 import torch
 from torch import Tensor, nn
@@ -72,7 +71,8 @@ class Model(Fused):
         agree = partial(dependence.contrastive, temperature=self.log_temperature.exp())
         views = out.views("projected")
         contrastive, apart = (
-            self.over_pairs(batch, repeat(term), views) for term in (agree, disagreement)
+            self.over_pairs(batch, [term] * len(self.pairs), views)
+            for term in (agree, disagreement)
         )
         return super().losses(out, batch) | {
             "contrastive": self.weight * contrastive,

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from itertools import repeat
 
 from torch import Tensor, nn
 
@@ -72,5 +71,5 @@ class Model(Method):
     def losses(self, out: Output, batch: Batch) -> dict[str, Tensor]:
         """Return `task` and `contrastive`."""
         agree = partial(dependence.contrastive, temperature=self.temperature)
-        contrastive = self.over_pairs(batch, repeat(agree), out.views("projected"))
+        contrastive = self.over_pairs(batch, [agree] * len(self.pairs), out.views("projected"))
         return super().losses(out, batch) | {"contrastive": self.alpha * contrastive}

@@ -28,7 +28,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from itertools import repeat
 
 import torch
 from torch import Tensor, nn
@@ -134,7 +133,7 @@ class Model(Method):
         if not self.pairs:  # one modality has nothing to agree with
             return {}
         agree = partial(dependence.contrastive, temperature=TEMPERATURE)
-        return {"views": self.over_pairs(batch, repeat(agree), out.views("projected"))}
+        return {"views": self.over_pairs(batch, [agree] * len(self.pairs), out.views("projected"))}
 
     def _levels(self, out: Output, batch: Batch) -> dict[str, Tensor]:
         same = self._same(batch.y)

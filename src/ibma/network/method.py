@@ -346,12 +346,12 @@ class Method(nn.Module):
         """Average terms over all pairs of modalities, each of the samples that have both.
 
         Args:
-            terms: for each of `pairs`, what takes rows of its two views and returns a scalar.
+            terms: one for each of `pairs`; it takes rows of the two views and returns a scalar.
             views: modality -> of all samples of the batch, [B, ...].
         """
         each = [
             self.where_known(batch, pair, term, *(views[name] for name in pair))
-            for pair, term in zip(self.pairs, terms, strict=False)
+            for pair, term in zip(self.pairs, terms, strict=True)
         ]
         return torch.stack(each).mean()
 
