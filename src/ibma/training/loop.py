@@ -67,7 +67,7 @@ def choose_kernels(deterministic: bool) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic with it
     torch.backends.cudnn.benchmark = not deterministic
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    # `use_deterministic_algorithms` does the same and imports the compiler
+    # `use_deterministic_algorithms` also tells the compiler, but imports it: a second on each start
     torch.set_deterministic_debug_mode("error" if deterministic else "default")
 
 

@@ -180,12 +180,12 @@ class Step:
 
 
 class Frame(nn.Module):
-    """The frame that every bound of Table 6 fills in; its terms are not weighted yet.
+    """The frame of every bound of Table 6; its terms are not weighted yet.
 
-    U bounds from above what a representation keeps of an input (`compress`). J bounds from below
-    what two modalities share (`relate`, once in each direction) and what the fused representation
-    says about y (`predict`). A term is computed of the samples that have all of its modalities and
-    weighted by their share of the batch.
+    A bound fills in the parts, or replaces `terms`. U bounds from above what a representation keeps
+    of an input (`compress`). J bounds from below what two modalities share (`relate`, once in each
+    direction) and what the fused representation says about y (`predict`). A term is computed of the
+    samples that have all of its modalities and weighted by their share of the batch.
 
     Args:
         align: False drops the terms of single modalities (Table 5).
