@@ -162,6 +162,28 @@ def test_exif_orientation_is_applied(tmp_path):
             np.testing.assert_array_equal(found, expected, err_msg=f"{name}: {orientation}, open")
 
 
+def test_a_turned_tiff_that_is_not_square_keeps_its_rows(tmp_path):
+    """Pillow maps a plain TIFF into memory and turns it with the wrong width."""
+    grey = GREY[:4, :8]
+    opaque = np.full((4, 8), 255, np.uint8)
+    pixels = {
+        "bytes": (grey >> 8).astype(np.uint8),
+        "words": grey,
+        "rgba": np.dstack([(grey >> 8).astype(np.uint8)] * 3 + [opaque]),
+    }
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name, stored in pixels.items():
+        Image.fromarray(stored).save(tmp_path / f"{name}.tif", exif=exif)
+        found = np.asarray(pictures.read(tmp_path / f"{name}.tif"))[..., 0]
+        np.testing.assert_array_equal(found, np.rot90(grey >> 8, -1), err_msg=name)
+
+
+def test_the_mode_of_a_picture_is_that_of_its_pixels(tmp_path):
+    Image.new("RGB", (16, 16), "red").save(tmp_path / "red.icns")  # an icon says RGBA at first
+    np.testing.assert_allclose(shown(tmp_path / "red.icns")[4, 4], RED, atol=3)
+
+
 def test_a_picture_that_claims_to_be_huge_is_refused_before_it_is_decoded(tmp_path):
     for side in (10_001, 60_000):
         path = tmp_path / "bomb.png"

@@ -39,7 +39,8 @@ def read(path: Path) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Pillow says of damaged tags
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as picture:
+            # given a name, Pillow may map the file into memory, where it turns a TIFF wrongly
+            with path.open("rb") as file, Image.open(file) as picture:
                 return to_rgb(picture)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise Unreadable(
@@ -70,6 +71,7 @@ def _eight_bits(picture: Any) -> Any:
         raise ValueError("no pixel")
     if picture.format == "EPS":  # Pillow would have Ghostscript run it
         raise ValueError("a program in PostScript, save it as PNG")
+    picture.load()  # some formats know their mode only then
     if SIGNED in np.atleast_1d(getattr(picture, "tag_v2", {}).get(SAMPLE_FORMAT, 1)):
         raise ValueError("its signed values have no known range, save it with 8 or 16 bits")
     if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PPM"):
