@@ -213,6 +213,16 @@ def test_parquet_holds_what_a_table_may_hold(here):
         assert [one.id for one in read(spec)] == ["1", "2"]
     parquet(here, **usual | {"Hx": [["a", "b"], []]})
     assert "column 'Hx' is of list" in refused(spec)
+    parquet(here, **usual | {"Hx": pd.Series(pd.interval_range(0, 2)).array})
+    assert "column 'Hx' is of " in refused(spec)
+
+
+def test_bytes_of_another_encoding_are_no_labels(here):
+    """In place of letters that cannot be read, `mä` and `mö` would be one class."""
+    labels = [each.encode("latin-1") for each in ("mä", "mö")]
+    parquet(here, **{"Dx (final)": labels, "Fold": ["train", "test"]})
+    told = refused(own_data.spec(file="c.parquet", modalities=TEXT))
+    assert "line 2: bytes that are no UTF-8" in told
 
 
 def test_a_damaged_or_huge_parquet_file_is_one_line(here, monkeypatch):

@@ -117,12 +117,17 @@ def _parquet(path: Path, table: Table) -> Iterator[Entry]:
     schema = _opened(path).schema_arrow
     tabular.check_columns(list(schema.names), path, table)
     for name in table.columns:
-        if (kind := schema.field(name).type).num_fields:
+        kind = schema.field(name).type
+        if getattr(kind, "storage_type", kind).num_fields:  # an interval is stored as two values
             raise IbmaError(f"{path}: column '{name}' is of {kind}: expected one value: {ADVICE}")
     line, seen = 1, dict[str, int]()
     for values in _rows(path, list(table.columns)):
         line += 1
-        cells = dict(zip(table.columns, map(_text, values), strict=True))
+        try:
+            cells = dict(zip(table.columns, map(_text, values), strict=True))
+        except UnicodeDecodeError:
+            told = "bytes that are no UTF-8 text, save it as UTF-8 text"
+            raise IbmaError(f"{path}: line {line}: {told}: {ADVICE}") from None
         yield line, _wrong(cells, line, seen, table) or cells
     if line == 1:
         raise IbmaError(f"{path}: holds no row: {ADVICE}")
@@ -158,9 +163,13 @@ def _wrong(cells: dict[str, str], line: int, seen: dict[str, int], table: Table)
 
 
 def _text(value: object) -> str:
-    """Return a value of Parquet as a CSV file would hold it."""
+    """Return a value of Parquet as a CSV file would hold it.
+
+    Raises:
+        UnicodeDecodeError: It is bytes of another encoding, or of no text.
+    """
     if value is None:
         return ""
     if isinstance(value, bytes):  # text that its writer did not mark as such
-        return value.decode(errors="replace")
+        return value.decode()
     return str(int(value)) if isinstance(value, bool) else str(value)
