@@ -814,6 +814,12 @@ def test_bad_input_ends_in_one_line():
         ("1 of the samples are left", lambda: clone(clf).set_params(eta="cv").fit(
             {name: value[:3] for name, value in X.items()}, [0, 1, 0])),
         ("lower lr, or scale", lambda: clone(clf).set_params(lr=1e308, epochs=5).fit(X, y)),
+        ("predictions are no numbers: lower lr",  # no loss follows the last step
+            lambda: clone(clf).set_params(lr=1e30).fit(X, y).predict(X)),
+        ("y: row 1 is True, row 0 is 1", lambda: clf.fit(X, [1, True, 0, False] * 3)),
+        ("'a': a tensor of torch.bfloat16", lambda: clf.fit({"a": torch.ones(12).bfloat16()}, y)),
+        ("'a': .*torch.sparse_coo", lambda: clf.fit({"a": torch.ones(12, 2).to_sparse()}, y)),
+        ("y: a tensor of torch.bfloat16", lambda: clf.fit(X, torch.tensor(y).bfloat16())),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=said) as caught:
             use()

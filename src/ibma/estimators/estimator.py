@@ -141,7 +141,7 @@ class Estimator(Conventions):
             raise BadArgument(f"n_samples = {n}: expected two or more")
         if (isinstance(y, list | tuple) or getattr(y, "ndim", 0) == 1) and len(y) != n:
             raise BadArgument(f"y has {len(y)} entries, X has {n} samples")
-        y = y.numpy(force=True) if isinstance(y, torch.Tensor) else y
+        y = inputs.plain_array(y, "y") if isinstance(y, torch.Tensor) else y
         inputs.refuse_odd_labels(y)
         targets, task = self._fit_targets(y)
         groups = inputs.groups(groups, self.early_stopping or self.eta == "cv")
@@ -459,7 +459,11 @@ class Estimator(Conventions):
     # --- prediction ------------------------------------------------------------------------------
 
     def _represent(self, X: Any) -> dict[str, torch.Tensor]:
-        """Return logits and representations of samples, on the CPU."""
+        """Return logits and representations of samples, on the CPU.
+
+        Raises:
+            BadArgument: a logit is not finite; no loss was computed after the last step of `fit`.
+        """
         from sklearn.utils.validation import check_is_fitted
 
         check_is_fitted(self)
@@ -469,7 +473,10 @@ class Estimator(Conventions):
         targets = np.zeros((inputs.count(columns), outputs))
         features = self._features(columns, targets, None, fit=False)
         device = next(self.network_.parameters()).device
-        return represent(self.network_, features.everything(), device)
+        found = represent(self.network_, features.everything(), device)
+        if not found["logits"].isfinite().all():
+            raise BadArgument("predictions are no numbers: lower lr, or scale your numbers")
+        return found
 
     def _probabilities(self, X: Any) -> NDArray[np.float64]:
         """Return probabilities of class systems, [n, G, K]."""

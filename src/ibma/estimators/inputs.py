@@ -124,10 +124,26 @@ def positional(name: str, values: Any) -> Any:
     if isinstance(values, np.ndarray):
         return unmasked(values)
     if isinstance(values, torch.Tensor):
-        return values.numpy(force=True)
+        return plain_array(values, f"modality '{name}'")
     if hasattr(values, "iloc"):
         return _columns(values.to_frame() if values.ndim == 1 else values, name, slice(None))
     return list(values)
+
+
+def plain_array(values: torch.Tensor, where: str) -> NDArray[Any]:
+    """Return a tensor, wherever it lies, as an array.
+
+    Args:
+        where: what it is called in an error.
+
+    Raises:
+        BadArgument: it is of a kind that numpy does not have, such as bfloat16 or a sparse one.
+    """
+    try:
+        return values.numpy(force=True)
+    except (TypeError, RuntimeError):
+        found = f"a tensor of {values.dtype}, {values.layout}"
+        raise BadArgument(f"{where}: {found}: expected a dense one of float32") from None
 
 
 def refuse_other_types(name: str, values: Any) -> None:
@@ -184,9 +200,9 @@ def in_order(name: str, values: Any, expected: Sequence[str]) -> Any:
 
 
 def refuse_odd_labels(y: Any) -> None:
-    """Raise an error if a label is missing or masked, or some are texts and others numbers.
+    """Raise an error if a label is missing or masked, or they are of several types.
 
-    numpy would make text of all of them: 1 and "1" would be one class.
+    numpy would make one type of all of them: 1 and "1" would be one class, 1 and True another.
 
     Raises:
         BadArgument: It names the first such row.
@@ -206,7 +222,7 @@ def refuse_odd_labels(y: Any) -> None:
         if _missing(value):
             raise BadArgument(f"y: row {row} has no label ({value}): Input contains NaN")
         first = value if first is None else first
-        if isinstance(value, str) != isinstance(first, str):
+        if any(isinstance(value, one) != isinstance(first, one) for one in (str, bool | np.bool_)):
             raise BadArgument(f"y: row {row} is {value!r}, row 0 is {first!r}: expected one type")
 
 
