@@ -190,6 +190,7 @@ def test_parts_that_are_not_what_their_kind_asks_for_are_named(tmp_path):
         "complex": (np.array([1j, 2, 3]), None, "is no vector"),
         "dates": (np.array(["2020"] * 3, "M8[Y]"), None, "is no vector"),
         "masked": (np.ma.masked_array([1.0, 2, 3], [0, 1, 0]), None, "holds NaN"),
+        "a file": (Path("a"), None, "is no vector"),
         "another length": ((1.0, 2.0), None, r"a feature of shape (2,)"),
     }
     for name, (value, _, told) in cases.items():
@@ -205,6 +206,17 @@ def test_parts_that_are_not_what_their_kind_asks_for_are_named(tmp_path):
     nothing = changed(parts={"view0": None, "view1": None})
     assert "sample s5: no modality is there" in refused(nothing)
     assert "s5" not in extracted(tmp_path / "drop", nothing, on_bad="drop").ids
+
+
+def test_what_is_no_sample_is_told_and_so_are_parts_without_names(tmp_path):
+    for yielded in (None, {"id": "a"}, ("a", "train"), "s0"):
+        dataset = changed()
+        dataset.samples = lambda raw, *, on_bad="stop", yielded=yielded: iter([yielded])
+        assert "samples yields" in refused(dataset)
+    for parts in (None, [(1.0,)], "view0"):
+        assert refused(changed(parts=parts)).startswith("sample s5: parts")
+    dataset.samples = lambda raw, *, on_bad="stop": None
+    assert "data set fake: samples returns NoneType" in refused_whole(tmp_path, dataset)
 
 
 # --- all of them ---------------------------------------------------------------------------------
@@ -255,6 +267,11 @@ def test_a_card_that_features_cannot_be_stored_under_is_refused(tmp_path):
         ({"kind": "regression"}, "CARD.kind 'regression': expected one of classify"),
         ({"classes": ("a", "a", "b")}, "expected names, each once"),
         ({"folds": 1}, "CARD.folds 1: expected 0, or 2 or more"),
+        ({"folds": "5"}, "CARD.folds '5': expected int"),
+        ({"classes": None}, "CARD.classes None: expected tuple"),
+        ({"classes": "ab"}, "CARD.classes 'ab': expected tuple"),
+        ({"modalities": ["view0"]}, "CARD.modalities ['view0']: expected Mapping"),
+        ({"official": None}, "CARD.official None: expected Counts"),
         ({"modalities": {"view0": "picture", "view1": "vector"}}, "'view0' is 'picture'"),
         *(
             ({"modalities": {name: "vector"}}, "expected another name")

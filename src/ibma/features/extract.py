@@ -14,7 +14,7 @@ import itertools
 import json
 import shutil
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -124,11 +124,16 @@ def samples(dataset: Dataset, raw: Path, task: str, entry: Mapping[str, Any]) ->
     """Walk a data set under the options of a task.
 
     Raises:
-        IbmaError: An option that the data set does not have, or a value of another type.
+        IbmaError: An option that the data set does not have, or a value of another type; nothing
+            to walk.
     """
     options = {**entry.get("options", {}), "on_bad": entry.get("on_bad", "stop")}
     check_arguments(dataset.samples, options, f"tasks.{task}.options")
-    return iter(dataset.samples(raw, **options))
+    found = dataset.samples(raw, **options)
+    if not isinstance(found, Iterable):
+        told = f"samples returns {type(found).__name__}: expected it to yield samples"
+        raise IbmaError(f"data set {entry['dataset']}: {told}")
+    return iter(found)
 
 
 # --- blocks --------------------------------------------------------------------------------------
@@ -262,7 +267,7 @@ class _Work:
         try:
             value = self.compute(kind, part, self.features.get(name) or {})
         except Unreadable as error:
-            if isinstance(part, Path):
+            if isinstance(part, Path) and str(error).startswith(str(part)):
                 raise  # it names the file, which excerpts of many samples share
             raise IbmaError(f"sample {sample.id}: '{name}': {error}") from None
         if why := too_large(value):

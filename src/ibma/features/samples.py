@@ -10,7 +10,7 @@ import math
 import re
 import typing
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
 from reprlib import repr as short
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ibma.datasets import Card, Dropped, Kind, ModalityKind, Sample
+from ibma.datasets import Card, Counts, Dropped, Kind, ModalityKind, Sample
 from ibma.errors import IbmaError
 from ibma.params import TAKEN
 
@@ -44,6 +44,10 @@ SPLITS = {  # what publishers call a split, in any case -> what it is
 }
 
 
+# what else of a card is used before any sample is seen
+TYPES = {"classes": tuple, "modalities": Mapping, "official": Counts, "folds": int}
+
+
 def check_card(card: object, where: str) -> None:
     """Refuse a card that features cannot be stored under.
 
@@ -55,6 +59,9 @@ def check_card(card: object, where: str) -> None:
     """
     if not isinstance(card, Card):
         raise IbmaError(f"{where}: CARD is {type(card).__name__}: expected a datasets.Card")
+    for name, wanted in TYPES.items():
+        if not isinstance(value := getattr(card, name), wanted):
+            raise IbmaError(f"{where}: CARD.{name} {short(value)}: expected {wanted.__name__}")
     if card.kind not in typing.get_args(Kind):
         listed = ", ".join(typing.get_args(Kind))
         raise IbmaError(f"{where}: CARD.kind '{card.kind}': expected one of {listed}")
@@ -85,20 +92,25 @@ def checked(entries: Iterable[Entry], card: Card, on_bad: str) -> Iterator[Entry
             or are dropped.
 
     Raises:
-        IbmaError: A sample has no id or the id of another, no group, an unknown split, a label that
-            its kind of task cannot have, or other modalities than the card; it names the sample.
+        IbmaError: An entry is neither. A sample has no id or the id of another, no group, an
+            unknown split, a label that its kind of task cannot have, or other modalities than the
+            card; it names the sample.
     """
     splits: dict[str, str] = {}
     for entry in entries:
         if isinstance(entry, Dropped):
             yield entry
             continue
+        if not isinstance(entry, Sample):
+            raise IbmaError(f"samples yields {short(entry)}: expected a datasets.Sample or Dropped")
         _check_words(entry)
         sample = replace(entry, split=_split(entry, card))
         if sample.id in splits:
             where = f"in {splits[sample.id]} and in {sample.split}"
             raise _wrong(sample, f"this id is there twice, {where}", "an id for each sample")
         splits[sample.id] = sample.split
+        if not isinstance(sample.parts, Mapping):
+            raise _wrong(sample, f"parts {short(sample.parts)}", "modality -> what it is")
         if lacking := card.modalities.keys() ^ sample.parts.keys():
             raise _wrong(sample, f"modality '{min(lacking)}'", f"{', '.join(card.modalities)}")
         yield _usable(sample, card, on_bad)
