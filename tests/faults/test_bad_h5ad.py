@@ -77,6 +77,8 @@ CASES = {
     "one index out of range": (at("raw/X/indices", 3, 10_000), "not the h5ad"),
     "negative indices": (shifted("raw/X/indices", -1), "not the h5ad"),
     "one negative index": (at("raw/X/indices", 3, -5), "not the h5ad"),
+    "an index twice": (
+        lambda file: put(file, "raw/X/indices", file["raw/X/indices"][()] * 0), "of one gene"),
     "fractions as indices": (
         lambda file: put(file, "raw/X/indices", file["raw/X/indices"][()] + 0.5), "whole numbers"),
     "bounds that fall": (at("raw/X/indptr", 2, 10_000), "not the h5ad"),

@@ -172,6 +172,8 @@ def _sparse(group: h5py.Group) -> Any:
         raise ValueError(f"{group.name} has indices that are no whole numbers")
     matrix = sparse.csr_matrix((data, indices, bounds), shape=tuple(group.attrs["shape"]))
     matrix.check_format(full_check=True)
+    if not matrix.sorted_indices().has_canonical_format:
+        raise ValueError(f"{group.name} has two counts of one gene in one spot")
     return matrix
 
 
