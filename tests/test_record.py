@@ -37,6 +37,10 @@ def test_a_record_comes_back_and_its_digest_tells_any_change(tmp_path):
         changed = content | {name: "changed"}
         path.write_text(json.dumps(changed))
         refused(path, "changed since it was written, its digest does not fit")
+    for digest in ({"digest": ""}, {"digest": None}, {}):  # none hides no change
+        changed = {name: value for name, value in content.items() if name != "digest"} | digest
+        path.write_text(json.dumps(changed | {"n_test": content["n_test"] + 1}))
+        refused(path, "changed since it was written, its digest does not fit")
 
 
 def test_what_is_no_record_is_refused_with_the_reason(tmp_path):
