@@ -398,6 +398,10 @@ def test_addresses_lose_their_secrets():
         "git@github.com:a/b.git": "git@github.com:a/b.git",
         "https://h:80/x?a=1&access_token=z&b=c@d": "https://h:80/x?a=1&access_token=***&b=c@d",
         "postgresql://bob:pw@h:5/db": "postgresql://bob:***@h:5/db",
+        "unsupported URI 'bob:pw@h:9' for": "unsupported URI 'bob:***@h:9' for",
+        "bob:p:w@h": "bob:***@h",
+        "in header value: 'Bearer abc": "in header value: 'Bearer ***",
+        "https://h/x?pass=a&b=c": "https://h/x?pass=***&b=c",
         "no address: a@b, key=value": "no address: a@b, key=value",
         "http://h/#/runs?a=b&viewStateShareKey=ibma": "http://h/#/runs?a=b&viewStateShareKey=ibma",
     }.items():

@@ -40,8 +40,10 @@ LOG_SECONDS = 10.0  # between two lines of progress in a log file
 
 TOKEN = 20  # a user name of this length or more in an address is taken for a token
 _LOGIN = re.compile(r"(?<=://)([^\s/@:?#]*)(:(?!\d{1,5}(?:[/?#]|\s|$))\S*)?@")
+_BARE_LOGIN = re.compile(r"(?<![^\s'\"])([^\s/@:?#'\"]+):[^\s/@]+@(?=\w)")  # without a scheme
+_BEARER = re.compile(r"\b(Bearer) [^\s:'\"]+")  # requests quotes a header that it refuses
 _SECRET = re.compile(  # MLflow calls a view by a key, which is no secret
-    r"([?&;#](?!viewStateShareKey=)[\w.-]*(?:token|key|secret|passw|pwd|auth|credential|sig)"
+    r"([?&;#](?!viewStateShareKey=)[\w.-]*(?:token|key|secret|pass|pwd|auth|credential|sig)"
     r"[\w.-]*=)[^\s&;#'\"]+",
     re.IGNORECASE,
 )
@@ -54,7 +56,8 @@ def redact(text: str) -> str:
         user = "***" if len(login[1]) >= TOKEN else login[1]
         return f"{user}:***@" if login[2] else f"{user}@"
 
-    return _SECRET.sub(r"\1***", _LOGIN.sub(hide, text))
+    shown = _BARE_LOGIN.sub(r"\1:***@", _LOGIN.sub(hide, text))
+    return _SECRET.sub(r"\1***", _BEARER.sub(r"\1 ***", shown))
 
 
 def installing(extra: str) -> str:
