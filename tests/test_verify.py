@@ -156,6 +156,13 @@ def test_a_clone_without_runs_or_data_is_confirmed_by_its_evidence(cloned, witho
     assert found.runs == len(list(profile.cells())) * profile.seeds
 
 
+def test_a_report_without_evidence_and_records_is_not_called_wrong(cloned):
+    shutil.rmtree(archive.folder(cloned, "twin"))
+    shutil.copy(ROOT / "profiles/twin.yaml", cloned / "params.yaml")
+    with pytest.raises(IbmaError, match="no records of profile 'twin', nor evidence"):
+        verify.read("twin", cloned)
+
+
 def compare(root: Path, recomputed: numbers.Numbers) -> list[Difference]:
     places = verify._compare(root / "reports/twin", recomputed)
     return [place for place in places if place.committed != place.recomputed]

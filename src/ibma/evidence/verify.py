@@ -189,7 +189,13 @@ def read(profile: str, root: Path) -> tuple[Inputs, str]:
             f"{held}: no evidence of profile '{profile}' is committed, and params.yaml is profile "
             f"'{params.profile}': `ibma profile {profile}` and `make repro`"
         )
-    return report_inputs.load(params, root), "records"
+    inputs = report_inputs.load(params, root)
+    if not inputs.results.all():
+        raise IbmaError(
+            f"{root / paths.RUNS}: no records of profile '{profile}', nor evidence in {held}: run "
+            "`make repro` first"
+        )
+    return inputs, "records"
 
 
 def _compare(committed: Path, made: Numbers) -> Iterator[Difference]:
