@@ -97,14 +97,17 @@ def test_rates_of_the_latest_gpu_record_stand_in_where_the_stage_has_not_run(tmp
     assert plan.rates(load("twin"), tmp_path).seconds == {}, "generated data has its own rows"
 
 
-def test_a_task_that_a_gpu_record_measured_has_its_own_rate(tmp_path):
+def test_a_task_has_its_own_measured_rate_or_that_of_a_task_with_its_encoders(tmp_path):
     epoch = {"measure": "epoch", "method": "ibma", "device": "Card"}
     lines = [epoch | {"task": "crema_d", "rows": 100, "seconds": 1.0}]
     lines += [epoch | {"task": "mimic_cxr", "rows": 100, "seconds": 4.0}]
     write(tmp_path, "benchmarks/gpu/2027-01-01.jsonl", "\n".join(map(json.dumps, lines)) + "\n")
-    hours = {task: row_of(load("paper"), tmp_path, task) for task in ("crema_d", "mimic_cxr")}
+    tasks = ("crema_d", "meld_emotion", "mimic_cxr", "chexpert")
+    hours = {task: row_of(load("paper"), tmp_path, task) for task in tasks}
     a_row = {task: row["train h"] / row["rows"] for task, row in hours.items()}
     assert a_row["mimic_cxr"] == pytest.approx(4 * a_row["crema_d"])
+    assert a_row["chexpert"] == pytest.approx(a_row["mimic_cxr"]), "the same ViT and BERT"
+    assert a_row["meld_emotion"] == pytest.approx(27 / 26 * a_row["crema_d"]), "one method more"
 
 
 def test_what_was_timed_here_wins_over_another_machines_gpu(tmp_path):

@@ -1,8 +1,9 @@
 """Estimate what a profile costs before it runs: networks, hours, disk, what is missing.
 
 Hours are rows x epochs x measured seconds of a row and epoch of the method. They assume that a row
-costs the same on every task, that a fold of stage `tune` costs its share of the rows, and that a
-network has its device to itself. Start-up, evaluation, features and reports are not in them.
+costs the same on every task that was not measured and has other encoders than those that were, that
+a fold of stage `tune` costs its share of the rows, and that a network has its device to itself.
+Start-up, evaluation, features and reports are not in them.
 """
 
 from __future__ import annotations
@@ -176,16 +177,26 @@ def rates(params: Params, root: Path, task: str | None = None) -> Rates:
     """Return what a row costs, as stage `timing` measured here, else as a GPU benchmark did.
 
     Args:
-        task: whose own measures a benchmark may have; those of timing's task stand in for it.
+        task: whose own measures a benchmark may have, or those of a task like it; those of timing's
+            task stand in for both.
     """
     asked = Asked(params, root, params.timing.task)
     timed, rows = read_json(root / paths.TIMING, {}), asked.rows
     if rows and (timed.get("task"), timed.get("source")) == (asked.task, asked.source):
         seconds = {method: one["median"] / rows for method, one in timed["methods"].items()}
         return Rates(seconds, f"measured on {timed['device']}, {rows:,} rows of {asked.task}")
-    own = _gpu_rates(Asked(params, root, task)) if task else None
+    like = _alike(params, task) if task else ()
+    own = next(filter(None, (_gpu_rates(Asked(params, root, name)) for name in like)), None)
     unknown = Rates({}, "not measured: `dvc repro timing`, then ask again")
     return own or _gpu_rates(asked) or unknown
+
+
+def _alike(params: Params, task: str) -> list[str]:
+    """List the tasks with the features and encoders of a task, itself first."""
+    entry = params.task(task)
+    parts = entry.features, entry.encoders
+    like = [name for name, one in params.tasks.items() if (one.features, one.encoders) == parts]
+    return sorted(like, key=lambda name: name != task)
 
 
 def _gpu_rates(asked: Asked) -> Rates | None:
@@ -327,8 +338,9 @@ def text(params: Params, root: Path) -> str:
             tabulate(shown, "keys", disable_numparse=True, colalign=align),
             "",
             f"Hours: {rates(params, root).measured}.",
-            "Assumed: a row costs the same on every task that was not measured itself,",
-            "and a network has its device to itself.",
+            "Assumed: a row of a task that was not measured costs what one of a measured task with",
+            f"the same encoders costs, else what one of {params.timing.task} costs; and a network "
+            "has its device to itself.",
             "Left out: start-up, evaluation, features, probes, reports.",
             "",
             f"Raw data, GB: {', '.join(f'{name} {_shown(gb)}' for name, gb in raws.items())}",
