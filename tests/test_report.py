@@ -555,6 +555,12 @@ def test_every_table_from_1_to_16_has_rows(made):
     assert all(x.rows for x in built[:19])
 
 
+def test_a_long_name_of_a_panel_is_set_in_two_lines(made, tmp_path):
+    methods = {"IBMA with the released bound": records.load(PROFILE, made).of("crema_d", "ibma")}
+    figures.training_curves("CREMA-D", methods, tmp_path / "curves")
+    assert "released bound<" not in (tmp_path / "curves.svg").read_text()
+
+
 def test_the_same_records_give_the_same_curves(made, tmp_path):
     methods = {"IBMA": records.load(PROFILE, made).of("crema_d", "ibma")}
     for name in ("one", "two"):
@@ -977,4 +983,4 @@ def test_dots_are_named_for_what_they_are(project, tmp_path):
             write(project, fake("split_digits", method, seed, fold=seed))
     list(pictures._draw_comparisons(read(project), tmp_path))
     svg = (tmp_path / "comparison_split_digits.svg").read_text()
-    assert "dots are runs, each on its own test fold" in svg
+    assert "dots are runs on several test folds" in svg

@@ -100,7 +100,7 @@ def _panels(
 def training_curves(task: str, methods: Mapping[str, Sequence[Record]], stem: Path) -> None:
     """Draw the sum of the loss terms over the epochs, a panel for each method.
 
-    The line is the mean over seeds, the band their range. Each panel has its own scale: weights of
+    The line is the mean over runs, the band their range. Each panel has its own scale: weights of
     loss terms differ between methods.
 
     Args:
@@ -110,7 +110,8 @@ def training_curves(task: str, methods: Mapping[str, Sequence[Record]], stem: Pa
     """
     height = 0.6 + 1.05 * math.ceil(len(methods) / PANELS)
     with _figure(1.3 * WIDTH, height, stem, png=False) as figure:
-        panels = _panels(figure, list(methods), PANELS, TINY, sharex=True)
+        names = [textwrap.fill(name, 24) for name in methods]  # a longer line leaves the figure
+        panels = _panels(figure, names, PANELS, TINY, sharex=True)
         for runs, axes in zip(methods.values(), panels, strict=True):
             totals = np.array([np.sum(list(run.history.values()), axis=0) for run in runs])
             epochs = np.arange(1, totals.shape[1] + 1)
@@ -118,9 +119,9 @@ def training_curves(task: str, methods: Mapping[str, Sequence[Record]], stem: Pa
             axes.fill_between(epochs, totals.min(0), totals.max(0), color="0.55", alpha=0.4)
             axes.locator_params(axis="x", integer=True)
         figure.supxlabel("epoch", fontsize=SMALL)
-        figure.supylabel("training loss (nats)", fontsize=SMALL)
+        figure.supylabel("training loss, all terms", fontsize=SMALL)
         twin = any(run.source == "twin" for runs in methods.values() for run in runs)
-        _head(figure, f"{task}: training curves, mean and range over seeds", twin)
+        _head(figure, f"{task}: training curves, mean and range over runs", twin)
 
 
 def comparison(
@@ -500,7 +501,8 @@ def _deletion(axes: Axes, maps: Mapping[str, Any], heads: Mapping[str, str]) -> 
     for style, (label, one) in zip(itertools.cycle(STYLES), maps.items(), strict=False):
         name = heads.get(label, label)
         percent = np.linspace(0, 100, len(one["deletion"]))
-        inside = "" if one["energy"] is None else f", {100 * one['energy']:.0f} % of energy inside"
+        share = one["energy"]  # known on twins alone
+        inside = "" if share is None else f", {100 * share:.0f} % of the map where the class shows"
         axes.plot(percent, one["deletion"], linestyle=style, color="black", label=name + inside)
         axes.plot(percent, one["random"], linestyle=style, color="0.6")
     axes.plot([], [], color="0.6", label="grey: the same head, pixels in random order")

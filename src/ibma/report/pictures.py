@@ -137,7 +137,7 @@ def _draw_comparisons(inputs: Inputs, folder: Path) -> Iterator[Picture]:
             if (values := records.values(runs, metric, "percent"))
         }
         folds = any(run.fold is not None for runs in by_method.values() for run in runs)
-        dots = "dots are runs, each on its own test fold" if folds else "dots are seeds"
+        dots = "dots are runs on several test folds" if folds else "dots are seeds"
         twin, name = inputs.results.is_twin(task), f"comparison_{task}"
         title = f"{task_name(task)}: {dots}, bars are means"
         figures.comparison(title, metric_name(metric), percents, twin, folder / name)
