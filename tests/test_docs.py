@@ -11,11 +11,11 @@ from urllib.parse import unquote
 
 import pytest
 
-from ibma import datasets, methods
+from ibma import datasets, methods, params
 from ibma.errors import IbmaError
 from ibma.methods.ibma import bound_names
 from ibma.paper import audit, published
-from ibma.report import docs, licences, results_page
+from ibma.report import docs, licences, parameters, results_page
 from ibma.report.licences import licence as licence_of
 
 HERE = Path(__file__).parent
@@ -27,6 +27,7 @@ GOLDEN = {path.stem for path in (HERE / "golden").glob("*.npz")}
     [
         (docs.METHODS, docs.methods_page),
         (docs.DATASETS, docs.datasets_page),
+        (parameters.PATH, parameters.page),
         (results_page.PATH, lambda: results_page.committed(HERE.parent)),
     ],
 )
@@ -187,6 +188,21 @@ def test_every_pinned_package_is_listed_with_a_licence():
     ]
     assert licence_of("numpy").startswith("BSD-3-Clause")
     assert licence_of("no-such-package").startswith("not installed")
+
+
+def test_every_key_of_params_yaml_and_every_hyper_parameter_is_on_a_page():
+    page, schema = parameters.page(), params.schema()
+    models = {"Params": schema, **schema["$defs"]}
+    assert models.keys() - parameters.SECTIONS.keys() == {"Params", "PlainFeature"}  # the first has
+    for name, model in models.items():  # its own section, the second has no key
+        for key, one in model.get("properties", {}).items():
+            assert f"| `{key}` " in page and ("description" in one or "$ref" in one), (name, key)
+    listed = (HERE.parent / docs.METHODS).read_text(encoding="utf-8")
+    for words in (
+        "`beta=0.001`, `warm_up=0.1`",
+        "`beta=0.001`, `fusion=shared`, `eval_sample=False`",
+    ):
+        assert f"- **Hyper-parameters**: {words}." in listed, "its own, or those of its base"
 
 
 def test_every_method_and_bound_has_a_section_and_no_table_row_is_wide():

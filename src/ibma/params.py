@@ -229,8 +229,11 @@ class Transformer(Backbone):
     """What ViT and BERT share."""
 
     hidden_size: Count = 768
+    """Width of the tokens."""
     layers: Count = 12
+    """Transformer layers."""
     heads: Count = 12
+    """Attention heads; they divide hidden_size."""
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Transformer:
@@ -244,11 +247,15 @@ class ResNetEncoder(Backbone):
     """ResNet with basic blocks, ResNet-18 unless configured smaller: sound and pictures."""
 
     name: Literal["resnet"]
+    """Which network."""
     channels: Count | None = None
     """Input channels; pictures have 3, spectrograms 1 unless pretrained weights want more."""
     embedding_size: Count = 64
+    """Channels after the first convolution."""
     hidden_sizes: Counts = [64, 128, 256, 512]
+    """Channels of each stage."""
     depths: Counts = [2, 2, 2, 2]
+    """Blocks of each stage."""
 
     @model_validator(mode="after")
     def _stages_agree(self) -> ResNetEncoder:
@@ -267,9 +274,11 @@ class ViTEncoder(Transformer):
     """Vision transformer, ViT-B/16 unless configured smaller: pictures."""
 
     name: Literal["vit"]
+    """Which network."""
     size: Side | None = None
     """Width of the stored pictures, if given."""
     patch_size: Side = 16
+    """Width of a patch in pixels; it divides the width of the picture."""
 
     def misfit(self, feature: FeatureParams) -> tuple[str, str] | None:
         """Return what is wrong with the sizes of picture and patch."""
@@ -286,9 +295,13 @@ class BertEncoder(Transformer):
     """BERT, the base model's size unless configured smaller: token ids of words."""
 
     name: Literal["bert"]
+    """Which network."""
     vocab_size: Several = 30522
+    """Number of token ids."""
     max_length: Count = 512
+    """Longest text in tokens."""
     dropout: Share = 0.1
+    """Share of values that training sets to zero."""
 
     def misfit(self, feature: FeatureParams) -> tuple[str, str] | None:
         """Return what is wrong with the number of token ids, their range or their meaning."""
@@ -308,6 +321,7 @@ class MLPEncoder(EncoderParams):
     """Hidden ReLU layers: vectors, expression, and sound or words summed up as vectors."""
 
     name: Literal["mlp"]
+    """Which network."""
     hidden: list[Count] = [512]
     """Widths of the hidden layers."""
 
@@ -316,6 +330,7 @@ class AutoEncoder(EncoderParams):
     """Any image model of transformers with its weights: pictures."""
 
     name: Literal["auto"]
+    """Which network."""
     pretrained: Annotated[str, Field(min_length=1)]
     """Hub id, local folder or package:<import name>; the model brings its sizes."""
 
@@ -373,7 +388,9 @@ class SoundFeature(FeatureParams):
     """A log spectrogram of 3 seconds, or statistics of its bands over time."""
 
     spectrogram: Literal["logmel", "ogm"] = "logmel"
+    """Log-mel bands, or the log magnitudes of 257 frequencies as OGM-GE has them."""
     n_mels: Annotated[int, Field(ge=1, le=257), _expect("an integer from 1 to 257")] = 128
+    """Mel bands."""
     hop: Annotated[int, Field(ge=1, le=DURATION), _expect(f"an integer from 1 to {DURATION}")] = 353
     """Audio samples (at 22,050 Hz) from one column to the next."""
     statistics: Switch = False
@@ -401,7 +418,9 @@ class PictureFeature(FeatureParams):
     """RGB pictures of size x size; of a film, `frames` of them."""
 
     frames: Annotated[int, Field(ge=1, le=1024), _expect("an integer from 1 to 1024")] = 3
+    """Pictures of a film, evenly spaced."""
     size: Side = 224
+    """Width and height in pixels."""
     embedding: Words = None
     """Pretrained image model whose mean vector is stored instead, for an MLP."""
 
@@ -419,6 +438,7 @@ class TextFeature(FeatureParams):
     tokenizer: Words = None
     """Hub id, folder or package:<import name>; null hashes words into vocab_size ids."""
     vocab_size: Several = 512
+    """Ids that words are hashed into, where tokenizer is null."""
     embedding: Words = None
     """Pretrained network whose mean output is stored instead: a vector for an MLP."""
 
@@ -500,6 +520,7 @@ class TableModality(Block):
     """A modality of a table: the files, the text or the numbers that its cells hold."""
 
     kind: Literal["image", "audio", "video", "text", "numbers"]
+    """What the cells hold: names of files, a text, or numbers."""
     columns: Annotated[list[str], Field(min_length=1), AfterValidator(_each_once)]
     """One column; any number of columns of numbers."""
     folder: Words = None
@@ -590,6 +611,7 @@ class TaskParams(Block):
     """What is learnt from a data set, from which features, with which networks."""
 
     dataset: Name
+    """A name under datasets or tables."""
     options: dict[Name, Scalar] = {}
     """Arguments of the data set's `samples`, see docs/datasets.md."""
     on_bad: Literal["stop", "drop"] = "stop"
@@ -632,6 +654,7 @@ class Training(Block):
     """How every network is trained."""
 
     epochs: Count
+    """Passes over the training rows; the last one is reported."""
     width: Count
     """Width D of every embedding."""
     heads: Count
@@ -659,7 +682,9 @@ class Grid(Block):
     """What every method tries: each lr with each weight decay, then its own main weight."""
 
     lr: Rates
+    """Learning rates of Adam."""
     weight_decay: Decays
+    """Weight decays."""
     eta: Etas
     """For methods that use eta; the middle one is used while lr and weight decay are chosen."""
     weight_factor: Rates
@@ -695,6 +720,7 @@ class Tune(Block):
     epochs: Count
     """Length of a trial."""
     grid: Grid
+    """The values that are tried."""
 
     @property
     def rule(self) -> dict[str, Any]:
@@ -740,8 +766,11 @@ class Sensitivity(Block):
     """Runs of some methods at fixed etas on one task; the first method gives Table 8."""
 
     task: Name
+    """Where."""
     methods: SomeNames
+    """Methods that use eta."""
     etas: Etas
+    """The fixed values."""
 
     def name(self, method: str, eta: float) -> str:
         """Return what a method's runs at an eta are called in the records."""
@@ -763,8 +792,11 @@ class Regimes(Block):
     control: Name
     """Trained beside them; its lr and weight decay, as stage tune chose them, serve all."""
     phis: Annotated[list[PhiName], Field(min_length=1), AfterValidator(_each_once)]
+    """As training.phi."""
     betas: Levels
+    """As training.beta."""
     etas: Etas
+    """Weights of the bound."""
 
     def name(self, form: str, phi: str, beta: float, eta: float) -> str:
         """Return what a form's runs in a regime are called in the records."""
@@ -790,6 +822,7 @@ class NoiseStudy(Block):
     tasks: dict[Name, Name]
     """Task -> its noisy modality; empty to leave the study out."""
     methods: SomeNames
+    """Methods that are trained on noisy features."""
     levels: Levels
     """In standard deviations of each feature over the training rows; clean is always among them."""
 
@@ -818,6 +851,7 @@ class Timing(Block):
     """Seconds per epoch of every method, measured side by side on one task."""
 
     task: Name
+    """Where every method is timed."""
     rounds: Several
     """Counted epochs, after one of warm-up."""
 
@@ -826,7 +860,9 @@ class Probe(Block):
     """A linear classifier on each trained encoder alone (Table 16)."""
 
     task: Name
+    """Where."""
     methods: SomeNames
+    """Methods whose encoders are judged; keep_weights names them too."""
 
 
 class GradCam(Block):
@@ -835,6 +871,7 @@ class GradCam(Block):
     tasks: dict[Name, Name]
     """Task -> modality with pictures."""
     methods: Names
+    """Methods whose encoders are explained; keep_weights names them too."""
     examples: Count
     """Pictures shown per task; numbers are of the whole test split."""
 
@@ -890,6 +927,7 @@ class Params(Block):
     seeds: Count
     """Runs 0 to seeds - 1 of every method on every task."""
     device: Literal["auto", "cpu", "cuda"]
+    """Where networks are trained; auto: a GPU if torch finds one."""
     threads: MaybeWorkers
     """CPU threads of one run; null: as many as this machine has cores."""
     instructions: Literal["portable", "native"]
@@ -898,9 +936,11 @@ class Params(Block):
     keep_weights: Names
     """Methods whose trained networks are kept."""
     datasets: dict[Name, DatasetParams]
+    """Published data sets, see docs/datasets.md."""
     tables: dict[Name, TableParams] = {}
     """Data sets of your own, see docs/own-data.md."""
     tasks: dict[Name, TaskParams] = Field(min_length=1)
+    """What is learnt, by a name of your choice."""
     training: Training
     tune: Tune
     train: Methods

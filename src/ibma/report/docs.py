@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,7 +16,7 @@ from ibma import datasets, methods, paths, twins
 from ibma.datasets import Card, Counts
 from ibma.files import write_bytes
 from ibma.methods import ibma
-from ibma.report import licences, results_page
+from ibma.report import licences, parameters, results_page
 
 FIELDS = ("Citation", "Official code", "Code over paper", "Choices", "Parity")
 METHODS, DATASETS = Path("docs/methods.md"), Path("docs/datasets.md")
@@ -54,7 +55,7 @@ ACCESS = {"open": "open", "request": "by request", "builtin": "comes with a pack
 def write() -> tuple[Path, ...]:
     """Write the pages and return their paths."""
     METHODS.parent.mkdir(exist_ok=True)
-    pages = {METHODS: methods_page(), DATASETS: datasets_page()}
+    pages = {METHODS: methods_page(), DATASETS: datasets_page(), parameters.PATH: parameters.page()}
     if (paths.REPORTS / results_page.PROFILE).exists():
         pages[results_page.PATH] = results_page.committed(Path())
     if licences.PINS.exists():
@@ -97,6 +98,7 @@ def _dataset_lines(name: str, card: Card) -> list[str]:
         "",
         f"- **Task**: {card.kind}; {', '.join(card.classes)}.",
         f"- **Split**: {split if card.folds else 'fixed'}.",
+        f"- **Options**: {_keywords(datasets.load(name).samples) or 'none'}.",
         f"- **Licence**: {card.licence}.",
         f"- **How to get it**: {card.how_to_get or 'nothing to do'}.",
         f"- **Citation**: {card.cite}",
@@ -137,6 +139,7 @@ def methods_page() -> str:
         found = fields(_module(name).__doc__ or "")
         lines += ["", f"## {_title(name)} (`{name}`)", ""]
         lines += [f"- **{field}**: {found[field]}" for field in FIELDS]
+        lines += [f"- **Hyper-parameters**: {_keywords(*_model_starts(name)) or 'none'}."]
         lines += [f"- **Tuned beside lr and weight decay**: {_tuned(name)}."]
     lines += ["", "## Encoders of profile `paper`", "", *ENCODERS]
     lines += [
@@ -182,9 +185,29 @@ def _title(name: str) -> str:
     return (_module(name).__doc__ or "").split(":")[0]
 
 
+def _keywords(*functions: Callable[..., object]) -> str:
+    """List the keyword arguments of functions that params.yaml may give, with their defaults."""
+    found = [one for each in functions for one in inspect.signature(each).parameters.values()]
+    return ", ".join(
+        f"`{one.name}={one.default}`"
+        for one in found
+        if one.default is not one.empty and one.name != "on_bad"
+    )
+
+
+def _model_starts(name: str) -> Iterator[Callable[..., object]]:
+    """Yield the `__init__` of a method's class, and of a base that takes arguments from it."""
+    for cls in methods.find(name).__mro__:
+        start = cls.__dict__.get("__init__")
+        if start is None:
+            continue
+        yield start
+        kinds = {one.kind for one in inspect.signature(start).parameters.values()}
+        if inspect.Parameter.VAR_KEYWORD not in kinds:
+            return
+
+
 def _bound_lines(name: str) -> list[str]:
     cls = ibma.find_bound(name)
-    own = list(inspect.signature(cls).parameters.values())[2:]  # without spec and align
-    listed = ", ".join(f"`{p.name}={p.default}`" for p in own)
-    text = " ".join((inspect.getdoc(cls) or "").split())
-    return [text, *(["", f"Parameters: {listed}."] if own else [])]
+    text, listed = " ".join((inspect.getdoc(cls) or "").split()), _keywords(cls)
+    return [text, *(["", f"Parameters: {listed}."] if listed else [])]
