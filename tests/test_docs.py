@@ -1,6 +1,8 @@
 """Generated pages say what docstrings and cards say."""
 
 import ast
+import json
+import lzma
 import os
 import re
 import subprocess
@@ -9,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 from urllib.parse import unquote
 
+import numpy as np
 import pytest
 
 from ibma import datasets, methods, params
@@ -42,6 +45,18 @@ def test_no_result_is_typed_into_the_results_page():
     assert not re.findall(r"[-+]\d+\.\d|\[-?\d|\b\d+\.\d", typed)
     settings = {".1", ".5", ".9", ".05", ".75"}  # eta, the level of a test, and a fact of the data
     assert set(re.findall(r"(?<!\w)\.\d+", typed)) <= settings
+
+
+def test_the_page_says_what_constant_answers_reach_on_her2st():
+    file = "reports/open/evidence/runs/train/her2st/concat.jsonl.xz"
+    with lzma.open(HERE.parent / file) as lines:
+        spots = np.array([np.sum(json.loads(line)["confusion"], axis=1) for line in lines][:8])
+    others = spots.sum(axis=0) - spots  # of each class, in the patients that are trained on
+    shares = spots / spots.sum(axis=1, keepdims=True)
+    of_others = shares[np.arange(8), others.argmax(axis=1)].mean()
+    page = (HERE.parent / results_page.PATH).read_text(encoding="utf-8")
+    for share in (of_others, shares.max(axis=1).mean()):
+        assert f"{100 * share:.0f} %" in page.partition("**her2st: accuracy.**")[2][:400]
 
 
 def test_a_cell_that_no_table_has_is_one_line():
