@@ -17,7 +17,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-Kind = Literal["", "classify", "multilabel", "sentiment"]
+Kind = Literal["classify", "multilabel", "sentiment"]
 WEIGHTS = f"{paths.MODELS}/<stage>/<task>/<method>/seed_<k>"
 PROFILE = "a profile; `ibma profile list` shows all"
 
@@ -97,8 +97,8 @@ def new(
         list[str] | None, typer.Option(help="column of numbers; all such columns are one modality")
     ] = None,
     kind: Annotated[
-        Kind, typer.Option(help="kind of task (default: inferred from the labels)")
-    ] = "",
+        Kind | None, typer.Option(help="kind of task (default: inferred from the labels)")
+    ] = None,
     separator: Annotated[
         str | None, typer.Option(help="text between several labels of one row")
     ] = None,
@@ -115,7 +115,7 @@ def new(
         id=id,
         group=group,
         split=split,
-        kind=kind,
+        kind=kind or "",
         separator=separator,
         maps=map or (),
         image=image or (),
