@@ -112,5 +112,6 @@ def test_docs_writes_what_is_made_from_the_code(tmp_path, ibma, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, out, _ = ibma("docs")
     assert code == 0
-    assert out.split() == ["docs/methods.md", "docs/datasets.md", "params.schema.json"]
+    pages = ["docs/methods.md", "docs/datasets.md", "docs/parameters.md"]
+    assert out.split() == [*pages, "params.schema.json"]
     assert json.loads(Path("params.schema.json").read_text()) == params.schema()
