@@ -8,7 +8,7 @@ backbone needs it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self, cast
 
@@ -346,9 +346,6 @@ class Encoder(nn.Module):
         return cast(Tensor, self.projection(self.backbone(self.prepare(x))))
 
 
-PICTURES: Mapping[str, Callable[[Mapping[str, Any], int], Backbone]] = {"vit": ViT, "auto": Auto}
-
-
 def build(config: Mapping[str, Any], *, kind: str, shape: tuple[int, ...], width: int) -> Encoder:
     """Build the encoder of a modality, from stored features [B, *shape] to [B, width].
 
@@ -365,18 +362,23 @@ def build(config: Mapping[str, Any], *, kind: str, shape: tuple[int, ...], width
     name = str(config.get("name"))
     _check(name, config, kind)
     backbone: Backbone
-    prepare: nn.Module
+    prepare: nn.Module = nn.Identity()
     if name == "mlp":
-        prepare, backbone = Standardise(shape[0]), MLP(config, shape[0])
+        backbone, prepare = MLP(config, shape[0]), Standardise(shape[0])
     elif name == "bert":
-        prepare, backbone = nn.Identity(), Bert(config, shape[0])
-    elif kind == "audio":
-        network = ResNet(config, kind)
-        prepare, backbone = Spectrogram(network.channels), network
+        backbone = Bert(config, shape[0])
+    elif name == "vit":
+        backbone = ViT(config, shape[-1])
+    elif name == "auto":
+        backbone = Auto(config, shape[-1])
     else:
-        image = ResNet(config, kind) if name == "resnet" else PICTURES[name](config, shape[-1])
+        backbone = network = ResNet(config, kind)
+        if kind == "audio":
+            prepare = Spectrogram(network.channels)
+    if kind in ("frames", "image"):
         prepare = Pixels.of(name, config.get("pretrained"))
-        backbone = Frames(image) if kind == "frames" else image
+    if kind == "frames":
+        backbone = Frames(backbone)
     return Encoder(prepare, backbone, width, config.get("train", "all"))
 
 
