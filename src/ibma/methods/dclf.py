@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from ibma.features.store import Batch
 from ibma.network import dependence
-from ibma.network.method import Fusion, Method, Output, Outputs, Spec, presence, present
+from ibma.network.method import FUSED, Fusion, Method, Output, Outputs, Spec, presence, present
 from ibma.network.tasks import per_class
 
 PROJECTION, TEMPERATURE = 128, 0.1
@@ -90,7 +90,7 @@ class Model(Method):
         self.head = spec.task.head(spec.width)
         self.heads = nn.ModuleDict({n: spec.task.head(spec.width) for n in self.names})
         self.gates = nn.ModuleDict({n: nn.Linear(spec.width, 1) for n in self.names})
-        places = (*self.names, "fused")
+        places = (*self.names, FUSED)
         self.projections = nn.ModuleDict({n: nn.Linear(spec.width, PROJECTION) for n in places})
 
     def phase(self, epoch: int) -> bool:
@@ -106,7 +106,7 @@ class Model(Method):
         z = self.encode(x)
         fused = self.fusion(z.values(), presence(x, self.names))
         logits = self.head(fused)
-        extra = {"projected/fused": self.projections["fused"](fused)}
+        extra = {f"projected/{FUSED}": self.projections[FUSED](fused)}
         for name in self.names:
             side = self.heads[name](z[name])
             logits = logits + self.gates[name](z[name]).sigmoid() * side
@@ -137,7 +137,7 @@ class Model(Method):
 
     def _levels(self, out: Output, batch: Batch) -> dict[str, Tensor]:
         same = self._same(batch.y)
-        fused = out.extra["projected/fused"]
+        fused = out.extra[f"projected/{FUSED}"]
         zero = fused.new_zeros(())
         levels = {"utterance": supcon(fused, same, TEMPERATURE), "context": zero, "modality": zero}
         if batch.previous is not None and batch.y.ndim == 1:

@@ -21,7 +21,7 @@ from ibma import paths
 from ibma.features.store import TestSet
 from ibma.network import bounds, distributed
 from ibma.network.centroids import ClassSums, class_systems
-from ibma.network.method import Method
+from ibma.network.method import FUSED, Method
 from ibma.network.tasks import Task
 from ibma.training.cell import Cell, Setting
 from ibma.training.checkpoint import Checkpoint
@@ -208,7 +208,7 @@ def ib_losses(
         for name in phi_x
         if phi.keys() >= phi_x.keys()
     }
-    result["fused"] = float(bounds.ib_fused(phi["fused"], list(phi_x.values()), truth))
+    result[FUSED] = float(bounds.ib_fused(phi[FUSED], list(phi_x.values()), truth))
     return result | {f"u/{name}": value for name, value in inputs.u.items()}
 
 
