@@ -144,29 +144,27 @@ class Model(Method):
         """
         z = self.encode(x)
         extra: dict[str, Tensor] = {}
-        views = {name: self._view(name, z[name], extra) for name in self.names}
-        for name in self.names:
-            view = views[name]
-            extra[f"side/{name}"] = self.side[name](view)
-            if self.dynamic:
-                extra[f"confidence/{name}"] = self.confidence[name](view)
-                gate = extra[f"gate/{name}"] if self.prognosis else 1.0
-                views[name] = gate * view * extra[f"confidence/{name}"]
-        v = torch.cat(self._masked(list(views.values())), dim=1)
+        views = [self._view(name, z[name], extra) for name in self.names]
+        v = torch.cat(self._masked(views), dim=1)
         fused = self.bottleneck(v)
         extra["observation"] = self.observation(v)
         return Output(z, fused, self.head(fused), extra)
 
     def _view(self, name: str, z: Tensor, extra: dict[str, Tensor]) -> Tensor:
+        """Return what a modality adds to the concatenation; `extra` gets what its losses read."""
+        gated = z
         if self.dynamic:
-            gate = self.gates[name](z).sigmoid()
-            extra[f"gate/{name}"] = gate
-        if self.prognosis:  # there the gate acts after side head and confidence
-            return z
-        if self.dynamic:
-            z = gate * z
-        view: Tensor = nn.functional.dropout(self.views[name](z).relu(), 0.5, self.training)
-        return view
+            gate = extra[f"gate/{name}"] = self.gates[name](z).sigmoid()
+            gated = gate * z
+        view = z
+        if not self.prognosis:
+            view = nn.functional.dropout(self.views[name](gated).relu(), 0.5, self.training)
+        extra[f"side/{name}"] = self.side[name](view)
+        if not self.dynamic:
+            return view
+        confidence = extra[f"confidence/{name}"] = self.confidence[name](view)
+        # the prognosis code gates what it passes on, after side head and confidence have read it
+        return confidence * (gated if self.prognosis else view)
 
     def _masked(self, views: list[Tensor]) -> list[Tensor]:
         """Set one view to zero in half of the prognosis variant's training batches."""
