@@ -34,10 +34,14 @@ class Assigned(Frame):
             self.register_buffer(f"sums_{place}", torch.zeros(systems, classes, width))
             self.register_buffer(f"joint_{place}", torch.zeros(systems, classes, classes))
 
+    def assigned_of(self, step: Step) -> list[str]:
+        """Return the assigned places that a step has: a caller of the loss may fuse nothing."""
+        return [place for place in self.assigned if place in step.z]
+
     def assign(self, step: Step) -> Step:
         """Compute phi [B, G, K] of a step's places, once: `Step.extra` keeps it."""
-        for place in self.assigned:
-            if place in step.z and f"phi/{place}" not in step.extra:
+        for place in self.assigned_of(step):
+            if f"phi/{place}" not in step.extra:
                 centroids = self.get_buffer(f"centroids_{place}")
                 step.extra[f"phi/{place}"] = self.spec.assignment.phi(step.z[place], centroids)
         return step
@@ -51,7 +55,7 @@ class Assigned(Frame):
     @torch.no_grad()
     def add_to_sums(self, step: Step) -> None:
         """Add a batch that `assign` has seen to the sums of each place, where samples have it."""
-        for place in (place for place in self.assigned if place in step.z):
+        for place in self.assigned_of(step):
             part = step.having(place)
             joint, counts = bounds.conditional_sums(part.extra[f"phi/{place}"], part.systems)
             self.get_buffer(f"joint_{place}").add_(joint)
@@ -78,7 +82,7 @@ class Assigned(Frame):
         """
         nats = math.log(max(self.spec.systems[1], 2))
         found = {}
-        for place in (place for place in self.assigned if place in step.z):
+        for place in self.assigned_of(step):
             phi = self.phi(place, step.having(place))
             count = max(phi.shape[0] * phi.shape[1], 1)
             found[f"phi_max/{place}"] = phi.amax(-1).sum() / count

@@ -51,7 +51,7 @@ class Bound(Assigned):
 
     def _assignments(self, step: Step) -> Iterator[tuple[str, Tensor]]:
         """Yield phi of every place and input for the samples that have it, and the labels."""
-        for place in (place for place in self.assigned if place in step.z):
+        for place in self.assigned_of(step):
             yield place, self.phi(place, step.having(place))
         for name in self.names:
             yield f"x_{name}", step.having(name).phi_x[name]
