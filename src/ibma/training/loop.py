@@ -53,7 +53,7 @@ def configure_torch(threads: int | None, compiled: bool, deterministic: bool = T
         torch.set_num_threads(threads)
     # float32 is float32, not TF32
     torch.backends.fp32_precision = "ieee"  # type: ignore[attr-defined]
-    if compiled:
+    if compiled:  # inductor has a switch of its own, which only this sets
         torch.use_deterministic_algorithms(deterministic)
     choose_kernels(deterministic)
 
@@ -67,7 +67,7 @@ def choose_kernels(deterministic: bool) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic with it
     torch.backends.cudnn.benchmark = not deterministic
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    # `use_deterministic_algorithms` also tells the compiler, but imports it: a second on each start
+    # `use_deterministic_algorithms` would import the compiler, which most runs do without
     torch.set_deterministic_debug_mode("error" if deterministic else "default")
 
 
