@@ -330,8 +330,9 @@ class Fit:
         # one read per epoch: the device is not waited for inside it
         numbers = torch.cat([totals, at_start]).tolist()
         seen = sum(map(len, batches))
-        terms = {name: value / seen for name, value in zip(names, numbers, strict=False)}
-        return terms, dict(zip(regime, numbers[len(terms) :], strict=False))
+        sums, start = numbers[: len(totals)], numbers[len(totals) : -1]
+        terms = {name: value / seen for name, value in zip(names, sums, strict=True)}
+        return terms, dict(zip(regime, start, strict=True))
 
     def steps(self) -> replay.Step:
         """Return what makes the steps of the next epoch."""
