@@ -10,6 +10,7 @@ import pytest
 import torch
 from problems import VECTORS, Problem
 from torch import Tensor
+from torch.nn import functional as F
 
 from ibma import methods, params
 from ibma.errors import IbmaError
@@ -17,7 +18,7 @@ from ibma.features.store import Batch
 from ibma.methods.ibma import bound_names
 from ibma.network import tasks
 from ibma.network.centroids import Assignment
-from ibma.network.method import Method, Modality, Spec
+from ibma.network.method import ConcatFusion, Fusion, Method, Modality, Spec
 from ibma.training.loop import centre_spheres, run_network
 
 WIDTH, INPUTS, CLASSES = 8, 5, ("a", "b", "c")
@@ -223,6 +224,32 @@ def test_a_sample_without_a_modality_adds_nothing_to_its_terms(method):
                 other = moved[place]
                 after = model.losses(model(other.x), other)[name]
                 torch.testing.assert_close(after, value, msg=f"{kind}: {name}")
+
+
+@pytest.mark.parametrize("kind", [Fusion, ConcatFusion])
+def test_a_missing_modality_is_neither_attended_to_nor_projected(kind):
+    """A sample that has one modality is fused as that one alone, beside zeros."""
+    torch.manual_seed(0)
+    fusion = Fusion(2, WIDTH, 2) if kind is Fusion else ConcatFusion(2, WIDTH)
+    z = torch.randn(2, 3, WIDTH)
+    known = torch.tensor([[True, True], [True, False], [False, True]])
+    found = fusion(z, known)
+    project = fusion.project if kind is Fusion else lambda tokens: fusion.linear(tokens).relu()
+    for row, place in ((1, 0), (2, 1)):
+        alone = z[place, row][None, None]
+        tokens = torch.zeros(2, WIDTH)
+        tokens[place] = fusion.block(alone)[0, 0] if kind is Fusion else alone[0, 0]
+        torch.testing.assert_close(found[row], project(tokens.flatten()))
+    torch.testing.assert_close(found[0], fusion(z)[0])
+
+
+def test_the_loss_of_a_modality_is_a_sum_over_those_that_have_it_over_the_batch():
+    model, data = make("ce3"), batch()
+    known = torch.arange(12) < 3
+    data = replace(data, x=data.x | {"present/view0": known})
+    out = model(data.x)
+    each = F.cross_entropy(out.extra["logits/view0"], data.y, reduction="none")
+    torch.testing.assert_close(model.losses(out, data)["ce/view0"], each[known].sum() / 12)
 
 
 @pytest.mark.parametrize("method", METHODS)
