@@ -130,6 +130,20 @@ def test_a_method_against_itself_differs_under_no_draw():
     assert made.difference([Run("lost", 0)], theirs, "accuracy") is None
 
 
+def test_a_draw_follows_a_sample_by_its_id_and_keeps_the_size_of_its_group():
+    """All rows of a group are alike, so that no draw moves the accuracy, whatever the order."""
+    task, order = KINDS["classify"][0], np.random.default_rng(0).permutation(12)
+    right = np.arange(12) < 5
+    ids, groups = np.array([f"s{row:02d}" for row in range(12)]), np.where(right, "a", "b")
+    scores = task.scores(torch.eye(3)[torch.from_numpy(np.where(right, 0, 1))])
+    listed = Predictions(ids, np.zeros((12, 1)), groups, scores)
+    mixed = Predictions(ids[order], np.zeros((12, 1)), groups[order], scores[order])
+    made = {RunId("train", "t", "ours", seed): one for seed, one in enumerate((listed, mixed))}
+    resampled = resampling.Resampled(Results(None, {}, {}, {}, made, {"t": task}))
+    for one in made:
+        assert resampled.of(one, "accuracy") == pytest.approx(np.full(resampling.RESAMPLES, 5 / 12))
+
+
 def test_the_spread_over_rows_is_that_of_accuracies_by_theory():
     """One run, one group: the bootstrap variance of a share is p (1 - p) / n."""
     task, _ = KINDS["classify"]
