@@ -111,6 +111,13 @@ def test_regimes_are_counted_where_a_difference_is_shown_however_small():
     assert studies.mean_apart([better], "nobody") is None
 
 
+def test_regimes_are_counted_after_holm():
+    """t = 3 ** .5 / .357 with two degrees of freedom is p = .04, of two such tests .08."""
+    one = point(1.0, 1.357, 0.643)
+    assert studies.counts([one], "rival") == (1, 0)
+    assert studies.counts([one, one], "rival") == (0, 0)
+
+
 def test_the_metric_is_that_of_the_task(known):
     runs = {
         cell: [replace(run, metrics={"mauc": run.metrics["accuracy"]}, digest="") for run in own]
