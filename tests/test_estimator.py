@@ -2,6 +2,7 @@
 
 import pickle
 import shutil
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -493,24 +494,48 @@ def test_class_weights_move_the_decision():
     assert found["{0: 1.0, 1: 1e-06}"] == 0.0
 
 
-def test_early_stopping_keeps_the_best_epoch_and_groups_together():
+def watched(monkeypatch, loss) -> None:
+    """Let `loss(problem, model, rows)` be what an estimator sees of held-out rows."""
+    monkeypatch.setattr(IBMAClassifier, "_loss", lambda self, *given: loss(*given))
+
+
+def test_early_stopping_goes_back_to_the_best_epoch_of_rows_whose_groups_are_not_learnt_from(
+    monkeypatch,
+):
     X, y = problem(90)
-    rng = np.random.default_rng(0)
-    noise = {name: rng.normal(size=value.shape) for name, value in X.items()}
-    groups = np.arange(90) // 3
-    clf = IBMAClassifier(early_stopping=True, n_iter_no_change=3, **SMALL | {"epochs": 200})
-    clf.fit(noise, y, groups=groups)
-    assert clf.n_epochs_ < 100, "labels that nothing tells of cannot be learnt for long"
-    whole = IBMAClassifier(**SMALL | {"epochs": clf.n_epochs_}).fit(noise, y)
-    assert whole.score(noise, y) > clf.score(noise, y)
+    groups, told = np.arange(90) // 3, iter([5.0, 3.0, 4.0, 3.0, 3.5])
+
+    def loss(made, model, rows):
+        learnt = made.features.training(0).index
+        assert not set(rows.index) & set(learnt) and len(rows) + len(learnt) == 90
+        assert not set(made.features.groups[rows.index]) & set(made.features.groups[learnt])
+        return next(told)
+
+    watched(monkeypatch, loss)
+    stopping = {"early_stopping": True, "n_iter_no_change": 3}
+    clf = IBMAClassifier(**stopping, **SMALL | {"epochs": 200}).fit(X, y, groups=groups)
+    assert clf.n_epochs_ == 5, "three epochs after the second nothing was lower"
+    told = iter([5.0, 3.0])
+    best = IBMAClassifier(**stopping, **SMALL | {"epochs": 2}).fit(X, y, groups=groups)
+    np.testing.assert_array_equal(clf.predict_proba(X), best.predict_proba(X))
 
 
-def test_eta_is_chosen_by_cross_validation(capsys):
+def test_eta_is_the_one_with_the_lowest_loss_on_held_out_groups(monkeypatch, capsys):
     X, y = problem(60)
-    clf = IBMAClassifier(eta="cv", phi="printed", verbose=True, **SMALL | {"epochs": 4})
-    clf.fit(X, y, groups=np.arange(60) // 2)
-    assert clf.eta_ in (0.1, 0.5, 0.9)
-    assert "eta: {0.1: " in capsys.readouterr().out
+    groups, judged = np.arange(60) // 2, []
+
+    def loss(made, model, rows):
+        judged.append((model.spec.eta, tuple(rows.index)))
+        return {0.1: 2.0, 0.5: 1.0, 0.9: 1.5}[model.spec.eta]
+
+    watched(monkeypatch, loss)
+    clf = IBMAClassifier(eta="cv", verbose=True, **SMALL | {"epochs": 1})
+    clf.fit(X, y, groups=groups)
+    assert clf.eta_ == 0.5 and "eta: {0.1: 6.0, 0.5: 3.0, 0.9: 4.5}" in capsys.readouterr().out
+    folds = [rows for eta, rows in judged if eta == 0.1]
+    assert judged == [(eta, rows) for rows in folds for eta in (0.1, 0.5, 0.9)]
+    assert sorted(np.concatenate(folds)) == list(range(60))
+    assert all(not set(a) & set(b) for a, b in combinations([groups[[*f]] for f in folds], 2))
     assert IBMAClassifier("concat", eta="cv", **SMALL).fit(X, y).eta_ is None
 
 
