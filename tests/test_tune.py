@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from ibma import methods, params, paths
 from ibma.errors import IbmaError
 from ibma.experiments import tune
 from ibma.features import store
 from ibma.files import read_json, write_json
+from ibma.network import tasks
 from ibma.params import Variant
 from ibma.training import record
 from ibma.training.cell import Setting, chosen, varied
@@ -70,6 +72,36 @@ def test_folds_are_inside_train_and_never_split_a_group(make_cell):
         held.extend(judge.index)
     assert sorted(held) == training.index.tolist()
     assert not set(held) & set(features.test(0).index)
+
+
+def test_a_trial_learns_from_a_fold_and_is_scored_on_what_it_leaves_out(make_cell, monkeypatch):
+    fits, judged = [], []
+
+    class Watched(tune.Fit):
+        def __init__(self, model, rows, setting, **more):
+            fits.append((rows.index.tolist(), setting, more["seed"], more["epochs"]))
+            super().__init__(model, rows, setting, **more)
+
+    def predict(model, rows, device):
+        """All right for the first setting; the second has the first three rows wrong."""
+        judged.append(rows.index.tolist())
+        y = rows.labels()
+        y[: 3 * (len(judged) % 2 == 0)] += 1
+        return torch.eye(3)[y % 3], {}
+
+    monkeypatch.setattr(tune, "Fit", Watched)
+    monkeypatch.setattr(tune, "predict", predict)
+    split, settings = tune.Split(make_cell(), 0), (Setting(0.01, 0.0, 0.5), Setting(0.1, 0.0, 0.5))
+    for fold, (learn, judge) in enumerate(split.folds(3)):
+        fits.clear(), judged.clear()
+        scores = tune.try_settings(tune.Trials(split, TUNING, settings, fold))
+        assert fits == [(learn.index.tolist(), one, fold, TUNING.epochs) for one in settings]
+        assert judged == [judge.index.tolist()] * 2
+        assert [setting_of(row) for row in scores] == list(settings)
+        assert [row["score"] for row in scores] == [1, pytest.approx(1 - 3 / len(judge))]
+    monkeypatch.setattr(tasks.Classify, "metrics", lambda *_: {"accuracy": None})
+    undefined = tune.try_settings(tune.Trials(split, TUNING, settings, 0))
+    assert [row["score"] for row in undefined] == [0, 0], "it must win over nothing"
 
 
 def test_a_choice_changes_with_the_code_that_trains(make_cell, choose, monkeypatch):
