@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -64,6 +65,35 @@ def test_each_encoder_is_judged_alone(trained, kind, metric):
     assert all(row["C"] in probe.STRENGTHS and row["method"] == "ibma" for row in rows)
     assert all(row["metrics"][metric] > 0.6 for row in rows)
     assert rows == probe.probe(cell, one, model, CPU), "the same run gives the same rows"
+
+
+def test_the_strength_is_the_best_on_groups_of_train_that_were_held_out(make_cell, monkeypatch):
+    cell, met = make_cell(), []
+    train = cell.open().training(0)
+    one_hot = torch.eye(3)[train.labels()].numpy()
+    z = np.column_stack([one_hot, np.arange(len(train))])
+
+    def fit(problem, learn, y, strength, unseen):
+        """Right at one strength, wrong at the others."""
+        met.append(tuple(set(train.groups()[rows[:, 3].astype(int)]) for rows in (learn, unseen)))
+        assert y.tolist() == learn[:, :3].argmax(1).tolist()
+        return torch.from_numpy(unseen[:, :3] * (1 if strength == 0.1 else -1))
+
+    monkeypatch.setattr(probe, "_fit", fit)
+    assert probe._choose(cell.problem(), z, train) == 0.1
+    groups = len(set(train.groups()))
+    assert len(met) == len(probe.STRENGTHS) and all(not learn & judge for learn, judge in met)
+    assert all(len(judge) == round(groups / 4) for _, judge in met)
+
+
+def test_a_classifier_reads_standardised_outputs(make_cell):
+    """Whatever the unit of a column is, the same penalty gives the same classifier."""
+    problem, draw = make_cell().problem(), np.random.default_rng(0)
+    y = torch.arange(60) % 3
+    z, unit = np.eye(3)[y] + draw.normal(size=(60, 3)), np.array([1e-2, 1.0, 1e3])
+    found, other = (probe._fit(problem, x, y, 0.01, x[:9]) for x in (z, 5 + unit * z))
+    torch.testing.assert_close(found, other, rtol=1e-3, atol=1e-4)
+    assert found.std() > 0.05, "and no constant"
 
 
 def test_every_run_is_probed_and_progress_counts_them(trained, monkeypatch, capsys):
