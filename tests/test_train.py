@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 import torch
+from problems import Problem
 
 from ibma import files, pretrained
 from ibma.errors import IbmaError
@@ -165,6 +166,41 @@ def test_full_disk_keeps_the_old_record(tmp_path, monkeypatch):
         write_json(tmp_path / "seed_0.json", {"a": 2})
     assert read_json(tmp_path / "seed_0.json", {}) == {"a": 1}
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_step_is_one_of_adam_with_its_rate_and_weight_decay():
+    setting, batch = Setting(0.01, 0.3, None), next(Problem().rows(CPU).batches(16, CPU))
+    model, other = (Problem().network("concat", 1) for _ in range(2))
+    sizes = {"epochs": 1, "batch_size": 16, "device": CPU, "quiet": True}
+    fit = loop.Fit(model, Problem().rows(CPU), setting, seed=0, **sizes)
+    adam = torch.optim.Adam(other.parameters(), lr=0.01, weight_decay=0.3)
+    for _ in range(3):
+        fit.step(batch)
+        adam.zero_grad()
+        other.losses(other(batch.x), batch)["task"].backward()
+        adam.step()
+    for ours, theirs in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_an_epoch_is_prepared_in_evaluation_mode_and_told_as_a_mean_over_samples(monkeypatch):
+    """The last batch is smaller: 44 rows are five batches of eight and one of four."""
+    fit, modes, steps = Problem().fit("ce3", CPU, epochs=2, lr=0.01), [], []
+    step, model = fit.step, fit.model
+    monkeypatch.setattr(model, "before_epoch", lambda *_: modes.append(model.training))
+
+    def watched(batch, *first):
+        modes.append(model.training)
+        result = step(batch, *first)
+        steps.append((len(batch.y), dict(zip(result.names, result.values.tolist(), strict=True))))
+        return result
+
+    monkeypatch.setattr(fit, "step", watched)
+    fit.run("test")
+    assert modes == 2 * [False, *6 * [True]] and [n for n, _ in steps] == 2 * [*5 * [8], 4]
+    for name, values in fit.history.items():
+        totals = [sum(n * terms[name] for n, terms in steps[k : k + 6]) for k in (0, 6)]
+        assert values == pytest.approx([total / 44 for total in totals])
 
 
 def test_order_of_samples_is_a_function_of_seed_and_epoch(make_cell):
