@@ -115,6 +115,18 @@ def test_a_silent_clip_is_finite():
     assert build(RESNET, "audio", x)(x).isfinite().all()
 
 
+def test_a_picture_is_standardised_as_imagenets_and_read_out_at_its_patches():
+    """The class token is not read."""
+    config = {"name": "vit", "patch_size": 8, "hidden_size": 16, "layers": 1, "heads": 2}
+    encoder = encoders.build(config, kind="image", shape=(3, 16, 16), width=4).eval()
+    x = torch.arange(2 * 3 * 16 * 16).reshape(2, 3, 16, 16).remainder(256).to(torch.uint8)
+    colours = zip((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), strict=True)
+    planes = [(x[:, c] / 255 - mean) / std for c, (mean, std) in enumerate(colours)]
+    states = encoder.backbone.network(pixel_values=torch.stack(planes, dim=1)).last_hidden_state
+    assert states.shape == (2, 1 + 4, 16)
+    torch.testing.assert_close(encoder(x), encoder.projection(states[:, 1:].sum(1) / 4))
+
+
 def test_frames_are_one_network_and_a_mean_over_time():
     x = pixels(2, 3, 3, 16, 16)
     encoder = build(VIT, "frames", x).eval()
