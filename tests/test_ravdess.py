@@ -56,8 +56,18 @@ def test_emotions_merge_into_groups_and_nothing_else_changes(raw, monkeypatch):
         datasets.card(ravdess, {"target": "mood"})
 
 
-def test_every_actor_is_in_one_fold():
-    assert sorted(actor for fold in ravdess.FOLDS for actor in fold) == list(range(1, 25))
+def test_folds_are_the_published_ones():
+    """The test fold of actors 1 to 24 in Luna-Jimenez et al. 2022."""
+    of_actor = [4, 0, 1, 4, 0, 1, 1, 3, 4, 2, 2, 2, 1, 0, 0, 0, 3, 1, 2, 2, 3, 4, 3, 3]
+    found = {actor: fold for fold, actors in enumerate(ravdess.FOLDS) for actor in actors}
+    assert found == dict(enumerate(of_actor, 1)) and sum(map(len, ravdess.FOLDS)) == 24
+
+
+def test_quadrants_lie_within_a_side_of_valence():
+    sides = [set(own) for own in ravdess.MERGED["valence"].values()]
+    assert sides[1] == {"sad", "fearful", "angry", "disgust"}
+    for own in ravdess.MERGED["quadrant"].values():
+        assert len(own) == 2 and any(set(own) <= side for side in sides), own
 
 
 def test_a_wrong_number_of_clips_stops(raw):
