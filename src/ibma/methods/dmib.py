@@ -162,7 +162,8 @@ class Model(Method):
         extra[f"side/{name}"] = self.side[name](view)
         if not self.dynamic:
             return view
-        confidence = extra[f"confidence/{name}"] = self.confidence[name](view)
+        confidence: Tensor = self.confidence[name](view)
+        extra[f"confidence/{name}"] = confidence
         # the prognosis code gates what it passes on, after side head and confidence have read it
         return confidence * (gated if self.prognosis else view)
 
