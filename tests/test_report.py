@@ -173,6 +173,20 @@ def test_the_interval_of_a_percentage_stays_between_0_and_100(project):
     assert "cut at 0 and 100" in tables(project)["02"].legend
 
 
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (Number(50.0, low=40.0, high=60.0), "95 % t interval of the mean, cut at 0"),
+        (Number(-3.0, low=-5.0, high=1.0, signed=True), "95 % interval of the difference."),
+        (Number(0.2, "times", low=0.1, high=0.4), "range."),
+        (Number(9.0, "seconds", low=8.0, high=9.5), "quartiles of times."),
+    ],
+)
+def test_a_legend_says_what_an_interval_is_of(number, said):
+    table = Table("any", "", "", False, (Column("A"),), (Row((number,)),))
+    assert table.legend.startswith(f"[..]: {said}")
+
+
 def test_units_stand_with_their_column_and_never_with_another(made):
     """Table 5 mixes nats and percent; `nats` over mAUC would be wrong."""
     headings = [column.heading for column in tables(made)["05"].columns]

@@ -23,10 +23,12 @@ WIDE = 7  # columns next to the first that a LaTeX page holds; more are split in
 T_INTERVAL = (
     "95 % t interval of the mean, cut at 0 and 100 for a percentage, at 0 and 1 for a fraction"
 )
+OF_A_DIFFERENCE = "95 % interval of the difference"  # over what, tables say themselves
 INTERVALS = {  # of units whose interval is another one
     "minutes": "quartiles of times",
     "seconds": "quartiles of times",
     "effect": "95 % BCa bootstrap interval of d_z",
+    "times": "range",
 }
 
 Scalar = str | int | float | None
@@ -52,7 +54,7 @@ class Number:
         low: lower end of an interval: 95 % of a mean, or quartiles of times.
         high: its upper end.
         mark: rank in the column.
-        signed: print a plus before positive values.
+        signed: whether it is a difference, which has a plus before positive values.
         note: a word after the number, such as a verdict.
     """
 
@@ -156,8 +158,11 @@ class Table:
     def legend(self) -> str:
         """What its marks and signs mean."""
         numbers = [value for row in self.rows for value in row.values if isinstance(value, Number)]
-        units = dict.fromkeys(number.unit for number in numbers if number.low is not None)
-        intervals = dict.fromkeys(INTERVALS.get(unit, T_INTERVAL) for unit in units)
+        intervals = dict.fromkeys(
+            OF_A_DIFFERENCE if number.signed else INTERVALS.get(number.unit, T_INTERVAL)
+            for number in numbers
+            if number.low is not None
+        )
         words = [f"[..]: {'; '.join(intervals)}."] if intervals else []
         if any(number.sd is not None for number in numbers):
             words.insert(0, "Mean ± sample standard deviation over runs.")
