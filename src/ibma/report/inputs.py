@@ -16,7 +16,7 @@ from ibma.files import read_json
 from ibma.paper import audit, published
 from ibma.paper.audit import Check
 from ibma.params import Params
-from ibma.results import records, significance
+from ibma.results import forms, records, significance
 from ibma.results.claims import OURS, task_name
 from ibma.results.records import Results
 from ibma.results.significance import Test
@@ -67,6 +67,16 @@ class Inputs:
     def tasks(self) -> list[str]:
         """Tasks with records."""
         return [task for task in self.params.tasks if self.results.of_task(task)]
+
+    @cached_property
+    def best_forms(self) -> dict[str, str]:
+        """Return task -> the form of MIB that stands for it."""
+        return forms.best_forms(self.results)
+
+    @cached_property
+    def unchosen_forms(self) -> list[str]:
+        """List the tasks on which nothing could choose among the forms of MIB."""
+        return forms.unchosen_forms(self.results)
 
     def left_out(self, tasks: Iterable[str]) -> list[str]:
         """Say which runs no number counts, a line for each task that has such runs."""

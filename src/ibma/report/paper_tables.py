@@ -22,7 +22,7 @@ from ibma.report.inputs import Inputs
 from ibma.report.table import Column, Mark, Number, Row, Scalar, Table, Value
 from ibma.results import claims, fairness, records, significance, stats
 from ibma.results.claims import ABSTRACT_ONLY, CONTROL, OURS
-from ibma.results.forms import MIB, MIB_FORMS, best_forms, unchosen_forms
+from ibma.results.forms import MIB, MIB_FORMS
 from ibma.results.significance import Test
 from ibma.results.stats import Total
 from ibma.training.record import Record
@@ -257,14 +257,13 @@ def _added_lines(inputs: Inputs, paper: published.Table) -> Iterator[Line]:
     """Yield rows of ours that the paper does not have, one for each task that its rows name."""
     methods = (CONTROL, *ADDED) if paper.number == BOUNDS_TABLE else (CONTROL,)
     forms = MIB_FORMS if any(row.method == MIB for row in paper.rows) else ()
-    unchosen = unchosen_forms(inputs.results)
     for method in (*methods, *forms):
         for task in dict.fromkeys(row.task for row in paper.rows):
             place = f", {claims.task_name(task)}" if task else ""
             label = f"{claims.method_name(method)}{place} (added here)"
             for column in paper.columns:
                 target = Target(column.task or task, method, column.metric, column.eta)
-                if method in forms and str(target.task) not in unchosen:
+                if method in forms and str(target.task) not in inputs.unchosen_forms:
                     continue
                 if target.task in inputs.params.tasks and target.eta is None:
                     readings = _readings_of(inputs, label, column, target, None)
@@ -350,7 +349,7 @@ def _why(inputs: Inputs, target: Target) -> str:
     if target.eta is not None:
         return inputs.results.why(task, method, target.eta)
     if method == MIB:
-        none_chosen = task in unchosen_forms(inputs.results)
+        none_chosen = task in inputs.unchosen_forms
         return NO_FORM if none_chosen else inputs.results.why(task, MIB_FORMS[0])
     if not inputs.results.of(task, method):
         return inputs.results.why(task, method)
@@ -385,7 +384,7 @@ def _with_best_form(inputs: Inputs, target: Target) -> Target:
     """Let MIB's row show its best form."""
     if target.method != MIB:
         return target
-    return replace(target, method=best_forms(inputs.results).get(str(target.task), MIB))
+    return replace(target, method=inputs.best_forms.get(str(target.task), MIB))
 
 
 # --- arranged as the paper does ------------------------------------------------------------------
@@ -486,7 +485,7 @@ def _notes(inputs: Inputs, paper: published.Table, tasks: Sequence[str]) -> Iter
 
 def _form_notes(inputs: Inputs, tasks: Sequence[str]) -> Iterator[str]:
     """Say which form of MIB its row shows on each task."""
-    best = best_forms(inputs.results)
+    best = inputs.best_forms
     chosen = ", ".join(
         f"{claims.task_name(t)}: {claims.method_name(best[t])}" for t in tasks if t in best
     )
@@ -495,7 +494,7 @@ def _form_notes(inputs: Inputs, tasks: Sequence[str]) -> Iterator[str]:
             f"MIB is the form (E-, L- or C-MIB) with the best cross-validation score ({chosen}); "
             "the paper reports the best of the three."
         )
-    if unchosen := [claims.task_name(t) for t in tasks if t in unchosen_forms(inputs.results)]:
+    if unchosen := [claims.task_name(t) for t in tasks if t in inputs.unchosen_forms]:
         yield (
             f"{', '.join(unchosen)}: training data gives no score, so no form of MIB is chosen. "
             "The paper prints the best of the three; ours have a row each, without a verdict."
