@@ -34,8 +34,6 @@ PROBED = "mauc/"  # metrics that stage `probe` measures: mAUC of one encoder alo
 NO_FORM = "no form chosen: nothing to choose by, so each form has a row of its own"
 OTHER_READING = {"acc2": "acc2_has0", "f1": "f1_has0"}
 ADDED = ("ibma_plugin", "ibma_code")  # bounds of ours in the paper's table of bounds
-ALPHA = 0.05
-
 
 ABSTRACTS = "Known from its abstract only: neither code nor text was available; ours is a reading."
 
@@ -640,7 +638,6 @@ def _test_row(inputs: Inputs, row: published.Row, theirs: str, test: Test, verdi
 
 
 def _test_data(row: published.Row, test: Test, verdict: Verdict) -> dict[str, Scalar]:
-    paired = {f"{name}": value for name, value in vars(test.paired).items()}
     own: dict[str, Scalar] = {
         "row": row.label,
         "task": test.compared.task,
@@ -656,7 +653,7 @@ def _test_data(row: published.Row, test: Test, verdict: Verdict) -> dict[str, Sc
         f"total {name}": getattr(test.total, name, None) for name in Total.__dataclass_fields__
     }
     corrected = {"holm": test.holm, "holm page": test.page}
-    return own | paired | total | corrected | {"verdict": verdict.value}
+    return own | vars(test.paired) | total | corrected | {"verdict": verdict.value}
 
 
 def _p(p: float | None) -> Value:
@@ -678,7 +675,7 @@ def _test_verdict(inputs: Inputs, row: published.Row, test: Test) -> Verdict:
         return Verdict.CONTROL
     if test.holm is None:
         return Verdict.NO_TEST
-    if test.holm >= ALPHA:
+    if test.holm >= significance.ALPHA:
         return Verdict.EQUAL
     gap = row.cells["ours"].value - row.cells["baseline"].value
     return Verdict.SAME if test.paired.difference * gap > 0 else Verdict.OPPOSITE

@@ -17,10 +17,9 @@ from ibma.report.paper_tables import ABSTRACTS, mean_of, mean_of_defined, timing
 from ibma.report.table import NOT_RUN, Column, Number, Row, Scalar, Table, Value
 from ibma.results import claims, fairness, records, resampling, significance, stats, studies
 from ibma.results.claims import CONTROL, OURS, Claim, method_name, metric_name, task_name
-from ibma.results.significance import Test
+from ibma.results.significance import ALPHA, Test
 from ibma.training.record import Record
 
-ALPHA = 0.05
 TOTALS = {f"total {name}": name for name in stats.Total.__dataclass_fields__}
 OMIB = "omib"  # the rival whose IB losses are shown next to IBMA's
 LOGISTIC = "Logistic regression"

@@ -9,7 +9,7 @@ from ibma.report import formatting, table
 from ibma.report.inputs import Inputs
 from ibma.report.paper_tables import mean_of
 from ibma.report.table import NOT_RUN, Column, Number, Row, Table, Value
-from ibma.results import regime, separation, studies
+from ibma.results import regime, separation, significance, studies
 from ibma.results.claims import CONTROL, OURS, method_name, metric_name, task_name
 from ibma.results.studies import Point
 from ibma.training.record import Record
@@ -97,8 +97,8 @@ def _by_task(
             "cross-entropy. Regimes: numbers of inactive / weaker / stronger ones.",
             "Differences: the mean over all regimes of the column in each run, then mean and "
             "interval over runs. No regime is chosen by its test result.",
-            f"Better / worse: regimes with p < {studies.ALPHA:g} (paired t-test, Holm over the "
-            "regimes of a task). The rival without alignment is trained in the same regime.",
+            f"Better / worse: regimes with p < {significance.ALPHA:g} (paired t-test, Holm over "
+            "the regimes of a task). The rival without alignment is trained in the same regime.",
             "Where folds share training rows, variances are those of Nadeau and Bengio. Test rows "
             "are not drawn again: predictions of these runs are not committed.",
             f"{method_name(TUNED)}: beta is chosen inside the training split.",

@@ -29,6 +29,7 @@ from ibma.training.record import Record
 TABLES = (10, 11, 12, 13, 14, 15)
 OPPONENTS = {14: BOUND, 15: ABLATION}  # of a table; else the best baseline
 BEYOND = "real_data"
+ALPHA = 0.05  # below which a p-value after Holm's correction shows something
 MARGIN = 1.0  # CHOICE, stated before: points of percent within which two methods are equivalent
 
 

@@ -8,10 +8,8 @@ from itertools import product
 
 from ibma.results import fairness, records, regime, stats
 from ibma.results.records import Results
-from ibma.results.significance import MARGIN, overlap
+from ibma.results.significance import ALPHA, MARGIN, overlap
 from ibma.training.record import Record
-
-ALPHA = 0.05
 
 
 @dataclass(frozen=True)
