@@ -9,24 +9,19 @@ from ibma.training.record import Record
 Point = tuple[float, float]
 
 
-def unfair(ours: Sequence[Record], theirs: Sequence[Record]) -> str:
-    """Return why two cells may not be compared; empty where they may.
+def unfair(ours: Sequence[Record], theirs: Sequence[Record]) -> bool:
+    """Tell whether two cells may not be compared.
 
     Their learning rates and weight decays must be chosen by the same rule from the same points.
     Where training data shows nothing to choose by, the runs of a pair must be at equal points.
     """
     runs = [*ours, *theirs]
     if any(run.tuned != runs[0].tuned for run in runs):
-        return "optimiser settings of the two were chosen by different rules or from other points"
-    for run in runs:
-        if list(point(run)) not in run.tuned["points"]:
-            return f"{run.id}: lr and weight decay are not among the points of its rule"
-    if points_in_turn(runs):
-        points = {run.seed: point(run) for run in theirs}
-        for run in ours:
-            if points.get(run.seed, point(run)) != point(run):
-                return f"{run.id}: at another point of the grid than its pair, and nobody chose"
-    return ""
+        return True
+    if any(list(point(run)) not in run.tuned["points"] for run in runs):
+        return True
+    pairs = {run.seed: point(run) for run in theirs} if points_in_turn(runs) else {}
+    return any(pairs.get(run.seed, point(run)) != point(run) for run in ours)
 
 
 def points_in_turn(runs: Sequence[Record]) -> list[Point]:
