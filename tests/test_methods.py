@@ -119,6 +119,13 @@ def test_params_names_the_methods_that_read_eta():
     assert found == list(params.READ_ETA), "add yours to READ_ETA of src/ibma/params.py"
 
 
+def test_a_pair_of_modalities_without_a_term_of_its_own_is_an_error():
+    model = make("mmib", "classify", 3)
+    model.critics = model.critics[:2]
+    with pytest.raises(ValueError, match="shorter"):
+        step(model, batch("classify", 3))
+
+
 def test_methods_that_compare_modalities_refuse_a_single_one():
     """Every other method trains on it; torch would say of pairs that there are none."""
     alone, refused = Problem(views={"left": VECTORS["left"]}), set()
