@@ -471,22 +471,21 @@ def attention(
     """
     examples, maps = explained["examples"], explained["methods"]
     captions = [_caption(example) for example in examples]
-    lines = sum(text.count("\n") + 1 for text in captions)
-    with _figure(WIDTH, 1.3 * len(examples) + 0.16 * lines + 3.8, stem) as figure:
-        grid = figure.add_gridspec(len(examples) + 1, 1 + len(maps))
-        for row, example in enumerate(examples):
+    heights = [1.5 + 0.16 * (text.count("\n") + 1) for text in captions]
+    with _figure(WIDTH, sum(heights) + 3.8, stem) as figure:
+        *rows, below = figure.subfigures(len(examples) + 1, height_ratios=[*heights, 3.4])
+        for row, example, caption in zip(rows, examples, captions, strict=True):
             picture = np.array(example["picture"], dtype=np.uint8)
-            for column, name in enumerate(("picture", *maps)):
-                axes = figure.add_subplot(grid[row, column])
+            panels = row.subplots(1, 1 + len(maps))
+            for axes, name in zip(panels, ("picture", *maps), strict=True):
                 axes.imshow(picture)
                 if name in maps:
                     salience = np.array(example["maps"][name])
                     axes.imshow(salience, cmap="magma", alpha=0.6, vmin=0, vmax=1)
                 axes.set(xticks=[], yticks=[])
                 axes.set_title(heads.get(name, name).replace(", ", "\n"), fontsize=SMALL)
-                if column == 0:
-                    axes.set_xlabel(captions[row], fontsize=SMALL)
-        _deletion(figure.add_subplot(grid[len(examples), :]), maps, heads)
+            row.supxlabel(caption, fontsize=SMALL)
+        _deletion(below.subplots(), maps, heads)
         title = f"{task}: Grad-CAM; curves: mean of {explained['n']} test samples"
         _head(figure, title, explained["source"] == "twin")
 
@@ -494,7 +493,7 @@ def attention(
 def _caption(example: Mapping[str, Any]) -> str:
     """Return the id of an example, its class and its words, over several lines."""
     words = f"{example['class']}: {example['text']}"
-    return "\n".join(textwrap.fill(one_line(part), 16) for part in (str(example["id"]), words))
+    return "\n".join(textwrap.fill(one_line(part), 66) for part in (str(example["id"]), words))
 
 
 def _deletion(axes: Axes, maps: Mapping[str, Any], heads: Mapping[str, str]) -> None:
