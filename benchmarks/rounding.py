@@ -1,0 +1,82 @@
+"""Train committed runs again with other rounding: `python -m benchmarks.rounding`.
+
+The committed runs used the instructions that every x86-64 processor has; here they use all that
+this one has. Data, seeds, settings and code stay, so that what changes is rounding alone. It needs
+the features and centroids of profile `open` in this folder, and leaves out tasks without them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tabulate import tabulate
+from tqdm import tqdm
+
+from benchmarks.measure import rewritten
+from ibma.engine import Processes
+from ibma.evidence import verify
+from ibma.results import records
+from ibma.results.records import Results
+from ibma.training.cell import Cell, Setting
+from ibma.training.record import Record
+from ibma.training.run import forget, processor, train_run
+
+PAGE = Path("docs/reliability.md")
+MARK = "<!-- written by python -m benchmarks.rounding --write -->"
+METHODS = {"train": ["omib"], "train_ibma": ["ibma", "ibma_unit"], "ablation": ["ce3"]}
+HEADERS = ("Task", "Method", "SD of seeds", "One run: median", "One run: largest", "Mean of runs")
+
+
+def again(results: Results, runs: Sequence[Record], process: Processes) -> list[Record]:
+    """Train the runs of one cell with this processor's own instructions."""
+    params = results.params.model_copy(update={"instructions": "native"})
+    cell = Cell.named(params, runs[0].stage, runs[0].task, runs[0].method, Path())
+    trained = []
+    for run in runs:
+        finished = process.submit(train_run, cell, run.seed, Setting.of(run.params)).result()
+        forget(finished.record.key)
+        trained.append(finished.record)
+    return trained
+
+
+def rows(results: Results) -> Iterator[tuple[str, ...]]:
+    """Yield for each cell how far rounding moves its metric, in points."""
+    cells = [
+        (stage, task, method)
+        for task in results.params.tasks
+        if Path("data/centroids", task).exists()
+        for stage, listed in METHODS.items()
+        for method in listed
+    ]
+    with Processes(1, results.params.cpu_threads, fresh=True) as process:
+        for stage, task, method in tqdm(cells, unit="cell"):
+            runs, metric = results.runs[stage, task, method], results.headline(task)
+            before = records.values(runs, metric, "percent")
+            after = records.values(again(results, runs, process), metric, "percent")
+            moved = [abs(b - a) for a, b in zip(before, after, strict=True)]
+            mean = statistics.mean(after) - statistics.mean(before)
+            spread = statistics.stdev(before), statistics.median(moved), max(moved)
+            yield (task, method, *(f"{value:.2f}" for value in spread), f"{mean:+.2f}")
+
+
+def main() -> None:
+    """Train, print the table, and write the page if asked to."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.rounding", description=__doc__)
+    parser.add_argument("--write", action="store_true", help=f"rewrite {PAGE}")
+    arguments = parser.parse_args()
+    measured = list(rows(verify.read("open", Path())[0].results))
+    table = tabulate(measured, HEADERS, tablefmt="github", disable_numparse=True)
+    said = f"{datetime.now(UTC):%Y-%m-%d}, {processor()}, Python {platform.python_version()}."
+    print(f"{said}\n\n{table}")
+    if arguments.write:
+        page = PAGE.read_text(encoding="utf-8")
+        PAGE.write_text(rewritten(page, MARK, f"{said}\n\n{table}"), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
