@@ -13,7 +13,6 @@ import pytest
 import yaml
 from conftest import record_of
 
-from ibma import files
 from ibma.errors import IbmaError
 from ibma.evidence import archive
 from ibma.params import load
@@ -97,17 +96,6 @@ def test_records_come_back_digit_for_digit(held, tmp_path):
     ]
     for number, text in enumerate(LINES_OF_RUNS.splitlines()):
         assert (folder / f"seed_{number}.json").read_text() == f"{text}\n"
-
-
-def test_of_two_that_pack_at_once_the_second_leaves_in_one_line(held, tmp_path):
-    root, out = tmp_path / "root", tmp_path / "packed"
-    archive.unpack(held, root)
-    profile = load(root / "params.yaml")
-    with files.held(out), pytest.raises(IbmaError, match="packed: another process is writing it"):
-        archive.pack(profile, root, out)
-    assert not out.exists()
-    archive.pack(profile, root, out)
-    assert (out / archive.SUMS).exists()
 
 
 def said(seed: int) -> Predictions:
