@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import platform
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,13 +18,12 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from benchmarks.measure import rewritten
+from ibma import paths
 from ibma.engine import Processes
-from ibma.evidence import verify
+from ibma.evidence import retrain, verify
 from ibma.results import records
 from ibma.results.records import Results
-from ibma.training.cell import Cell, Setting
-from ibma.training.record import Record
-from ibma.training.run import forget, processor, train_run
+from ibma.training.run import processor
 
 PAGE = Path("docs/reliability.md")
 MARK = "<!-- written by python -m benchmarks.rounding --write -->"
@@ -32,32 +31,22 @@ METHODS = {"train": ["omib"], "train_ibma": ["ibma", "ibma_unit"], "ablation": [
 HEADERS = ("Task", "Method", "SD of seeds", "One run: median", "One run: largest", "Mean of runs")
 
 
-def again(results: Results, runs: Sequence[Record], process: Processes) -> list[Record]:
-    """Train the runs of one cell with this processor's own instructions."""
-    params = results.params.model_copy(update={"instructions": "native"})
-    cell = Cell.named(params, runs[0].stage, runs[0].task, runs[0].method, Path())
-    trained = []
-    for run in runs:
-        finished = process.submit(train_run, cell, run.seed, Setting.of(run.params)).result()
-        forget(finished.record.key)
-        trained.append(finished.record)
-    return trained
-
-
 def rows(results: Results) -> Iterator[tuple[str, ...]]:
     """Yield for each cell how far rounding moves its metric, in points."""
     cells = [
         (stage, task, method)
         for task in results.params.tasks
-        if Path("data/centroids", task).exists()
+        if (paths.CENTROIDS / task).exists()
         for stage, listed in METHODS.items()
         for method in listed
     ]
-    with Processes(1, results.params.cpu_threads, fresh=True) as process:
+    native = results.params.model_copy(update={"instructions": "native"})
+    with Processes(1, native.cpu_threads, fresh=True) as process:
         for stage, task, method in tqdm(cells, unit="cell"):
             runs, metric = results.runs[stage, task, method], results.headline(task)
             before = records.values(runs, metric, "percent")
-            after = records.values(again(results, runs, process), metric, "percent")
+            again = [retrain.train(native, Path(), run, process) for run in runs]
+            after = records.values(again, metric, "percent")
             moved = [abs(b - a) for a, b in zip(before, after, strict=True)]
             mean = statistics.mean(after) - statistics.mean(before)
             spread = statistics.stdev(before), statistics.median(moved), max(moved)

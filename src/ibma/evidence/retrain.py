@@ -97,9 +97,17 @@ def _choose(results: Results, wanted: str) -> list[Record]:
     return [random.choice(chosen)]
 
 
-def _again(params: Params, root: Path, committed: Record, peers: Sequence[Record]) -> Again:
-    """Train a committed run again, keep nothing, and compare it; peers: runs of its other seeds."""
-    from ibma.training.run import environment, forget, train_run
+def train(params: Params, root: Path, committed: Record, process: Processes) -> Record:
+    """Train a committed run again with its own setting, and keep nothing.
+
+    Args:
+        root: the project, with the features and centroids of its task.
+        process: a fresh one; this one may have loaded torch before it knew the instructions.
+
+    Raises:
+        IbmaError: the features or centroids are not there, or are of another source.
+    """
+    from ibma.training.run import Finished, environment, forget, train_run
 
     cell = Cell.named(params, committed.stage, committed.task, committed.method, root)
     _check_inputs(params, cell, committed.source)
@@ -107,11 +115,16 @@ def _again(params: Params, root: Path, committed: Record, peers: Sequence[Record
     key = cell.key(committed.seed, setting, environment(cell))
     forget(key)  # an interrupted run would go on from its checkpoint
     try:
-        # in a process of its own: this one loaded torch before it knew the profile's instructions
-        with Processes(1, params.cpu_threads, fresh=True) as process:
-            retrained = process.submit(train_run, cell, committed.seed, setting).result().record
+        finished: Finished = process.submit(train_run, cell, committed.seed, setting).result()
+        return finished.record
     finally:
         forget(key)
+
+
+def _again(params: Params, root: Path, committed: Record, peers: Sequence[Record]) -> Again:
+    """Train a committed run again and compare it; peers: runs of its other seeds."""
+    with Processes(1, params.cpu_threads, fresh=True) as process:
+        retrained = train(params, root, committed, process)
     machines = [[run.provenance.get(name) for name in MACHINE] for run in (committed, retrained)]
     same_key = committed.key == retrained.key
     gaps = _gaps(committed, retrained, peers, exactly=same_key and machines[0] == machines[1])
