@@ -163,7 +163,7 @@ def used(tmp_path_factory) -> dict[tuple[str, str], dict[str, set[str]]]:
 def _of(log: Path, root: Path) -> dict[str, set[str]]:
     """Read a log: paths below the project, or below this repository for code.
 
-    A hidden name is a lock, or what is not whole yet. In a fresh clone Python writes its cache.
+    A hidden name is a lock, or what is not whole yet.
     """
     found: dict[str, set[str]] = {"code": set(), "read": set(), "written": set(), "key": set()}
     for line in set(log.read_text().splitlines()):
@@ -173,8 +173,6 @@ def _of(log: Path, root: Path) -> dict[str, set[str]]:
             found["key"].add(name)
         elif path.is_relative_to(root) and "/." not in path.relative_to(root.parent).as_posix():
             found[what].add(path.relative_to(root).as_posix())
-        elif "__pycache__" in path.parts:
-            continue
         elif any(path.is_relative_to(ROOT / folder) for folder in ("src/ibma", "stages")):
             found["code"] |= {path.relative_to(ROOT).as_posix()} if path.suffix else set()
     return found

@@ -61,6 +61,8 @@ if __name__ == "__main__":
     def note(what: str, name: object) -> None:
         """Write a line at once, for a process may be killed."""
         where = name if what == "key" else os.path.abspath(os.fsdecode(name))
+        if what == "written" and "__pycache__" in where:  # by Python, in a fresh clone
+            return
         os.write(file, f"{what} {where}\n".encode())
 
     sys.path.insert(0, str(Path(sys.argv[0]).parent))
