@@ -8,6 +8,7 @@ the features and centroids of profile `open` in this folder, and leaves out task
 from __future__ import annotations
 
 import argparse
+import itertools
 import platform
 import statistics
 from collections.abc import Iterator
@@ -27,23 +28,18 @@ from ibma.training.run import processor
 
 PAGE = Path("docs/reliability.md")
 MARK = "<!-- written by python -m benchmarks.rounding --write -->"
-METHODS = {"train": ["omib"], "train_ibma": ["ibma", "ibma_unit"], "ablation": ["ce3"]}
+METHODS = ("omib", "ibma", "ibma_unit", "ce3")
 HEADERS = ("Task", "Method", "SD of seeds", "One run: median", "One run: largest", "Mean of runs")
 
 
 def rows(results: Results) -> Iterator[tuple[str, ...]]:
     """Yield for each cell how far rounding moves its metric, in points."""
-    cells = [
-        (stage, task, method)
-        for task in results.params.tasks
-        if (paths.CENTROIDS / task).exists()
-        for stage, listed in METHODS.items()
-        for method in listed
-    ]
+    tasks = [task for task in results.params.tasks if (paths.CENTROIDS / task).exists()]
+    cells = list(itertools.product(tasks, METHODS))
     native = results.params.model_copy(update={"instructions": "native"})
     with Processes(1, native.cpu_threads, fresh=True) as process:
-        for stage, task, method in tqdm(cells, unit="cell"):
-            runs, metric = results.runs[stage, task, method], results.headline(task)
+        for task, method in tqdm(cells, unit="cell"):
+            runs, metric = results.of(task, method), results.headline(task)
             before = records.values(runs, metric, "percent")
             again = [retrain.train(native, Path(), run, process) for run in runs]
             after = records.values(again, metric, "percent")
