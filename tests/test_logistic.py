@@ -33,6 +33,17 @@ def test_scores_are_classes_and_a_class_that_train_lacks_is_never_chosen(fake_st
     assert metrics["acc2"] > 0.9 and set(metrics) >= {"acc3", "f1", "acc2_has0"}
 
 
+def test_the_majority_class_is_that_of_the_training_rows(fake_store):
+    features = store.opened(fake_store("classify", 2, 4))
+    for run in range(4):
+        train, test = features.training(run).index, features.test(run).index
+        y = features.labels[:, 0].astype(int)
+        found = logistic.judge(features, run)["majority"]
+        assert found["accuracy"] == pytest.approx(
+            (y[test] == np.bincount(y[train]).argmax()).mean()
+        )
+
+
 def test_what_it_cannot_read_is_not_run_and_says_why(fake_store, tmp_path, monkeypatch, capsys):
     meta = described.read(fake_store("classify", 2, 0))
     assert logistic.unfit(meta) is None

@@ -91,7 +91,11 @@ def fill(root: Path) -> Path:
             one.write(root / one.id.record)
     for task in PROFILE.tasks:
         folds = range(FOLDS[task]) if task in FOLDS else [None]
-        runs = [{"fold": k, "metrics": {"accuracy": 0.6 + (k or 0) / 100}} for k in folds]
+        accuracies = [0.6 + (k or 0) / 100 for k in folds]
+        runs = [
+            {"fold": k, "metrics": {"accuracy": one}, "majority": {"accuracy": one - 0.4}}
+            for k, one in zip(folds, accuracies, strict=True)
+        ]
         why = {"missing": "no vector", "runs": []}
         line = {"missing": None, "runs": runs} if task == "ravdess" else why
         write_json(root / f"data/logistic/{task}.json", line)
@@ -199,19 +203,22 @@ def test_a_cell_is_mean_sd_and_interval_over_its_runs(built, read):
     assert next(r for r in flat if r["method"] == "ce3")["mean"] == pytest.approx(mean)
 
 
-def test_logistic_regression_stands_below_every_method_once_a_fold(built):
-    last = built["real_ravdess"].rows[-1].values
-    assert last[:2] == ("Logistic regression", FOLDS["ravdess"])
-    assert last[2].value == pytest.approx(62.0) and not last[2].mark
-    assert built["real_ravdess"].flat()[-1]["method"] == "logistic_regression"
-    digits = built["real_split_digits"].rows[-1].values
-    assert digits == ("Logistic regression", 0, "not run: no vector")
+def test_the_references_stand_below_every_method_once_a_fold(built):
+    names = ("Logistic regression", "Majority class")
+    for row, name, mean in zip(built["real_ravdess"].rows[-2:], names, (62.0, 22.0), strict=True):
+        assert row.values[:2] == (name, FOLDS["ravdess"])
+        assert row.values[2].value == pytest.approx(mean) and not row.values[2].mark
+    flat = [row["method"] for row in built["real_ravdess"].flat()[-2:]]
+    assert flat == ["logistic_regression", "majority_class"]
+    for row, name in zip(built["real_split_digits"].rows[-2:], names, strict=True):
+        assert row.values == (name, 0, "not run: no vector")
 
 
 def test_logistic_regression_has_the_units_of_every_metric(read):
     metrics = {"acc2": 0.74, "mae": 1.11, "corr": 0.55}
     told = {"missing": None, "runs": [{"fold": None, "metrics": metrics}]}
-    line = real_tables._logistic(replace(read, logistic={"mosi": told}), "mosi", list(metrics))
+    inputs = replace(read, logistic={"mosi": told})
+    line = real_tables._reference(inputs, "mosi", "metrics", list(metrics))
     assert line[0] == 1 and [number.printed for number in line[1:]] == ["74.0", "1.110", "0.550"]
 
 

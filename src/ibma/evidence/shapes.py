@@ -67,10 +67,11 @@ class Choice(TypedDict):
 
 
 class Fold(TypedDict):
-    """A test fold of `Line`."""
+    """A test fold of `Line`: metrics of logistic regression and of the majority class."""
 
     fold: int | None
     metrics: Metrics
+    majority: Metrics
 
 
 class Line(TypedDict):

@@ -2,7 +2,8 @@
 
 It is a reference that shows whether the set-up of the methods is weak. It uses the same training
 and test rows, and the concatenated features of all modalities, standardised over the training rows.
-CHOICE: the library's own regularisation, C = 1; nothing is tuned.
+CHOICE: the library's own regularisation, C = 1; nothing is tuned. A second reference reads no
+features: it always answers with the largest class of the training rows.
 """
 
 from __future__ import annotations
@@ -57,8 +58,9 @@ def unfit(meta: Mapping[str, Any]) -> str | None:
 
 
 def judge(features: Features, run: int) -> dict[str, Any]:
-    """Fit on the training rows of a run; return its fold and its metrics on test."""
+    """Fit on the training rows of a run; return its fold, and on test the metrics of both."""
     import torch
+    from sklearn.dummy import DummyClassifier
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -68,13 +70,21 @@ def judge(features: Features, run: int) -> dict[str, Any]:
     problem = tasks.build(features.meta["kind"], features.meta["classes"])
     assert isinstance(problem, tasks.Classify), "see unfit"
     train, test = features.training(run), features.test(run)
-    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=ITERATIONS))
-    model.fit(_vectors(train), problem.target(train.labels()).numpy())
-    logits = torch.full((len(test), problem.outputs), ABSENT, dtype=torch.float64)
-    known = torch.from_numpy(model.classes_)
-    logits[:, known] = torch.from_numpy(model.predict_log_proba(_vectors(test)))
-    metrics = problem.metrics(logits, test.labels(), test.groups())
-    return {"fold": features.fold(run), "metrics": metrics}
+
+    def metrics(model: Any) -> dict[str, Any]:
+        model.fit(_vectors(train), problem.target(train.labels()).numpy())
+        logits = torch.full((len(test), problem.outputs), ABSENT, dtype=torch.float64)
+        known = torch.from_numpy(model.classes_)
+        logits[:, known] = torch.from_numpy(model.predict_log_proba(_vectors(test)))
+        return problem.metrics(logits, test.labels(), test.groups())
+
+    regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=ITERATIONS))
+    majority = DummyClassifier(strategy="prior")
+    return {
+        "fold": features.fold(run),
+        "metrics": metrics(regression),
+        "majority": metrics(majority),
+    }
 
 
 def _vectors(rows: Rows) -> NDArray[np.float64]:

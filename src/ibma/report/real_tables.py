@@ -22,7 +22,7 @@ from ibma.training.record import Record
 
 TOTALS = {f"total {name}": name for name in stats.Total.__dataclass_fields__}
 OMIB = "omib"  # the rival whose IB losses are shown next to IBMA's
-LOGISTIC = "Logistic regression"
+LOGISTIC, MAJORITY = "Logistic regression", "Majority class"
 CAREFUL = (
     "With few runs intervals are wide and tests are careful. In simulated studies without a "
     "difference, with 400 test rows, the t-test at 5 % found one in 2 of 100 at most (3 runs) and "
@@ -182,8 +182,11 @@ def _every_metric(inputs: Inputs, task: str) -> Table:
         numbers: list[Value] = [column[method] or missing for column in columns]
         name, folder = method_name(method), records.folder(runs)
         rows.append(Row((name, len(runs), *numbers), folder, ours=method == OURS))
-    line = _logistic(inputs, task, metrics)
-    rows.append(Row((LOGISTIC, *line), paths.logistic(task).as_posix()))
+    lines = {
+        LOGISTIC: _reference(inputs, task, "metrics", metrics),
+        MAJORITY: _reference(inputs, task, "majority", metrics),
+    }
+    rows += [Row((name, *line), paths.logistic(task).as_posix()) for name, line in lines.items()]
     entry = inputs.params.tasks[task]
     card = datasets.card(tables.dataset(inputs.params, entry.dataset), entry.options)
     notes = [
@@ -191,6 +194,7 @@ def _every_metric(inputs: Inputs, task: str) -> Table:
         "the forms of IBMA included.",
         f"{LOGISTIC}: scikit-learn's, on the concatenated features of all modalities; fitted once "
         "per test fold, not tuned, never marked as best.",
+        f"{MAJORITY}: the answer is always the largest class of the training rows.",
         f"{task_name(task)}: {_pairing(inputs, task)}",
         *inputs.left_out([task]),
         *card.notes,
@@ -208,30 +212,38 @@ def _every_metric(inputs: Inputs, task: str) -> Table:
             for metric, column in zip(metrics, columns, strict=True)
             for row in _data(task, metric, column)
         )
-        + tuple(_logistic_data(task, metrics, line[1:])),
+        + tuple(
+            row for name, line in lines.items() for row in _flat(task, name, metrics, line[1:])
+        ),
     )
 
 
-def _logistic(inputs: Inputs, task: str, metrics: Sequence[str]) -> tuple[Value, ...]:
-    """Return n and every metric of logistic regression on a task, or why it was not run."""
+def _reference(inputs: Inputs, task: str, of: str, metrics: Sequence[str]) -> tuple[Value, ...]:
+    """Return n and every metric of a reference on a task, or why it was not run.
+
+    Args:
+        of: metrics (logistic regression) or majority.
+    """
     told = inputs.logistic.get(task) or {"missing": "no stage logistic"}
     if told["missing"]:
         return (0, *(f"not run: {told['missing']}" for _ in metrics))
-    runs, numbers = [one["metrics"] for one in told["runs"]], list[Value]()
+    runs, numbers = [one[of] for one in told["runs"]], list[Value]()
     for name in metrics:
         found = (run.get(name) for run in runs)
         numbers.append(mean_of_defined(found, records.unit_of(name)) or "undefined")
     return (len(runs), *numbers)
 
 
-def _logistic_data(
-    task: str, metrics: Sequence[str], numbers: Sequence[Value]
+def _flat(
+    task: str, name: str, metrics: Sequence[str], numbers: Sequence[Value]
 ) -> list[dict[str, Scalar]]:
+    """Return the numbers of a reference as rows of the CSV."""
+    method = name.lower().replace(" ", "_")
     return [
         row
         for metric, number in zip(metrics, numbers, strict=True)
         if isinstance(number, Number)
-        for row in _data(task, metric, {"logistic_regression": number})
+        for row in _data(task, metric, {method: number})
     ]
 
 
