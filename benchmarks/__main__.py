@@ -40,7 +40,7 @@ MEASURES: dict[str, Callable[[], Iterator[Row]]] = {
     "together": together.rows,
 }
 PAGE = Path("docs/performance.md")
-FIGURE = Path("docs/performance")
+FIGURE = Path("docs/performance.svg")
 CPU = "<!-- written by python -m benchmarks --write -->"
 GPU = "<!-- written by python -m benchmarks --from FILES --write -->"
 
@@ -84,7 +84,7 @@ def measure(chosen: list[str], write: bool) -> None:
         generated += f"\n\nNot taken in this run: {', '.join(left_out)}."
     if curves and write:
         growth.figure(curves, FIGURE)
-        generated += f"\n\n![Growth of time and memory]({FIGURE.name}.png)"
+        generated += f"\n\n![Growth of time and memory]({FIGURE.name})"
     show(generated, CPU, write)
 
 
@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument(
         "--from", dest="files", nargs="+", type=Path, help="what benchmarks.gpu wrote, latest first"
     )
-    parser.add_argument("--write", action="store_true", help=f"rewrite {PAGE} and {FIGURE}.*")
+    parser.add_argument("--write", action="store_true", help=f"rewrite {PAGE} and {FIGURE}")
     arguments = parser.parse_args()
     if arguments.files:
         records = {file: lines.read(file) for file in arguments.files}

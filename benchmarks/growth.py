@@ -177,7 +177,7 @@ def curves() -> list[Curve]:
 
 
 def figure(measured: Sequence[Curve], out: Path) -> None:
-    """Draw `out`.png and `out`.svg: seconds above, memory below; readable in grey."""
+    """Draw an SVG: seconds above, memory below; readable in grey."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -205,10 +205,5 @@ def figure(measured: Sequence[Curve], out: Path) -> None:
             panel.set_ylabel(unit if column == 0 else "")
             panel.legend(fontsize=7)
     shown.tight_layout()
-    for ending in ("png", "svg"):
-        shown.savefig(
-            out.with_suffix(f".{ending}"),
-            dpi=110,
-            metadata={"Date": None} if ending == "svg" else None,
-        )
+    shown.savefig(out, metadata={"Date": None})
     plt.close(shown)
