@@ -1,8 +1,12 @@
 """Logistic regression on stored features: the same rows as every method, or a reason why not."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
 from ibma import paths
@@ -25,6 +29,35 @@ def test_it_learns_from_the_training_rows_of_a_fold_and_is_judged_on_its_test_ro
         assert found["fold"] == run
         assert found["metrics"]["accuracy"] == pytest.approx(expected)
         assert expected > 0.9
+
+
+class Pair(list):
+    """Rows of two classes, as a store hands them out; the list is their index."""
+
+    def __init__(self, x: np.ndarray, y: np.ndarray, index: range) -> None:
+        super().__init__(index)
+        self.features, self.index, self._y = SimpleNamespace(arrays={"a": x}), list(index), y
+
+    def labels(self) -> torch.Tensor:
+        return torch.from_numpy(self._y[self.index])
+
+    def groups(self) -> np.ndarray:
+        return np.array([str(i) for i in self.index])
+
+
+def test_of_two_classes_far_apart_no_two_test_rows_tie():
+    rng = np.random.default_rng(0)
+    y = np.tile([0, 1], 60)
+    x = rng.normal(size=(120, 1)) + 200 * y[:, None]
+    x[100:] *= 1000.0  # probabilities of the test rows are 0 and 1 in every floating-point number
+    features = SimpleNamespace(
+        meta={"kind": "classify", "classes": ["no", "yes"]},
+        training=lambda _: Pair(x, y, range(100)),
+        test=lambda _: Pair(x, np.roll(y, 1), range(100, 120)),
+        fold=lambda _: None,
+    )
+    found = logistic.judge(features, 0)["metrics"]
+    assert found["auc"] == pytest.approx(roc_auc_score(np.roll(y, 1)[100:], x[100:, 0]))
 
 
 def test_scores_are_classes_and_a_class_that_train_lacks_is_never_chosen(fake_store):
