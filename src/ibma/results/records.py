@@ -84,9 +84,15 @@ class Results:
 
     def of(self, task: str | None, method: str | None) -> Sequence[Record]:
         """Return the records of a task and method; none for names that the profile lacks."""
-        if task is None or method not in self.params.methods:
+        if task is None or method is None or method not in self._stages:
             return ()
-        return self._counted(self.params.stage_of(method), task, method)
+        return self._counted(self._stages[method], task, method)
+
+    @cached_property
+    def _stages(self) -> dict[str, str]:
+        """Return method -> the stage that trains it; a report asks tens of thousands of times."""
+        stages = self.params.stages_of_methods().items()
+        return {method: stage for stage, methods in stages for method in methods}
 
     def at_eta(self, method: str, eta: float) -> Sequence[Record]:
         """Return the records of stage `sensitivity` of a method at one eta."""
