@@ -74,11 +74,6 @@ def laplace_kernel(x: Tensor) -> Tensor:
     return torch.exp(-math.sqrt(0.5 / x.shape[-1]) * _distances(x))
 
 
-def gaussian_kernel(x: Tensor) -> Tensor:
-    """Compute the Gaussian kernel exp(-||x_i - x_j||^2 / d) of APIB's 2022 version (same file)."""
-    return torch.exp(-_distances(x).square() / x.shape[-1])
-
-
 def _distances(x: Tensor) -> Tensor:
     # a matrix product would lose the small ones to rounding
     return torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
