@@ -31,17 +31,24 @@ def refused(path: Path, kind: str = "image") -> str:
     return line
 
 
-def png16(path: Path, colour: int, pixels: np.ndarray) -> None:
-    """A PNG of 16 bits; colour: 2 RGB, 4 grey and alpha, 6 RGBA."""
+def png(path: Path, bits: int, colour: int, rows: list[bytes], hidden: bytes = b"") -> None:
+    """A PNG of packed rows; colour: 0 grey, 2 RGB, 4 grey and alpha, 6 RGBA; hidden: its tRNS."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
         packed = name + content
         return struct.pack(">I", len(content)) + packed + struct.pack(">I", zlib.crc32(packed))
 
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
-    head = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 16, colour, 0, 0, 0)
-    chunks = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    width = 8 * len(rows[0]) // bits // {0: 1, 2: 3, 4: 2, 6: 4}[colour]
+    head = struct.pack(">IIBBBBB", width, len(rows), bits, colour, 0, 0, 0)
+    packed = zlib.compress(b"".join(b"\0" + row for row in rows))
+    chunks = chunk(b"IHDR", head) + (chunk(b"tRNS", hidden) if hidden else b"")
+    chunks += chunk(b"IDAT", packed) + chunk(b"IEND", b"")
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
+
+
+def png16(path: Path, colour: int, pixels: np.ndarray) -> None:
+    """A PNG of 16 bits."""
+    png(path, 16, colour, [row.astype(">u2").tobytes() for row in pixels])
 
 
 def test_sixteen_bits_are_scaled_by_the_range_of_their_type(tmp_path):
@@ -138,6 +145,19 @@ def test_every_colour_space_is_as_shown_and_transparent_parts_are_white(tmp_path
         np.testing.assert_allclose(shown(tmp_path / name)[4, 4], expected, atol=3, err_msg=name)
 
 
+def test_a_transparent_colour_is_white_whatever_its_bits(tmp_path):
+    """Pillow compares it in 8 bits with a value of 2, 4 or 16, and finds none or others."""
+    rows = {2: (b"\x1b", 1), 4: (b"\x05\xaf", 5), 8: (b"\x00\x55\xaa\xff", 85)}
+    for bits, (row, key) in rows.items():
+        png(tmp_path / "a.png", bits, 0, [row] * 4, struct.pack(">H", key))
+        assert shown(tmp_path / "a.png", 4)[0, :, 0].tolist() == [0, 255, 170, 255], bits
+    colours = [(0x1234, 7, 7), (0x12FF, 7, 7), (0x3400, 7, 7), (0x1234, 7, 8)]
+    row = b"".join(struct.pack(">3H", *colour) for colour in colours)
+    png(tmp_path / "a.png", 16, 2, [row] * 4, struct.pack(">3H", *colours[0]))
+    found = shown(tmp_path / "a.png", 4)[0]
+    np.testing.assert_array_equal(found, [WHITE, [0x12, 0, 0], [0x34, 0, 0], [0x12, 0, 0]])
+
+
 def test_exif_orientation_is_applied(tmp_path):
     upright = {
         1: CORNER,
@@ -175,8 +195,14 @@ def test_a_turned_tiff_that_is_not_square_keeps_its_rows(tmp_path):
     exif[0x0112] = 6
     for name, stored in pixels.items():
         Image.fromarray(stored).save(tmp_path / f"{name}.tif", exif=exif)
-        found = np.asarray(pictures.read(tmp_path / f"{name}.tif"))[..., 0]
-        np.testing.assert_array_equal(found, np.rot90(grey >> 8, -1), err_msg=name)
+        path = tmp_path / f"{name}.tif"
+        with Image.open(path) as opened, Image.open(path) as loaded:  # as an estimator is handed it
+            loaded.load()
+            found = [pictures.read(path), pictures.to_rgb(opened), pictures.to_rgb(loaded)]
+        for one in found:
+            np.testing.assert_array_equal(
+                np.asarray(one)[..., 0], np.rot90(grey >> 8, -1), err_msg=name
+            )
 
 
 def test_the_mode_of_a_picture_is_that_of_its_pixels(tmp_path):

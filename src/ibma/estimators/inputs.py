@@ -572,12 +572,24 @@ def _part(kind: str, value: Any) -> Any:
     if isinstance(value, str):
         return Path(value)
     if hasattr(value, "getbands"):
-        from ibma.formats import pictures
-
-        return np.asarray(pictures.to_rgb(value))
+        return _pixels(value)
     if isinstance(value, np.ndarray) and value.ndim == 3 and value.shape[0] == 3 < value.shape[2]:
         return value.transpose(1, 2, 0)
     return value
+
+
+def _pixels(picture: Any) -> NDArray[np.uint8]:
+    """Return a picture of Pillow as an array [height, width, 3].
+
+    Raises:
+        BadArgument: its values have no known range, or its file is damaged.
+    """
+    from ibma.formats import pictures
+
+    try:
+        return np.asarray(pictures.to_rgb(picture))
+    except (OSError, ValueError, SyntaxError) as error:  # Pillow's, while it reads the file
+        raise BadArgument(f"a picture of mode {picture.mode}: {one_line(error)}") from None
 
 
 def _numbers(name: str, values: Any) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

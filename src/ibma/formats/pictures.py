@@ -39,7 +39,6 @@ def read(path: Path) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Pillow says of damaged tags
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            # given a name, Pillow may map the file into memory, where it turns a TIFF wrongly
             with path.open("rb") as file, Image.open(file) as picture:
                 return to_rgb(picture)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
@@ -55,12 +54,55 @@ def to_rgb(picture: Any) -> Any:
 
     Raises:
         ValueError: Its values have no known range.
+        OSError: Its file is cut or damaged.
     """
     from PIL import ImageOps
 
     shown = _eight_bits(picture)
     shown.getexif()[ORIENTATION] = picture.getexif().get(ORIENTATION, 1)  # new images have none
     return ImageOps.exif_transpose(shown)
+
+
+def _loaded(picture: Any) -> Any:
+    """Return a picture with its pixels read.
+
+    Pillow maps a TIFF that was opened by name into memory and turns it with the wrong width. What
+    it mapped, and nobody changed since, is opened again.
+    """
+    from PIL import Image
+
+    if getattr(picture, "map", None) and picture.readonly:
+        page, picture = picture.tell(), Image.open(picture.filename)
+        picture.seek(page)
+    name, picture.filename = getattr(picture, "filename", ""), ""
+    picture.load()  # some formats know their mode only then
+    picture.filename = name
+    return picture
+
+
+def _hidden(picture: Any) -> NDArray[np.bool_] | None:
+    """Return where a PNG of 2, 4 or 16 bits is transparent, which Pillow leaves to us; else None.
+
+    It has to be asked before the pixels are read: only then does the picture say how many bits.
+    """
+    from PIL import Image
+
+    key = picture.info.get("transparency")
+    stored = picture.tile[0].args if getattr(picture, "tile", None) else picture.mode
+    if key is None or stored not in ("L;2", "L;4", "I;16", "I;16B", "RGB;16B"):
+        return None
+    if stored in ("L;2", "L;4"):  # which are read as 8
+        key *= 255 // (2 ** int(stored[2:]) - 1)
+    if stored != "RGB;16B":
+        return np.asarray(np.array(_loaded(picture)) == key)
+    place = picture.fp.tell()
+    picture.fp.seek(0)
+    low = Image.open(picture.fp)  # once more, since RGB keeps the upper half of 16 bits alone
+    low.tile = [low.tile[0]._replace(args="RGB;16L")]
+    lower = np.array(low)
+    picture.fp.seek(place)
+    both = np.array(_loaded(picture)).astype(np.uint16) << 8 | lower
+    return np.asarray((both == key).all(axis=2))
 
 
 def _eight_bits(picture: Any) -> Any:
@@ -71,13 +113,18 @@ def _eight_bits(picture: Any) -> Any:
         raise ValueError("no pixel")
     if picture.format == "EPS":  # Pillow would have Ghostscript run it
         raise ValueError("a program in PostScript, save it as PNG")
-    picture.load()  # some formats know their mode only then
+    hidden = _hidden(picture)
+    picture = _loaded(picture)
     if SIGNED in np.atleast_1d(getattr(picture, "tag_v2", {}).get(SAMPLE_FORMAT, 1)):
         raise ValueError("its signed values have no known range, save it with 8 or 16 bits")
     if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PPM"):
         picture = Image.fromarray((_sixteen(picture) >> 8).astype(np.uint8))
     if picture.mode in ("I", "F"):
         raise ValueError("its 32-bit values have no known range, save it with 8 or 16 bits")
+    if hidden is not None:
+        pixels = np.array(picture.convert("RGB"))
+        pixels[hidden] = BACKGROUND
+        return Image.fromarray(pixels)
     if not picture.has_transparency_data:
         return picture.convert("RGB")
     opaque = Image.new("RGB", picture.size, BACKGROUND)
@@ -92,6 +139,4 @@ def _sixteen(picture: Any) -> NDArray[Any]:
     pixels = np.array(picture) << (16 - int(np.atleast_1d(tags.get(BITS, 16))[0]))
     if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
         pixels = 65_535 - pixels
-    if (hidden := picture.info.get("transparency")) is not None:
-        pixels[pixels == hidden] = 65_535
     return pixels
