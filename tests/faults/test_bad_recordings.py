@@ -43,6 +43,39 @@ def test_a_sample_rate_that_nobody_records_at_is_refused(tmp_path):
         )
 
 
+def test_a_big_endian_wav_is_refused_by_name(tmp_path):
+    """FFmpeg reads its numbers with their bytes the wrong way round: noise."""
+    good = wav(tmp_path / "a.wav", tone(0.5), 16_000).read_bytes()
+    (tmp_path / "a.wav").write_bytes(b"RIFX" + good[4:])
+    assert "a.wav: a big-endian wav (RIFX): save it as RIFF" in refused("audio", tmp_path / "a.wav")
+
+
+def test_sound_that_is_shorter_than_its_own_head_says_is_refused(tmp_path):
+    """The head of the whole file may be right, of a stream or, in an RF64, say nothing."""
+    sound = tone(1.0).tobytes()
+    form = b"fmt " + struct.pack("<IHHIIHH", 16, 1, 1, 16_000, 32_000, 2, 16)
+    unknown = struct.pack("<I", 0xFFFFFFFF)
+
+    def made(kind: bytes, whole: bytes, chunks: bytes, held: bytes) -> Path:
+        path = tmp_path / "a.wav"
+        path.write_bytes(kind + whole + b"WAVE" + chunks + form + b"data" + held + sound)
+        return path
+
+    for claimed in (len(sound), 2 * len(sound)):
+        whole, held = struct.pack("<I", len(sound) + 36), struct.pack("<I", claimed)
+        sizes = b"ds64" + struct.pack("<IQQQI", 28, claimed + 72, claimed, claimed // 2, 0)
+        for make in (
+            lambda whole=whole, held=held: made(b"RIFF", whole, b"", held),
+            lambda held=held: made(b"RIFF", unknown, b"JUNK" + bytes([1, 0, 0, 0, 9, 0]), held),
+            lambda sizes=sizes: made(b"RF64", unknown, sizes, unknown),
+        ):
+            if claimed == len(sound):
+                media.compute("audio", make(), {"n_mels": 8})
+            else:
+                assert "truncated" in refused("audio", make())
+    media.compute("audio", made(b"RIFF", unknown, b"", unknown), {"n_mels": 8})
+
+
 def test_only_the_seconds_that_are_needed_are_decoded(tmp_path, monkeypatch):
     path = wav(tmp_path / "long.wav", np.concatenate([tone(300), np.zeros(16_000 * 300)]), 16_000)
     decoded = []

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import reprlib
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +46,8 @@ FORMATS = (
 TIMED = ("aiff", "au", "flac", "ivf", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "mp3", "wv")
 LACKING = 0.5  # s; CHOICE: headers count the last picture, some decoders do not
 RIFF_SIZES = range(1, 0x7FFF_F000)  # writers to a pipe do not know theirs: FFmpeg, SoX and ALSA
+RF64_SIZES = range(1, 1 << 62)
+RIFF_CHUNKS = 1000  # before the sound
 RIFF_SLIP = 8  # bytes, CHOICE: some count the chunk's own head, or padding that is not there
 OGG_PAGE = 65_307  # bytes, the longest
 
@@ -298,7 +301,7 @@ def _opened(path: Path) -> Iterator[Any]:
     import av
 
     options = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
-    raw.present(path)
+    _refuse_big_endian(raw.present(path))
     try:
         with av.open(f"file:{path}", options=options, metadata_errors="ignore") as container:
             ends_inside = ENDS.get(container.format.name)
@@ -309,6 +312,13 @@ def _opened(path: Path) -> Iterator[Any]:
         raise Unreadable(f"{path}: cannot be decoded ({error.strerror}): fetch it again") from None
     except ValueError as error:  # PyAV's own, for example of a stream that changes its layout
         raise raw.unreadable(path, error) from None
+
+
+def _refuse_big_endian(path: Path) -> None:
+    """Refuse a wav whose numbers have their high byte first: FFmpeg reads noise."""
+    with path.open("rb") as file:
+        if file.read(4) == b"RIFX":
+            raise Unreadable(f"{path}: a big-endian wav (RIFX): save it as RIFF, or as flac")
 
 
 def _stream(container: Any, kind: str, path: Path) -> Any:
@@ -422,10 +432,29 @@ def _ends_inside_tag(path: Path) -> bool:
 
 
 def _ends_inside_riff(path: Path) -> bool:
-    """Return whether a WAV or AVI has fewer bytes than its first chunk; a few are the writer's."""
+    """Return whether a WAV or AVI has fewer bytes than it says; a few are the writer's."""
+    length = path.stat().st_size
     with path.open("rb") as file:
-        size = int.from_bytes(file.read(8)[4:], "little")
-    return size in RIFF_SIZES and path.stat().st_size + RIFF_SLIP < size
+        return any(length + RIFF_SLIP < end for end in _riff_ends(file))
+
+
+def _riff_ends(file: IO[bytes]) -> Iterator[int]:
+    """Yield where a file ends by its head, and by the head of its sound.
+
+    An RF64 keeps the second in a chunk of its own. Source: EBU Tech 3306.
+    """
+    whole, wide = int.from_bytes(file.read(12)[4:8], "little"), b""
+    yield whole if whole in RIFF_SIZES else 0
+    for _ in range(RIFF_CHUNKS):
+        name, size = file.read(4), int.from_bytes(file.read(4), "little")
+        if name == b"data":
+            sound = int.from_bytes(wide[8:], "little") if wide else size
+            yield file.tell() + sound if sound in (RF64_SIZES if wide else RIFF_SIZES) else 0
+            return
+        if name == b"ds64":
+            wide = file.read(16)
+            size -= len(wide)
+        file.seek(size + size % 2, os.SEEK_CUR)
 
 
 def _ends_inside_page(path: Path) -> bool:
