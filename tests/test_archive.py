@@ -13,6 +13,7 @@ import pytest
 import yaml
 from conftest import record_of
 
+from ibma import files
 from ibma.errors import IbmaError
 from ibma.evidence import archive
 from ibma.params import load
@@ -96,6 +97,18 @@ def test_records_come_back_digit_for_digit(held, tmp_path):
     ]
     for number, text in enumerate(LINES_OF_RUNS.splitlines()):
         assert (folder / f"seed_{number}.json").read_text() == f"{text}\n"
+
+
+def test_of_two_that_pack_at_once_the_second_leaves_in_one_line(held, tmp_path):
+    root, out = tmp_path / "root", tmp_path / "root/reports/open/evidence"
+    archive.unpack(held, root)
+    profile = load(root / "params.yaml")
+    with files.held(root / "reports"), pytest.raises(IbmaError, match="another process is writing"):
+        archive.pack(profile, root, out)
+    assert not out.exists()
+    archive.pack(profile, root, out)
+    assert not [path for path in (root / "reports").rglob("*.lock")]
+    archive.unpack(out, tmp_path / "again")
 
 
 def said(seed: int) -> Predictions:

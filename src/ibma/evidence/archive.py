@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from ibma import paths
+from ibma import files, paths
 from ibma.errors import IbmaError, one_line
 from ibma.evidence import shapes
 from ibma.files import atomic_folder, read_arrays, read_json, unpacked_limit, write_json
@@ -50,6 +50,9 @@ def pack(params: Params, root: Path, out: Path) -> list[str]:
 
     Returns:
         `<stage>/<task>/<method>: <why>` of every cell without all its records.
+
+    Raises:
+        IbmaError: another process writes reports here.
     """
     results = records.load(params, root)
     contents = {paths.PARAMS: (root / paths.PARAMS).read_bytes()}
@@ -62,7 +65,8 @@ def pack(params: Params, root: Path, out: Path) -> list[str]:
         if (root / name).exists():
             contents[_input(name)] = _packed(_line(read_json(root / name, None)))
     sums = "".join(f"{sha256(held).hexdigest()}  {name}\n" for name, held in contents.items())
-    with atomic_folder(out) as new:
+    # the lock lies beside reports/: in it, a file of nobody would be found
+    with files.held(root / paths.REPORTS), atomic_folder(out) as new:
         for path, held in (*contents.items(), (Path(SUMS), sums.encode())):
             _write(new / path, held)
     gaps = {cell: why for cell, why in results.gaps.items() if why_not_run(cell[1], root) is None}

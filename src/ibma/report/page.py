@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ibma import paths
-from ibma.files import remove, write_bytes
+from ibma.files import held, remove, write_bytes
 from ibma.paper import audit
 from ibma.paper.audit import COMPARED
 from ibma.params import Params
@@ -41,8 +41,13 @@ AS_IT_IS = " !$'()*+,-./:;<=>?@[]^_`{|}~"  # in an address between double quotes
 
 
 def write(params: Params, root: Path) -> Path:
-    """Write the report of a profile from what the stages wrote below `root`; return its page."""
-    return render(report_inputs.load(params, root), root)
+    """Write the report of a profile from what the stages wrote below `root`; return its page.
+
+    Raises:
+        IbmaError: another process writes reports here.
+    """
+    with held(root / paths.REPORTS):
+        return render(report_inputs.load(params, root), root)
 
 
 def render(inputs: Inputs, root: Path) -> Path:
