@@ -144,7 +144,7 @@ def test_a_run_that_an_interruption_left_does_not_go_on(here):
     assert all(gap.agrees for gap in one.gaps)
 
 
-def test_evidence_needs_the_features_that_its_runs_read(here):
+def test_evidence_needs_the_features_that_its_runs_read(here, monkeypatch):
     archive.pack(params.load(), Path(), archive.folder(Path(), "twin"))
     meta = Path("data/features") / TASK / "meta.json"
     write_json(meta, read_json(meta, {}) | {"source": "twin"})
@@ -153,6 +153,9 @@ def test_evidence_needs_the_features_that_its_runs_read(here):
     shutil.rmtree("data/centroids")
     with pytest.raises(IbmaError, match=r"`dvc repro centroids@split_digits` fetches"):
         again("1")
+    monkeypatch.setattr(evidence, "_verify", lambda _: pytest.fail("it took minutes first"))
+    with pytest.raises(IbmaError, match=r"centroids/split_digits: missing: "):
+        list(evidence.check("twin", f"{TASK}/ibma"))
 
 
 def test_evidence_is_what_the_records_are_and_stale_ones_stay_out(here, tmp_path):

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ibma import params, paths
 from ibma.errors import IbmaError
 from ibma.evidence import archive, verify
+
+if TYPE_CHECKING:
+    from ibma.evidence.retrain import Again
 
 
 def check(profile: str, again: str) -> Iterator[str]:
@@ -24,9 +28,9 @@ def check(profile: str, again: str) -> Iterator[str]:
     for other in [] if profile else verify.unchecked(Path(), names):
         yield f"profile {other}: not checked: it has neither evidence nor records"
     for name in names:
+        trained = _train_again(name, again) if again else ()
         yield from _verify(name)
-        if again:
-            yield from _train_again(name, again)
+        yield from trained
 
 
 def _verify(profile: str) -> Iterator[str]:
@@ -54,15 +58,19 @@ def _verify(profile: str) -> Iterator[str]:
 
 
 def _train_again(profile: str, wanted: str) -> Iterator[str]:
-    """Train runs again and yield how far each is from the committed one.
+    """Return an iterator that trains runs again and yields how far each is from the committed one.
 
     Raises:
-        IbmaError: some are too far; it names them.
+        IbmaError: at once: one cannot be trained here; later: some are too far; it names them.
     """
     from ibma.evidence import retrain
 
+    return _compared(profile, retrain.run(profile, Path(), wanted))
+
+
+def _compared(profile: str, trained: Iterator[Again]) -> Iterator[str]:
     agreed, apart = 0, []
-    for one in retrain.run(profile, Path(), wanted):
+    for one in trained:
         name = f"{one.run.task}/{one.run.method}/{one.run.seed}"
         made = "same key" if one.same_key else "another key: other code, data or parameters"
         yield f"{name}: {made}; {one.device}, committed: {one.run.provenance['device']}"

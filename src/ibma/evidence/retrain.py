@@ -57,7 +57,9 @@ class Again:
 
 
 def run(profile: str, root: Path, wanted: str) -> Iterator[Again]:
-    """Train committed runs of a profile again, one after the other.
+    """Train committed runs of a profile again, one after the other, as the iterator is walked.
+
+    What cannot be trained is refused at once: the caller may have minutes of checks to do first.
 
     Args:
         root: the project, with the features and centroids of these tasks.
@@ -68,10 +70,21 @@ def run(profile: str, root: Path, wanted: str) -> Iterator[Again]:
         IbmaError: there is no such run, or its task's features or centroids are not there.
     """
     results = verify.read(profile, root)[0].results
+    chosen = _choose(results, wanted)
+    for committed in chosen:
+        _check_inputs(results.params, _cell(results.params, committed, root), committed.source)
+    return _each(results, root, chosen)
+
+
+def _each(results: Results, root: Path, chosen: Sequence[Record]) -> Iterator[Again]:
     hold_to(results.params.instructions)
-    for committed in _choose(results, wanted):
+    for committed in chosen:
         peers = results.runs[committed.stage, committed.task, committed.method]
         yield _again(results.params, root, committed, peers)
+
+
+def _cell(params: Params, committed: Record, root: Path) -> Cell:
+    return Cell.named(params, committed.stage, committed.task, committed.method, root)
 
 
 def _choose(results: Results, wanted: str) -> list[Record]:
@@ -109,7 +122,7 @@ def train(params: Params, root: Path, committed: Record, process: Processes) -> 
     """
     from ibma.training.run import Finished, environment, forget, train_run
 
-    cell = Cell.named(params, committed.stage, committed.task, committed.method, root)
+    cell = _cell(params, committed, root)
     _check_inputs(params, cell, committed.source)
     setting = Setting.of(committed.params)
     key = cell.key(committed.seed, setting, environment(cell))
