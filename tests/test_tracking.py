@@ -401,8 +401,13 @@ def test_addresses_lose_their_secrets():
         "unsupported URI 'bob:pw@h:9' for": "unsupported URI 'bob:***@h:9' for",
         "bob:p:w@h": "bob:***@h",
         "in header value: 'Bearer abc": "in header value: 'Bearer ***",
+        "Authorization: Basic Ym9i=": "Authorization: Basic ***",
         "https://h/x?pass=a&b=c": "https://h/x?pass=***&b=c",
         "no address: a@b, key=value": "no address: a@b, key=value",
+        "AWS_SECRET_ACCESS_KEY=abc b HF_TOKEN=x b": "AWS_SECRET_ACCESS_KEY=*** b HF_TOKEN=*** b",
+        "PGPASSWORD='a b' api-key = x, y": "PGPASSWORD=*** api-key = *** y",
+        "{'password': 'abc', 'user': 1}": "{'password': ***, 'user': 1}",
+        "token ids: expected secrets of text": "token ids: expected secrets of text",
         "http://h/#/runs?a=b&viewStateShareKey=ibma": "http://h/#/runs?a=b&viewStateShareKey=ibma",
     }.items():
         assert redact(address) == shown and redact(shown) == shown

@@ -41,23 +41,32 @@ LOG_SECONDS = 10.0  # between two lines of progress in a log file
 TOKEN = 20  # a user name of this length or more in an address is taken for a token
 _LOGIN = re.compile(r"(?<=://)([^\s/@:?#]*)(:(?!\d{1,5}(?:[/?#]|\s|$))\S*)?@")
 _BARE_LOGIN = re.compile(r"(?<![^\s'\"])([^\s/@:?#'\"]+):[^\s/@]+@(?=\w)")  # without a scheme
-_BEARER = re.compile(r"\b(Bearer) [^\s:'\"]+")  # requests quotes a header that it refuses
+_BEARER = re.compile(
+    r"\b(Bearer|Authorization: Basic) [^\s:'\"]+"
+)  # requests quotes a header that it refuses
 _SECRET = re.compile(  # MLflow calls a view by a key, which is no secret
     r"([?&;#](?!viewStateShareKey=)[\w.-]*(?:token|key|secret|pass|pwd|auth|credential|sig)"
     r"[\w.-]*=)[^\s&;#'\"]+",
     re.IGNORECASE,
 )
+_NAMED = re.compile(  # outside of an address: AWS_SECRET_ACCESS_KEY=..., {'password': '...'}
+    r"((?:token|secret|passw(?:or)?d|pwd|passphrase|credentials?|(?:api|access|secret|private|"
+    r"account|auth)[_-]?key)(?:_id)?(?:\s*=|['\"]\s*[:=])\s*)(?!\*\*\*)(?:\"[^\"]*\"|'[^']*'|[^\s&;#'\"]+)",
+    re.IGNORECASE,
+)
 
 
 def redact(text: str) -> str:
-    """Hide passwords and tokens in the addresses of a text: `http://bob:***@host/?token=***`."""
+    """Hide passwords and tokens of a text: `http://bob:***@host/?token=***`, `HF_TOKEN=***`."""
 
     def hide(login: re.Match[str]) -> str:
         user = "***" if len(login[1]) >= TOKEN else login[1]
         return f"{user}:***@" if login[2] else f"{user}@"
 
     shown = _BARE_LOGIN.sub(r"\1:***@", _LOGIN.sub(hide, text))
-    return _SECRET.sub(r"\1***", _BEARER.sub(r"\1 ***", shown))
+    for pattern, hidden in ((_BEARER, r"\1 ***"), (_SECRET, r"\1***"), (_NAMED, r"\1***")):
+        shown = pattern.sub(hidden, shown)
+    return shown
 
 
 def installing(extra: str) -> str:
