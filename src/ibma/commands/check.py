@@ -10,6 +10,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -288,10 +289,10 @@ def _alike(names: Iterable[str]) -> list[list[str]]:
     return list(alike.values())
 
 
-def _plain(name: str) -> str:
+def _plain(name: str) -> str | Decimal:
     """Return a name as what it says: in small letters, a number by its value."""
-    if math.isfinite(value := tabular.number(name)):
-        return str(value)
+    if math.isfinite(tabular.number(name)):
+        return Decimal(name)  # a float would make one of long numbers, and two of 0 and -0
     folded = unicodedata.normalize("NFKC", name).casefold()
     visible = "".join(filter(str.isprintable, folded))
     return re.sub(r"(?<!\d) | (?!\d)", "", visible)  # 1 23 is not 12 3
