@@ -7,9 +7,11 @@ which takes ten times as long as all of ours.
 
 from __future__ import annotations
 
+import warnings
 from inspect import signature
 from typing import TYPE_CHECKING, Any, Self
 
+from ibma import __version__
 from ibma.estimators.loss import BadArgument
 
 if TYPE_CHECKING:
@@ -80,6 +82,21 @@ class Conventions:
             target_tags=TargetTags(required=True),
             transformer_tags=TransformerTags(preserves_dtype=[]),
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is pickled or copied, with the version of this package."""
+        return vars(self) | {"ibma": __version__}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take what was pickled; warn, as scikit-learn does, if another version did it."""
+        before = state.pop("ibma", "another version")
+        if before != __version__:
+            warnings.warn(
+                f"pickled by ibma {before}, read by {__version__}: it may fail or predict "
+                "otherwise: fit it again, or use `save` and `load`",
+                stacklevel=2,
+            )
+        self.__dict__.update(state)
 
     # --- metadata routing ------------------------------------------------------------------------
 

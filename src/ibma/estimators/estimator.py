@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from ibma import methods
-from ibma.errors import IbmaError
+from ibma.errors import IbmaError, one_line
 from ibma.estimators import inputs, saved, seeds
 from ibma.estimators.base import Classifier, Conventions, Regressor
 from ibma.estimators.inputs import Reader
@@ -143,7 +143,8 @@ class Estimator(Conventions):
             raise BadArgument(f"y has {len(y)} entries, X has {n} samples")
         y = inputs.plain_array(y, "y") if isinstance(y, torch.Tensor) else y
         inputs.refuse_odd_labels(y)
-        targets, task = self._fit_targets(y)
+        inputs.refuse_complex(y, "y")
+        targets, task = self._targets(y)
         groups = inputs.groups(groups, self.early_stopping or self.eta == "cv")
         for what, given in (("y", targets), ("groups", groups)):
             if given is not None and len(given) != n:
@@ -197,6 +198,19 @@ class Estimator(Conventions):
     def _fit_targets(self, y: Any) -> tuple[NDArray[np.float64], Task]:
         """Learn the targets; return them as stored labels [n, C], and the task they pose."""
         raise NotImplementedError
+
+    def _targets(self, y: Any) -> tuple[NDArray[np.float64], Task]:
+        """Do as `_fit_targets`.
+
+        Raises:
+            BadArgument: scikit-learn or numpy cannot make numbers or classes of the targets.
+        """
+        try:
+            return self._fit_targets(y)
+        except BadArgument:
+            raise
+        except (TypeError, ValueError, OverflowError) as error:
+            raise BadArgument(f"y: {one_line(error)}") from None
 
     def _task(self, **weights: Any) -> Task:
         """Return the task of a fitted estimator; weights are needed only to train."""
@@ -272,6 +286,7 @@ class Estimator(Conventions):
             found = {name: inputs.in_order(name, X[name], known.get(name, ())) for name in expected}
             return {name: inputs.positional(name, value) for name, value in found.items()}
         named = bool(names) and self._modalities(fit) is not None
+        inputs.refuse_complex(X, "X")
         checks = {"ensure_all_finite": "allow-nan", "ensure_min_samples": 2 if fit else 1}
         checks = {"skip_check_array": True} if named else checks
         table = validate_data(self, inputs.unmasked(X), reset=fit, **checks)
@@ -546,13 +561,15 @@ class IBMAClassifier(Classifier, Estimator):
         from sklearn.utils.class_weight import compute_class_weight
         from sklearn.utils.multiclass import check_classification_targets
 
-        y = column_or_1d(y, warn=True)
+        given, y = y, column_or_1d(y, warn=True)
         if y.dtype.kind in "mM":
             raise BadArgument(f"y: {y.dtype}: expected texts or whole numbers as classes")
         check_classification_targets(y)
         if y.dtype.kind == "f" and not np.isfinite(y).all():
             raise BadArgument("y: Input contains NaN or infinity in place of a class")
+        y = y + 0.0 if y.dtype.kind == "f" else y  # -0 is 0
         self.classes_, places = np.unique(y, return_inverse=True)
+        inputs.refuse_merged_labels(given, self.classes_)
         if len(self.classes_) < 2:
             raise BadArgument(f"y has 1 class ({self.classes_[0]!r}): expected two or more classes")
         targets = places.astype(np.float64)[:, None]

@@ -226,6 +226,36 @@ def refuse_odd_labels(y: Any) -> None:
             raise BadArgument(f"y: row {row} is {value!r}, row 0 is {first!r}: expected one type")
 
 
+def refuse_merged_labels(y: Any, classes: NDArray[Any]) -> None:
+    """Raise an error if labels that differ became one class, as 2**53 and 2**53 + 1 do as floats.
+
+    Args:
+        classes: what numpy found in y.
+
+    Raises:
+        BadArgument: It says how many were lost.
+    """
+    listed = isinstance(y, list | tuple) or hasattr(y, "isna")  # numpy's own have one type
+    values = list(y) if listed and getattr(y, "ndim", 1) == 1 else []
+    if not all(isinstance(value, str | int | float | np.generic) for value in values):
+        return
+    if (count := len(set(values))) > len(classes):
+        raise BadArgument(
+            f"y: {count} labels that differ are {len(classes)} classes of type {classes.dtype}, "
+            "which cannot tell them apart: give other names"
+        )
+
+
+def refuse_complex(values: Any, where: str) -> None:
+    """Raise an error of one line; scikit-learn's shows the whole array.
+
+    Raises:
+        BadArgument: the numbers are complex.
+    """
+    if getattr(getattr(values, "dtype", None), "kind", "") == "c":
+        raise BadArgument(f"{where}: Complex data not supported: expected real numbers")
+
+
 def groups(given: Any, held_out: bool) -> list[str] | None:
     """Return the group of each sample as text; None where each is its own.
 

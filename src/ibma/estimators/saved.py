@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load
 
 import ibma
-from ibma.errors import IbmaError
+from ibma.errors import IbmaError, one_line
 from ibma.estimators import seeds
 from ibma.estimators.inputs import Reader
 from ibma.estimators.loss import BadArgument
@@ -118,6 +118,17 @@ def read(cls: type[Kind], folder: Path, device: str) -> Kind:
         weights = required(folder / WEIGHTS, content["weights"], again).read_bytes()
     except IbmaError as error:
         raise BadArgument(str(error)) from None
+    try:
+        return _made(cls, content, weights, device)
+    except BadArgument:
+        raise
+    except Exception as error:  # whatever Python, torch and safetensors make of other content
+        told = f"not as `save` writes it ({one_line(error)[:200]}): {again}"
+        raise BadArgument(f"{path}: {told}") from None
+
+
+def _made(cls: type[Kind], content: Mapping[str, Any], weights: bytes, device: str) -> Kind:
+    """Make an estimator of what was read."""
     made = cls(**{name: restored(value) for name, value in content["parameters"].items()})
     made.params_, made.device = made.get_params(), device
     for name, value in content["columns"].items():
