@@ -707,6 +707,8 @@ def test_a_block_that_says_two_things_at_once_is_one_line(project, ibma):
         "tables.clinic.label: expected one column": {"label": ["Fold", "Hx"]},
         "tables.clinic.range: expected [lowest": {"kind": "sentiment"},
         "tables.clinic.classes: expected two classes": {"classes": ["mass"]},
+        "tables.clinic.classes: expected names that differ and": {"classes": ["é", "e\u0301"]},
+        "tables.clinic.classes: expected names that differ": {"classes": ["", "mass"]},
         "tasks.clinic.encoders: expected the modalities": {
             "modalities": {"Hx": {"kind": "text", "columns": ["Hx"]}}
         },
