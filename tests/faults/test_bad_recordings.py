@@ -76,6 +76,18 @@ def test_sound_that_is_shorter_than_its_own_head_says_is_refused(tmp_path):
     media.compute("audio", made(b"RIFF", unknown, b"", unknown), {"n_mels": 8})
 
 
+def test_a_shortened_w64_is_refused(tmp_path):
+    path = tmp_path / "a.w64"
+    with av.open(str(path), "w", format="w64") as container:
+        stream = container.add_stream("pcm_s16le", rate=16_000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(tone(0.5)[None], format="s16", layout="mono")
+        frame.sample_rate = 16_000
+        container.mux([*stream.encode(frame), *stream.encode()])
+    media.compute("audio", path, {"n_mels": 8})
+    path.write_bytes(path.read_bytes()[:-4000])
+    assert "truncated" in refused("audio", path)
+
+
 def test_only_the_seconds_that_are_needed_are_decoded(tmp_path, monkeypatch):
     path = wav(tmp_path / "long.wav", np.concatenate([tone(300), np.zeros(16_000 * 300)]), 16_000)
     decoded = []

@@ -46,7 +46,7 @@ FORMATS = (
 TIMED = ("aiff", "au", "flac", "ivf", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "mp3", "wv")
 LACKING = 0.5  # s; CHOICE: headers count the last picture, some decoders do not
 RIFF_SIZES = range(1, 0x7FFF_F000)  # writers to a pipe do not know theirs: FFmpeg, SoX and ALSA
-RF64_SIZES = range(1, 1 << 62)
+WIDE_SIZES = range(1, 1 << 62)  # of RF64 and W64
 RIFF_CHUNKS = 1000  # before the sound
 RIFF_SLIP = 8  # bytes, CHOICE: some count the chunk's own head, or padding that is not there
 OGG_PAGE = 65_307  # bytes, the longest
@@ -293,10 +293,10 @@ def _opened(path: Path) -> Iterator[Any]:
     """Open a recording; whatever goes wrong while it is decoded names the file.
 
     FFmpeg decodes what is left of a cut file without a word. What a cut shows of itself is refused:
-    here an end inside a tag of FLV, a page of Ogg, or what AVI and WAV say that they hold; in
-    `_decoded` a time that the header announces. Not to be known is a cut of what announces nothing:
-    raw streams (AAC, AMR, MP3 without Xing's header), ASF, CAF, GIF, MPEG-TS and -PS, W64, whatever
-    was written to a pipe, and an Ogg that was cut between two pages.
+    here an end inside a tag of FLV, a page of Ogg, or what AVI, WAV and W64 say that they hold; in
+    `_decoded` a time that the header announces. Not known is a cut of what announces nothing: raw
+    streams (AAC, AMR, MP3 without Xing's header), GIF, MPEG-TS and -PS, whatever was written to a
+    pipe, and an Ogg that was cut between two pages. Not asked are ASF and CAF.
     """
     import av
 
@@ -438,6 +438,13 @@ def _ends_inside_riff(path: Path) -> bool:
         return any(length + RIFF_SLIP < end for end in _riff_ends(file))
 
 
+def _ends_inside_w64(path: Path) -> bool:
+    """Return whether a W64 has fewer bytes than its first chunk. Source: FFmpeg's w64dec.c."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(24)[16:], "little")
+    return size in WIDE_SIZES and path.stat().st_size + RIFF_SLIP < size
+
+
 def _riff_ends(file: IO[bytes]) -> Iterator[int]:
     """Yield where a file ends by its head, and by the head of its sound.
 
@@ -449,7 +456,7 @@ def _riff_ends(file: IO[bytes]) -> Iterator[int]:
         name, size = file.read(4), int.from_bytes(file.read(4), "little")
         if name == b"data":
             sound = int.from_bytes(wide[8:], "little") if wide else size
-            yield file.tell() + sound if sound in (RF64_SIZES if wide else RIFF_SIZES) else 0
+            yield file.tell() + sound if sound in (WIDE_SIZES if wide else RIFF_SIZES) else 0
             return
         if name == b"ds64":
             wide = file.read(16)
@@ -472,6 +479,7 @@ ENDS: Mapping[str, Callable[[Path], bool]] = {
     "avi": _ends_inside_riff,
     "flv": _ends_inside_tag,
     "ogg": _ends_inside_page,
+    "w64": _ends_inside_w64,
     "wav": _ends_inside_riff,
 }
 
