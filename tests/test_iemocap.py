@@ -1,5 +1,6 @@
 """IEMOCAP's loader on its twin, and what the twin tells."""
 
+import re
 import shutil
 from collections import Counter
 from itertools import combinations
@@ -44,6 +45,9 @@ def test_a_sample_is_read_off_table_and_transcript(written):
     video = release / "dialog/avi/DivX/Ses01F_impro01.avi"
     assert sample.parts["visual"] == Excerpt(video, 1.9, 2.4, iemocap.RIGHT)
     assert sample.parts["audio"].name == "Ses01F_impro01_M003.wav"
+    told = (release / "dialog/transcriptions/Ses01F_impro01.txt").read_text().splitlines()
+    (line,) = (line for line in told if line.startswith("Ses01F_impro01_M003 "))
+    assert sample.parts["text"] == line.partition("]: ")[2] != ""
     assert (sample.group, sample.dialogue) == ("Session1", "Ses01F_impro01")
     assert by_id(written)["Ses01F_impro01_F004"].parts["visual"].box == iemocap.LEFT
     assert by_id(written)["Ses01M_script01_1_F004"].parts["visual"].box == iemocap.RIGHT
@@ -86,11 +90,36 @@ def test_the_random_split_takes_rare_labels_and_always_the_same_fifth(written):
     labels = {sample.id: iemocap.EMOTIONS[sample.label] for sample in found}
     assert labels["Ses01F_impro01_M013"] == "hap" and labels["Ses01F_impro01_F014"] == "fru"
     tested = {sample.id for sample in found if sample.split == "test"}
-    assert 0.15 < len(tested) / len(found) < 0.25
+    assert len(tested) == 29, "a fifth of 146 labelled turns"
+    assert sorted(tested)[:3] == [  # another draw is another data set
+        "Ses01F_impro01_F014",
+        "Ses01F_impro01_M005",
+        "Ses01M_script01_1_F002",
+    ]
     again = by_id(written, split="random").values()
     assert tested == {s.id for s in again if isinstance(s, Sample) and s.split == "test"}
     with pytest.raises(IbmaError, match="split 'speaker': expected session or random"):
         list(iemocap.samples(written, split="speaker"))
+
+
+def test_rare_labels_stand_for_what_the_card_says(copy):
+    """The twin has `sur` and `oth`; here two more turns of the table have `fea` and `dis`."""
+    table = copy / iemocap.RELEASE / FIRST
+    meant = {"sur": "hap", "fea": "sad", "dis": "ang", "oth": "fru"}
+    names = [f"Ses01F_impro01_{turn}" for turn in ("F000", "M003", "M013", "F014")]
+    for name, label in zip(names, meant, strict=True):
+        table.write_text(re.sub(rf"({name}\t)\w+", rf"\1{label}", table.read_text()))
+    found = by_id(copy, split="random")
+    labels = [iemocap.EMOTIONS[found[name].label] for name in names]
+    assert labels == list(meant.values())
+    assert all(isinstance(by_id(copy)[name], Dropped) for name in names), "split: session"
+
+
+def test_turns_come_by_their_time_wherever_they_stand_in_the_table(copy):
+    table = copy / iemocap.RELEASE / FIRST
+    before = list(by_id(copy))
+    table.write_text("\n".join(reversed(table.read_text().splitlines())) + "\n")
+    assert list(by_id(copy)) == before and before[0] == "Ses01F_impro01_F000"
 
 
 @pytest.mark.parametrize(
@@ -106,6 +135,7 @@ def test_the_random_split_takes_rare_labels_and_always_the_same_fifth(written):
             "0.6000 - 0.1000",
             "Ses01F_impro01_F000 from 0.6 to 0.1 s: expected an end after",
         ),
+        ("0.1000 - 0.6000", "0.6000 - 0.6000", "Ses01F_impro01_F000 from 0.6 to 0.6 s: expected"),
         ("\tfru\t", "\tFRU\t", "label 'FRU' of Ses01F_impro01_.*: expected one of ang, hap"),
         ("\tang\t", "\tanger\t", "label 'anger' of Ses01F_impro01_.*: expected one of ang, hap"),
         ("Ses01F_impro01_F000", "impro01_F000", "turn 'impro01_F000': expected Ses<NN>"),
@@ -183,9 +213,16 @@ def test_nothing_there_says_where_to_ask(tmp_path):
         list(iemocap.samples(tmp_path))
 
 
-def test_a_release_that_is_not_whole_is_refused(written):
+def test_a_release_that_is_not_whole_is_refused(written, monkeypatch):
     with pytest.raises(IbmaError, match="10 dialogues, 147 turns: expected 151, 10039"):
         iemocap.verify(written)
+    for dialogues, turns in ((10, 148), (11, 147)):
+        monkeypatch.setattr(iemocap, "DIALOGUES", dialogues)
+        monkeypatch.setattr(iemocap, "TURNS", turns)
+        with pytest.raises(IbmaError, match=f"147 turns: expected {dialogues}, {turns}"):
+            iemocap.verify(written)
+    monkeypatch.setattr(iemocap, "DIALOGUES", 10)
+    iemocap.verify(written)
 
 
 # --- the twin ------------------------------------------------------------------------------------
