@@ -1,6 +1,7 @@
 """The choice inside train: no test row, groups unsplit, alike for every method, resumable."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -74,6 +75,15 @@ def test_folds_are_inside_train_and_never_split_a_group(make_cell):
     assert not set(held) & set(features.test(0).index)
 
 
+def test_what_a_test_fold_is_tuned_on_holds_no_row_of_it(make_cell):
+    splits = tune.Split.all_of(make_cell(folds=3))
+    assert [split.run for split in splits] == [0, 1, 2]
+    for split in splits:
+        test = set(split.cell.open().test(split.run).index)
+        met = {row for fold in split.folds(3) for rows in fold for row in rows.index}
+        assert not met & test and met | test == set(range(72))
+
+
 def test_a_trial_learns_from_a_fold_and_is_scored_on_what_it_leaves_out(make_cell, monkeypatch):
     fits, judged = [], []
 
@@ -111,6 +121,28 @@ def test_a_choice_changes_with_the_code_that_trains(make_cell, choose, monkeypat
     assert choose(make_cell())["key"] != before
 
 
+@pytest.mark.parametrize(
+    ("classes", "said"),
+    [
+        ((0, 1, 2), "n_splits=3 cannot be greater than"),
+        ((0, 0), "leaves less than two to train on"),
+    ],
+)
+def test_too_few_samples_for_the_folds_are_one_line(make_cell, monkeypatch, classes, said):
+    cell = make_cell()
+    training = cell.open().training(0)
+    labels, groups = training.labels().tolist(), training.groups().tolist()
+    places = [next(i for i, y in enumerate(labels) if y == classes[0])]
+    for one in classes[1:]:  # each in a group of its own
+        met = {groups[i] for i in places}
+        places.append(next(i for i, y in enumerate(labels) if y == one and groups[i] not in met))
+    few = SimpleNamespace(training=lambda run: training.taking(training.index[places]))
+    monkeypatch.setattr(store, "opened", lambda folder: few)
+    with pytest.raises(IbmaError, match=f"samples of run 5: .*{said}.* Lower tune.folds") as caught:
+        tune.Split(cell, 5).folds(3)
+    assert "\n" not in str(caught.value)
+
+
 def test_the_training_type_cannot_hold_a_test_row(make_cell):
     training = make_cell().open().training(0)
     assert isinstance(training, store.TrainingSet) and not isinstance(training, store.TestSet)
@@ -131,6 +163,19 @@ def test_the_main_weight_is_tried_at_the_best_point_and_the_best_mean_is_chosen(
         assert content["rule"] == {"by": "accuracy"}, "and the points of a cell of a profile"
         assert content["choices"][0][name] in GRID[name]
     assert varied(Variant("ibma", eta=0.3), lambda one: chosen("fake", one, 0)).eta == 0.3
+
+
+def test_of_settings_with_the_same_mean_the_one_that_was_tried_first_is_chosen(make_cell):
+    """Means over folds are .5, .7, .7 and .6; a single fold of the last is the best of all."""
+    split, tried = tune.Split(make_cell(), 0), tune.Tried(PROFILE)
+    settings = [Setting(lr, 0.0, 0.5) for lr in (0.3, 0.1, 0.2, 0.4)]
+    scores = {0: (0.5, 0.6, 0.8, 0.2), 1: (0.5, 0.8, 0.6, 1.0)}
+    tried.scores[split] = [
+        one._asdict() | {"score": score}
+        for of_fold in scores.values()
+        for one, score in zip(settings, of_fold, strict=True)
+    ]
+    assert tried.best(split) == (settings[1], pytest.approx(0.7))
 
 
 def test_an_override_of_eta_does_not_reach_methods_that_do_not_read_it(make_cell, choose):
@@ -155,6 +200,8 @@ def test_where_train_shows_nothing_every_method_takes_the_points_in_turn(make_ce
     few = PROFILE.model_copy(update={"seeds": 3})
     with pytest.raises(IbmaError, match="seeds: 3: expected 4 or more, a run at every point"):
         tune.choose(few, [make_cell(kind="one_class")])
+    enough = PROFILE.model_copy(update={"seeds": 4})
+    assert tune.choose(enough, [make_cell(kind="one_class")])["ibma"]["choices"]
 
 
 def test_trials_are_tried_once_and_damaged_scores_again(make_cell, choose, capsys):
@@ -165,6 +212,49 @@ def test_trials_are_tried_once_and_damaged_scores_again(make_cell, choose, capsy
     kept[0].write_text("{")
     assert choose(cell) == first
     assert capsys.readouterr().err.endswith("tune: 5 kept, 1 tried\n")
+
+
+def test_scores_are_kept_apart_by_everything_that_they_depend_on(make_cell):
+    """Otherwise a profile with other folds or epochs would be tuned by another's scores."""
+    cell, setting = make_cell(), Setting(0.01, 0.0, 0.5)
+    split = tune.Split(cell, 0)
+    others = [
+        tune.Trials(split, TUNING, (setting,), 0),
+        tune.Trials(split, TUNING, (setting,), 1),
+        tune.Trials(split, TUNING, (setting._replace(lr=0.02),), 0),
+        tune.Trials(split, TUNING.model_copy(update={"epochs": 2}), (setting,), 0),
+        tune.Trials(split, TUNING.model_copy(update={"folds": 2}), (setting,), 0),
+        tune.Trials(tune.Split(cell, 1), TUNING, (setting,), 0),
+        tune.Trials(tune.Split(make_cell(method="omib"), 0), TUNING, (setting,), 0),
+    ]
+    assert len({one.path for one in others}) == len(others)
+    assert tune.Trials(tune.Split(make_cell(), 0), TUNING, (setting,), 0).path == others[0].path
+
+
+def test_a_split_of_few_groups_has_as_many_trials_as_it_has_folds(make_cell, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tune.Split, "folds", lambda self, count: ((), ())[:count])
+    split, setting = tune.Split(make_cell(), 0), Setting(0.01, 0.0, 0.5)
+    for fold in range(2):
+        one = tune.Trials(split, TUNING, (setting,), fold)
+        write_json(one.path, {"scores": [setting._asdict() | {"score": fold + 0.25}]})
+    tried = tune.Tried(PROFILE)
+    tried.complete({split: (setting,)})
+    assert (tried.kept, tried.new) == (2, 0) and tried.best(split) == (setting, 0.75)
+
+
+def test_a_stage_leaves_no_choice_of_before_but_one_method_leaves_the_others(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tune, "skipped", lambda task: False)
+    monkeypatch.setattr(tune.Cell, "of", lambda params, task, method: method)
+    monkeypatch.setattr(tune, "choose", lambda _, names: {name: {} for name in names})
+    task = next(iter(PROFILE.tasks))
+    write_json(paths.choice(task, "old"), {})
+    tune.tune_task(PROFILE, task, "ibma")
+    assert {path.stem for path in paths.choice(task, "").parent.glob("*.json")} == {"old", "ibma"}
+    tune.tune_task(PROFILE, task)
+    written = {path.stem for path in paths.choice(task, "").parent.glob("*.json")}
+    assert written == set(PROFILE.methods_of(task)) and "old" not in written
 
 
 def test_a_missing_or_damaged_choice_says_what_to_run(tmp_path):
