@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from ibma.errors import IbmaError
 from ibma.features import noise, store
@@ -38,6 +39,17 @@ def test_noise_is_the_same_for_the_same_run_and_scales_with_its_level(fake_store
     assert not np.allclose(added(0, 1.0), added(1, 1.0), atol=0.1)
     shape = (9, 2)
     assert not np.allclose(noise.draw(0, "left", shape), noise.draw(0, "right", shape), atol=0.1)
+
+
+def test_networks_meet_the_noise_of_features_that_were_read_without_it(fake_store):
+    """Rows that were put on a device before are not met again."""
+    clean, cpu = store.opened(fake_store("classify", 2, 0)), torch.device("cpu")
+    whole = clean.test(0)
+    before = next(whole.batches(len(whole), cpu)).x["view0"]
+    noisy = noise.added(clean, 0, Noise("view0", 0.0, 4.0))
+    after = next(noisy.test(0).batches(len(whole), cpu)).x["view0"]
+    np.testing.assert_array_equal(after, noisy.arrays["view0"][whole.index])
+    assert (after - before).std() > 1
 
 
 def test_noise_in_token_ids_is_refused(fake_store):
