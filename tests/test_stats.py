@@ -38,6 +38,14 @@ def test_summary_of_equal_seeds() -> None:
     assert summary([0.1, 0.1, 0.1]) == Summary(0.1, 0.0, 3, 0.1, 0.1)
 
 
+def test_an_interval_is_cut_where_no_mean_can_be() -> None:
+    """Its half is 4.30265 sqrt(.19 / 3) = 1.08 around .7; the mean and the sd stay."""
+    values = [0.2, 0.9, 1.0]
+    free, cut = summary(values), summary(values, (0.0, 1.0))
+    assert (free.low, free.high) == pytest.approx((0.7 - 1.0828, 0.7 + 1.0828), abs=1e-4)
+    assert (cut.low, cut.high) == (0.0, 1.0) and (cut.mean, cut.sd) == (free.mean, free.sd)
+
+
 @pytest.mark.parametrize("values", [[], [0.5, math.nan], [math.inf]])
 def test_summary_refuses_missing_values(values: list[float]) -> None:
     with pytest.raises(IbmaError, match=r"^values: .* expected one finite number per seed"):
@@ -124,6 +132,23 @@ def test_the_interval_of_the_effect_is_bca_of_d_z(n: int) -> None:
         (expected.low, expected.high), rel=0.01
     )
     assert found.note == ""
+
+
+@pytest.mark.parametrize(
+    ("pairs", "there"),
+    [
+        ([0.63, 0.37, 1.14], True),
+        ([1.04, 0.71, 0.86], False),  # its upper end is infinite
+        ([0.6, -0.04, 0.86], False),  # its lower end is
+    ],
+)
+def test_three_pairs_have_an_interval_of_the_effect_where_both_ends_are_numbers(
+    pairs: list[float], there: bool
+) -> None:
+    found = paired(pairs, [0.0] * 3)
+    assert found.effect is not None and found.p is not None
+    known = found.note == "", found.effect_low is not None, found.effect_high is not None
+    assert set(known) == {there}
 
 
 def test_few_pairs_keep_the_test_and_lose_the_effect_interval() -> None:
@@ -315,7 +340,8 @@ def test_without_a_difference_few_runs_find_one_less_often_than_promised(
 def test_nothing_that_varies_has_no_total() -> None:
     assert stats.total([0.5], [0.4], None, 1.0) is None
     assert stats.total([0.5, 0.5], [0.4, 0.4], None, 1.0) is None
-    assert stats.total([0.3] * 3, [0.2] * 3, None, 1.0) is None, "equal up to rounding"
+    nearly = stats.total([0.5, 0.6, 0.7], [0.4, 0.5, 0.6], None, 1.0)
+    assert nearly is None, "equal up to rounding"
     assert stats.total([0.5, 0.5], [0.4, 0.4], np.zeros(9), 1.0) is None
 
 
@@ -326,6 +352,8 @@ def test_friedman_of_a_textbook_example_and_of_nothing() -> None:
     assert found is not None
     assert found.statistic == pytest.approx(12) and found.w == pytest.approx(1)
     assert found.p == pytest.approx(math.exp(-6))  # chi2 with 2 degrees of freedom
+    blocks[0] = {"d": 9.0, **blocks[0]}
+    assert stats.friedman(blocks) == found, "a treatment that other blocks lack is left out"
     two = stats.friedman({block: blocks[block] for block in range(2)})
     assert two is not None and two.statistic == pytest.approx(4)
     with warnings.catch_warnings(action="error"):
@@ -340,7 +368,9 @@ def test_the_critical_range_is_tukeys_of_what_blocks_and_treatments_leave(n: int
     from scipy.stats import studentized_range
 
     x = np.random.default_rng(0).normal(size=(n, k))
-    found = stats.range_of_means({block: dict(enumerate(row)) for block, row in enumerate(x)})
+    blocks = {block: dict(enumerate(row)) for block, row in enumerate(x)}
+    blocks[1] = dict(reversed(blocks[1].items()))  # the order of a block says nothing
+    found = stats.range_of_means(blocks)
     assert found is not None
     left, freedom = 0.0, (n - 1) * (k - 1)
     for i in range(n):
@@ -373,3 +403,4 @@ def test_the_range_of_means_is_beyond_luck_in_five_of_a_hundred() -> None:
         beyond += found.range > found.critical
     assert 8 <= beyond <= 34  # 20 expected
     assert stats.range_of_means({0: {0: 1.0, 1: 2.0}}) is None
+    assert stats.range_of_means({0: {0: 1.0}, 1: {0: 2.0}}) is None and not stats.range_of_means({})

@@ -324,7 +324,7 @@ def range_of_means(blocks: Mapping[Any, Mapping[Any, float]], overlap: float = 0
         None with fewer than two blocks or treatments.
     """
     x = np.array([[row[name] for name in sorted(row)] for row in blocks.values()])
-    if x.ndim != 2 or min(x.shape) < 2:
+    if min(x.shape) < 2:
         return None
     n, k = x.shape
     means = x.mean(0)
