@@ -506,6 +506,22 @@ def test_the_page_answers_for_a_profile_without_a_task_of_the_paper(read):
     assert said.points[1].startswith("No published number is judged")
 
 
+@pytest.mark.parametrize("count", [3, 4])
+def test_a_profile_answers_for_its_real_tasks_unless_most_of_its_data_is_generated(read, count):
+    twins = list(PROFILE.tasks)[:count]
+    runs = {
+        cell: [replace(run, source="twin", digest="") for run in own] if cell[1] in twins else own
+        for cell, own in read.results.runs.items()
+    }
+    said = verdict.answer(replace(read, results=replace(read.results, runs=runs)))
+    if count == 3:
+        assert said.headline.startswith("Not shown. Of 3 tasks, IBMA is better than the best base")
+        assert "on 0 and worse on 3; alignment helps on 3;" in said.headline
+    else:
+        assert said.headline.startswith("This profile cannot say. The data of 4 of its 6 tasks is")
+    assert said.data.startswith(f"Real data: {task_name(list(PROFILE.tasks)[count])}, ")
+
+
 def test_captions_state_the_result(read, tmp_path):
     drawn = {one.name: one.caption for one in pictures._draw_claims(read, tmp_path)}
     drawn |= {one.name: one.caption for one in pictures._draw_ranks(read, tmp_path)}
