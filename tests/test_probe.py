@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from conftest import record_of
 
 from ibma import paths
 from ibma.errors import IbmaError
@@ -34,10 +35,10 @@ def trained(make_cell, tmp_path, monkeypatch):
 def test_a_restored_network_predicts_what_the_record_says(trained):
     cell, one, path = trained("classify")
     model = probe.restore(cell, one, path, CPU)
+    assert not model.training
     test = cell.open().test(0)
     logits, _ = loop.predict(model, test, CPU)
     assert cell.problem().metrics(logits, test.labels(), test.groups()) == one.metrics
-    assert not model.training
 
 
 def test_missing_damaged_or_foreign_weights_are_named(trained, make_cell):
@@ -84,6 +85,25 @@ def test_the_strength_is_the_best_on_groups_of_train_that_were_held_out(make_cel
     groups = len(set(train.groups()))
     assert len(met) == len(probe.STRENGTHS) and all(not learn & judge for learn, judge in met)
     assert all(len(judge) == round(groups / 4) for _, judge in met)
+    monkeypatch.setattr(probe, "_fit", lambda *args: torch.from_numpy(args[-1][:, :3]))
+    assert probe._choose(cell.problem(), z, train) == min(probe.STRENGTHS), "of equal ones"
+
+
+def test_a_run_is_probed_on_the_rows_of_its_own_test_fold(make_cell, monkeypatch):
+    cell, met = make_cell(folds=3), []
+
+    def encode(model, rows, device):
+        met.append(rows.index.tolist())
+        return {"view0": np.eye(3)[rows.labels()]}
+
+    monkeypatch.setattr(probe, "_encode", encode)
+    monkeypatch.setattr(probe, "_choose", lambda *_: 0.1)
+    monkeypatch.setattr(probe, "_fit", lambda *args: torch.from_numpy(args[-1]))
+    one = record_of(stage="train", task="fake", method="ibma", seed=1, metrics={})
+    (row,) = probe.probe(cell, one, SimpleNamespace(names=["view0"]), CPU)
+    features = cell.open()
+    assert met == [features.training(1).index.tolist(), features.test(1).index.tolist()]
+    assert (row["seed"], row["metrics"]["accuracy"]) == (1, 1.0)
 
 
 def test_a_classifier_reads_standardised_outputs(make_cell):
