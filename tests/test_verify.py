@@ -4,23 +4,26 @@ import csv
 import io
 import json
 import lzma
+import math
 import re
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import test_report
 import torch
 import yaml
-from conftest import edit
+from conftest import edit, record_of
 from test_report import ACCURACY, ROOT, fake, fill
 
 from ibma import cli, params
 from ibma.errors import IbmaError
-from ibma.evidence import archive, verify
+from ibma.evidence import archive, retrain, verify
 from ibma.evidence.verify import Difference
 from ibma.files import read_json, write_json
 from ibma.network import tasks
@@ -426,3 +429,72 @@ def test_a_number_in_the_results_page_is_that_of_its_table(tmp_path):
 def test_the_committed_reports_are_those_of_their_evidence(profile):
     found = verify.verify(profile, ROOT)
     assert found.differences == () and found.compared > 10_000
+
+
+# --- trained again -------------------------------------------------------------------------------
+
+
+def test_a_run_trained_elsewhere_may_differ_by_as_much_as_seeds_do():
+    """Accuracies .90, .92, .97: sd sqrt(.0026 / 2); 3 sd of a difference are 3 sqrt(2) of it."""
+    accuracies = {0: 0.90, 1: 0.92, 2: 0.97}
+    peers = [
+        record_of(
+            stage="train", task="t", method="m", seed=seed,
+            metrics={"accuracy": accuracy, "auc": None}, ib={"fused": -0.5},
+        )
+        for seed, accuracy in accuracies.items()
+    ]  # fmt: skip
+    again = replace(peers[0], metrics={"accuracy": 0.7, "auc": 0.5}, ib={"fused": -0.5}, digest="")
+    found = {one.name: one for one in retrain._gaps(peers[0], again, peers, exactly=False)}
+    assert list(found) == ["accuracy", "auc", "ib/fused"]
+    assert found["accuracy"].allowed == pytest.approx(3 * 2**0.5 * 0.0013**0.5)
+    assert (found["accuracy"].committed, found["accuracy"].retrained) == (0.9, 0.7)
+    assert [one.agrees for one in found.values()] == [False, False, True]
+    assert found["ib/fused"].allowed == retrain.SAME, "of seeds that agree, rounding stays"
+    (alone, *_) = retrain._gaps(peers[0], again, peers[:1], exactly=False)
+    assert alone.allowed == math.inf, "one run has no spread"
+    exact = list(retrain._gaps(peers[0], again, peers, exactly=True))
+    assert {one.allowed for one in exact} == {retrain.SAME}
+
+
+@pytest.mark.parametrize(
+    ("moved", "exactly"),
+    [
+        ({}, True),
+        ({"key": "other"}, False),
+        ({"provenance": {"device": "another", "cpu_capability": "AVX2"}}, False),
+        ({"provenance": {"device": "cpu", "cpu_capability": "AVX512"}}, False),
+    ],
+)
+def test_equal_numbers_are_asked_of_the_same_code_and_machine_alone(monkeypatch, moved, exactly):
+    machine = {"device": "cpu", "cpu_capability": "AVX2"}
+    fields = {"stage": "train", "task": "t", "method": "m", "seed": 0, "provenance": machine}
+    committed = record_of(**fields, metrics={"accuracy": 0.9})
+    again = replace(committed, **moved, digest="")
+    monkeypatch.setattr(retrain, "Processes", lambda *_, **__: nullcontext())
+    monkeypatch.setattr(retrain, "train", lambda *_: again)
+    found = retrain._again(SimpleNamespace(cpu_threads=1), Path(), committed, [committed])
+    assert (found.gaps[0].allowed == retrain.SAME) is exactly
+    assert found.same_key is ("key" not in moved) and found.device == again.provenance["device"]
+
+
+def test_cells_to_train_again_are_drawn_once_each_and_runs_are_taken_by_name():
+    runs = {
+        ("train", task, method): [
+            record_of(stage="train", task=task, method=method, seed=seed, metrics={})
+            for seed in range(3 * (method != "none"))
+        ]
+        for task, method in (("a", "one"), ("a", "two"), ("a", "none"), ("b", "one"))
+    }
+    known = SimpleNamespace(runs=runs, params=SimpleNamespace(tasks=["a", "b"], profile="p"))
+
+    def cells(wanted: str) -> list[tuple[str, str]]:
+        return sorted((run.task, run.method) for run in retrain._choose(known, wanted))
+
+    assert cells("5") == [("a", "one"), ("a", "two"), ("b", "one")]
+    assert [task for task, _ in cells("1")] == ["a", "b"]
+    assert [run.id for run in retrain._choose(known, "a/two/2")] == [RunId("train", "a", "two", 2)]
+    assert {retrain._choose(known, "b/one")[0].seed for _ in range(50)} == {0, 1, 2}
+    for wanted in ("0", "a", "a/none", "a/two/3", "b/two", "../x/y/0"):
+        with pytest.raises(IbmaError, match=f"--retrain {wanted}: "):
+            retrain._choose(known, wanted)
