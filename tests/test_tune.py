@@ -1,5 +1,6 @@
 """The choice inside train: no test row, groups unsplit, alike for every method, resumable."""
 
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -186,6 +187,8 @@ def test_an_override_of_eta_does_not_reach_methods_that_do_not_read_it(make_cell
 def test_one_choice_per_test_fold(make_cell, choose):
     content = choose(make_cell(folds=3))
     assert [one["run_fold"] for one in content["choices"]] == [0, 1, 2]
+    scores = Counter(row["run_fold"] for row in content["scores"])
+    assert scores == dict.fromkeys(range(3), (4 + 1) * 3), "points and weights, on three folds"
     for run in range(6):
         assert chosen("fake", "ibma", run) == setting_of(content["choices"][run % 3])
 
