@@ -1,5 +1,6 @@
 """Grad-CAM on pictures whose class shows in a known corner."""
 
+import math
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ from ibma.errors import IbmaError
 from ibma.experiments import gradcam
 from ibma.features.extract import extract
 from ibma.features.store import Batch
-from ibma.network import encoders
+from ibma.network import encoders, tasks
 from ibma.network.centroids import Assignment, write_all
 from ibma.network.method import Output
 from ibma.report import figures
@@ -199,6 +200,105 @@ def test_energy_is_the_share_inside():
     found = gradcam._energy(maps, pictures, np.array([0, 0]), lambda picture, label: left)
     assert found == pytest.approx((0.25 + 0.0) / 2), "a map of zeros counts as 0"
     assert gradcam._energy(maps, pictures, np.array([0, 0]), lambda p, c: None) is None
+
+
+def test_deletion_takes_the_most_salient_pixels_first_and_leaves_each_channels_mean():
+    """Of ten pixels step s takes the s with the highest map; the score falls by 1 a pixel."""
+    picture = torch.arange(30.0).reshape(1, 3, 2, 5)
+    order = torch.tensor([3.0, 9, 1, 7, 5, 0, 8, 2, 6, 4])
+    means, met = torch.tensor([4.5, 14.5, 24.5]), []
+
+    class Told(nn.Module):
+        def forward(self, x):
+            met.append(x["view"][0].flatten(1))
+            lost = (met[-1] == means[:, None]).all(0).sum().float()
+            return Output({}, lost[None, None], torch.stack([0 * lost, -lost])[None], {})
+
+    batch = Batch({"view": picture}, torch.zeros(1), torch.zeros(1))
+    maps, second = order.reshape(1, 1, 2, 5), torch.tensor([1])
+    problem = tasks.build("classify", "ab")
+    found = gradcam._deletion(Told(), batch, "view", second, maps, problem, "fused")
+    assert found == pytest.approx([1 / (1 + math.exp(step)) for step in range(11)])
+    for step, seen in enumerate(met):
+        gone = order >= 10 - step
+        assert torch.equal(seen, torch.where(gone, means[:, None], picture[0].flatten(1)))
+
+
+def test_the_first_positive_label_is_explained_and_samples_without_one_are_left_out(
+    make_cell, monkeypatch
+):
+    cell = make_cell("multilabel")
+    test = cell.open().test(0)
+    hot = {
+        row: y.nonzero()[:, 0].tolist() for row, y in zip(test.index, test.labels(), strict=True)
+    }
+    expected = {row: places[0] for row, places in hot.items() if places}
+    assert len(expected) < len(hot) and set(expected.values()) == {0, 1, 2}
+    for size in (1, 7):
+        monkeypatch.setattr(gradcam, "EVALUATION_BATCH", size)
+        found = {}
+        for batch, classes in gradcam._explained(cell, 0, CPU):
+            assert len(classes) == len(batch.y) == len(batch.index) > 0
+            found |= zip(batch.index.tolist(), classes.tolist(), strict=True)
+            for name, stored in cell.open().arrays.items():
+                np.testing.assert_array_equal(batch.x[name], stored[batch.index.numpy()])
+        assert found == expected
+
+
+def looked(rows, classes, maps, energy, curve):
+    maps = np.array(maps, np.float32).reshape(len(rows), -1, 1, 1)
+    return gradcam.Looked(np.array(rows), np.array(classes), maps, energy, curve, curve[::-1])
+
+
+def test_batches_count_by_their_samples_and_energy_where_a_region_is_known():
+    parts = [
+        looked([4], [0], [0.1], 0.2, [1.0, 0.0]),
+        looked([5, 6, 7], [1, 1, 0], [0.2, 0.3, 0.4], 0.6, [0.6, 0.4]),
+        looked([8, 9], [1, 1], [0.5, 0.6], None, [0.5, 0.5]),
+    ]
+    found = gradcam._join(parts)
+    assert found.rows.tolist() == [4, 5, 6, 7, 8, 9] and found.classes.tolist() == [
+        0,
+        1,
+        1,
+        0,
+        1,
+        1,
+    ]
+    assert found.maps.ravel() == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+    assert found.energy == pytest.approx((1 * 0.2 + 3 * 0.6) / 4)
+    assert found.deletion == pytest.approx([(1 + 1.8 + 1) / 6, (0 + 1.2 + 1) / 6])
+    assert found.random == pytest.approx([(0 + 1.2 + 1) / 6, (1 + 1.8 + 1) / 6])
+    assert gradcam._join(parts[2:]).energy is None
+
+
+def test_of_a_clip_the_middle_picture_is_shown_with_the_map_of_every_head():
+    clip = np.arange(3 * 3 * 2 * 2, dtype=np.uint8).reshape(1, 3, 3, 2, 2)  # of three pictures
+    features = SimpleNamespace(
+        arrays={"view": np.repeat(clip, 8, 0)}, ids=list("abcdefgh"), meta={"classes": ["x", "y"]}
+    )
+    heads = {
+        name: looked(
+            [5, 6, 7], [1, 1, 0], [[first + k, first + k + 1, 9] for k in range(3)], 0, [1]
+        )
+        for name, first in (("ibma", 0.125), ("ibma/view", 0.5))
+    }
+    one, other = gradcam.examples(features, "view", heads, 2)
+    assert [(x["id"], x["class"]) for x in (one, other)] == [("f", "y"), ("h", "x")]
+    assert one["maps"] == {"ibma": [[1.125]], "ibma/view": [[1.5]]}
+    assert one["picture"][0] == [[12, 16, 20], [13, 17, 21]], "rows, columns, colours"
+    assert len(gradcam.examples(features, "view", heads, 1)) == 1
+
+
+def test_energy_counts_the_pictures_of_a_clip_whose_region_is_known():
+    """The class is not seen in the first picture; of the others' 2 + 6 parts 1 + 2 lie inside."""
+    maps = np.array([[[[5, 5]], [[1, 1]], [[2, 4]]]], np.float32)
+    pictures = np.arange(3, dtype=np.uint8).reshape(1, 3, 1, 1, 1) * np.ones((3, 1, 2), np.uint8)
+    inside = np.array([[True, False]])
+    found = gradcam._energy(
+        maps, pictures, np.array([0]), lambda picture, label: inside if picture.any() else None
+    )
+    assert found == pytest.approx(3 / 8)
 
 
 def test_examples_are_the_first_of_each_class_and_the_figure_is_drawn(tmp_path):
