@@ -155,6 +155,32 @@ def test_statistics_are_those_of_the_bands_over_time(tmp_path: Path) -> None:
     assert media.stored_kind("audio", {}) == "audio"
 
 
+def test_sound_is_read_from_its_seconds_wherever_stretches_begin(monkeypatch):
+    """Ten samples a second, each of them its own place in hundredths."""
+    stretches = [(8, np.arange(8, 11) / 100), (11, np.arange(11, 60) / 100)]
+    monkeypatch.setattr(media, "_resampled", lambda path, start, rate: iter(stretches))
+    for end, last in ((1.5, 15), (None, 40), (9.0, 40)):
+        found = media._waveform(Excerpt(Path("a.wav"), start=1.0, end=end), 10)
+        np.testing.assert_allclose(found, np.arange(10, last) / 100, rtol=1e-6)
+
+
+def test_sound_a_little_too_loud_is_clipped_and_what_is_none_is_refused(monkeypatch):
+    heard = {"wave": np.float32(1.5) * tone(3.0, rate=22_050)}
+    monkeypatch.setattr(media, "_waveform", lambda part, rate: heard["wave"])
+    loud = media.audio(Excerpt(Path("a.wav")), n_mels=16)
+    heard["wave"] = 2 * heard["wave"]
+    louder = media.audio(Excerpt(Path("a.wav")), n_mels=16)
+    heard["wave"] = np.clip(heard["wave"], -1, 1)
+    np.testing.assert_array_equal(louder, media.audio(Excerpt(Path("a.wav")), n_mels=16))
+    assert loud.max() < louder.max(), "0.75 of full scale is not clipped"
+    monkeypatch.undo()
+    for value, said in ((math.nan, "holds NaN"), (math.inf, "holds NaN"), (-8.1, "reaches 8.1")):
+        samples = np.array([0.0, value, 0.0], np.float32)
+        monkeypatch.setattr(media, "_resampled", lambda *_, samples=samples: iter([(0, samples)]))
+        with pytest.raises(media.Unreadable, match=f"a.wav: {said}"):
+            media._waveform(Excerpt(Path("a.wav")), 10)
+
+
 def test_an_unknown_spectrogram_is_refused(tmp_path: Path) -> None:
     path = write_wav(tmp_path / "a.wav", tone(0.1))
     with pytest.raises(IbmaError, match="'mfcc': expected logmel or ogm"):
@@ -188,6 +214,28 @@ def test_image_is_rgb_channels_first(tmp_path: Path) -> None:
     feature = media.compute("image", red, {"size": 6})
     assert feature.shape == (3, 6, 6) and feature.dtype == np.uint8
     np.testing.assert_array_equal(feature[:, 0, 0], RED)
+
+
+def test_pictures_are_those_from_the_start_to_before_the_end(tmp_path):
+    """Ten a second: those at .4, .5 and .6 s."""
+    clip = write_clip(tmp_path / "clip.mp4", [RED] * 10)
+    found = list(media._pictures(Excerpt(clip, start=0.4, end=0.7)))
+    assert [frame.time for frame in found] == pytest.approx([0.4, 0.5, 0.6])
+
+
+def test_pixels_between_two_are_their_mixture():
+    """Four pixels' centres lie at -1/4, 1/4, 3/4 and 5/4 of the way between two."""
+    row = np.array([[[0, 0, 100], [100, 0, 100]]], np.uint8).repeat(2, 0)
+    found = media.compute("image", row, {"size": 4})
+    assert found[0].tolist() == [[0, 25, 75, 100]] * 4
+    assert found[2].tolist() == [[100] * 4] * 4
+
+
+def test_a_box_takes_every_pixel_that_it_touches():
+    pixels = np.arange(10 * 20, dtype=np.uint8).reshape(20, 10)  # 20 rows
+    part = Excerpt(Path("a.png"), box=(0.26, 0.26, 0.5, 0.74))
+    cut = np.asarray(media._cut(Image.fromarray(pixels), part))
+    np.testing.assert_array_equal(cut, pixels[5:15, 2:5])
 
 
 # --- words and numbers ---------------------------------------------------------------------------
@@ -235,6 +283,35 @@ def test_a_tokenizer_package_that_is_not_installed_names_the_extra() -> None:
 def test_vector_is_float32() -> None:
     feature = media.compute("vector", (1.0, 2.5), {})
     assert feature.dtype == np.float32 and feature.tolist() == [1.0, 2.5]
+    masked = media.vector(np.ma.array([1.0, 2.0, 3.0], mask=[False, True, False]))
+    np.testing.assert_array_equal(masked, [1.0, math.nan, 3.0])
+    assert media.vector([True, False]).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [["1", "2"], [1j, 2], np.array(["2026-01-01"], "M8[D]"), [[1.0, 2.0]], [], 3.0, None, "12"],
+)
+def test_what_is_no_row_of_numbers_is_no_vector(numbers) -> None:
+    with pytest.raises(media.Unreadable, match="is no vector: expected a row of numbers"):
+        media.vector(numbers)
+
+
+def span(*values: float) -> media.Span:
+    found = media.Span()
+    for value in values:
+        found = found.including(value)
+    return found
+
+
+def test_numbers_merge_where_float32_loses_what_they_differ_by() -> None:
+    """Near 2^24 float32 holds even numbers alone, so that odd ones lose 1."""
+    base = 2.0**24
+    assert span(-base - 1, -base - 9).merged().startswith("values around 1.67772e+07 differ by 8,")
+    assert not span(base + 2, base + 10).merged(), "nothing is lost"
+    assert span(base + 1, base + 98).merged() and not span(base + 1, base + 101).merged()
+    assert span(base + 1, base + 2, base + 10).merged(), "the first alone loses"
+    assert not span(0.1, 0.1 + 1e-15).merged() and not span(0.3).merged(), "float64 itself"
 
 
 # --- bad input -----------------------------------------------------------------------------------
@@ -427,7 +504,8 @@ def test_a_box_that_is_no_part_of_the_picture_is_refused(tmp_path, box):
 
 @pytest.mark.parametrize("kind", ["audio", "frames"])
 @pytest.mark.parametrize(
-    "times", [(1e20, None), (math.inf, None), (math.nan, 1.0), (0.0, math.inf), (0.6, 0.1)]
+    "times",
+    [(1e20, None), (math.inf, None), (math.nan, 1.0), (0.0, math.inf), (0.6, 0.1), (0.5, 0.5)],
 )
 def test_times_that_no_recording_has_are_refused(tmp_path, kind, times):
     clip = write_clip(tmp_path / "clip.mp4", [RED] * 5)
