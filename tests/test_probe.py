@@ -127,6 +127,13 @@ def test_every_run_is_probed_and_progress_counts_them(trained, monkeypatch, caps
     assert "probe: 2 of 2, " in capsys.readouterr().err
 
 
+def test_a_run_that_is_not_there_says_what_to_run(make_cell, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(probe.Cell, "of", lambda *_: make_cell())
+    with pytest.raises(IbmaError, match=r"seed_2.json: missing: run `dvc repro train@fake`$"):
+        next(probe.current_runs(None, "fake", ["ibma"], [2]))
+
+
 def test_a_label_that_train_never_has_is_not_fitted(make_cell):
     z = torch.randn(12, 3).double().numpy()
     y = torch.tensor([[0.0, 1.0, 0.0]] * 6 + [[0.0, 0.0, 1.0]] * 6)

@@ -232,6 +232,62 @@ def test_a_run_is_called_and_described_as_people_would():
         assert said.startswith(f"{name}, stage `{stage}`, generated data") and "means" in said
 
 
+def test_a_run_ends_when_it_was_finished_or_when_its_epochs_are_over():
+    """Records note whole seconds; a short run would end before its epochs."""
+    start = 1_767_225_600_000  # 2026-01-01 in ms
+    for finished, epochs, end in (("10", [1.0, 2.0], 10_000), ("01", [0.75, 0.75], 1_500)):
+        provenance = {
+            "started": "2026-01-01T00:00:00+00:00",
+            "finished": f"2026-01-01T00:00:{finished}+00:00",
+            "seconds_per_epoch": epochs,
+        }
+        one = replace(RECORDS[1], provenance=provenance, digest="")
+        assert entities.span(one) == (start, start + end)
+    assert entities.span(replace(RECORDS[1], provenance={}, digest="")) == (0, 0)
+
+
+def test_a_number_of_zero_is_a_number_and_an_undefined_one_is_none(tmp_path):
+    one = replace(
+        RECORDS[1],
+        metrics={"accuracy": 0.0, "auc": None},
+        regime={"share/audio": [0.0, 0.2]},
+        fold=3,
+        digest="",
+    )
+    points = {(point.key, point.step): point.value for point in entities.metrics(one)}
+    assert points["accuracy", 0] == 0.0 and ("auc", 0) not in points
+    assert (points["regime/share/audio", 1], points["regime/share/audio", 2]) == (0.0, 0.2)
+    assert points["system/peak_memory_bytes", 0] == 123 and points["seconds_per_epoch", 2] == 0.5
+    settings = {one.key: one.value for one in entities.params(one)}
+    assert (settings["fold"], settings["n_train"], settings["n_test"]) == ("3", "10", "4")
+    data = entities.dataset(one, tmp_path).dataset
+    assert json.loads(data.profile) == {"num_rows": 14} and data.digest == "unknown"
+
+
+def test_tags_hold_what_every_store_can_and_say_real_data_and_clean_code(monkeypatch):
+    odd = RECORDS[1].provenance | {"device": "GPU \udcff", "git_commit": "abc"}
+    tags = entities.tags(replace(RECORDS[1], source="real", provenance=odd, digest=""), "p")
+    assert tags["device"] == "GPU ?" and tags["seed"] == "0"
+    assert (tags["mlflow.source.git.commit"], tags["mlflow.source.git.dirty"]) == ("abc", "false")
+    said = tags["mlflow.note.content"]
+    assert "real data" in said and "twin" not in said and "`record.json`" in said
+
+    def nameless() -> str:
+        raise KeyError("uid 1234")
+
+    monkeypatch.setattr(entities.getpass, "getuser", nameless)
+    shared = entities.tags(RECORDS[1], None)
+    assert shared["mlflow.user"] == "unknown" and "seed" not in shared
+
+
+def test_long_and_spaced_names_fit_and_stay_apart():
+    keys = ["a" * 300 + "b", "a" * 300 + "c", " auc / left ", "auc/left", "50%"]
+    names = entities.names(keys)
+    assert all(len(name) <= 250 for name in names.values()) and len(set(names.values())) == 5
+    assert names[" auc / left "] == "auc/left" != names["auc/left"]
+    assert names["50%"] == "50 percent"
+
+
 def test_a_short_stage_leaves_its_runs_to_track(root):
     mirror = tracking.Mirror(PARAMS, root, patience=1.0)
     mirror.finished(RECORDS[1])
