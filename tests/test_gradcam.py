@@ -10,7 +10,7 @@ import torch
 from conftest import cell_over
 from torch import nn
 
-from ibma.datasets import Card, Counts, Sample
+from ibma.datasets import Card, Counts, Dropped, Sample
 from ibma.errors import IbmaError
 from ibma.experiments import gradcam
 from ibma.features.extract import extract
@@ -288,6 +288,24 @@ def test_of_a_clip_the_middle_picture_is_shown_with_the_map_of_every_head():
     assert one["maps"] == {"ibma": [[1.125]], "ibma/view": [[1.5]]}
     assert one["picture"][0] == [[12, 16, 20], [13, 17, 21]], "rows, columns, colours"
     assert len(gradcam.examples(features, "view", heads, 1)) == 1
+
+
+def test_examples_have_their_words_while_the_raw_data_is_there(tmp_path, monkeypatch, capsys):
+    def samples(raw, *, on_bad="stop"):
+        yield Dropped("gone", "for the test")
+        for name, words in (("a", "some words"), ("b", "others"), ("c", None)):
+            yield Sample(name, "test", "g", 0, {"view": Path("x.png"), "text": words})
+
+    dataset = SimpleNamespace(samples=samples)
+    monkeypatch.setattr(gradcam.tables, "raw", lambda *_: tmp_path)
+    monkeypatch.setattr(gradcam.tables, "dataset", lambda *_: dataset)
+    entry = SimpleNamespace(dataset="fake", model_dump=lambda mode: {"dataset": "fake"})
+    asked = SimpleNamespace(task=lambda name: entry)
+    found = gradcam._texts(asked, "fake", ["a", "c", "gone"])
+    assert found == {"a": "some words", "c": ""}
+    monkeypatch.setattr(gradcam.tables, "raw", lambda *_: tmp_path / "none")
+    assert gradcam._texts(asked, "fake", ["a"]) == {}
+    assert "is gone: examples are shown without their texts" in capsys.readouterr().err
 
 
 def test_energy_counts_the_pictures_of_a_clip_whose_region_is_known():

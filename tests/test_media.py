@@ -92,6 +92,24 @@ def test_logmel_shape_and_place_of_a_tone(tmp_path: Path) -> None:
     assert low.mean(1).argmax() < high.mean(1).argmax()
 
 
+def test_logmel_is_the_power_in_slaney_s_triangles(tmp_path: Path) -> None:
+    """Linear to 1 kHz, 27 steps for each factor of 6.4 above; every triangle has area 1."""
+    noise = 0.3 * np.random.default_rng(0).uniform(-1, 1, 3 * 22_050)
+    path = write_wav(tmp_path / "n.wav", noise, 22_050)
+    found = media.compute("audio", path, {"n_mels": 32})[:, 90]
+    top = 15 + 27 * math.log(11.025) / math.log(6.4)
+    steps = np.linspace(0, top, 34)
+    hertz = np.where(steps < 15, steps * 200 / 3, 1000 * 6.4 ** ((steps - 15) / 27))
+    bins = np.linspace(0, 11_025, 257)
+    start = 90 * 353 - 256
+    stored = (noise * 32767).astype("<i2")[start : start + 512] / 32768
+    power = np.abs(np.fft.rfft(np.hanning(513)[:-1] * stored)) ** 2
+    for band, (low, peak, high) in enumerate(zip(hertz, hertz[1:], hertz[2:], strict=False)):
+        sides = np.minimum((bins - low) / (peak - low), (high - bins) / (high - peak))
+        energy = np.maximum(sides, 0) @ power * 2 / (high - low)
+        assert found[band] == pytest.approx(math.log(energy + 1e-7), abs=2e-3)
+
+
 def test_every_one_of_128_mel_filters_hears_something(
     tmp_path: Path, recwarn: pytest.WarningsRecorder
 ) -> None:
@@ -221,6 +239,18 @@ def test_pictures_are_those_from_the_start_to_before_the_end(tmp_path):
     clip = write_clip(tmp_path / "clip.mp4", [RED] * 10)
     found = list(media._pictures(Excerpt(clip, start=0.4, end=0.7)))
     assert [frame.time for frame in found] == pytest.approx([0.4, 0.5, 0.6])
+
+
+def test_a_film_is_white_where_it_is_transparent(tmp_path):
+    pixels = np.full((16, 32, 4), (*RED, 255), np.uint8)
+    pixels[:, 16:, 3] = 0
+    with av.open(str(tmp_path / "a.mov"), "w") as container:
+        stream = container.add_stream("png", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 32, 16, "rgba"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgba")))
+        container.mux(stream.encode())
+    (found,) = media.compute("frames", tmp_path / "a.mov", {"frames": 1, "size": 8})
+    assert found[:, 0, 0].tolist() == list(RED) and (found[:, :, 6:] == 255).all()
 
 
 def test_pixels_between_two_are_their_mixture():
