@@ -166,6 +166,17 @@ def test_the_own_head_of_a_modality_is_explained_too(tmp_path):
     assert gradcam.heads(cell, concat, "view", CPU) == ["fused"]
 
 
+def test_the_layer_that_is_explained_is_the_last_block_of_a_vit():
+    config = ENCODERS["vit"] | {"layers": 3}
+    encoder = encoders.build(config, kind="image", shape=(3, SIZE, SIZE), width=8)
+    met = []
+    for name, module in encoder.named_modules():
+        if name.endswith("norm_before"):
+            module.register_forward_hook(lambda module, *_: met.append(module))
+    encoder(torch.zeros(2, 3, SIZE, SIZE, dtype=torch.uint8))
+    assert len(met) == 3 and gradcam._last_layer(encoder) is met[-1]
+
+
 def test_tokens_of_a_vit_become_a_picture_and_tokens_again():
     tokens = torch.arange(2 * 5 * 3, dtype=torch.float32).reshape(2, 5, 3)
     maps = gradcam._to_maps(tokens)

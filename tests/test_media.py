@@ -143,13 +143,37 @@ def test_rate_and_channels_do_not_matter(tmp_path: Path) -> None:
     np.testing.assert_allclose(mono[peak, 5:-5], both[peak, 5:-5], atol=0.05)
 
 
-def test_flac_equals_wav(tmp_path: Path) -> None:
-    path = write_wav(tmp_path / "a.wav", tone(1.0))
-    with av.open(str(path)) as source, av.open(str(tmp_path / "a.flac"), "w") as target:
+def test_of_two_channels_the_mean_is_heard(tmp_path: Path) -> None:
+    left = np.stack([tone(1.0), np.zeros(16_000)], axis=1).ravel()
+    one = write_wav(tmp_path / "left.wav", left, channels=2)
+    half = write_wav(tmp_path / "half.wav", tone(1.0) / 2)
+    found, expected = (media.compute("audio", path, {"n_mels": 16}) for path in (one, half))
+    np.testing.assert_allclose(found[expected > -5], expected[expected > -5], atol=1e-2)
+
+
+def to_flac(path: Path) -> Path:
+    packed = path.with_suffix(".flac")
+    with av.open(str(path)) as source, av.open(str(packed), "w") as target:
         stream = target.add_stream("flac", rate=16_000, layout="mono")
         for frame in source.decode(audio=0):
             target.mux(stream.encode(frame))
         target.mux(stream.encode())
+    return packed
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_an_excerpt_of_sound_starts_inside_a_packet(tmp_path: Path, packed: bool) -> None:
+    """Packets of flac have 4,608 samples; these seconds are samples 11,680 to 14,879."""
+    wave_form = np.random.default_rng(0).uniform(-0.5, 0.5, 32_000)
+    path = write_wav(tmp_path / "a.wav", wave_form)
+    part = Excerpt(to_flac(path) if packed else path, start=0.73, end=0.93)
+    found = media._waveform(part, 16_000)
+    np.testing.assert_allclose(found, wave_form[11_680:14_880], atol=1e-4)
+
+
+def test_flac_equals_wav(tmp_path: Path) -> None:
+    path = write_wav(tmp_path / "a.wav", tone(1.0))
+    to_flac(path)
     flac = media.compute("audio", tmp_path / "a.flac", {"n_mels": 16})
     np.testing.assert_allclose(flac, media.compute("audio", path, {"n_mels": 16}), atol=1e-5)
 
@@ -289,6 +313,8 @@ def test_hashed_words_ignore_case_and_keep_order() -> None:
     np.testing.assert_array_equal(first, shouted)
     np.testing.assert_array_equal(first[:2], swapped[1::-1])
     assert first[0] != first[1]
+    half = media.compute("text", "no \ud83d", params)  # of a character, as UTF-16 cuts it
+    np.testing.assert_array_equal(half, media.compute("text", "no ?", params))
 
 
 def test_a_tokenizer_folder_is_used_and_a_wrong_name_is_told(tmp_path: Path) -> None:
@@ -445,6 +471,18 @@ def test_a_wav_from_a_pipe_does_not_know_its_length_and_is_kept(size, tmp_path):
     piped = b"RIFF" + size.to_bytes(4, "little") + content[8:40] + data + content[44:]
     path.write_bytes(piped)
     np.testing.assert_array_equal(media.compute("audio", path, {}), whole)
+
+
+@pytest.mark.parametrize(("more", "kept"), [(8, True), (9, False)])
+def test_a_wav_may_count_its_own_head_and_no_more(more, kept, tmp_path):
+    """The right size is that of the file without the eight bytes that hold it."""
+    path = write_wav(tmp_path / "a.wav", tone(1.0))
+    content = path.read_bytes()
+    path.write_bytes(b"RIFF" + (len(content) + more).to_bytes(4, "little") + content[8:])
+    if kept:
+        assert media.compute("audio", path, {}).shape == (128, 188)
+    else:
+        assert "truncated" in refused("audio", path)
 
 
 def test_a_film_may_go_on_after_its_sound(tmp_path):
