@@ -245,6 +245,44 @@ def test_other_inputs_start_anew(tmp_path, capfd):
     assert "going on" not in capfd.readouterr().err
 
 
+def test_parts_are_kept_under_the_code_and_all_that_features_depend_on(tmp_path, monkeypatch):
+    place = tmp_path / "datasets/__init__.py"
+    monkeypatch.setattr(extraction, "datasets", SimpleNamespace(__file__=str(place)))
+    entry = {"dataset": "fake", "options": {}, "on_bad": "stop", "features": {}}
+    keys = []
+
+    def met(**changed) -> None:
+        keys.append(extraction._key(entry | changed, "key"))
+
+    met()
+    for room in ("datasets", "features", "formats"):
+        (tmp_path / room).mkdir()
+        for content in ("a", "b"):
+            (tmp_path / room / "__init__.py").write_text(content)
+            met()
+    met(dataset="other")
+    met(options={"folds": 2})
+    met(on_bad="drop")
+    met(features={"view0": {"size": 8}})
+    keys.append(extraction._key(entry, "another"))
+    assert len(set(keys)) == len(keys)
+    met(encoders={"view0": "mlp"})
+    assert keys[-1] in keys[:-1], "encoders read features, they do not make them"
+
+
+def test_a_feature_of_another_type_stops_whichever_part_it_is_in(tmp_path):
+    for odd in ("s1", "s40"):
+        wrong = next(s for s in fake_dataset().samples(Path()) if s.id == odd).parts["view0"]
+
+        def mixed(kind, part, params, wrong=wrong):
+            return vector(kind, part, params).astype("f8" if part == wrong else "f4")
+
+        with pytest.raises(
+            IbmaError, match=r"'view0': a feature of shape \(3,\) and type <f8, exp"
+        ):
+            extract(tmp_path / odd, fake_dataset(), mixed)
+
+
 def test_a_feature_of_another_shape_stops_before_it_is_written(tmp_path):
     shapes = iter([(3,), (3,), (3,), (2,)])
 
@@ -298,6 +336,46 @@ def test_digest_follows_the_data(tmp_path):
     assert first["digest"] == again["digest"] != other["digest"]
 
 
+def changed_by(change, before=()):
+    """The fake data set, each of its samples as `change` returns it, after some entries more."""
+    dataset = fake_dataset()
+
+    def samples(raw: Path, *, on_bad: str = "stop"):
+        yield from before
+        for i, entry in enumerate(fake_dataset().samples(raw)):
+            yield change(i, entry) if isinstance(entry, Sample) else entry
+
+    dataset.samples = samples
+    return dataset
+
+
+def test_digest_follows_labels_and_not_what_was_dropped(tmp_path):
+    first = meta.read(extract(tmp_path / "a", fake_dataset()))
+    more = changed_by(lambda _, one: one, [Dropped("more", "for the test")])
+    dropped = meta.read(extract(tmp_path / "b", more))
+    assert dropped["dropped"] == first["dropped"] + 1 and dropped["digest"] == first["digest"]
+    renamed = changed_by(lambda _, one: replace(one, label=(one.label + 1) % 3))
+    other = meta.read(extract(tmp_path / "c", renamed))
+    assert other["sha256"]["view0.npy"] == first["sha256"]["view0.npy"]
+    assert other["digest"] != first["digest"], "the same arrays with other labels"
+
+
+def test_what_reading_depends_on_is_kept_and_shared_groups_are_told(tmp_path, capfd):
+    entry = {"dataset": "fake", "options": {}, "features": {}}
+    for name, reading in (("plain", None), ("told", {"pic": "pictures"})):
+        out = tmp_path / name
+        extraction.extract("fake", entry, fake_dataset(), tmp_path, out, vector, reading=reading)
+        assert meta.read(out).get("read") == reading
+    assert "12 groups (speakers, patients) are in train and in test" in capfd.readouterr().err
+
+
+def test_features_of_a_modality_that_the_data_set_lacks_are_refused(tmp_path):
+    with pytest.raises(
+        IbmaError, match=r"fake.features: no modality 'view9': expected one of view0"
+    ):
+        extract(tmp_path, fake_dataset(), features={"view9": {}})
+
+
 def test_a_misspelt_option_names_its_place(tmp_path):
     with pytest.raises(IbmaError, match=r"unknown key 'tasks.fake.options.uncertian'"):
         extract(tmp_path, fake_dataset(), options={"uncertian": "mixed"})
@@ -316,6 +394,35 @@ def test_a_missing_modality_is_zero_and_counted(tmp_path):
     features = store.Features.read(extract(tmp_path, dataset))
     assert features.meta["absent"] == {"view0": 0, "view1": 1}
     assert not features.arrays["view1"][5].any() and features.arrays["view0"][5].any()
+
+
+def test_rows_stay_aligned_where_samples_and_whole_parts_lack_a_modality(tmp_path):
+    """The first part has 31 samples after one that was dropped; the second lacks `view1`."""
+    lacking = {5, *range(31, 31 + extraction.BLOCK)}
+
+    def without(i: int, sample: Sample) -> Sample:
+        return replace(sample, parts={**sample.parts, "view1": None}) if i in lacking else sample
+
+    whole = store.Features.read(extract(tmp_path / "whole", fake_dataset()))
+    dataset = changed_by(without, [Dropped("first", "for the test")])
+    found = store.Features.read(extract(tmp_path / "holed", dataset))
+    expected = np.array(whole.arrays["view1"])
+    expected[sorted(lacking)] = 0
+    np.testing.assert_array_equal(found.arrays["view1"], expected)
+    np.testing.assert_array_equal(found.arrays["view0"], whole.arrays["view0"])
+    assert found.meta["absent"] == {"view0": 0, "view1": len(lacking)}
+    assert np.flatnonzero(~found.present["view1"]).tolist() == sorted(lacking)
+
+
+def test_a_modality_whose_name_begins_anothers_is_not_taken_for_it(tmp_path):
+    def renamed(_: int, one: Sample) -> Sample:
+        lacks = one.split == "train"
+        return replace(one, parts={"view": (1.0,), "view1": None if lacks else (1.0,)})
+
+    dataset = changed_by(renamed)
+    dataset.CARD = replace(dataset.CARD, modalities={"view": "vector", "view1": "vector"})
+    with pytest.raises(IbmaError, match="no training sample has 'view1'"):
+        extract(tmp_path, dataset)
 
 
 def test_previous_label_of_a_dialogue_comes_from_training_rows_only(tmp_path):
