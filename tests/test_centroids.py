@@ -169,6 +169,8 @@ def test_every_fold_has_the_phi_of_its_own_training_rows(make_cell, tmp_path, mo
     write_all(cell.open(), cell.problem(), cell.encoders, cell.assignment(), 3, tmp_path)
     for run in range(max(folds, 1)):
         train = cell.open().training(run)
+        shares = np.bincount(train.labels(), minlength=3) / len(train)
+        np.testing.assert_allclose(cell.inputs(run).prior, shares[None], atol=1e-6)
         for name, array in cell.open().arrays.items():
             x = torch.from_numpy(np.array(array))
             sums = ClassSums.zeros((1, 3), 3, x)
@@ -180,6 +182,8 @@ def test_every_fold_has_the_phi_of_its_own_training_rows(make_cell, tmp_path, mo
                 atol=1e-6,
                 rtol=1e-5,
             )
+            vectors = cell.inputs(run).vectors[name]
+            np.testing.assert_allclose(vectors.mean, array[train.index].mean(0), rtol=1e-4)
 
 
 def test_one_class_data_gets_pseudo_classes(make_cell):
