@@ -19,6 +19,7 @@ import test_report
 import torch
 import yaml
 from conftest import edit, record_of
+from PIL import Image
 from test_report import ACCURACY, ROOT, fake, fill
 
 from ibma import cli, params
@@ -429,6 +430,81 @@ def test_a_number_in_the_results_page_is_that_of_its_table(tmp_path):
 def test_the_committed_reports_are_those_of_their_evidence(profile):
     found = verify.verify(profile, ROOT)
     assert found.differences == () and found.compared > 10_000
+
+
+# --- what is the same ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("new", "same"),
+    [
+        ("M 10.004 1000.9 z", True),  # a thousandth of a coordinate is rounding
+        ("M 10.02 1000.0 z", False),
+        ("M 10.0 1002.0 z", False),
+        ("L 10.0 1000.0 z", False),
+        ("M 10.0 z", False),
+        ("M 10.0 -1000.0 z", False),
+    ],
+)
+def test_a_drawing_is_the_same_but_for_the_rounding_of_its_coordinates(new, same):
+    old = "M 10.0 1000.0 z"
+    assert verify._same_drawing(old, new) is verify._same_drawing(new, old) is same
+    (found,) = verify._compare_drawn(old, new)
+    assert found == ("line 1", old, old if same else new)
+
+
+def test_pictures_are_the_same_but_for_their_edges(tmp_path):
+    old, new = tmp_path / "old.png", tmp_path / "new.png"
+    pixels = np.full((2, 2, 3), 100, np.uint8)
+    Image.fromarray(pixels).save(old)
+    for value, same in ((100, True), (164, True), (165, False), (36, True), (35, False)):
+        other = pixels.copy()
+        other[1, 0, 2] = value
+        Image.fromarray(other).save(new)
+        assert verify._same_pixels(old, new) is same, value
+    Image.fromarray(pixels[:1]).save(new)
+    assert not verify._same_pixels(old, new), "of another size"
+    new.write_bytes(b"no picture")
+    assert not verify._same_pixels(old, new)
+
+
+def test_of_two_long_lines_the_place_is_shown_where_they_part():
+    old, new = "a" * 700 + "b" * 300, "a" * 700 + "c" * 300
+    for found, tail in zip(verify._apart(old, new), "bc", strict=True):
+        assert found == "a" * (verify.LONG // 2) + tail * (verify.LONG // 2)
+    assert verify._apart("same" * 100, "same" * 100) == ("same" * 100,) * 2
+    assert verify._apart("old", "new") == ("old", "new"), "short ones are shown whole"
+
+
+def test_the_packages_of_this_machine_are_no_difference_and_all_else_is(tmp_path):
+    kept = ["<p>66.0</p>", f"<dt>{page.PACKAGES_LINE}</dt><dd>torch 1</dd>", "<p>end</p>"]
+    (tmp_path / verify.PAGE).write_text("\n".join(kept))
+    again = [kept[0].replace("66", "67"), kept[1].replace("torch 1", "torch 2"), kept[2]]
+    found = list(verify._compare_page(tmp_path / verify.PAGE, "\n".join(again)))
+    assert [(one.place, one.committed, one.recomputed) for one in found] == [
+        ("line 1", kept[0], again[0]),
+        ("line 3", kept[2], kept[2]),
+    ]
+    dropped = list(verify._compare_page(tmp_path / verify.PAGE, "\n".join([kept[0], "", kept[2]])))
+    assert dropped[1].committed == kept[1] != dropped[1].recomputed, "a report without them"
+
+
+def test_runs_take_the_choices_of_test_folds_in_turn():
+    choices = [{"lr": lr, "weight_decay": 0.0, "eta": 0.5} for lr in (0.1, 0.2, 0.3)]
+    results = SimpleNamespace(choices={("t", "m"): {"choices": choices}})
+    found = [
+        verify._choice(SimpleNamespace(results=results), SimpleNamespace(task="t", seed=seed), "m")
+        for seed in range(5)
+    ]
+    assert [one.lr for one in found] == [0.1, 0.2, 0.3, 0.1, 0.2]
+    assert {one.weight_factor for one in found} == {None}, "what evidence lacks differs"
+
+
+def test_profiles_with_a_report_that_nothing_confirms_are_named(tmp_path):
+    for name in ("twin", "paper", "open"):
+        (tmp_path / "reports" / name / "tables").mkdir(parents=True)
+    (tmp_path / "reports/notes").mkdir()
+    assert verify.unchecked(tmp_path, ["twin"]) == ["open", "paper"]
 
 
 # --- trained again -------------------------------------------------------------------------------
