@@ -326,6 +326,8 @@ def test_a_tokenizer_folder_is_used_and_a_wrong_name_is_told(tmp_path: Path) -> 
     BertTokenizerFast(str(tmp_path / "vocab.txt")).save_pretrained(folder)
     ids = media.compute("text", "No change", {"max_length": 6, "tokenizer": str(folder)})
     assert ids.tolist() == [2, 5, 6, 3, 0, 0]
+    cut = media.compute("text", "no change no", {"max_length": 4, "tokenizer": str(folder)})
+    assert cut.tolist() == [2, 5, 6, 3], "the end of a text stays its end"
     missing = str(tmp_path / "absent")
     with pytest.raises(IbmaError, match="absent"):
         media.compute("text", "No", {"max_length": 6, "tokenizer": missing})

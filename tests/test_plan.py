@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from ibma import fetch, params, plan, pretrained
 from ibma.files import write_json
@@ -140,6 +141,50 @@ def test_disk_is_rows_times_bytes_of_a_row_and_networks_that_are_kept(measured):
     assert Asked(profile, measured, "meld_emotion").features_gb is None, "the twin is not there"
 
 
+def test_rows_and_shapes_are_known_before_anything_is_extracted(tmp_path, monkeypatch):
+    """3 s are 66,150 samples: 188 columns at a hop of 353; the short Fourier transform has 257."""
+    paper = load("paper")
+    film = {"audio": ((128, 188), "f4"), "visual": ((3, 3, 224, 224), "u1"), "text": ((96,), "i4")}
+    assert Asked(paper, tmp_path, "meld_emotion").shapes == film
+    tissue = {"expression": ((3000,), "f4"), "image": ((3, 64, 64), "u1")}
+    assert Asked(paper, tmp_path, "tissue").shapes == tissue
+    values = yaml.safe_load((ROOT / "profiles/paper.yaml").read_text())
+    values["tasks"]["crema_d"]["features"] = {"audio": {"spectrogram": "ogm"}}
+    plain = Asked(params.parse(values, Path("params.yaml")), tmp_path, "crema_d")
+    assert plain.shapes == {"audio": ((257, 188), "f4"), "visual": film["visual"]}
+    folds = Asked(load("open"), tmp_path, "ravdess")
+    assert folds.samples == (1440, 0) and folds.rows == 1152, "four of five folds"
+    assert folds.shapes is None and folds.features_gb is None, "statistics and vectors"
+    shape = Asked._shape
+    monkeypatch.setattr(Asked, "_shape", lambda s, name: shape(s, name) if name != "text" else None)
+    assert Asked(paper, tmp_path, "meld_emotion").shapes is None, "all or none"
+
+
+def test_what_nothing_is_known_of_stays_unknown_in_every_row(tmp_path):
+    profile = load("open")
+    study = next(name for name, tasks in profile.studies().items() if "ravdess" in tasks)
+    row = row_of(profile, tmp_path, f"{study}@ravdess")
+    assert (row["features GB"], row["tune h"], row["train h"]) == (None, None, None)
+    assert row["trials"] == 0
+    shown = [plan._shown(value) for value in (None, 12345, 12345.6, 1.0, 0.123, 0.0, "x")]
+    assert shown == ["?", "12,345", "12,345.6", "1.0", "0.12", "0", "x"]
+    rates = plan.Rates({"a": 1.0, "b": 2.0, "c": 9.0}, "")
+    assert rates.hours(3600, {"other": 1.0}) == 2.0, "the median of the others"
+
+
+def test_disk_holds_raw_data_once_and_features_and_weights_twice(tmp_path, monkeypatch):
+    asked = []
+    known = {"task": "sum", "source": "", "features GB": 3.0, "weights GB": 0.5}
+    unknown = known | {"task": "a", "features GB": None, "weights GB": None}
+    monkeypatch.setattr(plan, "table", lambda *_: [unknown, known])
+    monkeypatch.setattr(plan, "raw_gb", lambda params, root, name: 1.0 if name != "mosi" else None)
+    monkeypatch.setattr(plan, "missing", lambda params, root, disk: asked.append(disk) or [])
+    profile = load("twin")
+    lines = plan.text(profile, tmp_path).splitlines()
+    assert asked == [len(profile.datasets) - 1 + 2 * 3.5] and "mosi" in profile.datasets
+    assert f"Disk for all of it: {asked[0]:.1f} GB" in "\n".join(lines)
+
+
 @pytest.mark.slow
 def test_shapes_from_the_parameters_are_those_that_are_stored(tmp_path, monkeypatch):
     """For every kind of modality: as params.yaml says, and as extracted."""
@@ -189,6 +234,7 @@ def test_raw_files_are_counted_where_they_lie_else_as_the_card_states(tmp_path):
     files = [["a.jpg", 1_500_000_000, None], ["b.csv", 500_000_000, "x"]]
     write(tmp_path, "data/manifests/mimic_cxr.json", {"source": "real", "files": files})
     assert plan.raw_gb(profile, tmp_path, "mimic_cxr") == 2.0
+    assert plan.raw_gb(load("twin"), tmp_path, "mimic_cxr") == 0.0, "these are no twin's"
 
 
 def test_a_network_is_as_large_as_what_training_stores(tmp_path):
