@@ -242,10 +242,10 @@ def test_a_vocabulary_is_the_encoder_s_or_as_large_as_the_stored_ids_need():
 
 
 def test_assignments_of_the_same_features_are_renewed_as_they_were(make_cell):
-    for kind in ("classify", "one_class"):
-        cell = make_cell(kind)
-        one = cell.inputs(0)
-        again = one.renewed(cell.open(), 0, cell.problem(), cell.encoders, cell.assignment())
+    for kind, folds, run in (("classify", 0, 4), ("one_class", 0, 0), ("classify", 3, 4)):
+        cell = make_cell(kind, folds=folds)
+        one = cell.inputs(run)
+        again = one.renewed(cell.open(), run, cell.problem(), cell.encoders, cell.assignment())
         assert again.u == pytest.approx(one.u) and again.prior.equal(one.prior)
         assert (again.pseudo is None) == (one.pseudo is None) == (kind == "classify")
         for name, phi in one.phi.items():
