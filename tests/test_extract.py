@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import math
 import os
 import subprocess
 import sys
@@ -374,6 +375,23 @@ def test_features_of_a_modality_that_the_data_set_lacks_are_refused(tmp_path):
         IbmaError, match=r"fake.features: no modality 'view9': expected one of view0"
     ):
         extract(tmp_path, fake_dataset(), features={"view9": {}})
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan, 1e38])
+def test_a_feature_that_is_no_finite_number_names_its_sample(tmp_path, value):
+    with pytest.raises(IbmaError, match="sample s0: 'view0' holds NaN or infinity, or .*: correct"):
+        extract(tmp_path, fake_dataset(), lambda *_: np.array([0.0, value], np.float32))
+
+
+def test_of_real_data_alone_the_official_counts_say_how_much_there_is(tmp_path, monkeypatch):
+    totals, bar = [], extraction.progress_bar
+    monkeypatch.setattr(
+        extraction, "progress_bar", lambda **said: totals.append(said["total"]) or bar(**said)
+    )
+    extract(tmp_path, fake_dataset())
+    (tmp_path / "TWIN").touch()
+    extract(tmp_path, fake_dataset())
+    assert totals == [72, None]
 
 
 def test_a_misspelt_option_names_its_place(tmp_path):
