@@ -100,7 +100,7 @@ def test_one_pair_is_only_a_difference() -> None:
 
 @pytest.mark.parametrize(
     ("ours", "baseline"),
-    [([0.5, 0.6, 0.7], [0.4, 0.5, 0.6]), ([0.5, 0.5], [0.5, 0.5])],
+    [([0.3, 0.4, 0.5], [0.2, 0.3, 0.4]), ([0.5, 0.5], [0.5, 0.5])],
     ids=["equal up to rounding", "no difference"],
 )
 def test_equal_differences_have_no_test(ours: list[float], baseline: list[float]) -> None:
@@ -140,6 +140,7 @@ def test_the_interval_of_the_effect_is_bca_of_d_z(n: int) -> None:
         ([0.63, 0.37, 1.14], True),
         ([1.04, 0.71, 0.86], False),  # its upper end is infinite
         ([0.6, -0.04, 0.86], False),  # its lower end is
+        ([0.3, 0.1, 0.4], False),  # of three times .1, though rounding gives these a spread
     ],
 )
 def test_three_pairs_have_an_interval_of_the_effect_where_both_ends_are_numbers(
@@ -340,7 +341,7 @@ def test_without_a_difference_few_runs_find_one_less_often_than_promised(
 def test_nothing_that_varies_has_no_total() -> None:
     assert stats.total([0.5], [0.4], None, 1.0) is None
     assert stats.total([0.5, 0.5], [0.4, 0.4], None, 1.0) is None
-    nearly = stats.total([0.5, 0.6, 0.7], [0.4, 0.5, 0.6], None, 1.0)
+    nearly = stats.total([0.3, 0.4, 0.5], [0.2, 0.3, 0.4], None, 1.0)
     assert nearly is None, "equal up to rounding"
     assert stats.total([0.5, 0.5], [0.4, 0.4], np.zeros(9), 1.0) is None
 
