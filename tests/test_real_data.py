@@ -283,7 +283,8 @@ def test_a_verdict_follows_the_corrected_p(read):
     for holm, difference, within, said in (
         (0.04, 1.0, 0.9, "IBMA better"),
         (0.04, -1.0, 0.01, "IBMA worse"),
-        (0.06, 1.0, 0.9, "no difference shown"),
+        (0.05, 1.0, 0.9, "no difference shown"),
+        (0.06, 1.0, 0.05, "no difference shown"),
         (0.06, 1.0, 0.04, "equivalent"),
         (None, 0.0, 0.9, "no test"),
     ):
@@ -341,7 +342,7 @@ def test_fusion_is_compared_with_the_best_modality_alone(read, built):
 def test_a_task_without_a_network_above_chance_cannot_judge_fusion(read):
     task = "her2st_one_class"
     low = {
-        cell: [replace(run, metrics={"auc/mean": run.metrics["auc/mean"] - 0.2}) for run in own]
+        cell: [replace(run, metrics={"auc/mean": 0.5}) for run in own]
         if cell[1] == task and cell[2] != "dmib"
         else own
         for cell, own in read.results.runs.items()
@@ -353,6 +354,27 @@ def test_a_task_without_a_network_above_chance_cannot_judge_fusion(read):
     fit = {name: {r["Task"]: r["Can judge fusion"] for r in found} for name, found in said.items()}
     assert fit["low"][task_name(task)] == "no: at chance" and fit["low"]["RAVDESS"] == "yes"
     assert fit["as it is"][task_name(task)] == "yes"
+    twins = {
+        cell: [replace(run, source="twin") for run in own] if cell[1] == task else own
+        for cell, own in read.results.runs.items()
+    }
+    made = question_tables._fusion(replace(read, results=replace(read.results, runs=twins)))
+    fit = {row["Task"]: row["Can judge fusion"] for row in rows(made)}
+    assert fit[task_name(task)] == "TWIN" and fit["RAVDESS"] == "yes"
+
+
+def test_chance_is_one_of_the_classes_for_accuracy_alone(read):
+    four = replace(read, features={"ravdess": {"classes": list("abcd")}})
+    found = [question_tables._chance(four, "ravdess", name) for name in ("accuracy", "auc/mean")]
+    assert found == [25.0, 50.0]
+
+
+def test_a_bound_that_some_runs_have_is_counted(read):
+    runs = read.results.of("ravdess", "ibma")[:1] * 3
+    idle = read.results.of("ravdess", "ibma_unit")[0]
+    for count, said in ((0, "yes"), (2, "inactive in 2 runs"), (3, "inactive")):
+        *_, found = question_tables._regime([*[idle] * count, *runs[count:]])
+        assert found == said
 
 
 def test_an_inactive_bound_is_named(read, built):
@@ -367,12 +389,12 @@ def test_an_inactive_bound_is_named(read, built):
 
 
 def test_methods_that_nobody_tuned_are_shown_at_every_point(read):
-    task, points = "her2st_one_class", [[0.001, 0.0], [0.002, 0.0]]
+    task, points = "her2st_one_class", [[0.001, 0.0], [0.001, 0.1]]
     runs = {
         cell: [
             replace(
                 run,
-                params=run.params | {"lr": points[run.seed % 2][0]},
+                params=run.params | {"lr": 0.001, "weight_decay": points[run.seed % 2][1]},
                 tuned=run.tuned | {"by": None, "points": points},
                 digest="",
             )
@@ -384,7 +406,7 @@ def test_methods_that_nobody_tuned_are_shown_at_every_point(read):
     made = question_tables._points(replace(read, results=replace(read.results, runs=runs)), task)
     assert [column.heading for column in made.columns[1:]] == [
         "Learning rate, weight decay: 0.001, 0",
-        "Learning rate, weight decay: 0.002, 0",
+        "Learning rate, weight decay: 0.001, 0.1",
     ]
     row = rows(made)[0]
     assert {number.n for name, number in row.items() if name != "Method"} == {5}
@@ -520,6 +542,19 @@ def test_a_profile_answers_for_its_real_tasks_unless_most_of_its_data_is_generat
     else:
         assert said.headline.startswith("This profile cannot say. The data of 4 of its 6 tasks is")
     assert said.data.startswith(f"Real data: {task_name(list(PROFILE.tasks)[count])}, ")
+
+
+def test_networks_of_the_papers_width_are_not_called_small(read):
+    for width, small in ((256, True), (512, False)):
+        training = read.params.training.model_copy(update={"width": width})
+        params_ = read.params.model_copy(update={"training": training})
+        assert ("small networks" in verdict._scale(replace(read, params=params_))) is small
+
+
+def test_verdicts_are_counted_over_what_was_run():
+    said = ["IBMA better", "not run", "IBMA worse", "IBMA better", "no test"]
+    assert real_tables.counted(said) == "2 better, 1 worse, 1 no test of 4 tasks"
+    assert real_tables.counted(["not run"] * 3) == "not run"
 
 
 def test_captions_state_the_result(read, tmp_path):

@@ -164,6 +164,15 @@ def test_real_records_get_a_verdict_and_one_run_gets_none(project):
     assert "no verdict: one run" in str(cells)
 
 
+def test_a_published_number_at_the_end_of_an_interval_is_inside(made):
+    given = read(made)
+    given = replace(given, results=replace(given.results, runs={}))
+    target = given.paper.table(2).target("ibma", "crema_d.accuracy")
+    ours = Number(65.0, low=60.0, high=70.0, n=3)
+    for value, said in ((60.0, "inside"), (70.0, "inside"), (59.9, "outside"), (70.1, "outside")):
+        assert paper_tables._verdict(given, target, Number(value), ours).value == said
+
+
 def test_the_interval_of_a_percentage_stays_between_0_and_100(project):
     """Three runs at 20, 90 and 100 %: the t interval alone would reach from -37 to 177 %."""
     for seed, value in enumerate((0.2, 0.9, 1.0)):
@@ -415,12 +424,17 @@ def test_the_direction_of_a_real_difference_is_judged_only_where_one_is_shown(ma
     for holm, difference, expected in (
         (0.04, 1.0, Verdict.SAME),
         (0.04, -1.0, Verdict.OPPOSITE),
-        (0.06, 1.0, Verdict.EQUAL),
+        (0.05, 1.0, Verdict.EQUAL),
         (None, 0.0, Verdict.NO_TEST),
     ):
         test = replace(main, holm=holm, paired=replace(main.paired, difference=difference))
         assert paper_tables._test_verdict(given, row, test) == expected
     assert paper_tables._test_verdict(given, row, control) == Verdict.CONTROL
+    cells = row.cells | {"ours": row.cells["baseline"], "baseline": row.cells["ours"]}
+    for difference, expected in ((1.0, Verdict.OPPOSITE), (-1.0, Verdict.SAME)):
+        test = replace(main, holm=0.04, paired=replace(main.paired, difference=difference))
+        worse = replace(row, cells=cells)  # in the paper
+        assert paper_tables._test_verdict(given, worse, test) == expected
     shown = next(t for t in numbers.build(given).tables if t.key == "10")
     assert shown.columns[-1].label == "verdict"
 

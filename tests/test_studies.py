@@ -19,6 +19,7 @@ ROOT = Path(__file__).parent.parent
 TASK = "split_digits"
 GAIN = {1.0: 0.0, 4.0: 0.02, 16.0: -0.01}  # accuracy of IBMA over no alignment, by beta
 SHARE = {1.0: 0.002, 4.0: 0.3, 16.0: 2.0}
+RIVALS = ("IBMA without alignment", "CE3 (no bound)")
 BAND = {1.0: "inactive", 4.0: "weaker", 16.0: "stronger"}
 
 
@@ -174,6 +175,39 @@ def test_the_table_of_regimes_has_a_line_a_task_and_another_a_line_a_regime(read
     assert cells["IBMA with a tuned beta minus CE3 (no bound)"] == "not run"
     assert len(made.flat()) == 1 and len(table(read, "regime_points").rows) == 3
     assert "1 / 1" in as_markdown(made) and as_latex(made)
+
+
+def test_every_regime_has_its_own_difference_to_every_rival(read):
+    made = table(read, "regime_points")
+    headings = [column.heading for column in made.columns]
+    found = {row.values[2]: dict(zip(headings, row.values, strict=True)) for row in made.rows}
+    assert list(found) == ["1", "4", "16"]
+    for beta, gain in GAIN.items():  # without alignment .71, the control .6
+        one = found[f"{beta:g}"]
+        aligned, control = (one[f"IBMA minus {name}"] for name in RIVALS)
+        assert aligned.value == pytest.approx(100 * gain, abs=1e-9)
+        assert control.value == pytest.approx(11 + 100 * gain)
+        assert one["Share"].value == pytest.approx(SHARE[beta])
+
+
+def test_what_the_term_can_reach_is_that_of_two_classes_by_hand(read):
+    """Unit vectors of two classes are 2 apart at most: e runs to 4 beta, p = 1 / (1 + exp(-e))."""
+
+    def term(e: float) -> float:
+        p = 1 / (1 + math.exp(-e))
+        same = p**2 + (1 - p) ** 2
+        return -same * math.log(p) - (1 - same) * math.log(1 - p)
+
+    made = table(read, "regime")
+    headings = [column.heading for column in made.columns]
+    row = dict(zip(headings, made.rows[0].values, strict=True))
+    place = max((k / 1000 for k in range(4001)), key=term)
+    assert row["Classes K"] == 2 and row["Start: ln K"].value == pytest.approx(math.log(2))
+    assert row["Highest"].value == pytest.approx(term(place), rel=1e-4)
+    for beta in (1, 4):
+        assert row[f"unit, beta {beta}: end"].value == pytest.approx(term(4 * beta))
+        at = row[f"unit, beta {beta}: highest at"].value
+        assert at == pytest.approx(math.sqrt(place / (4 * beta)), rel=1e-2)
 
 
 def test_the_table_of_noise_has_the_clean_runs_once_and_a_line_a_level(read):
