@@ -31,6 +31,7 @@ METRICS = {
 KINDS = {"mosi_features": "sentiment", "mosi_features3": "sentiment"}
 KINDS |= {"her2st_one_class": "one_class"}
 FOLDS = {"ravdess": 5, "her2st": 8}
+RUN = {"stage": "train", "task": "t", "method": "m"}
 EDGE = {"ibma": 0.03, "ce3": 0.02, "dmib": 0.05}  # over the others
 
 
@@ -253,6 +254,7 @@ def test_claims_are_a_matrix_whose_file_holds_every_test(built):
     assert flat["ibma_no_align", "ravdess"]["verdict"] == "IBMA better"
     one = flat["ce3", "ravdess"]
     assert all(one[name] is not None for name in ("p", "wilcoxon_p", "holm", "effect_low"))
+    assert one["ibma"] - one["rival"] == pytest.approx(one["difference"]) != 0
     careful = {task for (_, task), row in flat.items() if row["total p"] > 1.01 * row["p"]}
     assert careful == set(FOLDS), "runs on folds share training samples"
 
@@ -483,6 +485,37 @@ def test_the_choice_of_eta_is_counted_over_folds(built):
     ]
 
 
+def test_a_range_over_eta_is_of_the_runs_that_have_every_eta():
+    made = [record_of(**RUN, seed=seed, metrics={"accuracy": seed / 10}) for seed in range(3)]
+    undefined = record_of(**RUN, seed=2, metrics={"accuracy": None})
+    found = real_tables._by_run({0.1: made, 0.3: [made[1], undefined]}, "accuracy")
+    assert found == {1: {0.1: 10.0, 0.3: 10.0}}
+
+
+def test_the_score_of_an_eta_is_that_of_its_best_learning_rate_and_weight_decay():
+    """Means over two folds: .60, .50 and .55; another eta has a better one."""
+    trials = [
+        {"eta": eta, "lr": lr, "weight_decay": decay, "score": score}
+        for eta, lr, decay, scores in (
+            (0.1, 0.01, 0.0, (0.5, 0.7)),
+            (0.1, 0.01, 0.1, (0.9, 0.1)),
+            (0.1, 0.02, 0.0, (0.55, 0.55)),
+            (0.3, 0.01, 0.0, (0.8, 0.9)),
+        )
+        for score in scores
+    ]
+    assert real_tables._validated(trials, 0.1).value == pytest.approx(60)
+    assert real_tables._validated(trials, 0.3).value == pytest.approx(85)
+    assert real_tables._validated(trials, 0.5) is None
+
+
+def test_the_size_of_a_network_counts_all_its_parameters():
+    one = record_of(**RUN, seed=0, metrics={})
+    shown = [number.value for number in real_tables._size([one])]
+    assert shown == pytest.approx([0.010, 20 / 1e6])
+    assert real_tables._size([]) == ("not run", "not run")
+
+
 def test_cost_is_relative_to_the_control_and_to_concat(built):
     ibma, ce3 = (1.0 + 0.1 * METHODS.index(name) for name in ("ibma", "ce3"))
     against = [f"Times {method_name(name)}" for name in ("ce3", "concat")]
@@ -549,6 +582,13 @@ def test_networks_of_the_papers_width_are_not_called_small(read):
         training = read.params.training.model_copy(update={"width": width})
         params_ = read.params.model_copy(update={"training": training})
         assert ("small networks" in verdict._scale(replace(read, params=params_))) is small
+
+
+def test_a_task_of_two_tests_says_how_it_is_counted(monkeypatch):
+    better = real_tables.Verdict.BETTER
+    monkeypatch.setattr(verdict, "_verdicts", lambda *_: {"one": [better], "two": [better] * 2})
+    (said,) = verdict._several(None, [])
+    assert said.startswith("two has 2 tests against the best baseline; it counts as better or")
 
 
 def test_verdicts_are_counted_over_what_was_run():

@@ -13,6 +13,7 @@ from dataclasses import asdict, replace
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -331,6 +332,31 @@ def test_sizes_are_those_of_run_0_where_there_are_folds(project):
 
 
 # --- gaps ----------------------------------------------------------------------------------------
+
+
+def test_validation_rows_are_in_neither_size_and_fold_0_is_the_test_of_run_0():
+    fixed = {"folds": 0, "counts": {"train": 10, "valid": 3, "test": 5}}
+    assert paper_tables._split_sizes(fixed) == {"train": 10, "test": 5}
+    folds = {"folds": 3, "counts": {"fold0": 4, "fold1": 6, "fold2": 7}}
+    assert paper_tables._split_sizes(folds) == {"train": 13, "test": 4}
+
+
+def test_minutes_and_etas_are_those_of_the_task_that_was_measured():
+    timed = {"m": {"median": 120.0, "low": 60.0, "high": 180.0}}
+    run = record_of(stage="s", task="a", method="m", seed=0, metrics={"accuracy": 0.5})
+    given = SimpleNamespace(
+        timing={"task": "a", "methods": timed},
+        params=SimpleNamespace(sensitivity=SimpleNamespace(task="a")),
+        results=SimpleNamespace(at_eta=lambda method, eta: [run], of=lambda task, method: ()),
+    )
+    there, other = (published.Target(task, "m", "accuracy", 0.3) for task in ("a", "b"))
+    found = paper_tables._timed(given, there)
+    assert (found.value, found.low, found.high) == (2, 1, 3)
+    assert paper_tables._timed(given, other) is None
+    assert paper_tables._timed(given, replace(there, method="n")) is None
+    assert paper_tables._measured(given, there, "percent")[0].value == 50
+    assert paper_tables._measured(given, other, "percent")[0] is None
+    assert paper_tables._measured(given, replace(there, eta=None), "percent")[0] is None
 
 
 def test_a_cell_without_records_is_not_run_and_nothing_else_changes(project):
