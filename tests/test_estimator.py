@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import pickle
 import shutil
 import warnings
@@ -426,8 +427,8 @@ def test_a_saved_estimator_predicts_the_same_from_another_place(mixed, tmp_path)
     options = SMALL | {"epochs": 2, "class_weight": {"a": 2.0, "b": 1.0}}
     cases = [
         (IBMAClassifier(**options), X, np.array(["a", "b"])[y]),
-        (IBMAClassifier("ce3", modalities={"x": slice(0, 2), "y": [4]}, **SMALL), table, y),
-        (IBMAClassifier(method_params={"bound": "club"}, **SMALL), table, y),
+        (IBMAClassifier("ce3", modalities={"x": slice(0, 4, 2), "y": [4]}, **SMALL), table, y),
+        (IBMAClassifier(method_params={"bound": "club"}, **SMALL), table, y.astype(np.int8)),
         (IBMAMultilabelClassifier(**SMALL | {"epochs": 2}), table, np.stack([y, 1 - y], 1)),
         (IBMARegressor(n_bins=4, **SMALL | {"epochs": 2}), table, rng.normal(size=12)),
     ]
@@ -436,14 +437,18 @@ def test_a_saved_estimator_predicts_the_same_from_another_place(mixed, tmp_path)
         estimator.save(tmp_path / "first")
         assert {p.name for p in (tmp_path / "first").iterdir()} == {saved.NAME, saved.WEIGHTS}
         shutil.move(tmp_path / "first", tmp_path / "second")
+        state = torch.get_rng_state()
         again = type(estimator).load(tmp_path / "second")
+        assert torch.equal(torch.get_rng_state(), state) and not again.network_.training
         shutil.rmtree(tmp_path / "second")
         np.testing.assert_array_equal(again.predict(given), estimator.predict(given))
         np.testing.assert_array_equal(again.transform(given), estimator.transform(given))
         parameters = estimator.get_params() | {"device": "auto"}
         assert again.get_params() == parameters
-        for name in ("record_key_", "eta_", "encoders_", "history_"):
+        for name in ("record_key_", "eta_", "encoders_", "history_", "seed_", "n_epochs_"):
             assert getattr(again, name) == getattr(estimator, name), name
+        kinds = [getattr(one, "classes_", np.zeros(0)).dtype for one in (estimator, again)]
+        assert kinds[0] == kinds[1]
         again.save(tmp_path / "third")
         assert type(again).load(tmp_path / "third").record_key_ == estimator.record_key_
     with pytest.raises(IbmaError, match="expected IBMAClassifier"):
@@ -463,6 +468,18 @@ def test_a_saved_estimator_predicts_the_same_from_another_place(mixed, tmp_path)
         IBMARegressor.load(tmp_path / "nowhere")
     with pytest.raises(NotFittedError):
         IBMAClassifier().save(tmp_path / "fourth")
+
+
+def test_parameters_are_kept_in_json_as_they_were_given():
+    given = {
+        "slice": slice(1, 9, 2),
+        "open": slice(None, 3),
+        "mixed": [1, 2.5, "x", None, True],
+        "names": {1: "one", "two": {"three": [slice(0, 2)]}},
+    }
+    assert saved.restored(json.loads(json.dumps(saved.plain(given)))) == given
+    assert saved.plain((1, (2,))) == [1, [2]]
+    assert saved.plain(np.random.default_rng(0)) is None, "its seed is kept apart"
 
 
 def test_the_record_key_follows_data_and_settings():

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from conftest import record_of
 from hypothesis import given
@@ -554,7 +555,7 @@ def test_a_network_of_every_kind_predicts_without_its_project(make_cell, tmp_pat
         ("sentiment", {"predicted", "p(a)", "p(b)", "p(c)"}),
         ("one_class", {"distance"}),
     ):
-        cell = make_cell(kind=kind)
+        cell = replace(make_cell(kind=kind), phi="printed", beta=0.5)
         done = run.train_run(cell, 0, Setting(0.01, 0.0, 0.1), quiet=True)
         test = cell.open().test(0)
         folder, views = tmp_path / kind, dict.fromkeys(cell.open().modalities, ("vector", {}))
@@ -563,7 +564,12 @@ def test_a_network_of_every_kind_predicts_without_its_project(make_cell, tmp_pat
             write_bytes(to, done.weights)
 
         trained.write(folder, cell, done.record, views, put, scale=[0, 100], separator=" | ")
+        state = torch.get_rng_state()
         network = trained.Trained.load(folder, "cpu")
+        assert torch.equal(torch.get_rng_state(), state) and not network.model.training
+        again = cell.build(0, Setting(0.01, 0.0, 0.1), cell.epochs, 0, torch.device("cpu")).spec
+        for name in ("assignment", "u", "input_widths", "systems", "epochs", "width"):
+            assert getattr(network.model.spec, name) == getattr(again, name), name
         arrays = cell.open().arrays
         table = pd.DataFrame({name: list(arrays[name][test.index]) for name in views})
         told = network.predict(table)
@@ -590,6 +596,12 @@ def test_a_network_of_every_kind_predicts_without_its_project(make_cell, tmp_pat
         pd.testing.assert_frame_equal(network.predict(table), nothing)
         with pytest.raises(IbmaError, match="no column view1: expected one for each of view0"):
             network.predict(table[["view0"]])
+    said = pd.DataFrame({name: list(arrays[name][:3]) for name in views}, index=["x", "y", "z"])
+    assert list(network.predict(said).index) == ["x", "y", "z"]
+    old = read_json(folder / trained.NAME, {}) | {"format": 1}
+    write_json(tmp_path / "old" / trained.NAME, old)
+    with pytest.raises(IbmaError, match="network.json: format 1: expected 2: delete the run"):
+        trained.Trained.load(tmp_path / "old")
     (folder / trained.WEIGHTS).write_bytes(b"other")
     with pytest.raises(IbmaError, match="changed since it was written"):
         trained.Trained.load(folder)
