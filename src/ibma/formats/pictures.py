@@ -81,28 +81,22 @@ def _loaded(picture: Any) -> Any:
 
 
 def _hidden(picture: Any) -> NDArray[np.bool_] | None:
-    """Return where a PNG of 2, 4 or 16 bits is transparent, which Pillow leaves to us; else None.
+    """Return where a grey PNG of 2, 4 or 16 bits is transparent, which Pillow leaves to us.
 
     It has to be asked before the pixels are read: only then does the picture say how many bits.
-    """
-    from PIL import Image
 
+    Raises:
+        ValueError: It is a colour of 16 bits, of which Pillow keeps the upper half.
+    """
     key = picture.info.get("transparency")
     stored = picture.tile[0].args if getattr(picture, "tile", None) else picture.mode
     if key is None or stored not in ("L;2", "L;4", "I;16", "I;16B", "RGB;16B"):
         return None
+    if stored == "RGB;16B":
+        raise ValueError("one colour of 16 bits is transparent, save it with an alpha channel")
     if stored in ("L;2", "L;4"):  # which are read as 8
         key *= 255 // (2 ** int(stored[2:]) - 1)
-    if stored != "RGB;16B":
-        return np.asarray(np.array(_loaded(picture)) == key)
-    place = picture.fp.tell()
-    picture.fp.seek(0)
-    low = Image.open(picture.fp)  # once more, since RGB keeps the upper half of 16 bits alone
-    low.tile = [low.tile[0]._replace(args="RGB;16L")]
-    lower = np.array(low)
-    picture.fp.seek(place)
-    both = np.array(_loaded(picture)).astype(np.uint16) << 8 | lower
-    return np.asarray((both == key).all(axis=2))
+    return np.asarray(np.array(_loaded(picture)) == key)
 
 
 def _eight_bits(picture: Any) -> Any:
