@@ -451,6 +451,7 @@ def test_a_saved_estimator_predicts_the_same_from_another_place(mixed, tmp_path)
         assert kinds[0] == kinds[1]
         again.save(tmp_path / "third")
         assert type(again).load(tmp_path / "third").record_key_ == estimator.record_key_
+    assert IBMARegressor.load(tmp_path / "third", device="cpu").device == "cpu"
     with pytest.raises(IbmaError, match="expected IBMAClassifier"):
         IBMAClassifier.load(tmp_path / "third")
     content = read_json(tmp_path / "third" / saved.NAME, {})
