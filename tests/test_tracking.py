@@ -9,6 +9,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,7 @@ from ibma.estimators import trained
 from ibma.features import media
 from ibma.features.extract import extract
 from ibma.files import read_json, write_bytes, write_json
+from ibma.network import tasks
 from ibma.network.centroids import write_all
 from ibma.tracking import entities, store
 from ibma.training import run
@@ -605,6 +607,14 @@ def test_a_network_of_every_kind_predicts_without_its_project(make_cell, tmp_pat
     (folder / trained.WEIGHTS).write_bytes(b"other")
     with pytest.raises(IbmaError, match="changed since it was written"):
         trained.Trained.load(folder)
+
+
+def test_a_label_that_is_as_likely_as_not_is_predicted():
+    """As in metrics and in `ibma predict`."""
+    model = SimpleNamespace(spec=SimpleNamespace(task=tasks.build("multilabel", "abc")))
+    network = trained.Trained(model, {}, torch.device("cpu"), None, ";")
+    said = network._said(torch.tensor([[0.0, -0.1, 2.0], [-1.0, -1.0, -1.0]]).double())
+    assert list(said["predicted"]) == ["a;c", ""] and said["p(a)"][0] == 0.5
 
 
 def test_the_record_of_a_run_lies_where_its_tag_says():
