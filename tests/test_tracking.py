@@ -289,6 +289,8 @@ def test_long_and_spaced_names_fit_and_stay_apart():
     assert all(len(name) <= 250 for name in names.values()) and len(set(names.values())) == 5
     assert names[" auc / left "] == "auc/left" != names["auc/left"]
     assert names["50%"] == "50 percent"
+    same = entities.names(["AUC", "auc"])  # some file systems do not tell them apart
+    assert len({name.casefold() for name in same.values()}) == 2
 
 
 def test_a_short_stage_leaves_its_runs_to_track(root):
