@@ -210,7 +210,7 @@ def test_table_5_has_a_row_for_each_data_set_and_says_what_ibb_is(project):
     labels = [row.values[0] for row in tables(project)["05"].rows]
     assert {"IBMA (Ours), MIMIC-CXR", "IBMA (Ours), CheXpert"} < set(labels)
     for seed in range(3):
-        history = {"ibb/image|text": [0.4, 0.3 + 0.1 * seed]}  # weighted by eta = 0.5
+        history = {"ibb/image|text": [0.9, 0.3 + 0.1 * seed]}  # weighted by eta = 0.5
         one = fake("chexpert", "ibma", seed)
         write(project, replace(one, history=history, ib=one.ib | {"u/image": 0.06}, digest=""))
     assert "Bold: best of its data set" in tables(project)["05"].legend
