@@ -370,6 +370,14 @@ def test_what_reading_depends_on_is_kept_and_shared_groups_are_told(tmp_path, ca
     assert "12 groups (speakers, patients) are in train and in test" in capfd.readouterr().err
 
 
+def test_a_summary_of_sound_is_stored_as_a_vector(tmp_path):
+    dataset = fake_dataset()
+    dataset.CARD = replace(dataset.CARD, modalities={"view0": "audio", "view1": "vector"})
+    for name, given, kind in (("plain", {}, "audio"), ("told", {"statistics": True}, "vector")):
+        made = meta.read(extract(tmp_path / name, dataset, features={"view0": given}))
+        assert made["modalities"]["view0"]["kind"] == kind
+
+
 def test_features_of_a_modality_that_the_data_set_lacks_are_refused(tmp_path):
     with pytest.raises(
         IbmaError, match=r"fake.features: no modality 'view9': expected one of view0"

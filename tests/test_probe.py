@@ -134,6 +134,23 @@ def test_a_run_that_is_not_there_says_what_to_run(make_cell, monkeypatch, tmp_pa
         next(probe.current_runs(None, "fake", ["ibma"], [2]))
 
 
+def test_a_run_of_other_parameters_data_or_code_is_stale(make_cell, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(probe.Cell, "of", lambda *_: make_cell())
+    one = record_of(stage="train", task="fake", method="ibma", seed=0, metrics={})
+    one.write(one.id.record)
+    for key in (one.key, "another"):
+        monkeypatch.setattr(probe, "expected_key", lambda *_, key=key: key)
+        found = probe.current_runs(None, "fake", ["ibma"], [0])
+        if key == one.key:
+            assert next(found)[1].id == one.id
+        else:
+            with pytest.raises(
+                IbmaError, match="seed_0.json: stale, .* run `dvc repro train@fake`"
+            ):
+                next(found)
+
+
 def test_a_label_that_train_never_has_is_not_fitted(make_cell):
     z = torch.randn(12, 3).double().numpy()
     y = torch.tensor([[0.0, 1.0, 0.0]] * 6 + [[0.0, 0.0, 1.0]] * 6)

@@ -529,6 +529,7 @@ def test_a_run_trained_elsewhere_may_differ_by_as_much_as_seeds_do():
     assert found["ib/fused"].allowed == retrain.SAME, "of seeds that agree, rounding stays"
     (alone, *_) = retrain._gaps(peers[0], again, peers[:1], exactly=False)
     assert alone.allowed == math.inf, "one run has no spread"
+    assert not retrain.Gap("accuracy", 0.5, 0.9, 0.2).agrees, "a higher one is as far"
     exact = list(retrain._gaps(peers[0], again, peers, exactly=True))
     assert {one.allowed for one in exact} == {retrain.SAME}
 
