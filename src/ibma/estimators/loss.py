@@ -502,6 +502,9 @@ def _check(what: str, given: Any, names: Sequence[str], some: bool = False) -> N
     for name, value in given.items():
         if not isinstance(value, Tensor):
             raise BadArgument(f"{what}: {name}: {type(value).__name__}: expected a tensor")
+        if value.is_complex() or value.layout != torch.strided:  # else the imaginary part is lost
+            found = f"{value.dtype}, {value.layout}"
+            raise BadArgument(f"{what}: {name}: {found}: expected a dense tensor of real numbers")
 
 
 def check_names(names: Iterable[Any]) -> None:
