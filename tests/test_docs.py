@@ -93,12 +93,29 @@ def test_the_results_page_counts_what_its_tables_say():
         "real_a": [{"method": "logistic_regression", "metric": "accuracy", "mean": "61.5"}],
         "real_b": [],
     }
+    tables["real_claims"] = [
+        {"verdict": verdict, "task": task, "opponent": "omib", "holm page": page}
+        for verdict, task, page in (
+            ("IBMA worse", "a", "0.01"),
+            ("IBMA better", "b", "0.2"),
+            ("no difference shown", "c", "1"),
+        )
+    ]
     told = results_page.Told(tables)
+    shown = told.standing("IBMA better", "IBMA worse")
+    assert told.named(shown) == "IBMA worse on `a` (omib)"
+    assert told.all("IBMA better", "IBMA worse") == 2
     assert told.noise("test") == (3, 1, 1)
     assert told.lowered("IBMA") == 1
     assert told.regimes("CE3 (no bound)") == {"a": (1, 9)}
     assert told.tried("lr") == "0.0005, 0.002"
     assert told.above_logistic() == {"a": "-1.5"}, "b has none"
+
+
+def test_the_differences_that_the_paper_tests_are_those_of_its_tables():
+    found = results_page.claimed()
+    assert len(found) == 14
+    assert found[0] == pytest.approx(72.2 - 71.4) and found[-1] == pytest.approx(76.7 - 74.3)
 
 
 def test_every_data_set_is_described_and_its_link_leads_to_it():

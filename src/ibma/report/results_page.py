@@ -12,11 +12,14 @@ from pathlib import Path
 
 from ibma import paths
 from ibma.errors import IbmaError
+from ibma.paper import published
 from ibma.report import formatting
 from ibma.report.templates import environment
-from ibma.results import claims
+from ibma.results import claims, significance
 
 PATH, PROFILE = Path("docs/results.md"), "open"
+
+TESTED = range(10, 16)  # tables of the paper that hold p-values
 
 NOISE_APART = f"{claims.method_name(claims.OURS)} minus {claims.method_name(claims.CONTROL)}"
 
@@ -32,13 +35,26 @@ def committed(root: Path) -> str:
     return page(tables)
 
 
+def claimed() -> list[float]:
+    """Return the differences that the paper tests, in points, the smallest first."""
+    tables = [published.load().table(number) for number in TESTED]
+    return sorted(
+        (row.cells["ours"].value - row.cells["baseline"].value)
+        * (1 if table.column("ours").unit == "percent" else 100)
+        for table in tables
+        for row in table.rows
+    )
+
+
 def page(tables: Mapping[str, Rows]) -> str:
     """Fill the page.
 
     Args:
         tables: name -> rows, as the CSV file of that name holds them.
     """
-    return str(environment().get_template("results.md.jinja").render(told=Told(tables)))
+    theirs = [formatting.number(points, "percent") for points in claimed()]
+    template = environment().get_template("results.md.jinja")
+    return str(template.render(told=Told(tables), theirs=theirs))
 
 
 class Told:
@@ -162,6 +178,20 @@ class Told:
         """Count the tasks on which the comparison with an opponent has one of these verdicts."""
         rows = [row for row in self._tables["real_claims"] if row["opponent"] == opponent]
         return sum(row["verdict"] in verdicts for row in rows)
+
+    def standing(self, *verdicts: str) -> list[Mapping[str, object]]:
+        """Return the comparisons with one of these verdicts that hold for all claims together."""
+        rows = [row for row in self._tables["real_claims"] if row["verdict"] in verdicts]
+        return [row for row in rows if float(str(row["holm page"])) < significance.ALPHA]
+
+    def named(self, rows: Rows) -> str:
+        """Name verdict, task and opponent of some comparisons."""
+        words = (f"{row['verdict']} on `{row['task']}` ({row['opponent']})" for row in rows)
+        return ", ".join(words)
+
+    def all(self, *verdicts: str) -> int:
+        """Count the comparisons that have one of these verdicts."""
+        return sum(row["verdict"] in verdicts for row in self._tables["real_claims"])
 
     def among(self, opponents: Sequence[str], *verdicts: str) -> int:
         """Count the comparisons with several opponents that have one of these verdicts."""
