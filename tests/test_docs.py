@@ -1,6 +1,7 @@
 """Generated pages say what docstrings and cards say."""
 
 import ast
+import csv
 import json
 import lzma
 import os
@@ -116,6 +117,29 @@ def test_the_differences_that_the_paper_tests_are_those_of_its_tables():
     found = results_page.claimed()
     assert len(found) == 14
     assert found[0] == pytest.approx(72.2 - 71.4) and found[-1] == pytest.approx(76.7 - 74.3)
+
+
+def test_numbers_of_the_study_on_hand_written_pages_are_those_of_its_tables():
+    readme = " ".join((HERE.parent / "README.md").read_text(encoding="utf-8").split())
+    tables = HERE.parent / "reports/open/tables"
+    with (tables / "real_uncertainty.csv").open(newline="", encoding="utf-8") as file:
+        found = [float(row["Detectable"]) for row in csv.DictReader(file)]
+    assert f"likely to find is {min(found):.1f} to {max(found):.1f} points" in readme
+    theirs = results_page.claimed()
+    assert f"paper claims {theirs[0]:.1f} to {theirs[-1]:.1f} points" in readme
+    for entry, rows in (("best baseline", (0, 5, 1)), ("best single modality", (2, 3, 1))):
+        with (tables / "real_claims.csv").open(newline="", encoding="utf-8") as file:
+            verdicts = [r["verdict"] for r in csv.DictReader(file) if r["opponent"] == entry]
+        kinds = ("IBMA better", "no difference shown", "IBMA worse")
+        assert tuple(verdicts.count(kind) for kind in kinds) == rows, f"README: {entry}"
+    with (tables / "leaderboard.csv").open(newline="", encoding="utf-8") as file:
+        (misa,) = (
+            row["mean"]
+            for row in csv.DictReader(file)
+            if (row["task"], row["method"]) == ("split_digits", "misa")
+        )
+    page = (HERE.parent / "docs/reading-the-report.md").read_text(encoding="utf-8")
+    assert f"[{float(misa):.1f} % on the same digits]" in page
 
 
 def test_every_data_set_is_described_and_its_link_leads_to_it():
