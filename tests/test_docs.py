@@ -60,6 +60,16 @@ def test_the_page_says_what_constant_answers_reach_on_her2st():
         assert f"{100 * share:.0f} %" in page.partition("**her2st: accuracy.**")[2][:400]
 
 
+def test_the_page_says_whose_training_loss_still_falls():
+    last = {}
+    for method, term in (("train/{}/omib", "task"), ("ablation/{}/ce3", "ce/fused")):
+        file = f"reports/open/evidence/runs/{method.format('mosi_features')}.jsonl.xz"
+        with lzma.open(HERE.parent / file) as lines:
+            courses = np.mean([json.loads(line)["history"][term] for line in lines], axis=0)
+        last[term] = 1 - courses[-1] / courses[-2]
+    assert 0.085 < last["task"] < 0.115 and last["ce/fused"] < 0.005
+
+
 def test_a_cell_that_no_table_has_is_one_line():
     told = results_page.Told({"real_cost": [{"Method": "IBMA", "Seconds": "1"}]})
     assert told.number("real_cost", "Seconds", "times", Method="IBMA") == "1.00"

@@ -329,9 +329,10 @@ class IBBLoss(BoundLoss):
       width and the norm of the embedding, so that phi is soon nearly one-hot and the bound pulls
       hard. It is the default because it is the paper's formula.
     - phi="unit" normalises vectors and centroids first, as the released code does. Logits then lie
-      in [-4 beta, 0]. At beta=1 even perfectly separated classes give a nearly flat phi, and the
-      bound hardly acts: of 7 classes, a term falls from ln 7 = 1.946 to 1.807 and no further. At
-      beta=4 it can fall to 0.01. See docs/loss.md.
+      in [-4 beta, 0]. With many classes and beta=1 phi stays nearly flat, and the bound hardly
+      acts: of 7 perfectly separated classes, a term falls from ln 7 = 1.946 to 1.807 and no
+      further. With 2 classes it falls from 0.693 to 0.159. At beta=4 it falls to 0.01 with 7
+      classes. See docs/loss.md.
 
     `regime()` says which of these you are in.
 
