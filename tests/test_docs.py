@@ -142,6 +142,9 @@ def test_numbers_of_the_study_on_hand_written_pages_are_those_of_its_tables():
             verdicts = [r["verdict"] for r in csv.DictReader(file) if r["opponent"] == entry]
         kinds = ("IBMA better", "no difference shown", "IBMA worse")
         assert tuple(verdicts.count(kind) for kind in kinds) == rows, f"README: {entry}"
+    with (tables / "real_claims.csv").open(newline="", encoding="utf-8") as file:
+        rivals = [row for row in csv.DictReader(file) if row["opponent"] == "best baseline"]
+    assert len(rivals) == 6 and all(float(row["difference"]) < 0 for row in rivals)
     with (tables / "leaderboard.csv").open(newline="", encoding="utf-8") as file:
         (misa,) = (
             row["mean"]
