@@ -534,7 +534,8 @@ def test_every_block_of_the_page_says_what_happens(tmp_path, monkeypatch):
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    run(shown("ibma init"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    run(shown("ibma init ~/project"))
     monkeypatch.chdir(tmp_path / "project")
     table = own_data.write(Path(), own_data.example())
     assert table.read_text().startswith(shown("X-ray file"))
