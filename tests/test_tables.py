@@ -217,6 +217,13 @@ def test_parquet_holds_what_a_table_may_hold(here):
     assert "column 'Hx' is of " in refused(spec)
 
 
+def test_rows_whose_group_is_nan_are_not_one_group(here):
+    columns = {"X-ray file": ["a", "b"], "Dx (final)": ["mass", "normal"]}
+    parquet(here, **columns | {"Fold": ["train", "test"], "Patient No.": [1.0, float("nan")]})
+    entries = read(own_data.spec(file="c.parquet", modalities=TEXT))
+    assert reasons(entries) == {"b": "Patient No. is empty: expected a group"}
+
+
 def test_bytes_of_another_encoding_are_no_labels(here):
     """In place of letters that cannot be read, `mä` and `mö` would be one class."""
     labels = [each.encode("latin-1") for each in ("mä", "mö")]

@@ -168,7 +168,7 @@ def _text(value: object) -> str:
     Raises:
         UnicodeDecodeError: It is bytes of another encoding, or of no text.
     """
-    if value is None:
+    if value is None or value != value:  # NaN, by which pandas marks a missing cell
         return ""
     if isinstance(value, bytes):  # text that its writer did not mark as such
         return value.decode()
