@@ -51,7 +51,8 @@ _SECRET = re.compile(  # MLflow calls a view by a key, which is no secret
 )
 _NAMED = re.compile(  # outside of an address: AWS_SECRET_ACCESS_KEY=..., {'password': '...'}
     r"((?:token|secret|passw(?:or)?d|pwd|passphrase|credentials?|(?:api|access|secret|private|"
-    r"account|auth)[_-]?key)(?:_id)?(?:\s*=|['\"]\s*[:=])\s*)(?!\*\*\*)(?:\"[^\"]*\"|'[^']*'|[^\s&;#'\"]+)",
+    r"account|auth)[_-]?key)(?:_id)?(?:\s*=|['\"]\s*[:=])\s*)(?!\*\*\*)"
+    r"(?:\"[^\"]*\"|'[^']*'|[^\s&;#'\"]+)",
     re.IGNORECASE,
 )
 
