@@ -57,7 +57,8 @@ def page() -> str:
         "",
         "Every key of `params.yaml`. `ibma docs` makes this page and `params.schema.json` from the "
         "same models, so an editor that knows YAML schemas shows the same words as you type. A key "
-        "without a default must be given. An unknown key or a wrong value ends in one line. "
+        "without a default must be given. In a task DVC also needs `options`, `on_bad` and "
+        "`features` to be there. An unknown key or a wrong value ends in one line. "
         "[Methods](methods.md) lists the hyper-parameters of each method, [Data sets](datasets.md) "
         "the `options` of each data set.",
         "",
