@@ -7,8 +7,9 @@ Official code: none for this; the released code has beta = 1.
 Code over paper: nothing, see `ibma`.
 
 Choices: this variant is ours. The paper's formula has no beta, and the released code fixes it at 1,
-where the alignment of unit vectors hardly acts (docs/findings.md, 22). Here tuning tries factors on
-`beta` where it tries eta for IBMA, as many of them, and eta is the middle one of its grid.
+where the alignment of unit vectors hardly acts on more than a few classes (docs/findings.md, 22).
+Here tuning tries factors on `beta` where it tries eta for IBMA, as many of them, and eta is the
+middle one of its grid.
 
 Parity: none; at a factor of 1 it is `ibma` with the same phi and beta.
 """

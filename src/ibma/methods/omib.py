@@ -3,7 +3,7 @@
 Citation: Q. Wu, Y. Shao, J. Wang, X. Sun. Learning optimal multimodal information bottleneck
 representations. ICML 2025, arXiv 2505.19996.
 
-Official code: none was ever published; the text was read through summaries only.
+Official code: none was found; the text was read through summaries only.
 
 Code over paper: nothing to compare.
 
