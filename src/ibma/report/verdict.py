@@ -105,8 +105,12 @@ def _data(inputs: Inputs, real: Sequence[str]) -> str:
     vectors = "unit vectors" if unit else "raw vectors"
     printed = " (the paper's section 3.1 has no normalisation)" if unit else ""
     eta = "chosen by cross-validation" if params.eta is None else f"{params.eta:g} everywhere"
+    alone = sum("modality" in one.hparams for one in params.methods.values())
+    methods = formatting.plural(len(params.methods) - alone, "method")
+    if alone:
+        methods += f" and {formatting.plural(alone, 'single-modality network')}"
     return (
-        f"Real data: {names}. {len(params.methods)} methods, {params.seeds} runs each, "
+        f"Real data: {names}. {methods}, {params.seeds} runs each, "
         f"{training.epochs} epochs, width {training.width}. Similarity phi: {vectors}, beta "
         f"{training.beta:g}{printed}, eta {eta}."
     )
