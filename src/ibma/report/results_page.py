@@ -19,8 +19,6 @@ from ibma.results import claims, significance
 
 PATH, PROFILE = Path("docs/results.md"), "open"
 
-TESTED = range(10, 16)  # tables of the paper that hold p-values
-
 NOISE_APART = f"{claims.method_name(claims.OURS)} minus {claims.method_name(claims.CONTROL)}"
 
 Rows = Sequence[Mapping[str, object]]
@@ -37,7 +35,8 @@ def committed(root: Path) -> str:
 
 def claimed() -> list[float]:
     """Return the differences that the paper tests, in points, the smallest first."""
-    tables = [published.load().table(number) for number in TESTED]
+    paper = published.load()
+    tables = [paper.table(number) for number in significance.TABLES]
     return sorted(
         (row.cells["ours"].value - row.cells["baseline"].value)
         * (1 if table.column("ours").unit == "percent" else 100)
@@ -176,12 +175,11 @@ class Told:
 
     def count(self, opponent: str, *verdicts: str) -> int:
         """Count the tasks on which the comparison with an opponent has one of these verdicts."""
-        rows = [row for row in self._tables["real_claims"] if row["opponent"] == opponent]
-        return sum(row["verdict"] in verdicts for row in rows)
+        return sum(row["opponent"] == opponent for row in self._claims(verdicts))
 
     def standing(self, *verdicts: str) -> list[Mapping[str, object]]:
         """Return the comparisons with one of these verdicts that hold for all claims together."""
-        rows = [row for row in self._tables["real_claims"] if row["verdict"] in verdicts]
+        rows = self._claims(verdicts)
         return [row for row in rows if float(str(row["holm page"])) < significance.ALPHA]
 
     def named(self, rows: Rows) -> str:
@@ -191,7 +189,10 @@ class Told:
 
     def all(self, *verdicts: str) -> int:
         """Count the comparisons that have one of these verdicts."""
-        return sum(row["verdict"] in verdicts for row in self._tables["real_claims"])
+        return len(self._claims(verdicts))
+
+    def _claims(self, verdicts: Sequence[str]) -> Rows:
+        return [row for row in self._tables["real_claims"] if row["verdict"] in verdicts]
 
     def among(self, opponents: Sequence[str], *verdicts: str) -> int:
         """Count the comparisons with several opponents that have one of these verdicts."""

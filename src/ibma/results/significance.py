@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 
 from ibma import paths
 from ibma.files import read_json
-from ibma.paper import published
+from ibma.paper import audit, published
 from ibma.params import Params
 from ibma.results import claims, fairness, forms, records, stats
 from ibma.results.claims import ABLATION, BASELINE, BOUND, CONTROL, OURS
@@ -26,7 +26,7 @@ from ibma.results.resampling import Resampled
 from ibma.results.stats import Paired, Total
 from ibma.training.record import Record
 
-TABLES = (10, 11, 12, 13, 14, 15)
+TABLES = audit.TESTS
 OPPONENTS = {14: BOUND, 15: ABLATION}  # of a table; else the best baseline
 BEYOND = "real_data"
 ALPHA = 0.05  # below which a p-value after Holm's correction shows something
