@@ -111,7 +111,7 @@ class Results:
 
     def of_task(self, task: str | None) -> dict[str, Sequence[Record]]:
         """Return method -> records of a task, for each method that has any."""
-        by_method = {method: self.of(task, method) for method in self.params.methods}
+        by_method = {method: self.of(task, method) for method in self._stages}
         return {method: runs for method, runs in by_method.items() if runs}
 
     def all(self) -> list[Record]:
@@ -131,9 +131,9 @@ class Results:
 
     def why(self, task: str, method: str, eta: float | None = None) -> str:
         """Return why a cell has no record."""
-        if method not in self.params.methods:
+        if method not in self._stages:
             return f"not run: no method {method} in this profile"
-        cell = (self.params.stage_of(method), task, method)
+        cell = (self._stages[method], task, method)
         if eta is not None:
             cell = (SENSITIVITY, task, self.params.sensitivity.name(method, eta))
         absent = self.absent.get(task)
