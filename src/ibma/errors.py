@@ -41,9 +41,8 @@ LOG_SECONDS = 10.0  # between two lines of progress in a log file
 TOKEN = 20  # a user name of this length or more in an address is taken for a token
 _LOGIN = re.compile(r"(?<=://)([^\s/@:?#]*)(:(?!\d{1,5}(?:[/?#]|\s|$))\S*)?@")
 _BARE_LOGIN = re.compile(r"(?<![^\s'\"])([^\s/@:?#'\"]+):[^\s/@]+@(?=\w)")  # without a scheme
-_BEARER = re.compile(
-    r"\b(Bearer|Authorization: Basic) [^\s:'\"]+"
-)  # requests quotes a header that it refuses
+# requests quotes a header that it refuses
+_BEARER = re.compile(r"\b(Bearer|Authorization: Basic) [^\s:'\"]+")
 _SECRET = re.compile(  # MLflow calls a view by a key, which is no secret
     r"([?&;#](?!viewStateShareKey=)[\w.-]*(?:token|key|secret|pass|pwd|auth|credential|sig)"
     r"[\w.-]*=)[^\s&;#'\"]+",
