@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
@@ -189,6 +190,11 @@ def keeping_handlers() -> Iterator[None]:
 def one_line(told: object) -> str:
     """Return a text, or what an error says, with single spaces and no line break."""
     return " ".join(str(told).split())
+
+
+def tidy(text: str) -> str:
+    """Return a text as it is compared with others: in one line, in one form of Unicode."""
+    return one_line(unicodedata.normalize("NFC", text))
 
 
 def _watch(parent: int) -> None:

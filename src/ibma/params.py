@@ -18,7 +18,6 @@ import json
 import os
 import pkgutil
 import reprlib
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,7 +40,7 @@ from pydantic import (
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import PydanticCustomError, core_schema
 
-from ibma.errors import IbmaError, one_line
+from ibma.errors import IbmaError, one_line, tidy
 from ibma.files import read_bytes
 from ibma.machine import cores, hold_to
 
@@ -580,8 +579,7 @@ class TableParams(Block):
                 raise _wrong("[lowest, highest] of the numbers", "range", found=self.range)
         elif len(self.classes) < 2 and not (several and len(self.label) > 1):
             raise _wrong("two classes or more", "classes", found=self.classes)
-        # as cells are compared, see `formats.tabular.tidy`
-        names = [one_line(unicodedata.normalize("NFC", name)) for name in self.classes]
+        names = [tidy(name) for name in self.classes]
         if not all(names) or len(set(names)) < len(names):
             raise _wrong("names that differ and are not empty", "classes", found=self.classes)
         if several and len(self.label) == 1:

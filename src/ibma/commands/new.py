@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 
 from ibma import params, paths
 from ibma.commands import profiles
-from ibma.errors import IbmaError
+from ibma.errors import IbmaError, tidy
 from ibma.files import write_bytes
 from ibma.formats import tabular
 from ibma.params import TableParams
@@ -284,7 +284,7 @@ def _splits(wanted: Wanted, rows: list[dict[str, str]]) -> dict[str, str]:
     if unknown and len(rows) < ROWS:  # else the name may be further down
         raise IbmaError(
             f"--map {unknown[0]}={found[unknown[0]]}: no cell of '{column}' says so: "
-            f"expected one of {tabular.listed(sorted(map(tabular.tidy, there.values())))}"
+            f"expected one of {tabular.listed(sorted(map(tidy, there.values())))}"
         )
     return found
 
@@ -319,7 +319,7 @@ def _kind(wanted: Wanted, texts: list[list[str]]) -> str:
 def _distinct(wanted: Wanted, texts: list[list[str]]) -> set[str]:
     """Return the distinct labels of the one column that holds them."""
     split = (row[0].split(wanted.separator) if wanted.separator else [row[0]] for row in texts)
-    return {name for row in split for text in row if (name := tabular.tidy(text))}
+    return {name for row in split for text in row if (name := tidy(text))}
 
 
 def _classes(wanted: Wanted, distinct: set[str]) -> list[str]:

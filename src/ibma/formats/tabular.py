@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import gzip
 import math
-import unicodedata
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal
 
-from ibma.errors import IbmaError, one_line
+from ibma.errors import IbmaError, tidy
 from ibma.formats import raw
 from ibma.formats.archives import DAMAGE
 
@@ -294,11 +293,6 @@ def _row(header: Sequence[str], cells: Sequence[str], table: Table) -> dict[str,
         if expected := column.expects(found[name]):
             raise _Wrong(f"{name} '{found[name][:60]}': expected {expected}")
     return {name: found[name] for name in table.columns}
-
-
-def tidy(cell: str) -> str:
-    """Return a cell as it is compared with others: in one line, in one form of Unicode."""
-    return one_line(unicodedata.normalize("NFC", cell))
 
 
 def seen(text: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ibma.errors import IbmaError
+from ibma.errors import IbmaError, tidy
 from ibma.formats import raw, tabular
 from ibma.formats.tabular import Table
 from ibma.params import TableParams
@@ -155,7 +155,7 @@ def _values(column: Any) -> list[object]:
 def _wrong(cells: dict[str, str], line: int, seen: dict[str, int], table: Table) -> str:
     """Return why the id of a row is none; empty if it is one."""
     for name in table.unique:
-        if not (key := tabular.tidy(cells[name])):
+        if not (key := tidy(cells[name])):
             return f"{name} '': expected text"
         if seen.setdefault(key, line) != line:
             return f"'{key}' is already in line {seen[key]}"

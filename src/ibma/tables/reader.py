@@ -16,11 +16,10 @@ from typing import Any, Literal
 
 from ibma import paths
 from ibma.datasets import Card, Counts, Dropped, ModalityKind, Part, Sample
-from ibma.errors import IbmaError, one_line
+from ibma.errors import IbmaError, one_line, tidy
 from ibma.features.samples import LARGEST, SPLITS
 from ibma.files import inside
 from ibma.formats import checksums, tabular
-from ibma.formats.tabular import tidy
 from ibma.params import TAKEN, TableModality, TableParams
 from ibma.tables import cells
 
