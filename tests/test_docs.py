@@ -129,28 +129,31 @@ def test_the_differences_that_the_paper_tests_are_those_of_its_tables():
     assert found[0] == pytest.approx(72.2 - 71.4) and found[-1] == pytest.approx(76.7 - 74.3)
 
 
+def rows_of(table: str) -> list[dict[str, str]]:
+    """The rows of a committed table of profile `open`."""
+    path = HERE.parent / f"reports/open/tables/{table}.csv"
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
 def test_numbers_of_the_study_on_hand_written_pages_are_those_of_its_tables():
     readme = " ".join((HERE.parent / "README.md").read_text(encoding="utf-8").split())
-    tables = HERE.parent / "reports/open/tables"
-    with (tables / "real_uncertainty.csv").open(newline="", encoding="utf-8") as file:
-        found = [float(row["Detectable"]) for row in csv.DictReader(file)]
+    found = [float(row["Detectable"]) for row in rows_of("real_uncertainty")]
     assert f"likely to find is {min(found):.1f} to {max(found):.1f} points" in readme
     theirs = results_page.claimed()
     assert f"paper claims {theirs[0]:.1f} to {theirs[-1]:.1f} points" in readme
+    claims = rows_of("real_claims")
     for entry, rows in (("best baseline", (0, 5, 1)), ("best single modality", (2, 3, 1))):
-        with (tables / "real_claims.csv").open(newline="", encoding="utf-8") as file:
-            verdicts = [r["verdict"] for r in csv.DictReader(file) if r["opponent"] == entry]
+        verdicts = [row["verdict"] for row in claims if row["opponent"] == entry]
         kinds = ("IBMA better", "no difference shown", "IBMA worse")
         assert tuple(verdicts.count(kind) for kind in kinds) == rows, f"README: {entry}"
-    with (tables / "real_claims.csv").open(newline="", encoding="utf-8") as file:
-        rivals = [row for row in csv.DictReader(file) if row["opponent"] == "best baseline"]
+    rivals = [row for row in claims if row["opponent"] == "best baseline"]
     assert len(rivals) == 6 and all(float(row["difference"]) < 0 for row in rivals)
-    with (tables / "leaderboard.csv").open(newline="", encoding="utf-8") as file:
-        (misa,) = (
-            row["mean"]
-            for row in csv.DictReader(file)
-            if (row["task"], row["method"]) == ("split_digits", "misa")
-        )
+    (misa,) = (
+        row["mean"]
+        for row in rows_of("leaderboard")
+        if (row["task"], row["method"]) == ("split_digits", "misa")
+    )
     page = (HERE.parent / "docs/reading-the-report.md").read_text(encoding="utf-8")
     assert f"[{float(misa):.1f} % on the same digits]" in page
 
