@@ -7,7 +7,14 @@ this line the copy would hash its own code and run another's.
 import gc
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
+
+if find_spec("ruamel") is None:  # a Python other than that of the project
+    sys.exit(
+        f"error: {sys.executable} lacks the packages of ibma: run `make setup`, then "
+        "`source .venv/bin/activate`"
+    )
 
 SRC = str(Path(__file__).resolve().parents[1] / "src")
 sys.path.insert(0, SRC)

@@ -8,6 +8,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 from ibma.errors import PATHS, REMEDIES, IbmaError, progress_bar, run_stage
 
@@ -102,6 +103,13 @@ def test_a_log_that_cannot_be_written_stops_no_work(tmp_path):
             line = [sys.executable, "-c", textwrap.dedent(lines), *texts]
             assert subprocess.run(line, stderr=full, cwd=tmp_path).returncode == status
         (tmp_path / "done").unlink()
+
+
+def test_a_stage_says_which_python_lacks_its_packages():
+    bare = [sys.executable, "-S", "stages/train.py"]  # -S: without installed packages
+    ended = subprocess.run(bare, capture_output=True, text=True, cwd=ROOT)
+    assert ended.returncode == 1 and ended.stderr.count("\n") == 1
+    assert sys.executable in ended.stderr and "source .venv/bin/activate" in ended.stderr
 
 
 def test_signals_are_answered_as_before_once_a_stage_is_over(run):
