@@ -238,6 +238,13 @@ def test_the_site_holds_every_page_and_has_no_dead_link(tmp_path):
     assert "class_weight" in (tmp_path / "api/index.html").read_text(encoding="utf-8")
 
 
+def test_the_menu_of_the_site_has_every_page_of_docs():
+    """Where mkdocs is not installed, nothing else would notice."""
+    menu = (HERE.parent / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
+    listed = set(re.findall(r": (\S+\.md)$", menu, re.M))
+    assert {path.name for path in (HERE.parent / "docs").glob("*.md")} <= listed
+
+
 def test_every_pinned_package_is_listed_with_a_licence():
     page = (HERE.parent / licences.PAGE).read_text(encoding="utf-8")
     listed = dict(re.findall(r"^\| (\S+) \| \S+ \| (\S[^|]*) \|$", page, re.M))
