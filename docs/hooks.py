@@ -1,11 +1,11 @@
 """Let the site show what lies outside docs/: README as its first page, figures, lists, reports."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File, Files
+from nbconvert import MarkdownExporter
 
 ROOT = Path(__file__).parent.parent
 PAGES = {"README.md": "index.md", "CONTRIBUTING.md": None, "CHANGELOG.md": None}
@@ -37,18 +37,8 @@ def on_page_markdown(markdown: str, page: Any, **_: object) -> str:
 
 def as_page(notebook: Path) -> str:
     """Return a notebook as Markdown, with what its cells printed and drew."""
-    parts = []
-    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
-        source = "".join(cell["source"])
-        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
-        for output in cell.get("outputs", ()):
-            data = output.get("data", {"text/plain": output.get("text", "")})
-            if "image/png" in data:
-                png = data["image/png"].replace("\n", "")
-                parts.append(f"![figure](data:image/png;base64,{png})")
-            else:
-                parts.append(f"```text\n{''.join(data['text/plain'])}\n```")
-    return "\n\n".join(parts)
+    pictures = {"ExtractOutputPreprocessor": {"enabled": False}}  # inside the page
+    return str(MarkdownExporter(config=pictures).from_filename(str(notebook))[0])
 
 
 def _from_root(found: re.Match[str]) -> str:
