@@ -90,6 +90,15 @@ def experiment(first) -> tuple[Path, str]:
     return first, run(first, "dvc", "exp", "run", "--name", "eta_03", "-S", "eta=0.3")
 
 
+def test_a_dry_run_lists_what_a_new_eta_trains_and_runs_nothing(first):
+    """DVC makes it in a copy, which needs the results that are here (README)."""
+    shown = "dvc exp run -S eta=0.3 --dry -C data -C runs -C models"
+    assert shown in " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    listed = ran(run(first, *shown.split()))
+    assert sorted(listed) == sorted([*(f"{stage}@split_digits" for stage in READ_ETA), "report"])
+    assert not run(first, "git", "status", "--short")
+
+
 def test_only_stages_that_read_eta_run_again_and_what_is_made_of_them(experiment):
     _, output = experiment
     trained = [f"{stage}@split_digits" for stage in READ_ETA]
