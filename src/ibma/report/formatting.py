@@ -6,7 +6,6 @@ Knows nothing of tables.
 from __future__ import annotations
 
 import html
-import math
 import re
 
 DIGITS = {"percent": 1, "count": 0, "minutes": 1, "seconds": 2, "p": 0}  # decimals; else 3
@@ -33,7 +32,7 @@ def number(value: float, unit: str, *, sign: bool = False) -> str:
 
 def interval(low: float | None, high: float | None, unit: str) -> str:
     """Print `[low, high]`; empty where there is none."""
-    if low is None or high is None or math.isinf(low):
+    if low is None or high is None:
         return ""
     return f"[{number(low, unit)}, {number(high, unit)}]"
 
