@@ -9,9 +9,8 @@ from pathlib import Path
 from ibma.files import write_bytes, write_plain_json
 from ibma.report import paper_tables, plots, question_tables, real_tables, study_tables, table
 from ibma.report.inputs import Inputs
-from ibma.report.table import Scalar, Table
+from ibma.report.table import Rows, Scalar, Table
 
-Rows = list[dict[str, Scalar]]
 SHOWN = ("ibma", "ibma_no_align", "ibma_vib", "ibma_club", "ce3", "omib")
 
 

@@ -11,12 +11,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from ibma.report.inputs import Inputs
-from ibma.report.table import Scalar
+from ibma.report.table import Rows, Scalar
 from ibma.results import records, regime
 from ibma.results.claims import OURS, method_name, task_name
 from ibma.results.stats import Summary
-
-Rows = list[dict[str, Scalar]]
 
 
 def build(inputs: Inputs) -> dict[str, Rows]:

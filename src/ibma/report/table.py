@@ -32,6 +32,7 @@ INTERVALS = {  # of units whose interval is another one
 }
 
 Scalar = str | int | float | None
+Rows = list[dict[str, Scalar]]  # of a CSV file
 
 
 class Mark(StrEnum):
@@ -170,26 +171,22 @@ class Table:
             words.append(f"Bold: best of {self.best_of}. Underlined: second best.")
         return " ".join(words)
 
-    def flat(self) -> list[dict[str, Scalar]]:
+    def flat(self) -> Rows:
         """Return every number with its parts, one mapping a row."""
         if self.data:
             return [dict(row) for row in self.data]
-        return _flat(self)
-
-
-def _flat(table: Table) -> list[dict[str, Scalar]]:
-    flat: list[dict[str, Scalar]] = []
-    for row in table.rows:
-        parts: dict[str, Scalar] = {}
-        for column, value in zip(table.columns, row.values, strict=True):
-            if isinstance(value, Number):
-                parts |= {f"{column.heading} {k}".strip(): v for k, v in value.flat().items()}
-            else:
-                parts[column.heading] = value
-        flat.append(parts | {"source": row.source})
-    used = {key for row in flat for key, value in row.items() if value not in (None, "")}
-    keys = [key for key in dict.fromkeys(k for row in flat for k in row) if key in used]
-    return [{key: row.get(key) for key in keys} for row in flat]
+        flat: Rows = []
+        for row in self.rows:
+            parts: dict[str, Scalar] = {}
+            for column, value in zip(self.columns, row.values, strict=True):
+                if isinstance(value, Number):
+                    parts |= {f"{column.heading} {k}".strip(): v for k, v in value.flat().items()}
+                else:
+                    parts[column.heading] = value
+            flat.append(parts | {"source": row.source})
+        used = {key for row in flat for key, value in row.items() if value not in (None, "")}
+        keys = [key for key in dict.fromkeys(k for row in flat for k in row) if key in used]
+        return [{key: row.get(key) for key in keys} for row in flat]
 
 
 def grouped(columns: Sequence[Column]) -> list[tuple[str, list[tuple[int, Column]]]]:
