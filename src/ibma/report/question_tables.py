@@ -8,7 +8,7 @@ from ibma.report import real_tables
 from ibma.report.inputs import Inputs
 from ibma.report.paper_tables import mean_of
 from ibma.report.table import NOT_RUN, Column, Number, Row, Table, Value
-from ibma.results import claims, fairness, records, regime, significance, stats
+from ibma.results import claims, fairness, records, regime, significance
 from ibma.results.claims import OURS, SINGLE, method_name, metric_name, task_name
 from ibma.results.resampling import Resampled
 from ibma.training.record import Record
@@ -56,11 +56,7 @@ def _fusion(inputs: Inputs) -> Table:
 
 def _fusion_row(inputs: Inputs, resampled: Resampled, task: str) -> Row | None:
     metric = inputs.results.headline(task)
-    means = {
-        method: stats.summary(values).mean
-        for method, runs in inputs.results.of_task(task).items()
-        if (values := records.values(runs, metric, "percent"))
-    }
+    means = real_tables.scores(inputs, [task]).get(task, {})
     single = claims.candidates(SINGLE, inputs.params)
     alone = {method: mean for method, mean in means.items() if method in single}
     joint = {method: mean for method, mean in means.items() if method not in alone}
