@@ -24,7 +24,7 @@ from ibma.results import claims, fairness, records, significance, stats
 from ibma.results.claims import ABSTRACT_ONLY, CONTROL, OURS
 from ibma.results.forms import MIB, MIB_FORMS
 from ibma.results.significance import Test
-from ibma.results.stats import Total
+from ibma.results.stats import Paired, Total
 from ibma.training.record import Record
 
 METRIC_TABLES = (2, 3, 4, 5, 6, 7, 8, 9, 16)
@@ -649,11 +649,18 @@ def _test_data(row: published.Row, test: Test, verdict: Verdict) -> dict[str, Sc
         "published IBMA": row.cells["ours"].value,
         "published p": row.cells["p_value"].value,
     }
-    total = {
-        f"total {name}": getattr(test.total, name, None) for name in Total.__dataclass_fields__
+    return own | numbers_of(test) | {"verdict": verdict.value}
+
+
+def numbers_of(test: Test | None) -> dict[str, Scalar]:
+    """Return every number of a test by its name; None each where there is no test."""
+    paired, total = (test.paired, test.total) if test else (None, None)
+    return {
+        **{name: getattr(paired, name, None) for name in Paired.__dataclass_fields__},
+        **{f"total {name}": getattr(total, name, None) for name in Total.__dataclass_fields__},
+        "holm": test.holm if test else None,
+        "holm page": test.page if test else None,
     }
-    corrected = {"holm": test.holm, "holm page": test.page}
-    return own | vars(test.paired) | total | corrected | {"verdict": verdict.value}
 
 
 def _p(p: float | None) -> Value:

@@ -13,14 +13,13 @@ from typing import Any
 from ibma import datasets, paths, tables
 from ibma.report import formatting, table
 from ibma.report.inputs import Inputs
-from ibma.report.paper_tables import ABSTRACTS, mean_of, mean_of_defined, timing_note
+from ibma.report.paper_tables import ABSTRACTS, mean_of, mean_of_defined, numbers_of, timing_note
 from ibma.report.table import NOT_RUN, Column, Number, Row, Scalar, Table, Value
 from ibma.results import claims, fairness, records, resampling, significance, stats, studies
 from ibma.results.claims import CONTROL, OURS, Claim, method_name, metric_name, task_name
 from ibma.results.significance import ALPHA, Test
 from ibma.training.record import Record
 
-TOTALS = {f"total {name}": name for name in stats.Total.__dataclass_fields__}
 OMIB = "omib"  # the rival whose IB losses are shown next to IBMA's
 LOGISTIC, MAJORITY = "Logistic regression", "Majority class"
 CAREFUL = (
@@ -423,22 +422,23 @@ def difference(test: Test) -> Number:
 
 
 def _claim_data(inputs: Inputs, claim: Claim, task: str, test: Test | None) -> dict[str, Scalar]:
-    """Return everything that is known of one comparison."""
-    place: dict[str, Scalar] = {"claim": claim.claim, "task": task, "opponent": claim.opponent}
-    names = ["method", "metric", "ibma", "ibma sd", "rival", "rival sd"]
-    names += [*stats.Paired.__dataclass_fields__, *TOTALS, "holm", "holm page", "holm equivalent"]
-    if test is None:
-        return place | dict.fromkeys(names)
-    sides = [
-        records.summary(inputs.results.of(task, method), test.compared.metric, "percent")
-        for method in (OURS, test.rival)
-    ]
-    numbers = [part for side in sides for part in (side and side.mean, side and side.sd)]
-    paired = vars(test.paired).values()
-    total = [getattr(test.total, name, None) for name in TOTALS.values()]
-    corrected = (test.holm, test.page, test.equivalent)
-    values = [test.rival, test.compared.metric, *numbers, *paired, *total, *corrected]
-    return place | dict(zip(names, values, strict=True))
+    """Return everything that is known of one comparison; None where it was not tested."""
+    metric, rival = (test.compared.metric, test.rival) if test else ("", "")
+    sides = [inputs.results.of(task, method) if test else () for method in (OURS, rival)]
+    ours, theirs = (records.summary(runs, metric, "percent") for runs in sides)
+    return {
+        "claim": claim.claim,
+        "task": task,
+        "opponent": claim.opponent,
+        "method": rival or None,
+        "metric": metric or None,
+        "ibma": ours.mean if ours else None,
+        "ibma sd": ours.sd if ours else None,
+        "rival": theirs.mean if theirs else None,
+        "rival sd": theirs.sd if theirs else None,
+        **numbers_of(test),
+        "holm equivalent": test.equivalent if test else None,
+    }
 
 
 def judge(inputs: Inputs, opponent: str, task: str, test: Test | None) -> str:
