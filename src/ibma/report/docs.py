@@ -14,6 +14,7 @@ from tabulate import tabulate
 
 from ibma import datasets, methods, paths, twins
 from ibma.datasets import Card, Counts
+from ibma.errors import one_line
 from ibma.files import write_bytes
 from ibma.methods import ibma
 from ibma.report import licences, parameters, results_page
@@ -91,7 +92,7 @@ def _dataset_row(name: str, card: Card) -> tuple[str, ...]:
 
 def _dataset_lines(name: str, card: Card) -> list[str]:
     """Say what a reader must know of one data set."""
-    described = " ".join((datasets.load(name).__doc__ or "").split())
+    described = one_line(datasets.load(name).__doc__ or "")
     split = f"{card.folds} folds, run k tests on fold k mod {card.folds}"
     lines = [
         described,
@@ -106,7 +107,7 @@ def _dataset_lines(name: str, card: Card) -> list[str]:
     ]
     if twins.exists(name):
         twin = inspect.getdoc(importlib.import_module(f"ibma.twins.{name}")) or ""
-        lines += ["", "**Its twin.** " + " ".join(twin.split())]
+        lines += ["", f"**Its twin.** {one_line(twin)}"]
     return lines
 
 
@@ -162,7 +163,7 @@ def fields(docstring: str) -> dict[str, str]:
     """
     found = {}
     for paragraph in docstring.split("\n\n"):
-        text = " ".join(paragraph.split())
+        text = one_line(paragraph)
         name, colon, rest = text.partition(": ")
         if colon and name in FIELDS:
             found[name] = rest
@@ -209,5 +210,5 @@ def _model_starts(name: str) -> Iterator[Callable[..., object]]:
 
 def _bound_lines(name: str) -> list[str]:
     cls = ibma.find_bound(name)
-    text, listed = " ".join((inspect.getdoc(cls) or "").split()), _keywords(cls)
+    text, listed = one_line(inspect.getdoc(cls) or ""), _keywords(cls)
     return [text, *(["", f"Parameters: {listed}."] if listed else [])]

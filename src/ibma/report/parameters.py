@@ -10,6 +10,7 @@ from typing import Any
 from tabulate import tabulate
 
 from ibma import params
+from ibma.errors import one_line
 from ibma.params import MOST
 
 PATH = Path("docs/parameters.md")
@@ -84,7 +85,7 @@ def _table(model: Mapping[str, Any]) -> Iterator[str]:
 
 def _meaning(one: Mapping[str, Any]) -> str:
     """Return what a key is; a block of known keys has a section of its own."""
-    return " ".join(str(one.get("description", "see below")).split()).replace("<", "&lt;")
+    return one_line(one.get("description", "see below")).replace("<", "&lt;")
 
 
 def _default(one: Mapping[str, Any]) -> str:
