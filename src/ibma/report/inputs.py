@@ -100,12 +100,11 @@ class Inputs:
 def load(params: Params, root: Path = Path(), *, check_keys: bool = True) -> Inputs:
     """Read what the stages wrote below `root`; see `records.load` for `check_keys`."""
     results = records.load(params, root, check_keys=check_keys)
-    features = {t: read_json(root / paths.meta(t), {}) for t in params.tasks}
     return Inputs(
         params=params,
         results=results,
         paper=published.load(),
-        features={task: said for task, said in features.items() if said},
+        features={t: said for t in params.tasks if (said := read_json(root / paths.meta(t), {}))},
         timing=read_json(root / paths.TIMING, {}),
         logistic={task: read_json(root / paths.logistic(task), {}) for task in params.tasks},
         probe=read_json(root / paths.PROBE, []),

@@ -167,11 +167,11 @@ def load(params: Params, root: Path = Path(), *, check_keys: bool = True) -> Res
     }
     problems = {task: _problem(root / paths.meta(task)) for task in {run.task for run in said}}
     choices = {
-        (task, method): read_json(root / paths.choice(task, method), {})
+        (task, method): choice
         for task in params.tasks
         for method in params.methods
+        if (choice := read_json(root / paths.choice(task, method), {}))
     }
-    choices = {cell: choice for cell, choice in choices.items() if choice}
     return Results(params, runs, absent, gaps, said, problems, choices)
 
 
