@@ -169,7 +169,6 @@ def test_numbers_come_in_the_unit_of_their_table():
     assert records.values(runs, "accuracy", "percent") == [0.0, 25.0, 50.0]
     assert records.values(runs, "accuracy", "fraction") == [0.0, 0.25, 0.5]
     assert records.values(runs, "ib/fused", "nats") == [0.2] * 4
-    assert records.value(runs[0], "ib_before/fused") == 0.0
     odd = run("ibma", 0, ib={"left/right": 0.5}, metrics={"auc/a/b": 0.25})
     assert (records.value(odd, "ib/left/right"), records.value(odd, "auc/a/b")) == (0.5, 0.25)
     assert records.value(runs[0], "ib/nobody") is records.value(runs[0], "other") is None

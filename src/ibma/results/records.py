@@ -231,14 +231,13 @@ def value(run: Record, metric: str) -> float | None:
 
     Args:
         run: the record.
-        metric: a metric of `Task.judge`, or `ib/<modality>`, `ib_before/<modality>` (nats).
+        metric: a metric of `Task.judge`, or `ib/<modality>` (nats).
 
     Returns:
         None where the metric is undefined.
     """
     kind, _, name = metric.partition("/")
-    losses = {"ib": run.ib, "ib_before": run.ib_before}
-    return losses[kind].get(name) if kind in losses else run.metrics.get(metric)
+    return run.ib.get(name) if kind == "ib" else run.metrics.get(metric)
 
 
 def values(runs: Sequence[Record], metric: str, unit: str) -> list[float]:
