@@ -28,7 +28,6 @@ from ibma.files import atomic_folder, read_arrays, read_json, unpacked_limit, wr
 from ibma.params import Params, load
 from ibma.results import records
 from ibma.results.records import Results
-from ibma.training.cell import why_not_run
 from ibma.training.predictions import Predictions
 from ibma.training.record import Record, RunId
 
@@ -49,7 +48,7 @@ def pack(params: Params, root: Path, out: Path) -> list[str]:
         out: the folder of the evidence; it replaces an earlier one when it is complete.
 
     Returns:
-        `<stage>/<task>/<method>: <why>` of every cell without all its records.
+        `<stage>/<task>/<method>: <why>` of every cell of a task with data that lacks records.
 
     Raises:
         IbmaError: another process writes reports here.
@@ -69,8 +68,7 @@ def pack(params: Params, root: Path, out: Path) -> list[str]:
     with files.held(root / paths.REPORTS), atomic_folder(out) as new:
         for path, held in (*contents.items(), (Path(SUMS), sums.encode())):
             _write(new / path, held)
-    gaps = {cell: why for cell, why in results.gaps.items() if why_not_run(cell[1], root) is None}
-    return [f"{'/'.join(cell)}: {why}" for cell, why in gaps.items()]
+    return [f"{'/'.join(cell)}: {why}" for cell, why in results.gaps.items()]
 
 
 def _lines_of(stage: str, task: str, method: str) -> Path:
