@@ -13,7 +13,7 @@ import pytest
 import yaml
 from conftest import record_of
 
-from ibma import files
+from ibma import files, paths
 from ibma.errors import IbmaError
 from ibma.evidence import archive
 from ibma.params import load
@@ -162,7 +162,7 @@ def test_records_that_do_not_unpack_are_refused(held, tmp_path, monkeypatch):
 
 
 def test_the_committed_evidence_is_whole(tmp_path):
-    held = archive.folder(ROOT, "open")
+    held = ROOT / paths.evidence("open")
     archive.unpack(held, tmp_path)
     params = load(tmp_path / "params.yaml")
     assert params.profile == "open"

@@ -145,7 +145,7 @@ def test_a_run_that_an_interruption_left_does_not_go_on(here):
 
 
 def test_evidence_needs_the_features_that_its_runs_read(here, monkeypatch):
-    archive.pack(params.load(), Path(), archive.folder(Path(), "twin"))
+    archive.pack(params.load(), Path(), paths.evidence("twin"))
     meta = Path("data/features") / TASK / "meta.json"
     write_json(meta, read_json(meta, {}) | {"source": "twin"})
     with pytest.raises(IbmaError, match="twin data, the run's is real: `ibma profile twin`"):
@@ -159,7 +159,7 @@ def test_evidence_needs_the_features_that_its_runs_read(here, monkeypatch):
 
 
 def test_evidence_is_what_the_records_are_and_stale_ones_stay_out(here, tmp_path):
-    profile, out = params.load(), archive.folder(Path(), "twin")
+    profile, out = params.load(), paths.evidence("twin")
     assert archive.pack(profile, Path(), out) == []
     archive.unpack(out, tmp_path / "laid")
     for cell in profile.cells():

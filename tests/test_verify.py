@@ -22,7 +22,7 @@ from conftest import edit, record_of
 from PIL import Image
 from test_report import ACCURACY, ROOT, fake, fill
 
-from ibma import cli, params
+from ibma import cli, params, paths
 from ibma.errors import IbmaError
 from ibma.evidence import archive, retrain, verify
 from ibma.evidence.verify import Difference
@@ -123,7 +123,7 @@ def made(tmp_path_factory):
         test_report.derive(root)
         patch.setattr(pictures, "_draw_curves", lambda *_: None)  # slow, and like the others
         page.write(profile, root)
-        assert archive.pack(profile, root, archive.folder(root, "twin")) == []
+        assert archive.pack(profile, root, root / paths.evidence("twin")) == []
     return root
 
 
@@ -137,7 +137,7 @@ def recomputed(made) -> numbers.Numbers:
 def reported(made, tmp_path):
     """Records and a report; nothing committed."""
     shutil.copytree(made, tmp_path / "reported")
-    shutil.rmtree(archive.folder(tmp_path / "reported", "twin"))
+    shutil.rmtree(tmp_path / "reported" / paths.evidence("twin"))
     return tmp_path / "reported"
 
 
@@ -156,12 +156,12 @@ def test_a_clone_without_runs_or_data_is_confirmed_by_its_evidence(cloned, witho
     assert verify.profiles(cloned) == ["twin"]
     found = verify.verify("twin", cloned)
     assert found.differences == () and found.compared > 3000 and found.source == "evidence"
-    profile = params.load(archive.folder(cloned, "twin") / "params.yaml")
+    profile = params.load(cloned / paths.evidence("twin") / "params.yaml")
     assert found.runs == len(list(profile.cells())) * profile.seeds
 
 
 def test_a_report_without_evidence_and_records_is_not_called_wrong(cloned):
-    shutil.rmtree(archive.folder(cloned, "twin"))
+    shutil.rmtree(cloned / paths.evidence("twin"))
     shutil.copy(ROOT / "profiles/twin.yaml", cloned / "params.yaml")
     with pytest.raises(IbmaError, match="no records of profile 'twin', nor evidence"):
         verify.read("twin", cloned)
@@ -314,7 +314,7 @@ REFUSED = {  # of the evidence, with a manifest that fits; no report is needed t
 
 @pytest.mark.parametrize("name", list(REFUSED))
 def test_forged_evidence_is_refused_whatever_its_manifest_says(cloned, name):
-    held = archive.folder(cloned, "twin")
+    held = cloned / paths.evidence("twin")
     REFUSED[name](held)
     with pytest.raises(IbmaError, match="not what SHA256SUMS lists"):
         verify.read("twin", cloned)
@@ -325,7 +325,7 @@ def test_forged_evidence_is_refused_whatever_its_manifest_says(cloned, name):
 
 
 def test_a_removed_file_and_a_changed_manifest_are_found(cloned):
-    held = archive.folder(cloned, "twin")
+    held = cloned / paths.evidence("twin")
     for name in (f"{CELL}.jsonl.xz", "data/tune/split_digits/ibma.json.xz", archive.SUMS):
         before = (held / name).read_bytes()
         if name == archive.SUMS:
@@ -339,7 +339,7 @@ def test_a_removed_file_and_a_changed_manifest_are_found(cloned):
 
 def test_a_record_forged_with_its_digest_contradicts_predictions_choices_or_tables(cloned, made):
     """The forger signs everything anew; what follows from something else still tells."""
-    held = archive.folder(cloned, "twin")
+    held = cloned / paths.evidence("twin")
     honest = json.loads(lines_of(held / f"{CELL}.jsonl.xz")[0])
     for field, value, place in (
         ("metrics", honest["metrics"] | {"accuracy": 0.99}, "accuracy"),

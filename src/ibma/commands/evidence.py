@@ -89,7 +89,7 @@ def _compared(profile: str, trained: Iterator[Again]) -> Iterator[str]:
 def pack() -> tuple[str, list[str]]:
     """Copy what the tables are made of to be committed; return what was written, and gaps."""
     profile = params.load(paths.PARAMS)
-    out = archive.folder(Path(), profile.profile)
+    out = paths.evidence(profile.profile)
     gaps = [f"missing: {gap}" for gap in archive.pack(profile, Path(), out)]
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     return f"{out}: {size / 1e6:.1f} MB", gaps

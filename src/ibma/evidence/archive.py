@@ -36,11 +36,6 @@ MEMORY = 100_000_000  # bytes; a header may ask for far more than a file of `pac
 AGAIN = "`git checkout` the evidence, or run `ibma archive` where the records are"
 
 
-def folder(root: Path, profile: str) -> Path:
-    """Return where the evidence of a profile is committed."""
-    return root / paths.evidence(profile)
-
-
 def pack(params: Params, root: Path, out: Path) -> list[str]:
     """Write the evidence of the profile in `root`/params.yaml; records that are stale stay out.
 

@@ -177,7 +177,7 @@ def read(profile: str, root: Path) -> tuple[Inputs, str]:
     Raises:
         IbmaError: there is neither, or the evidence was changed.
     """
-    held = archive.folder(root, profile)
+    held = root / paths.evidence(profile)
     if held.exists():
         with TemporaryDirectory() as scratch:
             archive.unpack(held, Path(scratch))
