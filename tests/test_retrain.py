@@ -89,8 +89,10 @@ def test_the_command_trains_with_the_instructions_of_the_profile(here):
     """Though it has loaded torch before it knows the profile: an interval would hide others."""
     plain = {k: v for k, v in os.environ.items() if k not in PORTABLE}
     script = "import torch; torch.backends.cpu.get_cpu_capability()  # chosen now\n"
-    script += "from ibma.commands import evidence\n"
-    script += f"print(*evidence._train_again('twin', '{TASK}/ibma/1'), sep='\\n')"
+    script += "from pathlib import Path\nfrom ibma.commands import evidence\n"
+    script += "from ibma.evidence import retrain\n"
+    script += f"trained = retrain.run('twin', Path(), '{TASK}/ibma/1')\n"
+    script += "print(*evidence._compare('twin', trained), sep='\\n')"
     done = subprocess.run(
         [sys.executable, "-c", script],
         env=plain | {"PYTHONPATH": str(ROOT / "src")},
@@ -187,9 +189,8 @@ def test_the_command_tells_every_gap_and_fails_in_one_line(here, monkeypatch, ca
         retrain.Again(committed, "cpu", True, gaps[:1]),
         retrain.Again(committed, "cpu", False, gaps),
     ]
-    monkeypatch.setattr(retrain, "run", lambda *_: iter(told))
     with pytest.raises(IbmaError, match=r"^split_digits/concat/0: trained again, and not"):
-        for line in evidence._train_again("twin", "1"):
+        for line in evidence._compare("twin", iter(told)):
             print(line)
     said = capsys.readouterr().out
     assert said.count("DIFFERS") == 1 and "ib/fused: -0.1 -0.2 (+-1e-06)  DIFFERS" in said

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ibma import params, paths
 from ibma.errors import IbmaError
-from ibma.evidence import archive, verify
-
-if TYPE_CHECKING:
-    from ibma.evidence.retrain import Again
+from ibma.evidence import archive, retrain, verify
 
 
 def check(profile: str, again: str) -> Iterator[str]:
@@ -28,9 +24,11 @@ def check(profile: str, again: str) -> Iterator[str]:
     for other in [] if profile else verify.unchecked(Path(), names):
         yield f"profile {other}: not checked: it has neither evidence nor records"
     for name in names:
-        trained = _train_again(name, again) if again else ()
+        # what cannot be trained is refused here, before the check that takes minutes
+        trained = retrain.run(name, Path(), again) if again else None
         yield from _verify(name)
-        yield from trained
+        if trained is not None:
+            yield from _compare(name, trained)
 
 
 def _verify(profile: str) -> Iterator[str]:
@@ -57,18 +55,12 @@ def _verify(profile: str) -> Iterator[str]:
     )
 
 
-def _train_again(profile: str, wanted: str) -> Iterator[str]:
-    """Return an iterator that trains runs again and yields how far each is from the committed one.
+def _compare(profile: str, trained: Iterator[retrain.Again]) -> Iterator[str]:
+    """Yield how far each run that was trained again is from the committed one.
 
     Raises:
-        IbmaError: at once: one cannot be trained here; later: some are too far; it names them.
+        IbmaError: some are too far; it names them.
     """
-    from ibma.evidence import retrain
-
-    return _compared(profile, retrain.run(profile, Path(), wanted))
-
-
-def _compared(profile: str, trained: Iterator[Again]) -> Iterator[str]:
     agreed, apart = 0, []
     for one in trained:
         name = f"{one.run.task}/{one.run.method}/{one.run.seed}"
