@@ -80,17 +80,11 @@ COLUMNS = ("Measure", "Ours", "Reference", "Ratio", "Quartiles", "Goal", "Met")
 
 
 def table(rows: Iterable[Row]) -> str:
-    """All rows as one Markdown table with aligned columns."""
-    lines = [list(COLUMNS), *(row.cells() for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = [
-        "| "
-        + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        + " |"
-        for line in lines
-    ]
-    text.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    return "\n".join(text)
+    """Return all rows as one Markdown table with aligned columns."""
+    from tabulate import tabulate  # a machine that only takes measures may lack it
+
+    cells = [row.cells() for row in rows]
+    return str(tabulate(cells, COLUMNS, tablefmt="github", disable_numparse=True))
 
 
 END = "<!-- end -->"
