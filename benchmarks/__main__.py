@@ -25,7 +25,7 @@ import torch
 
 from benchmarks import growth, paper_times, pipeline, seeds, stage, startup, step, terms, together
 from benchmarks.gpu import lines
-from benchmarks.measure import Row, rewritten, table
+from benchmarks.measure import Row, rewrite, table
 from ibma.training.loop import configure_torch
 from ibma.training.run import processor
 
@@ -62,8 +62,7 @@ def show(generated: str, mark: str, write: bool) -> None:
     """Print what was measured; put it into the page if asked to."""
     print(generated)
     if write:
-        page = PAGE.read_text(encoding="utf-8")
-        PAGE.write_text(rewritten(page, mark, generated), encoding="utf-8")
+        rewrite(PAGE, mark, generated)
 
 
 def measure(chosen: list[str], write: bool) -> None:

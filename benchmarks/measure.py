@@ -90,11 +90,11 @@ def table(rows: Iterable[Row]) -> str:
 END = "<!-- end -->"
 
 
-def rewritten(page: str, mark: str, generated: str) -> str:
-    """Replace what the page holds between a mark and the next end."""
-    before, rest = page.split(mark)
+def rewrite(page: Path, mark: str, generated: str) -> None:
+    """Replace what a page holds between a mark and the next end."""
+    before, rest = page.read_text(encoding="utf-8").split(mark)
     _, after = rest.split(END, maxsplit=1)
-    return f"{before}{mark}\n\n{generated}\n\n{END}{after}"
+    page.write_text(f"{before}{mark}\n\n{generated}\n\n{END}{after}", encoding="utf-8")
 
 
 Clock = Callable[[], float]

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.measure import Goal, Row, interleaved, rewritten, speed_up, table
+from benchmarks.measure import Goal, Row, interleaved, rewrite, speed_up, table
 from benchmarks.problems import SETTING, Problem, View
 from ibma.errors import IbmaError
 from ibma.features.store import Batch
@@ -314,8 +314,7 @@ def main() -> None:
     generated = f"{processor()}, one thread, torch {torch.__version__}.\n\n{text}"
     print(generated)
     if arguments.write:
-        page = PAGE.read_text(encoding="utf-8")
-        PAGE.write_text(rewritten(page, MARK, generated), encoding="utf-8")
+        rewrite(PAGE, MARK, generated)
 
 
 if __name__ == "__main__":

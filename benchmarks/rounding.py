@@ -18,7 +18,7 @@ from pathlib import Path
 from tabulate import tabulate
 from tqdm import tqdm
 
-from benchmarks.measure import rewritten
+from benchmarks.measure import rewrite
 from ibma import paths
 from ibma.engine import Processes
 from ibma.evidence import retrain, verify
@@ -57,10 +57,10 @@ def main() -> None:
     measured = list(rows(verify.read("open", Path())[0].results))
     table = tabulate(measured, HEADERS, tablefmt="github", disable_numparse=True)
     said = f"{datetime.now(UTC):%Y-%m-%d}, {processor()}, Python {platform.python_version()}."
-    print(f"{said}\n\n{table}")
+    generated = f"{said}\n\n{table}"
+    print(generated)
     if arguments.write:
-        page = PAGE.read_text(encoding="utf-8")
-        PAGE.write_text(rewritten(page, MARK, f"{said}\n\n{table}"), encoding="utf-8")
+        rewrite(PAGE, MARK, generated)
 
 
 if __name__ == "__main__":
