@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,6 +113,17 @@ def seconds(function: Callable[[], object], clock: Clock) -> float:
     function()
     wait()
     return clock() - start
+
+
+@contextmanager
+def every_core() -> Iterator[None]:
+    """Let torch use every core, as stage `centroids` does; afterwards as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(os.cpu_count() or 1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def wait() -> None:

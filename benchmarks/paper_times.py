@@ -5,15 +5,13 @@ The paper states them for the 6,698 training clips of CREMA-D on an A100.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from benchmarks import growth, stage
-from benchmarks.measure import WALL, Goal, Row, duration, interleaved, ratio
+from benchmarks.measure import WALL, Goal, Row, duration, every_core, interleaved, ratio
 from benchmarks.problems import CREMA_D_CLIPS, Problem, paper_size
 from ibma.features.store import Features
 
@@ -38,11 +36,9 @@ def of_inputs(features: Features, systems: NDArray[np.float32]) -> None:
 def rows() -> Iterator[Row]:
     """Time both; the first may use every core, as its stage does."""
     problem = paper_size()
-    features, systems = problem.features(), one_hot(problem)
-    before = torch.get_num_threads()
-    torch.set_num_threads(os.cpu_count() or 1)
-    inputs = interleaved({"inputs": lambda: of_inputs(features, systems)}, ROUNDS, WALL)
-    torch.set_num_threads(before)
+    features, systems = problem.features(), problem.one_hot()
+    with every_core():
+        inputs = interleaved({"inputs": lambda: of_inputs(features, systems)}, ROUNDS, WALL)
     step = growth.refresh(CREMA_D_CLIPS, problem.classes, batch=problem.batch, width=problem.width)
     times = inputs | interleaved({"features": step}, stage.ROUNDS)
     for what, paper in (("inputs", INPUT_SECONDS), ("features", FEATURE_SECONDS)):

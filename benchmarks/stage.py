@@ -7,7 +7,6 @@ the squared distance to every centroid and a softmax.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -15,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from benchmarks.measure import WALL, Goal, Row, interleaved, ratio, speed_up
+from benchmarks.measure import WALL, Goal, Row, every_core, interleaved, ratio, speed_up
 from benchmarks.problems import Problem, View
 from ibma.features.store import Features
 from ibma.network.centroids import Assignment, InputSpace, stream
@@ -103,31 +102,12 @@ def compared(label: str, view: View, n: int, groups: int, classes: int) -> Itera
 
 
 def rows() -> Iterator[Row]:
-    """Take vectors of the paper's width, the released code's wide ones, and frames of video.
-
-    Both sides may use every core, as a process of this stage does.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(os.cpu_count() or 1)
-    yield from _every_shape()
-    torch.set_num_threads(before)
-
-
-def _every_shape() -> Iterator[Row]:
+    """Take vectors of the paper's width, the released code's wide ones, and frames of video."""
     one_label, five_labels = (1, 6), (5, 2)  # CREMA-D and CheXpert: systems and classes
-    vector = {"kind": "vector", "dtype": "float32", "encoder": {}}
-    yield from compared(
-        "6,698 x 512 numbers, 6 classes", View(shape=(512,), **vector), 6698, *one_label
-    )
-    yield from compared(
-        "6,698 x 512 numbers, 5 labels", View(shape=(512,), **vector), 6698, *five_labels
-    )
-    yield from compared(
-        "2,000 x 4,096 numbers, 5 labels", View(shape=(4096,), **vector), 2000, *five_labels
-    )
-    yield from compared(
-        "256 clips of 3 frames, 224 x 224, 6 classes",
-        View("frames", (3, 3, 224, 224), "uint8", {}),
-        256,
-        *one_label,
-    )
+    narrow, wide = (View("vector", (width,), "float32", {}) for width in (512, 4096))
+    film = View("frames", (3, 3, 224, 224), "uint8", {})
+    with every_core():
+        yield from compared("6,698 x 512 numbers, 6 classes", narrow, 6698, *one_label)
+        yield from compared("6,698 x 512 numbers, 5 labels", narrow, 6698, *five_labels)
+        yield from compared("2,000 x 4,096 numbers, 5 labels", wide, 2000, *five_labels)
+        yield from compared("256 clips of 3 frames, 224 x 224, 6 classes", film, 256, *one_label)
