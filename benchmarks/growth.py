@@ -137,8 +137,8 @@ def centroid_stage(sizes: Sequence[int]) -> Curve:
     functions: dict[int, Callable[[], object]] = {}
     for n in sizes:
         view = View("image", (3, 64, 64), "uint8", {})
-        features = Problem({"x": view}, n, 1).features()
-        systems = np.eye(6, dtype=np.float32)[np.arange(n) % 6][:, None]
+        problem = Problem({"x": view}, n, 1)
+        features, systems = problem.features(), problem.one_hot()
         functions[n] = lambda f=features, s=systems: stage.ours(f, "x", s)
     times = interleaved({str(n): function for n, function in functions.items()}, ROUNDS, WALL)
     return Curve("samples", "centroid stage", sizes, list(times.values()), at_most=1.1)

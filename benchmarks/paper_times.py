@@ -12,19 +12,12 @@ from numpy.typing import NDArray
 
 from benchmarks import growth, stage
 from benchmarks.measure import WALL, Goal, Row, duration, every_core, interleaved, ratio
-from benchmarks.problems import CREMA_D_CLIPS, Problem, paper_size
+from benchmarks.problems import CREMA_D_CLIPS, paper_size
 from ibma.features.store import Features
 
 INPUT_SECONDS, FEATURE_SECONDS = 16.7, 2.1  # section C.3
 ROUNDS = 2
 FASTER = Goal("at least", 1.0)
-
-
-def one_hot(problem: Problem) -> NDArray[np.float32]:
-    """Return the class systems [n, 1, K] of a problem."""
-    return np.eye(problem.classes, dtype=np.float32)[np.arange(problem.n) % problem.classes][
-        :, None
-    ]
 
 
 def of_inputs(features: Features, systems: NDArray[np.float32]) -> None:
@@ -34,7 +27,7 @@ def of_inputs(features: Features, systems: NDArray[np.float32]) -> None:
 
 
 def rows() -> Iterator[Row]:
-    """Time both; the first may use every core, as its stage does."""
+    """Time both; the first uses every core."""
     problem = paper_size()
     features, systems = problem.features(), problem.one_hot()
     with every_core():

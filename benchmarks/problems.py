@@ -73,6 +73,10 @@ class Problem:
                 arrays[name][start : start + BLOCK] = block[: self.n - start]
         return features_of(self, modalities, arrays, np.arange(self.n) % self.classes)
 
+    def one_hot(self) -> NDArray[np.float32]:
+        """Return the class of each sample as `network.tasks` has it, [n, 1, K]."""
+        return np.eye(self.classes, dtype=np.float32)[np.arange(self.n) % self.classes][:, None]
+
     @property
     def names(self) -> tuple[str, ...]:
         """Return the names of the classes, or of the labels of multi-label data."""

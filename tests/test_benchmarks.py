@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import paper_times, peers, seeds, stage, terms
+from benchmarks import peers, seeds, stage, terms
 from benchmarks.__main__ import CPU, GPU, PAGE
 from benchmarks.gpu import lines, measures
 from benchmarks.gpu.__main__ import take
@@ -206,7 +206,7 @@ def test_a_record_is_judged_by_the_goals_and_a_torn_line_is_left_out(tmp_path):
 
 def test_centroids_on_the_device_give_the_phi_of_the_stage():
     problem = measures.clips(tiny=True)
-    features, systems = problem.features(), paper_times.one_hot(problem)
+    features, systems = problem.features(), problem.one_hot()
     x = features.on(torch.device("cpu")).x
     kinds = {name: view.kind for name, view in problem.views.items()}
     phi = measures.by_torch(x, kinds, torch.from_numpy(systems), Assignment())

@@ -406,7 +406,7 @@ def section_c3(session: Session) -> None:
     problem = clips(session.tiny)
     features = features_of(session, "clips", problem)
     training = fit(session, "ibma")
-    systems = paper_times.one_hot(problem)
+    systems = problem.one_hot()
     placed, on_device = features.on(session.device), torch.from_numpy(systems).to(session.device)
     kinds = {name: view.kind for name, view in problem.views.items()}
     functions = {
@@ -434,7 +434,7 @@ def faiss(session: Session) -> None:
     import faiss as _  # noqa: F401  its absence is the reason that the line gives
 
     problem = clips(session.tiny)
-    features, systems = features_of(session, "clips", problem), paper_times.one_hot(problem)
+    features, systems = features_of(session, "clips", problem), problem.one_hot()
     times = session.times({"inputs": lambda: paper_times.of_inputs(features, systems)}, 2)
     row = Row(
         "centroids and distances of inputs, FAISS",
