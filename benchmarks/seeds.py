@@ -109,18 +109,13 @@ def batched(seeds: range, epochs: int = EPOCHS) -> list[float]:
     return [float(value) for value in total / seen]
 
 
-def one_thread() -> None:
-    """Set up a process as the pipeline's training processes are."""
-    configure_torch(1, compiled=False)
-
-
 def rows() -> Iterator[Row]:
     """Time both against training in turn; measure how far the batched losses drift."""
     cores = os.cpu_count() or 1
     everyone = range(SEEDS)
-    with ProcessPoolExecutor(
-        cores, multiprocessing.get_context("spawn"), initializer=one_thread
-    ) as pool:
+    context = multiprocessing.get_context("spawn")
+    as_trained = functools.partial(configure_torch, 1, compiled=False)
+    with ProcessPoolExecutor(cores, context, as_trained) as pool:
 
         def in_processes() -> None:
             list(pool.map(in_turn, [everyone[k::cores] for k in range(cores)]))

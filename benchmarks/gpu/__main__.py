@@ -20,6 +20,7 @@ import torch
 from benchmarks import STARTED
 from benchmarks.gpu.measures import MEASURES, Measure
 from benchmarks.gpu.session import Session, threads
+from ibma.errors import one_line
 from ibma.training.loop import configure_torch, select_device
 
 PACE = 0.25, 8.0  # how far a machine may differ from an H100 in what measures are thought to take
@@ -72,7 +73,7 @@ def take(session: Session, measures: list[Measure]) -> None:
             session.write(one.name, skipped=f"no package {error.name}")
         except Exception as error:
             traceback.print_exc(file=sys.stderr)
-            session.write(one.name, skipped=f"failed: {' '.join(str(error).split())[:300]}")
+            session.write(one.name, skipped=f"failed: {one_line(error)[:300]}")
         gc.collect()
         if session.cuda:
             torch.cuda.empty_cache()
