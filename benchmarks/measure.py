@@ -34,24 +34,24 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """Of at least two values."""
+        """Return the quartiles of at least two values."""
         return cls(*statistics.quantiles(values, n=4, method="inclusive"))
 
     @classmethod
     def exactly(cls, value: float) -> Spread:
-        """Of something that does not vary."""
+        """Return the quartiles of something that does not vary."""
         return cls(value, value, value)
 
 
 @dataclass(frozen=True)
 class Goal:
-    """sign: "at least" or "at most"."""
+    """What the median of a ratio should reach; sign: "at least" or "at most"."""
 
     sign: str
     value: float
 
     def met(self, value: float) -> bool:
-        """Whether a value reaches it."""
+        """Return whether a value reaches the goal."""
         return value >= self.value if self.sign == "at least" else value <= self.value
 
 
@@ -67,7 +67,7 @@ class Row:
     goal: Goal | None = None
 
     def cells(self) -> list[str]:
-        """As text."""
+        """Return the cells of the line, as text."""
         show = FORMATS[self.unit]
         low, median, high = (show(v) for v in (self.ratio.low, self.ratio.median, self.ratio.high))
         goal, met = "", ""
@@ -101,8 +101,6 @@ def rewrite(page: Path, mark: str, generated: str) -> None:
 
 Clock = Callable[[], float]
 WALL: Clock = time.perf_counter
-
-
 OWN: Clock = time.process_time  # of work in one thread: other work does not lengthen it
 
 
@@ -151,19 +149,19 @@ def interleaved(
 
 
 def ratio(above: Sequence[float], below: Sequence[float], less: float = 0.0) -> Spread:
-    """Quartiles over rounds of above / below - less."""
+    """Return the quartiles over rounds of above / below - less."""
     return Spread.of([a / b - less for a, b in zip(above, below, strict=True)])
 
 
 def duration(times: Sequence[float]) -> str:
-    """The median as text."""
+    """Return the median of some seconds, as text."""
     value = statistics.median(times)
     unit, scale = ("s", 1) if value >= 1 else ("ms", 1e3) if value >= 1e-3 else ("us", 1e6)
     return f"{value * scale:.3g} {unit}"
 
 
 def speed_up(measure: str, times: Mapping[str, Sequence[float]], goal: Goal | None = None) -> Row:
-    """Row of two functions, ours first: how many times faster it is."""
+    """Compare two functions, ours first: how many times faster it is."""
     (ours, a), (reference, b) = times.items()
     return Row(
         measure, f"{ours} {duration(a)}", f"{reference} {duration(b)}", ratio(b, a), goal=goal
@@ -171,7 +169,7 @@ def speed_up(measure: str, times: Mapping[str, Sequence[float]], goal: Goal | No
 
 
 def peak_bytes(function: Callable[[], object]) -> int:
-    """Most memory that tensors took on the CPU above what they held before a call."""
+    """Return the most bytes that tensors took on the CPU above what they held before a call."""
     with torch.profiler.profile(
         activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
     ) as profiler:
@@ -191,5 +189,5 @@ def peak_bytes(function: Callable[[], object]) -> int:
 
 
 def slope(sizes: Sequence[float], values: Sequence[float]) -> float:
-    """Exponent of values in sizes: least squares on both logarithms."""
+    """Return the exponent of values in sizes: least squares on both logarithms."""
     return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
