@@ -145,9 +145,10 @@ MaybeEta = Annotated[
 Switch = Annotated[bool, _expect("true or false")]
 Words = Annotated[Annotated[str, Field(min_length=1)] | None, _expect("a name, or null")]
 # DVC joins names with "-", folders are called by them, and Python modules too.
+NAME = "[A-Za-z][A-Za-z0-9_]{0,63}"
 Name = Annotated[
     str,
-    Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$"),
+    Field(pattern=f"^{NAME}$"),
     _expect("a name of letters, digits and _ that starts with a letter, 64 at most"),
 ]
 Scalar = Annotated[

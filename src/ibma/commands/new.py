@@ -24,7 +24,6 @@ from ibma.pretrained import SENTENCES
 from ibma.tables import cells
 from ibma.tables.reader import DROP, modality_name, split_name
 
-NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 RESERVED = ("list",)  # `ibma profile list` is another command
 GAPS = ("", "na", "n/a", "nan", "none", "null", "<na>", "nat", "?")  # what writers put for nothing
 MANY = 50  # classes; of more distinct labels somebody has to say that they are classes
@@ -89,7 +88,7 @@ def write(name: str, wanted: Wanted, force: bool) -> str:
     """
     if not paths.PIPELINE.exists():
         raise IbmaError(f"{paths.PIPELINE}: not found: run `ibma init FOLDER`, then this in FOLDER")
-    if not NAME.fullmatch(name) or name in RESERVED:
+    if not re.fullmatch(params.NAME, name) or name in RESERVED:
         raise IbmaError(f"'{name}': expected a name of letters, digits and _ for the profile")
     place = paths.PROFILES / f"{name}.yaml"
     if place.exists() and not force:
