@@ -186,7 +186,6 @@ def _values(wanted: Wanted) -> dict[str, Any]:
         "split": wanted.split,
         "splits": splits,
         "modalities": modalities,
-        "batch_size": 32,
     }
 
 
@@ -325,15 +324,15 @@ def _classes(wanted: Wanted, distinct: set[str]) -> list[str]:
     """Return the classes, numbers in their order."""
     if len(distinct) < 2:
         raise IbmaError(
-            f"{wanted.csv}: '{wanted.label[0]}' holds {_list(distinct)}: expected two labels or "
-            "more"
+            f"{wanted.csv}: '{wanted.label[0]}' holds {', '.join(distinct) or 'nothing'}: expected "
+            "two labels or more"
         )
     return sorted(distinct, key=_by_number)
 
 
 def _by_number(text: str) -> tuple[bool, float, str]:
     value = tabular.number(text)
-    return (True, 0.0, text) if value != value else (False, value, text)
+    return (True, 0.0, text) if math.isnan(value) else (False, value, text)
 
 
 def _range(wanted: Wanted, texts: list[list[str]]) -> list[float]:
@@ -341,7 +340,3 @@ def _range(wanted: Wanted, texts: list[list[str]]) -> list[float]:
     if not values or min(values) == max(values):
         raise IbmaError(f"{wanted.csv}: '{wanted.label[0]}': expected numbers that differ")
     return [min(values), max(values)]
-
-
-def _list(names: Iterable[str]) -> str:
-    return ", ".join(sorted(map(str, names))[:20]) or "nothing"
