@@ -112,7 +112,6 @@ class Found:
         there = (name for name, part in entry.parts.items() if part is not None)
         self.tally.keep(entry.split, entry.group, str(entry.label), there)
         self.splits[entry.split].update(_classes(entry, card))
-        self.splits[entry.split][""] += 1
         self.groups[entry.group].add(entry.split)
         self.absent.update(name for name, part in entry.parts.items() if part is None)
         for name, part in entry.parts.items():
@@ -151,15 +150,14 @@ def _table(profile: Params, name: str) -> str:
     groups = _alike(found.groups) if spec.group else [[row] for row in found.groups]
     return "\n".join(
         [
-            f"{path}: {sum(n[''] for n in found.splits.values())} samples, "
-            f"{len(found.dropped)} rows dropped",
+            f"{path}: {found.tally.splits.total()} samples, {len(found.dropped)} rows dropped",
             f"label: {', '.join(spec.label)} ({spec.kind}); group: {spec.group or 'each row'}",
             *(f"{n}: {m.kind}, {', '.join(m.columns)}" for n, m in spec.modalities.items()),
             "",
             _counts(found, card),
             "",
-            *_missing(found, card),
-            *_shared(found, card, groups),
+            _missing(found, card),
+            _shared(found, card, groups),
             *_duplicates(found),
             *_dropped(found),
             *stops,
@@ -183,7 +181,8 @@ def _counts(found: Found, card: Card) -> str:
     from tabulate import tabulate
 
     rows = [
-        {"split": split, "samples": counts[""], **{name: counts[name] for name in card.classes}}
+        {"split": split, "samples": found.tally.splits[split]}
+        | {name: counts[name] for name in card.classes}
         for split, counts in sorted(found.splits.items(), key=lambda each: _order(each[0]))
     ]
     return str(tabulate(rows, "keys"))
@@ -194,12 +193,12 @@ def _order(split: str) -> tuple[int, str]:
     return (known.index(split) if split in known else len(known), split)
 
 
-def _missing(found: Found, card: Card) -> Iterator[str]:
+def _missing(found: Found, card: Card) -> str:
     counts = ", ".join(f"{name} of {found.absent[name]} samples" for name in card.modalities)
-    yield f"missing parts, which networks leave out: {counts}"
+    return f"missing parts, which networks leave out: {counts}"
 
 
-def _shared(found: Found, card: Card, groups: list[list[str]]) -> Iterator[str]:
+def _shared(found: Found, card: Card, groups: list[list[str]]) -> str:
     """Say which groups are trained on and tested; each is given by all its spellings."""
     splits = {
         " or ".join(names): set().union(*(found.groups[name] for name in names)) for names in groups
@@ -210,7 +209,7 @@ def _shared(found: Found, card: Card, groups: list[list[str]]) -> Iterator[str]:
         if (len(there) > 1 if card.folds else {"train", "test"} <= there)
     ]
     shown = f": {', '.join(both[:SHOWN])}" if both else ""
-    yield f"groups on both sides of train and test: {len(both)} of {len(splits)}{shown}"
+    return f"groups on both sides of train and test: {len(both)} of {len(splits)}{shown}"
 
 
 def _duplicates(found: Found) -> Iterator[str]:
@@ -255,7 +254,7 @@ def _problems(found: Found, card: Card) -> Iterator[str]:
         where = "one fold alone" if card.folds else "test and not in train"
         yield f"PROBLEM: classes in {where}, which nothing can learn: {', '.join(lost[:SHOWN])}"
     for name in card.modalities:
-        if found.splits and found.absent[name] == sum(n[""] for n in found.splits.values()):
+        if found.splits and found.absent[name] == found.tally.splits.total():
             yield f"PROBLEM: no sample has '{name}'"
 
 
