@@ -305,11 +305,10 @@ class TableData:
             if not folder.is_dir():
                 raise IbmaError(f"{folder}: no such folder: correct `folder` in tables.{self.name}")
             first = None
-            for row in self.rows(path, one.columns):
-                if isinstance(row, Cells) and (text := row.at[one.columns[0]].strip()):
-                    if _is_file(self, one, text):
-                        break
-                    first = first or text
+            for text in self._named(path, one):
+                if _is_file(self, one, text):
+                    break
+                first = first or text
             else:
                 if first is not None:
                     there = next((each.name for each in sorted(folder.iterdir())), "nothing")
@@ -318,6 +317,12 @@ class TableData:
                         f"is '{first}', there the first is '{there}': correct `folder` in "
                         f"tables.{self.name}: 'folder/{HOLE}.png' completes names"
                     )
+
+    def _named(self, path: Path, modality: TableModality) -> Iterator[str]:
+        """Yield what the cells of a column of files hold, less those that are empty."""
+        for row in self.rows(path, modality.columns):
+            if isinstance(row, Cells) and (text := row.at[modality.columns[0]].strip()):
+                yield text
 
     def _folds(self, path: Path) -> dict[str, str]:
         """Draw folds that keep groups whole and classes alike; return id -> fold.
@@ -371,11 +376,8 @@ class TableData:
         """
         path, named = self.path, hashlib.sha256(f"{self.spec.model_dump_json()} {digest}".encode())
         for one in self.spec.modalities.values():
-            if one.folder is None:
-                continue
-            for row in self.rows(path, one.columns):
-                if isinstance(row, Cells) and (text := row.at[one.columns[0]].strip()):
-                    named.update(_stamp(self, one, text))
+            for text in self._named(path, one) if one.folder is not None else ():
+                named.update(_stamp(self, one, text))
         next(self.rows(path, self.columns))
         listed = [[self.spec.file, path.stat().st_size, checksums.sha256(path)]]
         found = {"source": "real", "missing": None, "served": [], "files": listed}
