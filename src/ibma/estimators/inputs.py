@@ -374,11 +374,13 @@ class Reader:
         if not isinstance(features, Mapping) or (features and kind == "vector"):
             expected = "nothing, numbers are taken as they are" if features else "a dictionary"
             raise BadArgument(f"encoders: '{name}': features {features!r}: expected {expected}")
-        stored = "vector" if TFIDF in features else media.stored_kind(kind, features)
-        usual = RESNET if stored in ("image", "frames", "audio") else MLP
-        if stored == "text" and not given:
-            raise BadArgument(f"modality '{name}': token ids need an encoder: name bert and sizes")
-        return cls(name, kind, dict(features), given or dict(usual))
+        made = cls(name, kind, dict(features), given)
+        if not given:
+            if made.stored_kind == "text":
+                told = "token ids need an encoder: name bert and sizes"
+                raise BadArgument(f"modality '{name}': {told}")
+            made.encoder = dict(RESNET if made.stored_kind in SUFFIXES else MLP)
+        return made
 
     @property
     def stored_kind(self) -> str:
