@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ibma.params import Params
 
 LIVE = 60.0  # seconds after which a stage mirrors its runs as they finish
-MOST = 1000  # metrics that MLflow takes at once, and runs that it lists at once
+MOST = 1000  # metrics that MLflow takes at once
 
 
 @dataclass
