@@ -110,7 +110,7 @@ class Probed(TypedDict):
 SHAPES: dict[Path, Any] = {
     paths.FEATURES: Meta,
     paths.TUNING: Choice,
-    paths.logistic("").parent: Line,
+    paths.LOGISTIC: Line,
     paths.TIMING: Timing,
     paths.PROBE: list[Probed],
 }
