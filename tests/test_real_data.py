@@ -589,7 +589,7 @@ def test_networks_of_the_papers_width_are_not_called_small(read):
 def test_a_task_of_two_tests_says_how_it_is_counted(monkeypatch):
     better = real_tables.Verdict.BETTER
     monkeypatch.setattr(verdict, "_verdicts", lambda *_: {"one": [better], "two": [better] * 2})
-    (said,) = verdict._several(None, [])
+    (said,) = verdict._several(None)
     assert said.startswith("two has 2 tests against the best baseline; it counts as better or")
 
 

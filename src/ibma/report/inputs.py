@@ -69,6 +69,11 @@ class Inputs:
         return [task for task in self.params.tasks if self.results.of_task(task)]
 
     @cached_property
+    def real(self) -> list[str]:
+        """Tasks with records, none of which was made from generated data."""
+        return [task for task in self.tasks if not self.results.is_twin(task)]
+
+    @cached_property
     def best_forms(self) -> dict[str, str]:
         """Return task -> the form of MIB that stands for it."""
         return forms.best_forms(self.results)

@@ -109,10 +109,9 @@ def _moved(moves: Mapping[str, Mapping[str, Mapping[str, tuple[float, float]]]])
 
 
 def _draw_ranks(inputs: Inputs, folder: Path) -> Iterator[Picture]:
-    real = [task for task in inputs.tasks if not inputs.results.is_twin(task)]
     scores = {
         task_name(task): {method_name(method): mean for method, mean in by_method.items()}
-        for task, by_method in real_tables.scores(inputs, real).items()
+        for task, by_method in real_tables.scores(inputs, inputs.real).items()
     }
     if len(scores) > 1:
         figures.critical_difference(scores, False, folder / "ranks")

@@ -93,8 +93,7 @@ def leaderboard(inputs: Inputs) -> Table:
     metrics = {task: inputs.results.headline(task) for task in inputs.tasks}
     columns = {task: _column(inputs, task, metric) for task, metric in metrics.items()}
     runs_on = {task: inputs.params.methods_of(task) for task in inputs.tasks}
-    real = [task for task in inputs.tasks if not inputs.results.is_twin(task)]
-    means = scores(inputs, real)
+    means = scores(inputs, inputs.real)
     ranks = stats.mean_ranks(means) if len(means) > 1 else {}
     rows = [
         Row(
@@ -125,7 +124,7 @@ def leaderboard(inputs: Inputs) -> Table:
             "are not shown to differ (Nemenyi, 5 %). Tasks made of one data set are not "
             "independent."
         )
-    twins = {task: " (TWIN)" if task not in real else "" for task in inputs.tasks}
+    twins = {task: " (TWIN)" if task not in inputs.real else "" for task in inputs.tasks}
     groups = [
         Column(metric_name(metrics[task]), task_name(task) + twins[task]) for task in inputs.tasks
     ]
@@ -133,7 +132,7 @@ def leaderboard(inputs: Inputs) -> Table:
         "leaderboard",
         "Every method on every task",
         "The metric that each task is judged by, in percent.",
-        len(real) < len(inputs.tasks),
+        len(inputs.real) < len(inputs.tasks),
         (Column("Method"), *groups, *([Column("Mean rank")] if ranks else [])),
         tuple(rows),
         tuple(notes),

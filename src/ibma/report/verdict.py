@@ -33,29 +33,28 @@ class Answer:
 
 def answer(inputs: Inputs) -> Answer:
     """Sum up a report."""
-    real = [task for task in inputs.tasks if not inputs.results.is_twin(task)]
     theirs = () if inputs.own else (*_published(inputs), *_audit(inputs))
-    points = (*_places(inputs, real), *_several(inputs, real), *theirs)
-    return Answer(_headline(inputs, real), _data(inputs, real), points)
+    points = (*_places(inputs), *_several(inputs), *theirs)
+    return Answer(_headline(inputs), _data(inputs), points)
 
 
-def _headline(inputs: Inputs, real: Sequence[str]) -> str:
+def _headline(inputs: Inputs) -> str:
     """Answer the question, or say why this profile cannot."""
     if not inputs.tasks:
         return (
             "Nothing was run yet: the tables hold the paper's numbers, and why there are no more."
         )
-    twins = len(inputs.tasks) - len(real)
-    if twins > len(real):
+    twins = len(inputs.tasks) - len(inputs.real)
+    if twins > len(inputs.real):
         return (
             f"This profile cannot say. The data of {twins} of its {len(inputs.tasks)} tasks is "
             "generated (TWIN): such numbers show that the code runs and say nothing about the "
             "paper."
         )
-    rivals = _verdicts(inputs, real, BASELINE)
+    rivals = _verdicts(inputs, BASELINE)
     if not rivals:
-        verdicts = {real_tables.judge(inputs, BASELINE, task, None) for task in real}
-        unequal = real_tables.Verdict.UNEQUAL in verdicts
+        verdicts = {real_tables.judge(inputs, BASELINE, task, None) for task in inputs.real}
+        unequal = Verdict.UNEQUAL in verdicts
         why = "were tuned by unequal rules" if unequal else "have no records in common"
         return f"This profile cannot say yet: IBMA and the best baselines {why}."
     total, better, worse = len(rivals), _all(rivals, Verdict.BETTER), _all(rivals, Verdict.WORSE)
@@ -65,7 +64,7 @@ def _headline(inputs: Inputs, real: Sequence[str]) -> str:
         (ABLATION, "alignment helps"),
         (CONTROL, "IBMA beats the same network without a bound"),
     ):
-        if others := _verdicts(inputs, real, opponent):
+        if others := _verdicts(inputs, opponent):
             tested = f" of {len(others)}" if len(others) != total else ""
             parts.append(f"{words} on {_all(others, Verdict.BETTER)}{tested}")
     theirs = len(set(rivals) - set(inputs.beyond))
@@ -74,12 +73,13 @@ def _headline(inputs: Inputs, real: Sequence[str]) -> str:
     return f"{said}. Of {tasks}, {'; '.join(parts)}.{scale}"
 
 
-def _verdicts(inputs: Inputs, real: Sequence[str], opponent: str) -> dict[str, list[Verdict]]:
-    """Return task -> what its tests against an opponent show: one test, or one for each slide."""
+def _verdicts(inputs: Inputs, opponent: str) -> dict[str, list[Verdict]]:
+    """Return real task -> what its tests against an opponent show: one, or one for each slide."""
     said: dict[str, list[Verdict]] = {}
     for test in inputs.tests:
-        if test.opponent == opponent and test.table in COUNTED and test.compared.task in real:
-            said.setdefault(test.compared.task, []).append(real_tables.verdict(test))
+        task = test.compared.task
+        if test.opponent == opponent and test.table in COUNTED and task in inputs.real:
+            said.setdefault(task, []).append(real_tables.verdict(test))
     return said
 
 
@@ -97,10 +97,10 @@ def _scale(inputs: Inputs) -> str:
     )
 
 
-def _data(inputs: Inputs, real: Sequence[str]) -> str:
+def _data(inputs: Inputs) -> str:
     """Say which data and which set-up the answer is about."""
     params, training = inputs.params, inputs.params.training
-    names = ", ".join(task_name(task) for task in real) or "none"
+    names = ", ".join(map(task_name, inputs.real)) or "none"
     unit = training.phi == "unit"
     vectors = "unit vectors" if unit else "raw vectors"
     printed = " (the paper's section 3.1 has no normalisation)" if unit else ""
@@ -116,9 +116,9 @@ def _data(inputs: Inputs, real: Sequence[str]) -> str:
     )
 
 
-def _places(inputs: Inputs, real: Sequence[str]) -> Iterator[str]:
+def _places(inputs: Inputs) -> Iterator[str]:
     """Say where IBMA has the highest mean, alone or not."""
-    scores = {t: m for t, m in real_tables.scores(inputs, real).items() if OURS in m}
+    scores = {t: m for t, m in real_tables.scores(inputs, inputs.real).items() if OURS in m}
     if not scores:
         return
     alone = shared = 0
@@ -133,9 +133,9 @@ def _places(inputs: Inputs, real: Sequence[str]) -> Iterator[str]:
     yield f"Of {tasks}, IBMA has the highest mean alone on {alone}{ties}."
 
 
-def _several(inputs: Inputs, real: Sequence[str]) -> Iterator[str]:
+def _several(inputs: Inputs) -> Iterator[str]:
     """Say how tasks with several tests are counted."""
-    for task, own in _verdicts(inputs, real, BASELINE).items():
+    for task, own in _verdicts(inputs, BASELINE).items():
         if len(own) > 1:
             yield (
                 f"{task_name(task)} has {len(own)} tests against the best baseline; it counts as "
