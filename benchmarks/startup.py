@@ -51,7 +51,7 @@ def run(folder: Path, *arguments: str) -> None:
 
 
 def rows() -> Iterator[Row]:
-    """Take processor seconds over those of `import torch`."""
+    """Measure the processor seconds of a start-up, less those of `import torch`."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         workspace(folder)

@@ -128,7 +128,7 @@ def epoch_rows(label: str, problem: Problem, rounds: int) -> Iterator[Row]:
 
 
 def ibb_rows(label: str, problem: Problem, rounds: int) -> Iterator[Row]:
-    """Compare a step with IBB with the same network's under cross-entropy alone."""
+    """Compare a training step with IBB with one of the same network without a bound."""
     one_batch = replace(problem, n=problem.batch)
     features = one_batch.features()
     fits = {name: one_batch.fit(name, features, CPU) for name in ("ce3", "ibma")}

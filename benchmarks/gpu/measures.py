@@ -225,7 +225,7 @@ def epoch(session: Session, method: str) -> None:
 
 
 def most_added(session: Session, train: Callable[[], Fit]) -> tuple[Fit, int]:
-    """Train a new network; return it and the most bytes that were allocated besides those before.
+    """Train a new network; return it and the most bytes of the GPU's memory that this added.
 
     It must be its first epoch: a replayed step allocates nothing that shows.
     """

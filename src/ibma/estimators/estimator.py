@@ -200,7 +200,7 @@ class Estimator(Conventions):
         raise NotImplementedError
 
     def _targets(self, y: Any) -> tuple[NDArray[np.float64], Task]:
-        """Do as `_fit_targets`.
+        """Learn the targets by `_fit_targets`, whose other errors become one of ours.
 
         Raises:
             BadArgument: scikit-learn or numpy cannot make numbers or classes of the targets.
@@ -298,7 +298,7 @@ class Estimator(Conventions):
         return found
 
     def _modalities(self, fit: bool) -> Mapping[str, Any] | None:
-        """Return how a table is split: what `set_params` said after `fit` is for the next one."""
+        """Return how a table is split; `set_params` after a fit counts from the next fit on."""
         chosen: Mapping[str, Any] | None = self.modalities if fit else self.params_["modalities"]
         return chosen
 

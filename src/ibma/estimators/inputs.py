@@ -327,7 +327,7 @@ def _columns(X: Any, name: str, wanted: Any) -> Any:
 
 @dataclass
 class Reader:
-    """How the values of one modality become an array; chosen in fit, the same in predict.
+    """How the values of one modality become an array; chosen in fit, used again in predict.
 
     Args:
         name: of the modality.

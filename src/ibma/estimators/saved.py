@@ -47,7 +47,7 @@ def plain(value: Any) -> Any:
 
 
 def restored(value: Any) -> Any:
-    """Undo `plain`."""
+    """Return a parameter from what `plain` made of it."""
     if isinstance(value, list):
         return [restored(each) for each in value]
     if isinstance(value, dict) and "slice" in value:

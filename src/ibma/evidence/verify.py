@@ -199,7 +199,7 @@ def read(profile: str, root: Path) -> tuple[Inputs, str]:
 
 
 def _compare(committed: Path, made: Numbers) -> Iterator[Difference]:
-    """Yield every place of the files on either side."""
+    """Yield every place of tables, metrics and texts, and each file that belongs to none."""
     for name, rows in made.rows.items():
         yield from _places(name, _compare_rows(committed / name, rows))
     for name, metrics in made.metrics.items():

@@ -24,7 +24,7 @@ def build(inputs: Inputs) -> list[Table]:
 
 
 def _fusion(inputs: Inputs) -> Table:
-    """`real_fusion`: the best network of one modality against those of all of them."""
+    """`real_fusion`: the best network of one modality against networks of all modalities."""
     resampled = Resampled(inputs.results)
     rows = [row for task in inputs.tasks if (row := _fusion_row(inputs, resampled, task))]
     headings = ("Task", "Metric", "Best modality", "Alone", "Best method of all", "Joint")

@@ -63,7 +63,7 @@ class Told:
         self._tables = tables
 
     def _rows(self, table: str, **where: object) -> list[Mapping[str, object]]:
-        """Return the rows that have these values."""
+        """Return the rows of a table that hold some values, column -> value."""
         return [
             row
             for row in self._tables.get(table, ())
@@ -71,12 +71,12 @@ class Told:
         ]
 
     def column(self, table: str, column: str, **where: object) -> list[float]:
-        """Return the numbers of a column in the rows that have these values."""
+        """Return the numbers of a column, in the rows that hold some values elsewhere."""
         cells = (row.get(column) for row in self._rows(table, **where))
         return [float(str(cell)) for cell in cells if cell not in ("", None)]
 
     def names(self, table: str, column: str, **where: object) -> str:
-        """List the texts of a column in the rows that have these values."""
+        """List the texts of a column, in the rows that hold some values elsewhere."""
         return ", ".join(str(row[column]) for row in self._rows(table, **where)) or "none"
 
     def tried(self, setting: str) -> str:
@@ -123,7 +123,7 @@ class Told:
         return apart
 
     def cell(self, table: str, column: str, **where: object) -> str:
-        """Return the one cell of a column whose row has these values.
+        """Return the one cell of a column whose row holds some values elsewhere.
 
         Raises:
             IbmaError: no row has them, or several do.
@@ -163,7 +163,7 @@ class Told:
         return claims.method_name(self.cell("real_claims", "method", opponent=opponent, task=task))
 
     def best(self, opponent: str, task: str) -> str:
-        """Print the mean of that method in percent."""
+        """Print the mean of an opponent such as the best baseline on a task, in percent."""
         return self.mean(task, self.cell("real_claims", "method", opponent=opponent, task=task))
 
     def gap(self, opponent: str, task: str) -> str:
@@ -200,7 +200,7 @@ class Told:
 
     def largest(self, opponent: str) -> str:
         """Name the task with the largest difference from an opponent; empty for no comparison."""
-        rows = [row for row in self._tables["real_claims"] if row["opponent"] == opponent]
+        rows = self._rows("real_claims", opponent=opponent)
         compared = [row for row in rows if row["difference"] not in ("", None)]
         largest = max(compared, key=lambda row: abs(float(str(row["difference"]))), default=None)
         return str(largest["task"]) if largest else ""

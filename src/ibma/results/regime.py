@@ -36,6 +36,6 @@ def band(share: float) -> str:
 
 
 def alignment_share(run: Record) -> float | None:
-    """Return the same of the alignment alone: the largest share over epochs and modalities."""
+    """Return the largest share of the alignment's gradient alone, over epochs and modalities."""
     places = [name for name in run.regime if name.startswith("share/") and name != "share/fused"]
     return max((max(run.regime[name]) for name in places), default=None)

@@ -214,7 +214,7 @@ def to_json(tests: Sequence[Test]) -> list[dict[str, Any]]:
 
 
 def from_json(content: object) -> list[Test]:
-    """Undo `to_json`."""
+    """Return the tests that `to_json` wrote out."""
     return TypeAdapter(list[Test]).validate_python(content)
 
 

@@ -58,7 +58,7 @@ def delimiter_of(path: Path, likely: str = ",", named: Collection[str] = ()) -> 
 
 
 def _fit(path: Path, delimiter: str, named: Collection[str]) -> tuple[int, int]:
-    """Return how many columns have these names, and how many there are at all.
+    """Return how many columns such a delimiter makes: of those that are named, and of any.
 
     Both are 0 where quotes do not fit between such delimiters.
     """
