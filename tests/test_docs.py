@@ -19,7 +19,7 @@ from ibma import datasets, methods, params
 from ibma.errors import IbmaError
 from ibma.methods.ibma import bound_names
 from ibma.paper import audit, published
-from ibma.report import docs, licences, parameters, results_page
+from ibma.report import docs, licences, parameters, results_page, study_tables
 from ibma.report.licences import licence as licence_of
 
 HERE = Path(__file__).parent
@@ -83,7 +83,7 @@ def test_a_cell_that_no_table_has_is_one_line():
 
 
 def test_the_results_page_counts_what_its_tables_say():
-    apart = results_page.NOISE_APART
+    apart = study_tables.NOISE_APART
     noise = [
         {"Noise in": "test", f"{apart} low": low, f"{apart} high": high}
         for low, high in ((0.1, 2.0), (-1.0, 1.0), (-3.0, -0.2))

@@ -14,12 +14,12 @@ from ibma import paths
 from ibma.errors import IbmaError
 from ibma.paper import published
 from ibma.report import formatting
+from ibma.report.real_tables import Verdict
+from ibma.report.study_tables import NOISE_APART
 from ibma.report.templates import environment
 from ibma.results import claims, significance
 
 PATH, PROFILE = Path("docs/results.md"), "open"
-
-NOISE_APART = f"{claims.method_name(claims.OURS)} minus {claims.method_name(claims.CONTROL)}"
 
 Rows = Sequence[Mapping[str, object]]
 
@@ -53,7 +53,7 @@ def page(tables: Mapping[str, Rows]) -> str:
     """
     theirs = [formatting.number(points, "percent") for points in claimed()]
     template = environment().get_template("results.md.jinja")
-    return str(template.render(told=Told(tables), theirs=theirs))
+    return str(template.render(told=Told(tables), theirs=theirs, verdicts=Verdict))
 
 
 class Told:

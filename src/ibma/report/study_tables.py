@@ -15,6 +15,7 @@ from ibma.results.studies import Point
 from ibma.training.record import Record
 
 TUNED = "ibma_tuned"  # IBMA whose beta stage tune chooses
+NOISE_APART = f"{method_name(OURS)} minus {method_name(CONTROL)}"  # a column of table `noise`
 NOISE_IN = {"train": "training", "test": "test", "both": "both"}
 
 
@@ -176,7 +177,7 @@ def _noise(inputs: Inputs) -> Table:
         (
             *(Column(label) for label in ("Task, modality", "Noise in", "Level")),
             *(Column(method_name(method)) for method in study.methods),
-            Column(f"{method_name(OURS)} minus {method_name(CONTROL)}"),
+            Column(NOISE_APART),
         ),
         tuple(rows),
         (
