@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ibma.report import figures, formatting, real_tables, study_tables
+from ibma.report import figures, formatting, paper_tables, real_tables, study_tables
 from ibma.report.figures import Difference
 from ibma.report.inputs import Inputs
 from ibma.report.real_tables import Verdict
@@ -161,7 +161,7 @@ def _highest(percents: Mapping[str, list[float]]) -> str:
 def _draw_etas(inputs: Inputs, folder: Path) -> Iterator[Picture]:
     """Draw the eta curve, with the paper's where the task is its own."""
     task, methods = inputs.params.sensitivity.task, inputs.params.sensitivity.methods
-    metric, paper = inputs.results.headline(task), inputs.paper.table(8)
+    metric, paper = inputs.results.headline(task), inputs.paper.table(paper_tables.ETA_TABLE)
     ours = {
         method_name(method): {
             eta: records.values(runs, metric, "percent") for eta, runs in by_eta.items()
