@@ -163,7 +163,7 @@ class Mirror:
         if self.done.down or run_id not in self._shown:
             return
         with self._session(), store.locked(self.root):
-            copy = self._groups[run_id.record.parent.as_posix()].seeds[run_id.seed]
+            copy = self._groups[entities.folder(run_id)].seeds[run_id.seed]
             self._client.set_terminated(copy.run_id, status="FAILED")
         if self.done.down:
             self._warn("the stage names the run")
@@ -190,7 +190,7 @@ class Mirror:
 
     def _group(self, record: Record) -> Group:
         """Return what MLflow holds of a record's method on its task; it is asked once."""
-        folder = record.id.record.parent.as_posix()
+        folder = entities.folder(record.id)
         if folder not in self._groups:
             self._groups[folder] = self._find(folder).get(folder, Group())
         return self._groups[folder]
@@ -199,7 +199,7 @@ class Mirror:
         """Mirror what MLflow does not hold as it is, and every mean."""
         folders: dict[str, list[Record]] = {}
         for one in records:
-            folders.setdefault(one.id.record.parent.as_posix(), []).append(one)
+            folders.setdefault(entities.folder(one.id), []).append(one)
         with self._session(), store.locked(self.root):
             groups = self._find("%")
             for folder, own in progress_bar(
@@ -326,7 +326,7 @@ class Mirror:
         """Log the network of every run that keeps it, and register the best of each task."""
         tasks: dict[str, list[tuple[Record, str, str]]] = {}
         for one in records:
-            copy = groups[one.id.record.parent.as_posix()].seeds.get(one.seed)
+            copy = groups[entities.folder(one.id)].seeds.get(one.seed)
             if copy is None or not (copy.models or models.is_kept(one, self.params, self.root)):
                 continue
             (model,) = copy.models or [

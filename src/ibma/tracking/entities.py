@@ -18,7 +18,7 @@ from ibma.results import claims
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput, Metric, Param
 
-    from ibma.training.record import Record
+    from ibma.training.record import Record, RunId
 
 FOLDER, DIGEST = "records", "record.sha256"  # tags by which a later call knows a run again
 SHARED = ("profile", "source", "stage", "task", "method")  # fields of a record that its parent has
@@ -49,11 +49,16 @@ def _parts(record: Record) -> tuple[str, str]:
     return record.method, ""
 
 
+def folder(run: RunId) -> str:
+    """Return the folder of a run's record: the runs of one method on one task share it."""
+    return run.record.parent.as_posix()
+
+
 def tags(record: Record, parent: str | None) -> dict[str, str]:
     """Return the tags of a record's run; without a parent, those that all seeds share."""
     commit, *dirty = str(record.provenance.get("git_commit") or "none").split("-dirty")
     shared = {name: getattr(record, name) for name in SHARED} | {
-        FOLDER: record.id.record.parent.as_posix(),
+        FOLDER: folder(record.id),
         "mlflow.user": _user(),
         "mlflow.note.content": _description(record, parent),
         "mlflow.source.name": f"stages/{record.stage}.py {record.task}",
