@@ -330,13 +330,6 @@ def test_missing_features_say_what_to_run(tmp_path):
         store.Features.read(tmp_path)
 
 
-def test_digest_follows_the_data(tmp_path):
-    first = meta.read(extract(tmp_path / "a", fake_dataset()))
-    again = meta.read(extract(tmp_path / "b", fake_dataset()))
-    other = meta.read(extract(tmp_path / "c", fake_dataset("multilabel")))
-    assert first["digest"] == again["digest"] != other["digest"]
-
-
 def changed_by(change, before=()):
     """The fake data set, each of its samples as `change` returns it, after some entries more."""
     dataset = fake_dataset()
@@ -350,7 +343,7 @@ def changed_by(change, before=()):
     return dataset
 
 
-def test_digest_follows_labels_and_not_what_was_dropped(tmp_path):
+def test_the_digest_follows_arrays_and_labels_and_not_what_was_dropped(tmp_path):
     first = meta.read(extract(tmp_path / "a", fake_dataset()))
     more = changed_by(lambda _, one: one, [Dropped("more", "for the test")])
     dropped = meta.read(extract(tmp_path / "b", more))
@@ -359,6 +352,8 @@ def test_digest_follows_labels_and_not_what_was_dropped(tmp_path):
     other = meta.read(extract(tmp_path / "c", renamed))
     assert other["sha256"]["view0.npy"] == first["sha256"]["view0.npy"]
     assert other["digest"] != first["digest"], "the same arrays with other labels"
+    moved = changed_by(lambda _, one: replace(one, parts=one.parts | {"view1": (0.0, 1.0, 2.0)}))
+    assert meta.read(extract(tmp_path / "d", moved))["digest"] != first["digest"], "other arrays"
 
 
 def test_what_reading_depends_on_is_kept_and_shared_groups_are_told(tmp_path, capfd):

@@ -52,8 +52,9 @@ def test_same_seed_same_record_and_better_than_chance(make_cell, kind, modalitie
     assert sum(name.startswith("ibb/") for name in first.history) == pairs + 1
 
 
-def test_a_killed_run_resumes_to_the_same_record(make_cell, monkeypatch):
-    cell = make_cell(epochs=5)
+@pytest.mark.parametrize("method", ["ibma", "omib"])  # the second draws noise in every step
+def test_a_killed_run_resumes_to_the_same_record(make_cell, monkeypatch, method):
+    cell = make_cell(method=method, epochs=5)
     expected = stable(train(cell))
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
     one_epoch = loop.Fit._one_epoch
