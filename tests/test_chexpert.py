@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from ibma import datasets, twins
 from ibma.datasets import Counts, Dropped, Sample, chexpert
@@ -94,10 +93,6 @@ def test_lateral_views_can_be_left_out(written):
     assert all(name.endswith("view2_lateral") for name, _ in left_out)
 
 
-def test_images_in_the_full_releases_batch_folders_are_found(written):
-    assert "batch 2" in str(by_place(samples(written), 21).parts["image"])
-
-
 def test_a_split_whose_images_have_no_report_is_refused(copy):
     """Every text of the test split was empty, in silence."""
     path = copy / chexpert.REPORTS
@@ -180,11 +175,6 @@ def test_a_listed_image_that_is_missing_is_dropped_or_stops(written):
 def test_a_truncated_jpg_is_named(written):
     with pytest.raises(media.Unreadable, match="view1_frontal.jpg: cannot be decoded"):
         media.compute("image", by_place(samples(written), 7).parts["image"], {"size": 32})
-
-
-def test_an_rgba_picture_becomes_rgb(tmp_path):
-    Image.new("RGBA", (10, 12), (255, 0, 0, 0)).save(tmp_path / "a.png")
-    assert media.compute("image", tmp_path / "a.png", {"size": 8}).shape == (3, 8, 8)
 
 
 @pytest.mark.parametrize("value", ["2.0", "yes"])

@@ -279,12 +279,6 @@ def test_pretrained_weights_are_loaded_from_a_package(tmp_path, monkeypatch):
         torch.testing.assert_close(second.backbone(x), first.eval().backbone(x))
 
 
-def test_a_package_that_is_not_installed_names_the_extra():
-    config = {"name": "bert", "pretrained": "package:no_such_model"}
-    with pytest.raises(IbmaError, match=r"pip install '.\[text\]'"):
-        encoders.build(config, kind="text", shape=(12,), width=WIDTH)
-
-
 def test_roberta_s_first_token_has_id_0_and_counts(tmp_path):
     """Its own padding is id 1; stored texts are padded with 0, and read as it reads them itself."""
     from transformers import RobertaConfig, RobertaModel

@@ -623,4 +623,3 @@ def test_the_record_of_a_run_lies_where_its_tag_says():
     one = RunId("train", "crema_d", "concat", 0)
     tags = entities.tags(RECORDS[0], parent="p")
     assert Path(tags[entities.FOLDER]) == one.record.parent
-    assert entities.run_name(replace(RECORDS[0], method="ibma_eta_0.3")).startswith("IBMA · eta")

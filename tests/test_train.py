@@ -1,18 +1,18 @@
-"""One run: determinism, exact resume, refused NaN, full disk, what a batch carries."""
+"""One run: what its record holds, exact resume, refused NaN, what a batch carries."""
 
 import errno
 import json
 import threading
 from dataclasses import asdict, replace
+from itertools import permutations
 
 import numpy as np
 import pytest
 import torch
 from problems import Problem
 
-from ibma import files, pretrained
+from ibma import pretrained
 from ibma.errors import IbmaError
-from ibma.files import read_json, write_json
 from ibma.methods import ibma as ibma_method
 from ibma.training import checkpoint, loop, record, run
 from ibma.training.cell import Cell, Setting
@@ -39,17 +39,15 @@ def stable(one) -> str:
     return json.dumps(content)
 
 
-@pytest.mark.parametrize("kind", ["classify", "multilabel"])
-@pytest.mark.parametrize("modalities", [2, 3])
-def test_same_seed_same_record_and_better_than_chance(make_cell, kind, modalities):
-    cell = make_cell(kind, modalities, epochs=15)
-    first = train(cell)
-    assert stable(first) == stable(train(cell))
-    assert first.metrics[cell.problem().selection] > 0.6
-    names = cell.open().modalities
-    assert set(first.ib) == {*names, "fused", *(f"u/{name}" for name in names)}
-    pairs = modalities * (modalities - 1)
-    assert sum(name.startswith("ibb/") for name in first.history) == pairs + 1
+@pytest.mark.parametrize(("kind", "modalities"), [("classify", 2), ("multilabel", 3)])
+def test_a_record_has_an_ib_loss_of_every_modality_and_a_bound_of_every_pair(
+    make_cell, kind, modalities
+):
+    cell = make_cell(kind, modalities, epochs=1)
+    one, names = train(cell), cell.open().modalities
+    assert set(one.ib) == {*names, "fused", *(f"u/{name}" for name in names)}
+    pairs = {f"ibb/{a}|{b}" for a, b in permutations(names, 2)}
+    assert {name for name in one.history if name.startswith("ibb/")} == {*pairs, "ibb/fused"}
 
 
 @pytest.mark.parametrize("method", ["ibma", "omib"])  # the second draws noise in every step
@@ -156,19 +154,6 @@ def test_nan_loss_names_the_term(make_cell, monkeypatch):
         train(make_cell(), seed=1)
 
 
-def test_full_disk_keeps_the_old_record(tmp_path, monkeypatch):
-    write_json(tmp_path / "seed_0.json", {"a": 1})
-    monkeypatch.setattr(
-        files.os,
-        "fsync",
-        lambda handle: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")),
-    )
-    with pytest.raises(OSError):
-        write_json(tmp_path / "seed_0.json", {"a": 2})
-    assert read_json(tmp_path / "seed_0.json", {}) == {"a": 1}
-    assert len(list(tmp_path.iterdir())) == 1
-
-
 def test_a_step_is_one_of_adam_with_its_rate_and_weight_decay():
     setting, batch = Setting(0.01, 0.3, None), next(Problem().rows(CPU).batches(16, CPU))
     model, other = (Problem().network("concat", 1) for _ in range(2))
@@ -243,7 +228,7 @@ def test_folds_inside_training_keep_what_batches_carry(make_cell):
 
 
 def test_run_k_tests_on_fold_k_mod_folds(make_cell):
-    cell = make_cell(folds=3)
+    cell = make_cell(folds=3, epochs=1)
     assert [train(cell, seed=seed).fold for seed in range(4)] == [0, 1, 2, 0]
     test = set(cell.open().test(1).index)
     assert test.isdisjoint(cell.open().training(1).index)
@@ -280,12 +265,6 @@ def test_unknown_device_is_refused():
         pytest.skip("this machine has a GPU")
     with pytest.raises(IbmaError, match="cuda asked for, none found"):
         loop.select_device("cuda")
-
-
-def test_a_file_that_is_no_record_is_named(tmp_path):
-    (tmp_path / "seed_0.json").write_text("{}")
-    with pytest.raises(IbmaError, match="seed_0.json: not a record"):
-        record.read(tmp_path / "seed_0.json")
 
 
 def test_a_record_counts_parameters_and_the_operations_of_a_prediction(make_cell):
