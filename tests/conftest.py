@@ -4,6 +4,8 @@
 import functools
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +16,9 @@ hold_to("portable")  # before numpy and torch load: processes that tests start c
 
 import numpy as np
 import pytest
+import torch
 import yaml
+from torch import Tensor
 
 from ibma.datasets import Card, Counts, Dataset, Dropped, Sample
 from ibma.network.centroids import Assignment, write_all
@@ -50,6 +54,21 @@ def edit(path: Path, old: str, new: str) -> None:
     text = path.read_text(encoding="utf-8")
     assert old in text
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+
+def golden(name: str) -> dict[str, Tensor]:
+    """What is stored of other people's code: its inputs, weights and answers."""
+    with np.load(ROOT / f"tests/golden/{name}.npz") as stored:
+        return {key: torch.from_numpy(stored[key]) for key in stored}
+
+
+def fresh(script: str, cwd: Path | None = None, **environment: str) -> str:
+    """Run code in a process of its own, which finds the package; return what it prints."""
+    told = os.environ | {"PYTHONPATH": str(ROOT / "src")} | environment
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=cwd, env=told, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def record_of(**fields: object) -> Record:
@@ -188,6 +207,20 @@ def make_cell(fake_store):
         return cell_over(folder, method, encoders, hparams=hparams, epochs=epochs)
 
     return make
+
+
+@pytest.fixture
+def ibma(monkeypatch, capsys):
+    """Run the command; return its exit code, and what it wrote to stdout and stderr."""
+    from ibma import cli
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["ibma", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        return (stopped.value.code, *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture(scope="module")

@@ -1,24 +1,17 @@
 """The mathematics of the paper as properties, and parity with the released code."""
 
 import itertools
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import golden
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from ibma.network import bounds, tasks
 from ibma.network.centroids import Assignment, ClassSums
-
-GOLDEN = Path(__file__).parent / "golden"
-
-
-def golden(name: str) -> dict[str, Tensor]:
-    with np.load(GOLDEN / f"{name}.npz") as file:
-        return {key: torch.from_numpy(np.asarray(file[key])) for key in file}
 
 
 def draw_phi(rng: torch.Generator, n: int, g: int, k: int, sharpness: float) -> Tensor:

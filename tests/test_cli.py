@@ -1,7 +1,6 @@
 """The command line: profiles are written, edits are not lost, errors are one line."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -27,19 +26,6 @@ def here(tmp_path, monkeypatch):
         (tmp_path / "profiles" / f"{name}.yaml").write_text(text)
     (tmp_path / "params.yaml").write_text(f"{head}params.schema.json\nprofile: twin  # kept\n")
     return tmp_path
-
-
-@pytest.fixture
-def ibma(monkeypatch, capsys):
-    """Run the command; return its exit code, and what it wrote to stdout and stderr."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["ibma", *arguments])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        return (stopped.value.code, *capsys.readouterr())
-
-    return run
 
 
 def test_profile_is_copied_with_its_comments_and_finds_its_schema(here, ibma):

@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import probes
 import pytest
 from conftest import MIRROR
 
@@ -223,9 +224,7 @@ def test_each_modality_knows_part_and_both_know_more(features: store.Features) -
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    audio = np.asarray(features.arrays["audio"]).mean(2)
-    pixels = np.asarray(features.arrays["visual"]).astype(float)
-    visual = (pixels - np.median(pixels, axis=(3, 4), keepdims=True)).mean((1, 3, 4))
+    views = probes.views(features)
     train, test = features.splits == "train", features.splits == "test"
     y = features.labels[:, 0]
 
@@ -233,8 +232,8 @@ def test_each_modality_knows_part_and_both_know_more(features: store.Features) -
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500, C=0.1))
         return float(model.fit(x[train], y[train]).score(x[test], y[test]))
 
-    alone = {"audio": accuracy(audio), "visual": accuracy(visual)}
-    both = accuracy(np.hstack([audio, visual]))
+    alone = {name: accuracy(view) for name, view in views.items()}
+    both = accuracy(np.hstack(list(views.values())))
     assert 0.25 < alone["audio"] <= 0.54 and 0.2 < alone["visual"] <= 0.41
     assert max(alone.values()) + 0.15 < both < 0.9, "clips near a line keep methods apart"
 

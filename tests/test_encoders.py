@@ -2,17 +2,14 @@
 
 import copy
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from conftest import fresh
 
 from ibma.errors import IbmaError
 from ibma.network import encoders
 
-SOURCE = Path(encoders.__file__).parents[2]
 WIDTH = 6
 RESNET = {"name": "resnet", "embedding_size": 4, "hidden_sizes": [4, 8], "depths": [1, 1]}
 VIT = {"name": "vit", "patch_size": 8, "hidden_size": 8, "layers": 1, "heads": 2}
@@ -313,10 +310,7 @@ def test_a_vector_encoder_never_loads_transformers():
         "encoders.build({'name': 'mlp'}, kind='vector', shape=(3,), width=4); "
         "assert 'transformers' not in sys.modules"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=SOURCE, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    fresh(script)
 
 
 def test_the_layout_in_memory_changes_rounding_only():

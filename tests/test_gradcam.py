@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import cell_over
+from conftest import cell_over, golden
 from torch import nn
 
 from ibma.datasets import Card, Counts, Dropped, Sample
@@ -23,7 +23,6 @@ from ibma.training.cell import Setting
 from ibma.training.loop import Fit, configure_torch
 
 CPU = torch.device("cpu")
-GOLDEN = Path(__file__).parent / "golden"
 SIZE, CORNER = 32, 12
 ENCODERS = {
     "resnet": {"name": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]},
@@ -121,8 +120,7 @@ class Mixed(nn.Module):
 
 def test_maps_equal_those_of_the_official_code():
     """`gradcam_cam`: activations, gradients and map of jacobgil/pytorch-grad-cam@66a8fe5."""
-    with np.load(GOLDEN / "gradcam_cam.npz") as stored:
-        values = {name: torch.from_numpy(stored[name]) for name in stored}
+    values = golden("gradcam_cam")
     rows = torch.arange(2)
     batch = Batch({"view": values["activations"]}, rows, rows)
     maps = gradcam.explain(Mixed(values["grads"]), batch, "view", torch.zeros(2, dtype=torch.long))

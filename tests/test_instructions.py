@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import fresh
 
 from ibma.machine import PORTABLE
 
@@ -80,8 +81,4 @@ def test_threads_are_those_of_params_whatever_the_environment_says():
     asked = (
         "from ibma.params import prepare; prepare(); import torch; print(torch.get_num_threads())"
     )
-    environment = os.environ | {"OMP_NUM_THREADS": "7", "PYTHONPATH": str(ROOT / "src")}
-    found = subprocess.check_output(
-        [sys.executable, "-c", asked], cwd=ROOT, env=environment, text=True
-    )
-    assert found == "1\n", "threads: 1 of params.yaml"
+    assert fresh(asked, cwd=ROOT, OMP_NUM_THREADS="7") == "1\n", "threads: 1 of params.yaml"

@@ -8,21 +8,19 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from problems import VECTORS, Problem
+from problems import METHODS, VECTORS, Problem
 from torch import Tensor
 from torch.nn import functional as F
 
 from ibma import methods, params
 from ibma.errors import IbmaError
 from ibma.features.store import Batch
-from ibma.methods.ibma import bound_names
 from ibma.network import tasks
 from ibma.network.centroids import Assignment
 from ibma.network.method import ConcatFusion, Fusion, Method, Modality, Spec
 from ibma.training.loop import centre_spheres, run_network
 
 WIDTH, INPUTS, CLASSES = 8, 5, ("a", "b", "c")
-METHODS = [*methods.names(), *(f"ibma_{bound}" for bound in bound_names() if bound != "ibb")]
 KINDS = ["classify", "multilabel", "one_class", "sentiment"]
 OUTPUTS = {"one_class": 32}
 EPOCHS = 20  # OMIB warms up for 2 of them

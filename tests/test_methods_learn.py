@@ -5,15 +5,13 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 import torch
+from problems import METHODS
 
-from ibma import methods
-from ibma.methods.ibma import bound_names
 from ibma.training.cell import Setting
 from ibma.training.loop import Fit, predict
 from ibma.training.run import train_run
 
 CPU = torch.device("cpu")
-METHODS = [*methods.names(), *(f"ibma_{bound}" for bound in bound_names() if bound != "ibb")]
 PROBLEMS = [("classify", 2), ("classify", 3), ("multilabel", 2), ("sentiment", 2)]
 # what guessing gets: one of three classes, any ranking, the larger of two sides
 CHANCE = {"classify": 1 / 3, "multilabel": 0.5, "sentiment": 0.5}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import MIRROR, needs
+from conftest import MIRROR, edit, needs
 
 from ibma import fetch
 from ibma.datasets import Sample, mosi_features, mosi_features3
@@ -62,12 +62,6 @@ def write(path: Path, rows: list[list[object]]) -> None:
     path.write_bytes("".join(lines).encode())
 
 
-def replace(path: Path, old: str, new: str) -> None:
-    content = path.read_text()
-    assert old in content
-    path.write_text(content.replace(old, new, 1))
-
-
 # --- the loaders ---------------------------------------------------------------------------------
 
 
@@ -118,7 +112,7 @@ def test_a_file_that_contradicts_another_is_named(
     raw: Path, name: str, old: str, new: str, told: str, on_bad: str
 ) -> None:
     """Files whose checksums are known are right or not the right ones: nothing is dropped."""
-    replace(raw / name, old, new)
+    edit(raw / name, old, new)
     with pytest.raises(IbmaError, match=f"{name}: {told}") as caught:
         list(mosi_features.samples(raw, on_bad=on_bad))
     assert "\n" not in str(caught.value) and "dvc repro -f download" in str(caught.value)
@@ -133,7 +127,7 @@ def test_a_table_cut_short_is_named(raw: Path) -> None:
 
 def test_a_video_outside_the_folds_is_named(raw: Path) -> None:
     for name in ("transcripts.csv", "OpinionLevelSentiment.csv"):
-        replace(raw / name, "tmZoasNr4rU", "tmZoasNr4rX")
+        edit(raw / name, "tmZoasNr4rU", "tmZoasNr4rX")
     with pytest.raises(IbmaError, match="video 'tmZoasNr4rX' is in no fold"):
         list(mosi_features.samples(raw))
 

@@ -1,11 +1,9 @@
 """Baselines against stored values: official code's (Concat) or the published formula's (OMIB)."""
 
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from conftest import golden
+from torch import nn
 
 from ibma import methods
 from ibma.features.store import Batch
@@ -14,13 +12,7 @@ from ibma.network import bounds, tasks
 from ibma.network.centroids import Assignment
 from ibma.network.method import Modality, Output, Spec
 
-GOLDEN = Path(__file__).parent / "golden"
 TOLERANCE = {"rtol": 0.0, "atol": 1e-8}
-
-
-def oracle(name: str) -> dict[str, Tensor]:
-    with np.load(GOLDEN / f"{name}.npz") as stored:
-        return {key: torch.from_numpy(stored[key]) for key in stored}
 
 
 def build(method: str, names: list[str], width: int, classes: int, heads: int = 1, **hparams):
@@ -39,7 +31,7 @@ def build(method: str, names: list[str], width: int, classes: int, heads: int = 
 
 
 def test_concat_equals_the_official_fusion():
-    values = oracle("concat_ogm")
+    values = golden("concat_ogm")
     model = build("concat", ["audio", "visual"], width=5, classes=3)
     model.encoders = nn.ModuleDict({"audio": nn.Identity(), "visual": nn.Identity()})
     model.head.load_state_dict(
@@ -50,7 +42,7 @@ def test_concat_equals_the_official_fusion():
 
 
 def test_omib_parts_equal_the_formula():
-    values = oracle("omib_DERIVED_ce")
+    values = golden("omib_DERIVED_ce")
     log_p = tasks.build("classify", "abcd").log_probabilities
     divergences = [
         prediction_kl(log_p(logits), log_p(values["logits_main"]))
@@ -66,7 +58,7 @@ def test_omib_parts_equal_the_formula():
 
 @pytest.mark.parametrize(("modalities", "key"), [(2, "reg2"), (3, "reg3")])
 def test_omib_loss_terms_add_up_to_the_regulariser(modalities, key):
-    values = oracle("omib_DERIVED_ce")
+    values = golden("omib_DERIVED_ce")
     names = [f"m{i}" for i in range(modalities)]
     model = build("omib", names, width=3, classes=4, beta=1.0)
     model.before_epoch(0, lambda: [])  # one epoch of training: no warm-up

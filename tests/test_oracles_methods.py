@@ -8,7 +8,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
-from test_oracles_baselines import GOLDEN, build, oracle
+from conftest import ROOT, golden
+from test_oracles_baselines import build
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -44,7 +45,7 @@ def leaf(value: Tensor) -> Tensor:
 
 
 def test_bigated_equals_the_official_gate_of_audio_on_pictures():
-    values = oracle("bigated_ogm_audiogate")
+    values = golden("bigated_ogm_audiogate")
     model = build("bigated", ["audio", "visual"], width=5, classes=3)
     model.encoders = nn.ModuleDict({"audio": nn.Identity(), "visual": nn.Identity()})
     assert model.gate == "audio"
@@ -68,7 +69,7 @@ def test_bigated_equals_the_official_gate_of_audio_on_pictures():
     ],
 )
 def test_misa_losses_and_gradients(name, first, second, loss):
-    values = oracle(name)
+    values = golden(name)
     a, b = leaf(values[first]), leaf(values[second])
     got = loss(a, b)
     got.backward()
@@ -78,7 +79,7 @@ def test_misa_losses_and_gradients(name, first, second, loss):
 
 
 def test_misa_aggregates_of_three_modalities():
-    values = oracle("misa_solver_aggregates")
+    values = golden("misa_solver_aggregates")
     shared, private, rebuilt, original = (
         torch.stack([values[f"{kind}_{m}"] for m in "tva"], dim=1)
         for kind in ("shared", "private", "recon", "orig")
@@ -136,7 +137,7 @@ def run_mib(model: Method, values: dict[str, Tensor], monkeypatch: pytest.Monkey
 
 
 def test_mib_e_equals_the_official_forward_loss_and_evaluation(monkeypatch):
-    values = oracle("mib_emib_fusion_forward")
+    values = golden("mib_emib_fusion_forward")
     model = mib("mib_e", monkeypatch)
     layers = {"hidden.0": "encoder__0", "mean": "fc_mu", "deviation": "fc_std"}
     fill(model.gaussian, values, "w__", layers)
@@ -145,7 +146,7 @@ def test_mib_e_equals_the_official_forward_loss_and_evaluation(monkeypatch):
 
 
 def test_mib_l_equals_the_official_forward_loss_and_evaluation(monkeypatch):
-    values = oracle("mib_lmib_fusion_forward")
+    values = golden("mib_lmib_fusion_forward")
     model = mib("mib_l", monkeypatch)
     for m in "lav":
         layers = {"hidden.0": f"encoder_{m}__0", "mean": f"fc_mu_{m}", "deviation": f"fc_std_{m}"}
@@ -157,7 +158,7 @@ def test_mib_l_equals_the_official_forward_loss_and_evaluation(monkeypatch):
 
 @pytest.mark.parametrize("name", ["mib_emib_vib_loss", "mib_lmib_vib_loss"])
 def test_mib_vib_loss(name):
-    values = oracle(name)
+    values = golden(name)
     kl = values["beta"] * bounds.gaussian_kl(values["mu"], values["std"]).mean()
     same(kl, values["kl_times_beta"])
     same(F.l1_loss(values["y_pred"], values["y"]) + kl, values["loss"])
@@ -168,7 +169,7 @@ def test_mib_vib_loss(name):
 
 def test_mcib_parts_equal_the_official_forward():
     """Modality 0, 1, 2 = video, audio, text; each is primary with the next one as auxiliary."""
-    values = oracle("mcib_cib_forward")
+    values = golden("mcib_cib_forward")
     order, x = "vat", {m: values[f"x{m}"] for m in "vat"}
     total, compressed = torch.zeros((), dtype=torch.float64), []
     for i, m in enumerate(order):
@@ -201,7 +202,7 @@ def test_mcib_pairs_are_those_of_the_official_code(names):
 
 
 def test_mcib_kl():
-    values = oracle("mcib_kl")
+    values = golden("mcib_kl")
     std = (0.5 * values["logvar"]).exp()
     same(bounds.gaussian_kl(values["mu"], std).mean(), values["kl"])
 
@@ -211,14 +212,14 @@ def test_mcib_kl():
 
 @pytest.mark.parametrize("temperature", [0.07, 0.1, 1.0])
 def test_clfa_contrastive_loss(temperature):
-    values = oracle("clfa_contrastive")
+    values = golden("clfa_contrastive")
     got = dependence.contrastive(values["pooled"], values["clip"], temperature)
     same(got, values[f"loss_T{temperature}"])
 
 
 @pytest.mark.parametrize("temperature", [0.07, 0.5])
 def test_dclf_uses_the_reference_supervised_contrastive_loss(temperature):
-    values = oracle("supcon_one_view")
+    values = golden("supcon_one_view")
     y = values["labels"]
     weights = (y[:, None] == y).double()
     got = dclf.supcon(values["features"][:, 0], weights, temperature)
@@ -235,14 +236,14 @@ def test_jaccard_by_hand():
 
 
 def test_mmib_estimates_information_as_the_public_analogue():
-    values = oracle("fmib_jsd_mi")
+    values = golden("fmib_jsd_mi")
     score = mmib.critic(3, 8).double()
     fill(score, values, "w.", {str(i): str(i) for i in (0, 2, 4)})
     same(mmib.jensen_shannon(score, values["z1"], values["z2"]).detach(), values["jsd"])
 
 
 def test_mmrlib_sample_and_kl():
-    values = oracle("mmrlib_reparam_kl")
+    values = golden("mmrlib_reparam_kl")
     std = (0.5 * values["logvar"]).exp()
     same(values["mean"] + std * values["eps"], values["z_train"])
     same(values["mean"], values["z_eval"])
@@ -250,7 +251,7 @@ def test_mmrlib_sample_and_kl():
 
 
 def test_mmrlib_alignment():
-    values = oracle("mmrlib_align_concat")
+    values = golden("mmrlib_align_concat")
     score = mmrlib.ConcatScore(12).double()
     fill(
         nn.ModuleDict({"linear": score.linear}),
@@ -272,7 +273,7 @@ def log_softmax(logits: Tensor) -> Tensor:
 
 
 def test_dmib_sufficiency_in_its_three_forms():
-    values = oracle("dmib_diag_total")
+    values = golden("dmib_diag_total")
     p, t = log_softmax(values["logits_ob"]), log_softmax(values["logits_re"])
     same(dmib.sufficiency(p, t), values["ib_term_official"])
     same(dmib.sufficiency(p, t, "kl_te"), values["kl_re_ob"])
@@ -287,7 +288,7 @@ def test_dmib_sufficiency_of_one_label_counts_both_of_its_values():
 
 
 def test_dmib_total_loss_and_gradients():
-    values = oracle("dmib_diag_total")
+    values = golden("dmib_diag_total")
     names = ["m0", "m1", "m2"]
     model = build("dmib", names, 5, 4)
     observation, representation = leaf(values["logits_ob"]), leaf(values["logits_re"])
@@ -306,7 +307,7 @@ def test_dmib_total_loss_and_gradients():
 
 
 def test_dmib_prognosis_sufficiency_and_gradient():
-    values = oracle("dmib_prog_vsd_T1")
+    values = golden("dmib_prog_vsd_T1")
     representation = leaf(values["logits_re"])
     got = dmib.sufficiency(log_softmax(values["logits_ob"]), log_softmax(representation))
     got.backward()
@@ -315,13 +316,13 @@ def test_dmib_prognosis_sufficiency_and_gradient():
 
 
 def test_dmib_focal_loss():
-    values = oracle("dmib_prog_focal")
+    values = golden("dmib_prog_focal")
     losses = F.cross_entropy(values["logits"], values["y"], reduction="none")
     same(dmib.focal(losses), values["expected"])
 
 
 def test_dmib_confidence_loss():
-    values = oracle("dmib_prog_confidence")
+    values = golden("dmib_prog_confidence")
     rows = torch.arange(7)
     total = sum(
         dmib.confidence_loss(values[f"conf{m}"][:, 0], -values[f"p{m}"][rows, values["y"]].log())
@@ -331,7 +332,7 @@ def test_dmib_confidence_loss():
 
 
 def test_dmib_bottleneck_with_observation():
-    values = oracle("dmib_prog_bottleneck")
+    values = golden("dmib_prog_bottleneck")
     bottleneck = dmib.Bottleneck(10, 4).double()
     layers = {"layers.0": "bottleneck.0", "layers.2": "bottleneck.2"}
     fill(bottleneck, values, "w.", layers)
@@ -351,7 +352,7 @@ def bound_of(name: str, width: int):
 
 
 def test_dai_gate_in_training_and_evaluation(monkeypatch):
-    values = oracle("vib_dai_gate")
+    values = golden("vib_dai_gate")
     bound = bound_of("vib", 6)
     mean, log_variance = leaf(values["post_z_mu"]), leaf(values["post_z_logD"])
     bound.mean["a"], bound.log_variance["a"] = nn.Parameter(mean), nn.Parameter(log_variance)
@@ -367,7 +368,7 @@ def test_dai_gate_in_training_and_evaluation(monkeypatch):
 
 
 def test_alemi_rate_in_bits():
-    values = oracle("vib_alemi_kl_bits")
+    values = golden("vib_alemi_kl_bits")
     bound = bound_of("vib_alemi", 4)
     bound.posterior["a"] = nn.Identity()
     extra: dict[str, Tensor] = {}
@@ -380,7 +381,7 @@ def test_alemi_rate_in_bits():
 
 def test_infonce_lower_bound():
     """The official critic ends in a softplus and scores row i of y against every x."""
-    values = oracle("club_infonce_lower")
+    values = golden("club_infonce_lower")
     critic = nn.Sequential(nn.Linear(9, 6), nn.ReLU(), nn.Linear(6, 1), nn.Softplus()).double()
     fill(critic, values, "w.", {"0": "F_func.0", "2": "F_func.2"})
     x, y = values["x"], values["y"]
@@ -390,7 +391,7 @@ def test_infonce_lower_bound():
 
 def test_club_with_unit_variance():
     """CLUBMean is the moment form with log variance 0; its learning loss is twice ours."""
-    values = oracle("club_mean")
+    values = golden("club_mean")
     net = nn.Sequential(nn.Linear(5, 12), nn.ReLU(), nn.Linear(12, 4)).double()
     fill(net, values, "w.", {"0": "p_mu.0", "2": "p_mu.2"})
     mean = net(values["x"]).detach()
@@ -400,14 +401,14 @@ def test_club_with_unit_variance():
 
 
 def test_apib_kernels():
-    values = oracle("apib_kernels_raw")
+    values = golden("apib_kernels_raw")
     same(dependence.centre(values["gaussian"]), values["gaussian_centered"])
     same(dependence.laplace_kernel(values["Y"]), values["laplace"])
     same(values["Y"] @ values["Y"].T, values["linear"])
 
 
 def test_apib_centred_kernels_and_traces():
-    values = oracle("apib_centered_kernels")
+    values = golden("apib_centered_kernels")
     per_channel = values["X"].permute(1, 0, 2)
     centred = dependence.centre(dependence.laplace_kernel(per_channel))
     target = dependence.centre(dependence.laplace_kernel(values["Y"]))
@@ -443,6 +444,6 @@ def test_plug_in_information_with_own_marginals_is_the_plain_one():
 
 def test_every_stored_value_is_read_by_a_test():
     """`Parity:` lines of docs/methods.md promise these files."""
-    tests = "".join(path.read_text(encoding="utf-8") for path in GOLDEN.parent.glob("test_*.py"))
-    for path in GOLDEN.glob("*.npz"):
+    tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("test_*.py"))
+    for path in (ROOT / "tests/golden").glob("*.npz"):
         assert path.stem in tests, f"{path.name}: no test reads it"

@@ -27,19 +27,6 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
-def ibma(monkeypatch, capsys):
-    """Run the command; return its exit code, and what it wrote to stdout and stderr."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["ibma", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        return (stopped.value.code, *capsys.readouterr())
-
-    return run
-
-
-@pytest.fixture
 def project(tmp_path, monkeypatch) -> Path:
     """A new project with a table of 60 rows."""
     folder = own_data.start(tmp_path / "project")

@@ -3,14 +3,13 @@
 import inspect
 import json
 import math
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import jsonschema
 import pytest
+from conftest import fresh
 from ruamel.yaml import YAML
 
 from ibma import params
@@ -561,6 +560,5 @@ def test_defaults_are_those_of_the_code_that_reads_them():
 
 def test_reading_params_loads_no_heavy_library():
     code = "import ibma.params, sys; ibma.params.load(); print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert not {"torch", "numpy", "pandas", "scipy", "yaml"} & set(done.stdout.split())
+    loaded = set(fresh(code, cwd=ROOT).split())
+    assert not {"torch", "numpy", "pandas", "scipy", "yaml"} & loaded

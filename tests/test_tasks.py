@@ -1,11 +1,11 @@
 """Kinds of tasks: losses, class systems, and metrics against hand-computed and stored values."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import golden
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,7 +13,6 @@ from ibma.errors import IbmaError
 from ibma.network import tasks
 from ibma.network.tasks import Sphere, f1_at_true_rate
 
-GOLDEN = Path(__file__).parent / "golden"
 NOBODY = np.array(["g"] * 6)
 
 
@@ -76,11 +75,11 @@ def test_expected_score_not_the_top_class_decides_the_side():
 
 @pytest.mark.parametrize("suffix", ["", "2"])
 def test_anomaly_metrics_equal_the_official_evaluation(suffix):
-    with np.load(GOLDEN / "atd_evaluate.npz") as stored:
-        truth, score = stored[f"y_true{suffix}"], stored["y_score"]
-        assert tasks.auc(truth, score) == pytest.approx(float(stored[f"auc{suffix}"]), abs=1e-12)
-        f1 = float(stored["f1" if not suffix else "f1_2"])
-        assert f1_at_true_rate(truth, score) == pytest.approx(f1, abs=1e-12)
+    stored = golden("atd_evaluate")
+    truth, score = (stored[name].numpy() for name in (f"y_true{suffix}", "y_score"))
+    assert tasks.auc(truth, score) == pytest.approx(float(stored[f"auc{suffix}"]), abs=1e-12)
+    f1 = float(stored["f1" if not suffix else "f1_2"])
+    assert f1_at_true_rate(truth, score) == pytest.approx(f1, abs=1e-12)
 
 
 def test_one_class_metrics_are_means_over_slices_that_have_both_classes():
@@ -169,8 +168,7 @@ def test_a_head_answers_in_float32_under_autocast_too():
 
 def test_sphere_equals_the_official_one_class_step():
     """Centre, loss and one Adam step of the official trainer; scores afterwards."""
-    with np.load(GOLDEN / "deepsvdd_one-class.npz") as stored:
-        values = {key: torch.from_numpy(stored[key]) for key in stored}
+    values = golden("deepsvdd_one-class")
     sphere = Sphere(3, 4).double()
     sphere.weight.data.copy_(values["W0"])
     with torch.no_grad():
@@ -188,11 +186,9 @@ def test_sphere_equals_the_official_one_class_step():
 
 
 def test_centres_near_zero_are_pushed_away_and_exact_zeros_stay():
-    with np.load(GOLDEN / "deepsvdd_center_eps.npz") as stored:
-        mean, expected = torch.from_numpy(stored["mean"]), torch.from_numpy(stored["c"])
-    sphere = Sphere(2, 4).double()
-    sphere.centre_on(mean)
-    torch.testing.assert_close(sphere.get_buffer("centre"), expected, rtol=0, atol=1e-12)
+    values, sphere = golden("deepsvdd_center_eps"), Sphere(2, 4).double()
+    sphere.centre_on(values["mean"])
+    torch.testing.assert_close(sphere.get_buffer("centre"), values["c"], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", ["classify", "multilabel", "sentiment", "one_class"])

@@ -9,7 +9,6 @@ import re
 import shutil
 from contextlib import nullcontext
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,9 +19,10 @@ import torch
 import yaml
 from conftest import edit, record_of
 from PIL import Image
+from test_archive import sums
 from test_report import ACCURACY, ROOT, fake, fill
 
-from ibma import cli, params, paths
+from ibma import params, paths
 from ibma.errors import IbmaError
 from ibma.evidence import archive, retrain, verify
 from ibma.evidence.verify import Difference
@@ -238,37 +238,23 @@ def test_nothing_to_check_is_one_line(tmp_path, reported):
         verify.verify("open", reported)
 
 
-def test_the_command_counts_and_fails_in_one_line(cloned, monkeypatch, capsys, without_figures):
+def test_the_command_counts_and_fails_in_one_line(cloned, monkeypatch, ibma, without_figures):
     monkeypatch.chdir(cloned)
-    monkeypatch.setattr("sys.argv", ["ibma", "verify"])
     (cloned / "reports/paper/tables").mkdir(parents=True)
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    assert stopped.value.code == 0
-    said = capsys.readouterr().out
+    code, said, _ = ibma("verify")
+    assert code == 0
     assert "profile twin: " in said and "places of the committed reports agree with" in said
     assert "profile paper: not checked" in said
     metrics = cloned / "reports/twin/metrics/crema_d.json"
     metrics.write_text(json.dumps(json.loads(metrics.read_text()) | {"ibma": 70.0}))
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    said = capsys.readouterr()
-    assert stopped.value.code == 1 and said.err.count("\n") == 1
-    assert "crema_d.json" in said.out and "the first in metrics/crema_d.json" in said.err
+    code, said, error = ibma("verify")
+    assert code == 1 and error.count("\n") == 1
+    assert "crema_d.json" in said and "the first in metrics/crema_d.json" in error
 
 
 # --- forgeries -----------------------------------------------------------------------------------
 
 CELL = "runs/train_ibma/split_digits/ibma"
-
-
-def sums(held: Path) -> None:
-    """Write the manifest anew, as a careful forger does."""
-    files = [p for p in sorted(held.rglob("*")) if p.is_file() and p.name != archive.SUMS]
-    lines = (
-        f"{sha256(p.read_bytes()).hexdigest()}  {p.relative_to(held).as_posix()}" for p in files
-    )
-    (held / archive.SUMS).write_text("".join(f"{line}\n" for line in lines))
 
 
 def lines_of(path: Path) -> list[str]:
