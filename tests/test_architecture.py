@@ -1,12 +1,10 @@
 """The walls of the house: one-way imports, separate rooms, thin scripts, cheap imports."""
 
 import ast
-import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
+
+from conftest import fresh
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "ibma"
@@ -152,23 +150,10 @@ def test_no_module_is_called_utils():
 
 def test_importing_stays_cheap():
     """Every stage pays for these imports; heavy libraries load where they are used."""
-    for module in (
-        "ibma.training.run",
-        "ibma.experiments.runs",
-        "ibma.experiments.tune",
-        "ibma.cli",
-    ):
-        script = f"import sys, json, {module}; print(json.dumps(sorted(sys.modules)))"
-        environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent)}
-        done = subprocess.run(
-            [sys.executable, "-c", script], capture_output=True, text=True, env=environment
-        )
-        assert done.returncode == 0, done.stderr
-        loaded = {name.split(".")[0] for name in json.loads(done.stdout.splitlines()[-1])}
-        assert not loaded & HEAVY, module
+    modules = "ibma.training.run, ibma.experiments.runs, ibma.experiments.tune, ibma.cli"
+    loaded = fresh(f"import sys, {modules}; print(*sys.modules)").split()
+    assert not {name.partition(".")[0] for name in loaded} & HEAVY
 
 
 def test_a_report_and_a_plan_check_keys_without_torch():
-    script = "import sys, ibma.training.cell, ibma.cli; assert 'torch' not in sys.modules"
-    environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent)}
-    subprocess.run([sys.executable, "-c", script], check=True, env=environment)
+    fresh("import sys, ibma.training.cell, ibma.cli; assert 'torch' not in sys.modules")

@@ -64,6 +64,13 @@ def wheel(tmp_path_factory) -> Path:
     return folder / "unpacked"
 
 
+def ibma(wheel: Path, cwd: Path, script: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(wheel), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=environment, cwd=cwd
+    )
+
+
 def test_the_core_asks_for_four_packages():
     assert names(PROJECT["dependencies"]) == {"numpy", "safetensors", "scikit-learn", "torch"}
     assert set(PROJECT["optional-dependencies"]) == {
@@ -123,25 +130,11 @@ except ValueError as error:
 import ibma
 print(ibma.__file__)
 """
-    environment = os.environ | {"PYTHONPATH": str(wheel), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        capture_output=True,
-        text=True,
-        env=environment,
-        cwd=wheel.parent,
-    )
+    done = ibma(wheel, wheel.parent, script)
     assert done.returncode == 0, done.stderr
     error, place = done.stdout.splitlines()[-2:]
     assert error.endswith("`pip install '.[media]'` in a clone of ibma")
     assert place.startswith(str(wheel))
-
-
-def ibma(wheel: Path, cwd: Path, script: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(wheel), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, env=environment, cwd=cwd
-    )
 
 
 def command(*arguments: str) -> str:
@@ -198,13 +191,16 @@ HEAVY = {  # what a user of a loss need not wait for, and what an estimator can 
 }
 
 
-def test_importing_losses_and_estimators_loads_nothing_heavy(wheel, tmp_path):
+def test_losses_and_the_import_of_estimators_load_nothing_heavy(wheel, tmp_path):
     """By modules, not by seconds; all of these are installed here, so that none is spared."""
     script = f"""
 import sys
 import torch
 by_torch = set(sys.modules)
 from ibma import IBBLoss, IBMAClassifier, IBMAMultilabelClassifier, IBMARegressor
+ibb = IBBLoss(["a", "b"], num_classes=3, dim=4)
+ibb.start_epoch()
+ibb({{name: torch.randn(6, 4) for name in "ab"}}, torch.arange(6) % 3)
 new = set(sys.modules) - by_torch
 assert not set({sorted(HEAVY)}) & new, new
 packages = {{name.partition(".")[0] for name in new}} - sys.stdlib_module_names
