@@ -1,7 +1,8 @@
 """The audit finds what is wrong in the paper's tables, and any error planted in a copy."""
 
+from dataclasses import replace
+
 import pytest
-import yaml
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -9,26 +10,28 @@ from ibma.paper import audit, published
 from ibma.paper.audit import FAILS, HOLDS, Range, rounded
 from ibma.paper.published import Cell
 
+PAPER = published.load()
+
 
 @pytest.fixture(scope="module")
 def checks():
-    return audit.run(published.load())
+    return audit.run(PAPER)
 
 
 def failing(found, kind):
     return [check for check in found if check.kind == kind and check.verdict == FAILS]
 
 
-def planted(tmp_path, table, row, column, changes):
-    """The checks of a copy of published.yaml in which one cell is another."""
-    content = yaml.safe_load(published.PATH.read_text(encoding="utf-8"))
-    rows = content["tables"][table]["rows"]
-    cell = next(r for r in rows if r["key"] == row)["cells"][column]
-    assert all(cell.get(name, False) != value for name, value in changes.items())
-    cell.update(changes)
-    path = tmp_path / "published.yaml"
-    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
-    return audit.run(published.load(path))
+def planted(table, row, column, changes):
+    """The checks of the paper's tables with another number, or mark, in one cell."""
+    own = PAPER.table(table)
+    cell = own.cell(row, column)
+    assert all(getattr(cell, name) != value for name, value in changes.items())
+    rows = tuple(
+        replace(r, cells=r.cells | {column: replace(cell, **changes)}) if r.key == row else r
+        for r in own.rows
+    )
+    return audit.run(published.Published(PAPER.tables | {table: replace(own, rows=rows)}))
 
 
 def test_it_finds_the_mean_that_is_not_the_mean(checks):
@@ -129,8 +132,8 @@ PLANTED = [
 
 
 @pytest.mark.parametrize(("table", "row", "column", "changes", "kind"), PLANTED)
-def test_a_planted_error_is_found(tmp_path, checks, table, row, column, changes, kind):
-    found = planted(tmp_path, table, row, column, changes)
+def test_a_planted_error_is_found(checks, table, row, column, changes, kind):
+    found = planted(table, row, column, changes)
     assert set(failing(found, kind)) - set(failing(checks, kind))
 
 
@@ -144,11 +147,9 @@ def test_a_planted_error_is_found(tmp_path, checks, table, row, column, changes,
         (10, "meld_emotion", "p_value", {"value": 2e-05}),  # within what rounding allows
     ],
 )
-def test_what_no_other_number_contradicts_is_not_found(
-    tmp_path, checks, table, row, column, changes
-):
+def test_what_no_other_number_contradicts_is_not_found(checks, table, row, column, changes):
     """`docs/findings.md` lists these kinds; where one becomes findable, the list is to shrink."""
-    found = planted(tmp_path, table, row, column, changes)
+    found = planted(table, row, column, changes)
     failures = {c.where for c in found if c.verdict == FAILS}
     assert failures == {c.where for c in checks if c.verdict == FAILS}
 

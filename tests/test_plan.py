@@ -27,8 +27,9 @@ def write(root, path, value):
         write_json(root / path, value)
 
 
-def row_of(profile, root, task):
-    return next(row for row in plan.table(profile, root) if row["task"] == task)
+def rows_of(profile, root):
+    """The rows of the table by their task; that of the sum is the last."""
+    return {row["task"]: row for row in plan.table(profile, root)}
 
 
 @pytest.fixture
@@ -59,21 +60,22 @@ def test_hours_are_rows_times_epochs_times_what_was_measured(measured):
     assert rates.hours(30, {"misa": 1}) == pytest.approx(4.5 / 3600), "half the rows, the median"
     assert rates.hours(None, {"ibma": 1}) is None
     # 26 methods, 3 seeds of 5 epochs; all but two take the median of 6 and 12 seconds
-    row = row_of(profile, measured, "crema_d")
+    table = rows_of(profile, measured)
+    row = table["crema_d"]
     assert row["methods"] == 26
     assert row["train h"] == pytest.approx(3 * 5 * (6 + 12 + 24 * 9) / 3600)
     # on 2 folds, an epoch each, of half of the rows: 2 points, and of all that have a weight
     # of their own (not Concat, BiGated, CE3 and two single modalities) one value more
     settings = 2 * 6 + 3 * 12 + (4 * 2 + 20 * 3) * 9
     assert row["tune h"] == pytest.approx(settings * 2 * (1 / 2) / 3600)
-    fixed = row_of(profile, measured, "sensitivity@crema_d")
+    fixed = table["sensitivity@crema_d"]
     assert fixed["train h"] == pytest.approx(9 * 3 * 5 * 12 / 3600) and fixed["networks"] == 27
     assert fixed["tune h"] == fixed["trials"] == fixed["weights GB"] == 0
-    total = plan.table(profile, measured)[-1]
+    total = [*table.values()][-1]
     assert total["train h"] == pytest.approx(row["train h"] + fixed["train h"])
     of_tasks = [len(profile.methods_of(task)) for task in profile.tasks]
     assert sorted(set(of_tasks)) == [26, 27] and total["networks"] == sum(of_tasks) * 3 + 27 + 21
-    studies = [row_of(profile, measured, f"{s}@split_digits") for s in ("regimes", "noise")]
+    studies = [table[f"{study}@split_digits"] for study in ("regimes", "noise")]
     assert [one["networks"] for one in studies] == [3 * 3, 4 * 3]
 
 
@@ -103,9 +105,9 @@ def test_a_task_has_its_own_measured_rate_or_that_of_a_task_with_its_encoders(tm
     lines = [epoch | {"task": "crema_d", "rows": 100, "seconds": 1.0}]
     lines += [epoch | {"task": "mimic_cxr", "rows": 100, "seconds": 4.0}]
     write(tmp_path, "benchmarks/gpu/2027-01-01.jsonl", "\n".join(map(json.dumps, lines)) + "\n")
+    table = rows_of(load("paper"), tmp_path)
     tasks = ("crema_d", "meld_emotion", "mimic_cxr", "chexpert")
-    hours = {task: row_of(load("paper"), tmp_path, task) for task in tasks}
-    a_row = {task: row["train h"] / row["rows"] for task, row in hours.items()}
+    a_row = {task: table[task]["train h"] / table[task]["rows"] for task in tasks}
     assert a_row["mimic_cxr"] == pytest.approx(4 * a_row["crema_d"])
     assert a_row["chexpert"] == pytest.approx(a_row["mimic_cxr"]), "the same ViT and BERT"
     assert a_row["meld_emotion"] == pytest.approx(27 / 26 * a_row["crema_d"]), "one method more"
@@ -125,19 +127,20 @@ def test_what_was_timed_here_wins_over_another_machines_gpu(tmp_path):
 def test_times_of_twins_say_nothing_about_real_data(measured):
     for name in ("paper", "open"):
         assert plan.rates(load(name), measured).seconds == {}
-    row = row_of(load("paper"), measured, "crema_d")
+    table = rows_of(load("paper"), measured)
+    row = table["crema_d"]
     assert (row["rows"], row["train h"], row["tune h"]) == (6698, None, None)
-    assert plan.table(load("paper"), measured)[-1]["train h"] is None
+    assert [*table.values()][-1]["train h"] is None
 
 
 def test_disk_is_rows_times_bytes_of_a_row_and_networks_that_are_kept(measured):
     profile = load("twin")
     asked = Asked(profile, measured, "crema_d")
     assert asked.features_gb == 80 * (4 * 5 * 4 + 3 * 3 * 8 * 8) / 1e9
-    kept = row_of(profile, measured, "crema_d")["weights GB"]
+    kept = rows_of(profile, measured)["crema_d"]["weights GB"]
     assert kept == pytest.approx(asked.network_gb * 3 * len(profile.keep_weights))
     none = profile.model_copy(update={"keep_weights": []})
-    assert row_of(none, measured, "crema_d")["weights GB"] == 0
+    assert rows_of(none, measured)["crema_d"]["weights GB"] == 0
     assert Asked(profile, measured, "meld_emotion").features_gb is None, "the twin is not there"
 
 
@@ -163,7 +166,7 @@ def test_rows_and_shapes_are_known_before_anything_is_extracted(tmp_path, monkey
 def test_what_nothing_is_known_of_stays_unknown_in_every_row(tmp_path):
     profile = load("open")
     study = next(name for name, tasks in profile.studies().items() if "ravdess" in tasks)
-    row = row_of(profile, tmp_path, f"{study}@ravdess")
+    row = rows_of(profile, tmp_path)[f"{study}@ravdess"]
     assert (row["features GB"], row["tune h"], row["train h"]) == (None, None, None)
     assert row["trials"] == 0
     shown = [plan._shown(value) for value in (None, 12345, 12345.6, 1.0, 0.123, 0.0, "x")]

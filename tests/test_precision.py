@@ -32,13 +32,25 @@ def problems() -> dict[str, Problem]:
     return {"media": Problem(views=MEDIA), **{kind: Problem(kind) for kind in kinds}}
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_a_history_in_bfloat16_is_within_one_percent_of_float32(method):
+@pytest.fixture(scope="module", params=METHODS)
+def trained(request) -> tuple[str, dict[str, loop.Fit]]:
+    """A method, and its network for each problem after training: in its last phase, in float32."""
+    loop.configure_torch(1, compiled=False)
+    fits = {
+        name: problem.fit(request.param, CPU, precision=torch.float32)
+        for name, problem in (problems() | {"classify": Problem()}).items()
+    }
+    for fit in fits.values():
+        fit.run("test")
+        fit.model.train()
+    return request.param, fits
+
+
+def test_a_history_in_bfloat16_is_within_one_percent_of_float32(trained):
+    method, fits = trained
     for name, problem in problems().items():
-        half, full = (
-            problem.history(method, CPU, precision=each) for each in (torch.bfloat16, torch.float32)
-        )
-        worst = one_percent(half, full)
+        half = problem.history(method, CPU, precision=torch.bfloat16)
+        worst = one_percent(half, fits[name].history)
         assert worst < 1, f"{name}: {worst:.2f} %"
 
 
@@ -141,12 +153,8 @@ class AnyOrder(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_a_step_has_the_same_bytes_each_time_on_a_gpu(method):
-    for name, problem in (problems() | {"classify": Problem()}).items():
-        fit = problem.fit(method, CPU)
-        fit.run("test")
-        fit.model.train()
+def test_a_step_has_the_same_bytes_each_time_on_a_gpu(trained):
+    for name, fit in trained[1].items():
         batch = next(fit.rows.batches(16, CPU))
         with AnyOrder() as without:
             fit.step(batch, watched=True)
@@ -183,12 +191,8 @@ def test_compiled_or_not_statistics_are_those_of_all_batches(monkeypatch):
         torch.testing.assert_close(compiled[name], value, msg=name)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_a_step_never_reads_a_tensor_on_the_host_nor_takes_a_root_by_mkl(method):
-    for name, problem in (problems() | {"classify": Problem()}).items():
-        fit = problem.fit(method, CPU)
-        fit.run("test")  # into the last phase of every method
-        fit.model.train()
+def test_a_step_never_reads_a_tensor_on_the_host_nor_takes_a_root_by_mkl(trained):
+    for name, fit in trained[1].items():
         batch = next(fit.rows.batches(16, CPU))
         with HostReads() as reads, Roots() as roots:
             fit.step(batch, watched=True)
