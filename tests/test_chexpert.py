@@ -45,7 +45,7 @@ def rewrite(raw, name, change):
     write_rows(path, rows)
 
 
-def test_counts_splits_and_small_size(written):
+def test_the_twin_is_small_and_marked_and_no_id_is_there_twice(written):
     found = samples(written)
     assert [sum(s.split == name for s in found) for name in ("train", "test")] == [119, 60]
     assert len({s.id for s in found}) == len(found)
@@ -59,7 +59,7 @@ def test_patients_are_on_one_side_only(written):
     assert train.isdisjoint(s.group for s in found if s.split == "test")
 
 
-def test_the_uncertain_policies(written):
+def test_an_uncertain_label_follows_the_policy(written):
     policies = {name: samples(written, uncertain=name) for name in ("mixed", "ones", "zeros")}
     for i in range(5):  # the image at place 30 + i has -1 in label i
         label = {name: by_place(found, 30 + i).label[i] for name, found in policies.items()}
@@ -69,8 +69,8 @@ def test_the_uncertain_policies(written):
         samples(written, uncertain="maybe")
 
 
-@pytest.mark.parametrize(("value", "label"), [("1.0", 1), ("0.0", 0), ("", 0), ("-1.0", 0)])
-def test_label_values(copy, value, label):
+@pytest.mark.parametrize(("value", "label"), [("1", 1), ("0", 0), ("", 0)])
+def test_a_label_is_positive_where_the_table_says_one(copy, value, label):
     rewrite(copy, "train.csv", lambda rows: rows[0].update({"Cardiomegaly": value}))
     assert by_place(samples(copy), 0).label[0] == label
 
@@ -212,7 +212,7 @@ def test_both_modalities_know_a_part(written):
     assert word[label].mean() > 0.5 > 0.3 > word[~label].mean()
 
 
-def test_same_bytes_again(written, tmp_path):
+def test_the_twin_is_the_same_bytes_again(written, tmp_path):
     twins.write("chexpert", tmp_path)
     for path in sorted(p for p in written.rglob("*") if p.is_file()):
         assert (tmp_path / path.relative_to(written)).read_bytes() == path.read_bytes(), path
