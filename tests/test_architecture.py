@@ -77,7 +77,7 @@ def test_imports_run_one_way():
             assert layer(other) in allowed, f"{module} imports {other}, which lies above it"
 
 
-def test_no_circle():
+def test_files_do_not_import_each_other_in_a_circle():
     """Layers allow files of one room to meet; a circle among those is still refused."""
     graph = {
         name: imports(file, types=False) & set(MODULES) - {name} for name, file in MODULES.items()

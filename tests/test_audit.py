@@ -176,7 +176,7 @@ def test_the_correlation_that_made_a_p_value_is_in_its_range(a, b, one, two, cor
     assert swapped.low == pytest.approx(audit.correlations(ours, baseline, printed, "percent").low)
 
 
-def test_ranges():
+def test_a_range_holds_every_number_that_rounding_may_have_hidden():
     assert rounded(1.8, 1) == Range(1.75, 1.85)
     gap = rounded(2.0, 1) - rounded(1.9, 1)
     assert (round(gap.low, 9), round(gap.high, 9)) == (0.0, 0.2)

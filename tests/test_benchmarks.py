@@ -61,7 +61,7 @@ def test_a_goal_is_judged_by_the_median():
     assert len(lines) == 4 and len({len(line) for line in lines}) == 1
 
 
-def test_exponents():
+def test_an_exponent_is_the_slope_of_logarithms_round_by_round():
     sizes = (10, 20, 40)
     assert slope(sizes, [3.0 * n**2 for n in sizes]) == pytest.approx(2.0)
     rounds = [[n * speed for speed in (1.0, 5.0)] for n in sizes]

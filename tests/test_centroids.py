@@ -120,7 +120,7 @@ def test_features_are_not_changed_by_normalisation():
     assert vectors.tolist() == [[3.0, 4.0]]
 
 
-def test_stage_round_trip_and_constant_u(make_cell, tmp_path):
+def test_assignments_come_back_from_their_file_with_the_mean_u_of_training_rows(make_cell):
     cell = make_cell()
     inputs = cell.inputs(0)
     assert set(inputs.phi) == {"view0", "view1"}
@@ -209,7 +209,7 @@ def test_what_fills_a_missing_part_reaches_no_centroid_no_u_and_no_scale(make_ce
     assert one_class.tables(torch.device("cpu")).pseudo.equal(one_class.pseudo)
 
 
-def test_a_folder_without_its_sums_is_refused(make_cell, tmp_path):
+def test_a_folder_without_its_sums_is_refused(tmp_path):
     with pytest.raises(IbmaError, match=f"sums.json: missing: run `dvc repro -f .*{tmp_path.name}"):
         InputAssignments.read(tmp_path / file_name(None), "0" * 64)
     assert (file_name(None), file_name(2)) == ("split.npz", "fold_2.npz")

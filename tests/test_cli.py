@@ -44,7 +44,7 @@ def test_profile_keeps_local_edits_unless_forced(here, ibma):
     assert "eta" not in (here / "params.yaml").read_text()
 
 
-def test_bad_input_is_one_line(here, ibma, tmp_path):
+def test_bad_input_is_one_line(here, ibma):
     wrong = {
         ("profile", "opne"): "profile 'opne' not found in profiles/ (known: open, twin)",
         ("profile", "../params"): "profile '../params' not found",

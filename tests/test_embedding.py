@@ -100,7 +100,7 @@ def test_what_is_no_model_is_one_line(tmp_path):
         assert f"'{tmp_path}' is neither a folder nor to be downloaded" in str(caught.value)
 
 
-def test_params_know_that_an_embedding_is_a_vector(vit):
+def test_params_know_that_an_embedding_is_a_vector():
     def task(**feature):
         block = {"dataset": "chexpert", "batch_size": 4, "features": {"image": feature}}
         block["encoders"] = {"image": {"name": "mlp"}}

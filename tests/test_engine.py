@@ -72,12 +72,14 @@ def check(engine, cell, tmp_path, undisturbed):
 
 
 @pytest.mark.slow
-def test_two_processes_of_this_machine(make_cell, tmp_path, undisturbed):
+def test_two_processes_of_this_machine_train_as_one_and_hand_errors_on(
+    make_cell, tmp_path, undisturbed
+):
     check(calls.engine(), make_cell(), tmp_path, undisturbed)
 
 
 @pytest.mark.slow
-def test_jobs_of_submitit(make_cell, tmp_path, undisturbed):
+def test_jobs_of_submitit_train_as_one_process_and_hand_errors_on(make_cell, tmp_path, undisturbed):
     check(calls.engine("slurm", cluster="local"), make_cell(), tmp_path, undisturbed)
     assert list((tmp_path / "logs" / "slurm").glob("*_log.out"))
 

@@ -40,7 +40,7 @@ def unreadable_s3(kind, part, params):
     return vector(kind, part, params)
 
 
-def test_round_trip(tmp_path):
+def test_features_come_back_with_every_sample_and_what_was_dropped(tmp_path):
     features = store.Features.read(extract(tmp_path, fake_dataset()))
     assert features.meta["source"] == "real" and features.meta["dropped"] == 1
     assert len(features.ids) == 72 and features.arrays["view0"].shape == (72, 3)
@@ -95,7 +95,7 @@ def test_a_label_outside_the_vocabulary_names_its_sample(tmp_path, label):
         extract(tmp_path, SimpleNamespace(CARD=base.CARD, FILES=(), samples=samples))
 
 
-def test_no_usable_sample(tmp_path):
+def test_a_data_set_without_a_usable_sample_is_refused(tmp_path):
     base = fake_dataset()
     empty = SimpleNamespace(CARD=base.CARD, FILES=(), samples=lambda raw, *, on_bad: iter(()))
     with pytest.raises(IbmaError, match="no usable sample"):

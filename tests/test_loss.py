@@ -189,7 +189,7 @@ def test_ten_lines_learn_and_the_bound_leaves_its_constant():
     assert float((net.head(h).argmax(1) == y).float().mean()) > 0.9
 
 
-def test_modalities_one_to_four_with_and_without_a_fusion():
+def test_one_to_four_modalities_have_a_term_for_each_pair_and_one_for_a_fusion():
     for names, fused in itertools.product((["a"], ["a", "b"], ["a", "b", "c", "d"]), (True, False)):
         x, y = views(names)
         z, h = Net(names)(x)

@@ -593,7 +593,7 @@ def test_an_excerpt_late_in_a_long_video_needs_no_decoding_from_its_start(tmp_pa
     assert len(decoded) < 60, "two passes, from the key frame before the start"
 
 
-def test_sound_of_an_excerpt(tmp_path):
+def test_sound_is_that_of_the_seconds_of_an_excerpt(tmp_path):
     both = np.concatenate([tone(1.0, 500.0), tone(1.0, 4000.0)])
     path = write_wav(tmp_path / "both.wav", both)
     whole = media.compute("audio", write_wav(tmp_path / "b.wav", tone(1.0, 4000.0)), {"n_mels": 32})

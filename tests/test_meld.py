@@ -73,7 +73,7 @@ def test_another_missing_clip_is_dropped_by_name_or_stops(written):
         list(meld.samples(written))
 
 
-def test_stubs_and_clips_without_a_row_are_no_samples(written, whole):
+def test_stubs_and_clips_without_a_row_are_no_samples(whole):
     folder = whole / "MELD.Raw/output_repeated_splits_test"
     assert (folder / twin.STUB).exists() and (folder / twin.EXTRA).exists()
     counts = Counter(sample.split for sample in meld.samples(whole))
@@ -98,7 +98,7 @@ def test_splits_may_lie_in_folders_of_their_own(copy):
     assert list(by_id(copy)) == ours
 
 
-def test_normalise():
+def test_characters_of_windows_become_those_that_they_stand_for():
     assert meld.normalise(" don\x92t \x93go\x94\x85\xa0") == "don\u2019t \u201cgo\u201d\u2026"
     assert meld.normalise("cafe\u0301") == "caf\u00e9"
 

@@ -59,7 +59,7 @@ def test_a_study_is_a_sample(written):
     assert ", impression: " in sample.parts["text"] and "___" not in sample.parts["text"]
 
 
-def test_counts_and_patients_on_one_side(written):
+def test_no_patient_is_in_train_and_in_test(written):
     kept = [entry for entry in by_place(written) if isinstance(entry, Sample)]
     assert Counter(s.split for s in kept) == {"train": 101, "valid": 10, "test": 50}
     sides = {split: {s.group for s in kept if s.split == split} for split in ("train", "test")}
@@ -86,7 +86,7 @@ def test_labels_by_policy_and_a_study_without_any(written):
     assert entries[twin.UNLABELLED].reason == "no row of labels"
 
 
-def test_reports_of_every_form(written):
+def test_reports_of_every_form_become_findings_and_impression(written):
     text = {
         place: by_place(written)[place].parts["text"]
         for place in range(twin.NO_REPORT, twin.BOTH + 1)
@@ -132,7 +132,7 @@ def test_reports_of_every_form(written):
         (" FINAL REPORT\r\n \r\n clear\r\n", "clear"),
     ],
 )
-def test_report_text(report, text):
+def test_a_report_is_read_by_the_names_of_its_sections(report, text):
     assert radiology.report_text(report) == text
 
 

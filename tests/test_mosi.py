@@ -328,7 +328,7 @@ def test_builtins_that_run_things_are_refused(copy: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4])
-def test_every_protocol_loads(copy: Path, protocol: int) -> None:
+def test_pickles_of_every_protocol_say_the_same(copy: Path, protocol: int) -> None:
     path = copy / "mosi.pkl"
     wanted = mosi._segments(path)
     content = mosi._load(path)

@@ -146,7 +146,7 @@ def fetched(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @needs_mirror
-def test_the_real_files(fetched: Path) -> None:
+def test_the_real_files_join_and_split_as_published(fetched: Path) -> None:
     """2,199 utterances of 93 videos join; labels are score >= 0 (else the walk stops)."""
     assert len(mosi_features3.FILES) == 8
     two, three = (list(m.samples(fetched)) for m in (mosi_features, mosi_features3))

@@ -52,7 +52,7 @@ def told(ibma, *arguments) -> str:
 # --- init and new --------------------------------------------------------------------------------
 
 
-def test_a_new_project_is_whole_and_an_old_one_stays(project, ibma, tmp_path):
+def test_a_new_project_is_whole_and_an_old_one_stays(project, ibma):
     names = {"src", "stages", "profiles", "dvc.yaml", "params.yaml", "params.schema.json", ".dvc"}
     assert names <= {path.name for path in project.iterdir()}
     assert params.load().profile == "twin"
@@ -453,7 +453,7 @@ RIGHT = {"kind": "classify", "modality": "vector", "arguments": "raw, *, on_bad=
 }  # fmt: skip
 
 
-def test_a_data_set_in_python_is_tried_on_ten_rows(project, tmp_path):
+def test_a_data_set_in_python_is_tried_on_ten_rows(project):
     """In the project's own code, which is what `ibma` runs there."""
     values = yaml.safe_load((project / "profiles/twin.yaml").read_text())
     mlp = {"name": "mlp", "hidden": [8]}

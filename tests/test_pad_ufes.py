@@ -90,7 +90,7 @@ def test_too_few_lesions_or_patients_for_five_folds_are_one_line(raw):
 
 @needs("github/sanderengel")
 @pytest.mark.slow
-def test_the_real_files(tmp_path, monkeypatch):
+def test_the_real_files_have_the_published_counts(tmp_path, monkeypatch):
     monkeypatch.setenv("IBMA_MIRROR", str(MIRROR))
     fetch.dataset("pad_ufes", "real", tmp_path)
     found = list(pad_ufes.samples(tmp_path))

@@ -217,7 +217,7 @@ def test_means_of_table_7_follow_from_its_slides() -> None:
     assert disagree == {("mib", "auc"): 0.602}
 
 
-def test_units() -> None:
+def test_columns_have_the_unit_that_the_paper_prints() -> None:
     assert PAPER.table(7).unit == "fraction"
     assert PAPER.table(6).column("crema_d.minutes_per_epoch").unit == "minutes"
     assert PAPER.table(6).column("crema_d.accuracy").unit == "percent"
@@ -233,7 +233,9 @@ def test_units() -> None:
         (lambda p: p.cell(2, "ibma", "mosi.acc7"), "table 2: column mosi.acc7 .* use one of crema"),
     ],
 )
-def test_unknown_address(ask: Callable[[Published], object], message: str) -> None:
+def test_an_unknown_address_names_those_that_there_are(
+    ask: Callable[[Published], object], message: str
+) -> None:
     with pytest.raises(IbmaError, match=message):
         ask(PAPER)
 
@@ -260,7 +262,7 @@ def _load(folder: Path, text: str) -> Published:
     return published.load(path)
 
 
-def test_minimal_file_and_empty_cell(tmp_path: Path) -> None:
+def test_a_cell_has_its_marks_and_an_empty_one_is_refused(tmp_path: Path) -> None:
     paper = _load(tmp_path, MINIMAL)
     assert paper.cell(3, "omib", "y") == Cell(2.5, 0.1)
     assert paper.cell(3, "ibma", "x") == Cell(3, best=True)
@@ -303,7 +305,7 @@ def test_malformed_file_is_told_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_missing_file(tmp_path: Path) -> None:
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(IbmaError, match=re.escape(str(tmp_path / "none.yaml"))):
         published.load(tmp_path / "none.yaml")
 

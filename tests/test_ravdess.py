@@ -120,7 +120,7 @@ def test_the_mirror_stands_in_for_the_zip_under_its_own_checksums(tmp_path, monk
 
 
 @needs("ravdess/flac16k")
-def test_the_real_files(tmp_path, monkeypatch):
+def test_the_real_files_have_the_published_counts(tmp_path, monkeypatch):
     monkeypatch.setenv("IBMA_MIRROR", str(MIRROR))
     fetch.dataset("ravdess", "real", tmp_path)
     found = list(ravdess.samples(tmp_path))

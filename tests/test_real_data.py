@@ -379,7 +379,7 @@ def test_a_bound_that_some_runs_have_is_counted(read):
         assert found == said
 
 
-def test_an_inactive_bound_is_named(read, built):
+def test_an_inactive_bound_is_named(built):
     lines = rows(built["real_regime"])
     assert {row["Method"] for row in lines} == {method_name(name) for name in SHARES}
     said = {r["Method"]: r for r in lines if r["Task"] == "RAVDESS"}

@@ -148,7 +148,7 @@ def test_folds_count_equally_often_and_no_record_is_lost():
         assert [one.seed for one in gap.of(TASK, "concat")] == list(range(1, kept))
 
 
-def test_twins_headline_and_folder(root):
+def test_results_know_their_twins_headline_metric_and_folder(root):
     lay(root, *(run("ibma", seed, source="real") for seed in range(2)))
     found = records.load(PROFILE, root)
     assert found.is_twin(TASK) and not found.is_twin("nobody") and not found.is_twin(None)

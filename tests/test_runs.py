@@ -84,7 +84,7 @@ def test_a_run_is_trained_once_and_another_eta_is_another_run(project, capsys):
     assert not list(paths.SCRATCH.glob("*")), "finished runs need no checkpoint"
 
 
-def test_a_finished_run_is_passed_on_once_it_is_stored(project, capsys):
+def test_a_finished_run_is_passed_on_once_it_is_stored(project):
     finished = []
 
     class Note:
@@ -225,7 +225,7 @@ def test_runs_of_several_threads_leave_the_others_their_cores(project, monkeypat
         assert asked[-2:] == [wanted, wanted], threads
 
 
-def test_a_fixed_eta_is_a_run_of_its_own(project, capsys):
+def test_a_fixed_eta_is_a_run_of_its_own(project):
     runs.train_study(load(), "sensitivity", "split_digits")
     one = record.read(record.RunId("sensitivity", "split_digits", "ibma_eta_0.5", 1).record)
     assert one.params["eta"] == 0.5
@@ -273,7 +273,7 @@ def test_a_network_that_diverges_in_its_last_step_is_one_line(project):
     assert not (project / "runs/noise").exists()
 
 
-def test_noise_is_part_of_a_run_and_of_its_key(project, capsys):
+def test_noise_is_part_of_a_run_and_of_its_key(project):
     profile = load()
     runs.train_study(profile, "noise", "split_digits")
     found = records.load(profile).of_study("noise", "split_digits")

@@ -19,7 +19,7 @@ def test_halves_make_the_picture_and_the_split_is_fixed():
         assert first[i].label == digits.target[i]
 
 
-def test_counts_and_strata():
+def test_every_digit_is_tested_as_often_as_the_others():
     found = list(split_digits.samples(Path()))
     assert Counter(s.split for s in found) == {"train": 1347, "test": 450}
     test = Counter(s.label for s in found if s.split == "test")

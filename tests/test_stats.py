@@ -33,7 +33,7 @@ def test_summary_of_one_seed_has_no_spread() -> None:
     assert summary([0.7]) == Summary(0.7, None, 1, None, None)
 
 
-def test_summary_of_equal_seeds() -> None:
+def test_equal_seeds_have_no_spread_whatever_rounding_says() -> None:
     """The mean of three times 0.1 is not 0.1 in floating point."""
     assert summary([0.1, 0.1, 0.1]) == Summary(0.1, 0.0, 3, 0.1, 0.1)
 

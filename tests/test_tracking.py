@@ -505,7 +505,7 @@ def digits(root: Path) -> tuple[params.Params, list[Record]]:
 
 
 def test_a_logged_network_predicts_and_every_recipe_of_the_page_runs(
-    tmp_path, empty_database, monkeypatch, capsys
+    tmp_path, empty_database, monkeypatch
 ):
     import mlflow
 

@@ -323,7 +323,7 @@ def test_a_removed_file_and_a_changed_manifest_are_found(cloned):
         (held / name).write_bytes(before)
 
 
-def test_a_record_forged_with_its_digest_contradicts_predictions_choices_or_tables(cloned, made):
+def test_a_record_forged_with_its_digest_contradicts_predictions_choices_or_tables(cloned):
     """The forger signs everything anew; what follows from something else still tells."""
     held = cloned / paths.evidence("twin")
     honest = json.loads(lines_of(held / f"{CELL}.jsonl.xz")[0])
