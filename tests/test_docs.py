@@ -68,6 +68,8 @@ def test_the_page_says_whose_training_loss_still_falls():
             courses = np.mean([json.loads(line)["history"][term] for line in lines], axis=0)
         last[term] = 1 - courses[-1] / courses[-2]
     assert 0.085 < last["task"] < 0.115 and last["ce/fused"] < 0.005
+    page = " ".join((HERE.parent / results_page.PATH).read_text(encoding="utf-8").split())
+    assert "the training loss of OMIB falls by a tenth in the last epoch, and that of `ce3`" in page
 
 
 def test_a_cell_that_no_table_has_is_one_line():

@@ -233,7 +233,7 @@ def test_the_twin_is_small_and_always_the_same(written, tmp_path):
     packed = tmp_path / iemocap.ARCHIVES[0]
     assert packed.read_bytes() == (written / packed.name).read_bytes()
     assert packed.stat().st_size < 3e6
-    assert (written / iemocap.RELEASE / "Session1/dialog/EmoEvaluation").glob("._*")
+    assert [*(written / iemocap.RELEASE / "Session1/dialog/EmoEvaluation").glob("._*")]
 
 
 def test_folds_inside_training_are_its_sessions(features):
