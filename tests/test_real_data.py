@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import scipy.stats
 from conftest import record_of
+from test_report import by_heading
 
 from ibma import params
 from ibma.files import write_json
@@ -134,13 +135,8 @@ def built(read) -> dict[str, Table]:
     return {table.key: table for table in numbers.build(read).tables}
 
 
-def rows(table: Table) -> list[dict[str, object]]:
-    names = [column.heading for column in table.columns]
-    return [dict(zip(names, row.values, strict=True)) for row in table.rows]
-
-
 def cell(table: Table, row: str, column: str) -> object:
-    return next(r for r in rows(table) if next(iter(r.values())) == row)[column]
+    return next(r for r in by_heading(table) if next(iter(r.values())) == row)[column]
 
 
 def test_claims_name_every_rival_once_and_every_entry_is_used():
@@ -172,7 +168,7 @@ def test_tables_of_real_data_come_before_those_without_a_task(built):
 def test_the_leaderboard_ranks_every_method_the_control_and_the_forms_of_ibma_too(built):
     table = built["leaderboard"]
     assert {row.values[0] for row in table.rows} == {method_name(m) for m in METHODS}
-    assert "MOSI features: Acc-2, zero left out" in rows(table)[0]
+    assert "MOSI features: Acc-2, zero left out" in by_heading(table)[0]
     ranks = {row.values[0]: row.values[-1].value for row in table.rows if row.values[-1]}
     unranked = [row.values[0] for row in table.rows if not row.values[-1]]
     assert unranked == [method_name(m) for m in METHODS if m.startswith("unimodal")]
@@ -243,7 +239,7 @@ def test_claims_are_a_matrix_whose_file_holds_every_test(built):
     table = built["real_claims"]
     assert len(table.rows) == len(ASKED) and len(table.columns) == 3 + len(PROFILE.tasks)
     helps, best = (
-        next(row for row in rows(table) if row["Claim"] == claim)
+        next(row for row in by_heading(table) if row["Claim"] == claim)
         for claim in ("alignment helps", "IBMA beats the best baseline")
     )
     assert helps["RAVDESS"].note.startswith("better, p = ") and helps["RAVDESS"].value > 0
@@ -262,7 +258,7 @@ def test_claims_are_a_matrix_whose_file_holds_every_test(built):
 def test_what_claims_rest_on_is_taken_apart(built):
     table = built["real_uncertainty"]
     assert len(table.rows) == len(ASKED) * len(PROFILE.tasks)
-    for row in rows(table):
+    for row in by_heading(table):
         runs, both = row["Over runs"], row["Over both"]
         assert row["Over test rows"] == "no predictions"
         assert both.value == runs.value
@@ -308,14 +304,14 @@ def test_unequal_settings_have_no_test_and_are_counted_apart(read):
     assert not [t for t in unequal.tests if (t.compared.task, t.rival) == ("ravdess", "ce3")]
     said = "no claim: unequal settings"
     made = real_tables._claims(unequal)
-    row = next(r for r in rows(made) if r["IBMA against"].startswith("CE3"))
+    row = next(r for r in by_heading(made) if r["IBMA against"].startswith("CE3"))
     assert row["RAVDESS"] == said and row["In sum"].startswith("5 ") and said in row["In sum"]
     data = next(r for r in made.data if (r["opponent"], r["task"]) == ("ce3", "ravdess"))
     assert data["verdict"] == said and data["difference"] is None
 
 
 def test_fusion_is_compared_with_the_best_modality_alone(read, built):
-    row = next(r for r in rows(built["real_fusion"]) if r["Task"] == "RAVDESS")
+    row = next(r for r in by_heading(built["real_fusion"]) if r["Task"] == "RAVDESS")
     means = {
         method: 100 * np.mean([run.metrics["accuracy"] for run in runs])
         for method, runs in read.results.of_task("ravdess").items()
@@ -350,7 +346,9 @@ def test_a_task_without_a_network_above_chance_cannot_judge_fusion(read):
         for cell, own in read.results.runs.items()
     }
     said = {
-        name: rows(question_tables._fusion(replace(read, results=replace(read.results, runs=runs))))
+        name: by_heading(
+            question_tables._fusion(replace(read, results=replace(read.results, runs=runs)))
+        )
         for name, runs in (("low", low), ("as it is", read.results.runs))
     }
     fit = {name: {r["Task"]: r["Can judge fusion"] for r in found} for name, found in said.items()}
@@ -361,7 +359,7 @@ def test_a_task_without_a_network_above_chance_cannot_judge_fusion(read):
         for cell, own in read.results.runs.items()
     }
     made = question_tables._fusion(replace(read, results=replace(read.results, runs=twins)))
-    fit = {row["Task"]: row["Can judge fusion"] for row in rows(made)}
+    fit = {row["Task"]: row["Can judge fusion"] for row in by_heading(made)}
     assert fit[task_name(task)] == "TWIN" and fit["RAVDESS"] == "yes"
 
 
@@ -380,7 +378,7 @@ def test_a_bound_that_some_runs_have_is_counted(read):
 
 
 def test_an_inactive_bound_is_named(built):
-    lines = rows(built["real_regime"])
+    lines = by_heading(built["real_regime"])
     assert {row["Method"] for row in lines} == {method_name(name) for name in SHARES}
     said = {r["Method"]: r for r in lines if r["Task"] == "RAVDESS"}
     ours, unit = said["IBMA"], said[method_name("ibma_unit")]
@@ -410,7 +408,7 @@ def test_methods_that_nobody_tuned_are_shown_at_every_point(read):
         "Learning rate, weight decay: 0.001, 0",
         "Learning rate, weight decay: 0.001, 0.1",
     ]
-    row = rows(made)[0]
+    row = by_heading(made)[0]
     assert {number.n for name, number in row.items() if name != "Method"} == {5}
     assert not question_tables._points(read, task).rows, "they were tuned"
 
@@ -423,7 +421,7 @@ def nadeau_bengio(differences, run):
 
 
 def test_ib_losses_are_those_of_the_untrained_and_of_the_trained_network(built, read):
-    lines = rows(built["real_ib"])
+    lines = by_heading(built["real_ib"])
     forms = {*PROFILE.train_ibma, *PROFILE.ablation, *PROFILE.bounds} - {"unimodal"}
     assert {row["Method"] for row in lines} == {method_name(m) for m in ("omib", *forms)}
     assert {row["Term"] for row in lines} == {"one", "fused"}, "U is no IB loss"
@@ -475,7 +473,7 @@ def test_folds_that_share_training_rows_widen_the_range_by_luck(built, read):
 
 
 def test_the_choice_of_eta_is_counted_over_folds(built):
-    lines = {(row["Task"], row["Method"]): row for row in rows(built["real_tuned"])}
+    lines = {(row["Task"], row["Method"]): row for row in by_heading(built["real_tuned"])}
     row = lines["RAVDESS", "IBMA with a plug-in bound"]
     assert row["Chosen (x folds)"] == "0.1 x 1, 0.9 x 4"
     assert [row[f"eta = {eta}"] and row[f"eta = {eta}"].value for eta in (0.1, 0.5, 0.9)] == [
@@ -527,11 +525,11 @@ def test_methods_that_were_not_timed_are_named(read, built):
     assert not real_tables.untimed(read), "all were"
     methods = {name: one for name, one in read.timing["methods"].items() if name != "ibma_apib"}
     made = real_tables._cost(replace(read, timing=read.timing | {"methods": methods}))
-    row = next(row for row in rows(made) if row["Method"] == "IBMA with APIB")
+    row = next(row for row in by_heading(made) if row["Method"] == "IBMA with APIB")
     assert row["Seconds"] == "not run" and row["MFLOP a sample"].value == 2.5
     assert made.notes[-1].startswith("Not timed: IBMA with APIB.")
-    assert [one["Method"] for one in rows(made)] == [
-        one["Method"] for one in rows(built["real_cost"])
+    assert [one["Method"] for one in by_heading(made)] == [
+        one["Method"] for one in by_heading(built["real_cost"])
     ]
 
 

@@ -136,6 +136,12 @@ def tables(root: Path) -> dict[str, Table]:
     return {made.key: made for made in numbers.build(read(root)).tables}
 
 
+def by_heading(made: Table) -> list[dict[str, object]]:
+    """Return the rows of a table, each by the headings of its columns."""
+    headings = [column.heading for column in made.columns]
+    return [dict(zip(headings, row.values, strict=True)) for row in made.rows]
+
+
 # --- numbers -------------------------------------------------------------------------------------
 
 
@@ -199,10 +205,11 @@ def test_a_legend_says_what_an_interval_is_of(number, said):
 
 def test_units_stand_with_their_column_and_never_with_another(made):
     """Table 5 mixes nats and percent; `nats` over mAUC would be wrong."""
-    headings = [column.heading for column in tables(made)["05"].columns]
+    built = tables(made)
+    headings = [column.heading for column in built["05"].columns]
     assert "mAUC (%): ours" in headings and "Textual IB loss (nats): paper" in headings
     assert not [name for name in headings if "mAUC" in name and "nats" in name]
-    columns = [column.heading for column in tables(made)["06"].columns]
+    columns = [column.heading for column in built["06"].columns]
     assert columns[1:3] == ["Minutes/epoch: paper", "Minutes/epoch: ours"]
 
 
@@ -213,8 +220,9 @@ def test_table_5_has_a_row_for_each_data_set_and_says_what_ibb_is(project):
         history = {"ibb/image|text": [0.9, 0.3 + 0.1 * seed]}  # weighted by eta = 0.5
         one = fake("chexpert", "ibma", seed)
         write(project, replace(one, history=history, ib=one.ib | {"u/image": 0.06}, digest=""))
-    assert "Bold: best of its data set" in tables(project)["05"].legend
-    note = next(n for n in tables(project)["05"].notes if n.startswith("CheXpert: IBB"))
+    made = tables(project)["05"]
+    assert "Bold: best of its data set" in made.legend
+    note = next(n for n in made.notes if n.startswith("CheXpert: IBB"))
     assert "image|text 0.8000" in note and "that training does not change: image 0.0600." in note
 
 
@@ -323,12 +331,9 @@ def test_sizes_are_those_of_run_0_where_there_are_folds(project):
     counts = {f"fold{k}": 10 + k for k in range(5)}
     meta = {"source": "real", "classes": list("abc"), "counts": counts, "dropped": 0, "folds": 5}
     write_json(project / "data/features/split_digits/meta.json", meta)
-    sizes = tables(project)["01"]
-    row = next(row for row in sizes.rows if str(row.values[0]).startswith("Split digits"))
-    by_heading = dict(zip([c.heading for c in sizes.columns], row.values, strict=True))
-    assert (
-        by_heading["Training size: ours"].value == 50 and by_heading["Test size: ours"].value == 10
-    )
+    sizes = by_heading(tables(project)["01"])
+    row = next(row for row in sizes if str(next(iter(row.values()))).startswith("Split digits"))
+    assert (row["Training size: ours"].value, row["Test size: ours"].value) == (50, 10)
 
 
 # --- gaps ----------------------------------------------------------------------------------------
@@ -362,10 +367,12 @@ def test_minutes_and_etas_are_those_of_the_task_that_was_measured():
 def test_a_cell_without_records_is_not_run_and_nothing_else_changes(project):
     """Concat is neither best nor second nor tested: no mark and no test depends on it."""
     for task, expected in (("crema_d", {2, 9}), ("chexpert", {4})):
-        before = {n: lines(project, n) for n in paper_tables.METRIC_TABLES}
+        whole = read(project)
         shutil.rmtree(project / "runs/train" / task / "concat")
-        for number, old in before.items():
-            changed = [(a, b) for a, b in zip(old, lines(project, number), strict=True) if a != b]
+        less = read(project)
+        for number in paper_tables.METRIC_TABLES:
+            old, new = (paper_tables.lines_of(given, number) for given in (whole, less))
+            changed = [(a, b) for a, b in zip(old, new, strict=True) if a != b]
             assert bool(changed) == (number in expected)
             for was, now in changed:
                 assert was.source == f"runs/train/{task}/concat"
@@ -404,9 +411,7 @@ def test_tables_of_tests_name_the_opponent_and_twins_get_no_verdict(made):
     assert [(t.opponent, t.rival) for t in tests] == [("best baseline", "omib"), ("ce3", "ce3")]
     assert all(t.holm >= t.paired.p for t in tests)
     built = tables(made)
-    first = dict(
-        zip((c.heading for c in built["10"].columns), built["10"].rows[0].values, strict=True)
-    )
+    first = by_heading(built["10"])[0]
     assert (first["Paper: opponent"], first["Ours: opponent"]) == ("OMIB", "OMIB")
     assert first["Paper: its mean"].value == 63.6 and "Ours: p over runs" in first
     for number in significance.TABLES:

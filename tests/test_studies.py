@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import test_report
 import yaml
-from test_report import ACCURACY, fake, fill, write
+from test_report import ACCURACY, by_heading, fake, fill, write
 
 from ibma import params
 from ibma.report import inputs, pictures, study_tables
@@ -164,8 +164,7 @@ def test_unequal_settings_are_not_compared(known):
 
 def test_the_table_of_regimes_has_a_line_a_task_and_another_a_line_a_regime(read):
     made = table(read, "regimes")
-    (row,) = made.rows
-    cells = dict(zip([column.heading for column in made.columns], row.values, strict=True))
+    (row,), (cells,) = made.rows, by_heading(made)
     assert row.values[1:3] == (3, "1 / 1 / 1")
     assert cells["Share"].value == pytest.approx(0.3)
     against = "IBMA minus IBMA without alignment"
@@ -179,8 +178,8 @@ def test_the_table_of_regimes_has_a_line_a_task_and_another_a_line_a_regime(read
 
 def test_every_regime_has_its_own_difference_to_every_rival(read):
     made = table(read, "regime_points")
-    headings = [column.heading for column in made.columns]
-    found = {row.values[2]: dict(zip(headings, row.values, strict=True)) for row in made.rows}
+    lines = zip(made.rows, by_heading(made), strict=True)
+    found = {row.values[2]: cells for row, cells in lines}
     assert list(found) == ["1", "4", "16"]
     for beta, gain in GAIN.items():  # without alignment .71, the control .6
         one = found[f"{beta:g}"]
@@ -198,9 +197,7 @@ def test_what_the_term_can_reach_is_that_of_two_classes_by_hand(read):
         same = p**2 + (1 - p) ** 2
         return -same * math.log(p) - (1 - same) * math.log(1 - p)
 
-    made = table(read, "regime")
-    headings = [column.heading for column in made.columns]
-    row = dict(zip(headings, made.rows[0].values, strict=True))
+    row = by_heading(table(read, "regime"))[0]
     place = max((k / 1000 for k in range(4001)), key=term)
     assert row["Classes K"] == 2 and row["Start: ln K"].value == pytest.approx(math.log(2))
     assert row["Highest"].value == pytest.approx(term(place), rel=1e-4)
@@ -215,9 +212,7 @@ def test_the_table_of_noise_has_the_clean_runs_once_and_a_line_a_level(read):
     where = [row.values[1:3] for row in made.rows]
     noisy = [(place, level) for place in ("training", "test", "both") for level in ("1", "4")]
     assert where == [("none", "0"), *noisy]
-    worst = dict(
-        zip([column.heading for column in made.columns], made.rows[-1].values, strict=True)
-    )
+    worst = by_heading(made)[-1]
     assert worst["Concat"].value == pytest.approx(30.1)
     assert worst["IBMA minus CE3 (no bound)"].value == pytest.approx(60.0)
     assert isinstance(worst["IBMA"], Number) and worst["IBMA"].n == 3
