@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -69,6 +70,14 @@ def fresh(script: str, cwd: Path | None = None, **environment: str) -> str:
     done = subprocess.run(command, cwd=cwd, env=told, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+@contextmanager
+def unsynced() -> Iterator[None]:
+    """Do not wait for the disk: what a test writes by the thousand need not outlast a crash."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
 
 
 def record_of(**fields: object) -> Record:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.stats
-from conftest import record_of
+from conftest import record_of, unsynced
 from test_report import by_heading
 
 from ibma import params
@@ -126,7 +126,8 @@ def tuned(task: str, method: str) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def read(tmp_path_factory) -> inputs.Inputs:
-    root = fill(tmp_path_factory.mktemp("open"))
+    with unsynced():
+        root = fill(tmp_path_factory.mktemp("open"))
     return inputs.rederive(inputs.load(PROFILE, root, check_keys=False))
 
 
