@@ -437,6 +437,8 @@ RECORDINGS = [
     *(("a.wv", "wavpack", None), ("a.mka", "libmp3lame", None), ("a.mkv", None, "mpeg4")),
     *(("b.mkv", "libmp3lame", "mpeg4"), ("a.webm", "libopus", "libvpx"), ("a.mp4", "aac", "mpeg4")),
     *(("a.avi", "libmp3lame", "mpeg4"), ("a.ivf", None, "libvpx")),
+    *(("a.caf", "pcm_s16be", None), ("b.caf", "adpcm_ima_qt", None), ("a.wma", "libmp3lame", None)),
+    *(("a.wmv", None, "wmv2"), ("a.asf", "libmp3lame", "mpeg4")),
 ]
 
 
@@ -473,6 +475,20 @@ def test_a_wav_from_a_pipe_does_not_know_its_length_and_is_kept(size, tmp_path):
     piped = b"RIFF" + size.to_bytes(4, "little") + content[8:40] + data + content[44:]
     path.write_bytes(piped)
     np.testing.assert_array_equal(media.compute("audio", path, {}), whole)
+
+
+def test_a_caf_or_asf_from_a_pipe_does_not_know_its_length_and_is_kept(tmp_path):
+    caf = record(tmp_path / "a.caf", "pcm_s16be", None)
+    content, whole = caf.read_bytes(), media.compute("audio", caf, {})
+    size = content.index(b"data") + 4
+    caf.write_bytes(content[:size] + b"\xff" * 8 + content[size + 8 :])
+    np.testing.assert_array_equal(media.compute("audio", caf, {}), whole)
+    asf = record(tmp_path / "a.wma", "libmp3lame", None)
+    content, whole = asf.read_bytes(), media.compute("audio", asf, {})
+    data = int.from_bytes(content[16:24], "little") + 16
+    for unknown in (50, 0):
+        asf.write_bytes(content[:data] + unknown.to_bytes(8, "little") + content[data + 8 :])
+        np.testing.assert_array_equal(media.compute("audio", asf, {}), whole)
 
 
 @pytest.mark.parametrize(("more", "kept"), [(8, True), (9, False)])

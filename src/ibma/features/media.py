@@ -47,7 +47,7 @@ TIMED = ("aiff", "au", "flac", "ivf", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2"
 LACKING = 0.5  # s; CHOICE: headers count the last picture, some decoders do not
 RIFF_SIZES = range(1, 0x7FFF_F000)  # writers to a pipe do not know theirs: FFmpeg, SoX and ALSA
 WIDE_SIZES = range(1, 1 << 62)  # of RF64 and W64
-RIFF_CHUNKS = 1000  # before the sound
+CHUNKS = 1000  # before the sound
 RIFF_SLIP = 8  # bytes, CHOICE: some count the chunk's own head, or padding that is not there
 OGG_PAGE = 65_307  # bytes, the longest
 
@@ -293,10 +293,10 @@ def _opened(path: Path) -> Iterator[Any]:
     """Open a recording; whatever goes wrong while it is decoded names the file.
 
     FFmpeg decodes what is left of a cut file without a word. What a cut shows of itself is refused:
-    here an end inside a tag of FLV, a page of Ogg, or what AVI, WAV and W64 say that they hold; in
-    `_decoded` a time that the header announces. Not known is a cut of what announces nothing: raw
-    streams (AAC, AMR, MP3 without Xing's header), GIF, MPEG-TS and -PS, whatever was written to a
-    pipe, and an Ogg that was cut between two pages. Not asked are ASF and CAF.
+    here an end inside a tag of FLV, a page of Ogg, or what AVI, WAV, W64, CAF and ASF say that they
+    hold; in `_decoded` a time that the header announces. Not known is a cut of what announces
+    nothing: raw streams (AAC, AMR, MP3 without Xing's header), GIF, MPEG-TS and -PS, whatever was
+    written to a pipe, and an Ogg that was cut between two pages.
     """
     import av
 
@@ -305,7 +305,8 @@ def _opened(path: Path) -> Iterator[Any]:
     try:
         with av.open(f"file:{path}", options=options, metadata_errors="ignore") as container:
             ends_inside = ENDS.get(container.format.name)
-            if container.duration and ends_inside and ends_inside(path):
+            whole = container.format.name in UNTIMED and not container.duration
+            if ends_inside and not whole and ends_inside(path):
                 raise Unreadable(f"{path}: truncated (it ends too early): fetch it again")
             yield container
     except av.FFmpegError as error:
@@ -452,7 +453,7 @@ def _riff_ends(file: IO[bytes]) -> Iterator[int]:
     """
     whole, wide = int.from_bytes(file.read(12)[4:8], "little"), b""
     yield whole if whole in RIFF_SIZES else 0
-    for _ in range(RIFF_CHUNKS):
+    for _ in range(CHUNKS):
         name, size = file.read(4), int.from_bytes(file.read(4), "little")
         if name == b"data":
             sound = int.from_bytes(wide[8:], "little") if wide else size
@@ -462,6 +463,40 @@ def _riff_ends(file: IO[bytes]) -> Iterator[int]:
             wide = file.read(16)
             size -= len(wide)
         file.seek(size + size % 2, os.SEEK_CUR)
+
+
+def _ends_inside_caf(path: Path) -> bool:
+    """Return whether a chunk of a CAF is not whole; a size below 0 is that of a sound from a pipe.
+
+    Source: Apple Core Audio Format Specification 1.0, CAFChunkHeader.
+    """
+    length = path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(8)
+        for _ in range(CHUNKS):
+            head = file.read(12)
+            size = int.from_bytes(head[4:], "big", signed=True)
+            if not head or size < 0:
+                return False
+            if len(head) < 12 or file.tell() + size > length + RIFF_SLIP:
+                return True
+            file.seek(size, os.SEEK_CUR)
+    return False
+
+
+def _ends_inside_asf(path: Path) -> bool:
+    """Return whether the header or the data of an ASF are not whole.
+
+    Written to a pipe, the data say that they have no size. Source: Microsoft ASF 01.20.06, 2.1.
+    """
+    length = path.stat().st_size
+    with path.open("rb") as file:
+        header = int.from_bytes(file.read(24)[16:], "little")
+        if header > length:
+            return True
+        file.seek(header)
+        data = int.from_bytes(file.read(24)[16:], "little")
+    return data in WIDE_SIZES and length + RIFF_SLIP < header + data
 
 
 def _ends_inside_page(path: Path) -> bool:
@@ -475,8 +510,11 @@ def _ends_inside_page(path: Path) -> bool:
     return len(page) < 27 or len(page) < 27 + page[26] + sum(segments)
 
 
+UNTIMED = ("flv",)  # kept without a duration, see `_ends_inside_tag`
 ENDS: Mapping[str, Callable[[Path], bool]] = {
+    "asf": _ends_inside_asf,
     "avi": _ends_inside_riff,
+    "caf": _ends_inside_caf,
     "flv": _ends_inside_tag,
     "ogg": _ends_inside_page,
     "w64": _ends_inside_w64,
