@@ -56,6 +56,8 @@ def fake(task: str, method: str, seed: int, **changed: object) -> Record:
     else:
         metrics, ib = {"accuracy": value}, {"audio": -0.01, "fused": -0.02}
     made = record_of(
+        key=f"{task}/{method}/{seed}",
+        weights=f"{task}/{method}/{seed}",
         stage=PROFILE.stage_of(method),
         task=task,
         method=method,
@@ -67,7 +69,8 @@ def fake(task: str, method: str, seed: int, **changed: object) -> Record:
         history={"task": [2.0, 1.0 + value]},
     )
     eta = {"eta": 0.5 if "ibma" in method else None}
-    return replace(made, **({"params": made.params | eta} | changed), digest="")
+    own = made.params | eta | dict(PROFILE.method(method).hparams)
+    return replace(made, **({"params": own} | changed), digest="")
 
 
 def write(root: Path, one: Record) -> None:
@@ -878,6 +881,26 @@ def test_the_answer_counts_the_papers_tasks_where_they_are_real(tmp_path):
 
     mixed = verdict.answer(on_paper(paper, tmp_path, one_slide_is_worse)).headline
     assert "(8 of the paper), IBMA is better than the best baseline on 7 and worse on 1;" in mixed
+
+
+def test_the_answer_says_where_no_test_is_possible(tmp_path):
+    """Scores of 100 % in every run are neither better nor worse."""
+    paper = params.load(ROOT / "profiles/paper.yaml")
+
+    def all_equal(task: str, method: str, value: float) -> dict:
+        return {"metrics": dict.fromkeys(METRICS.get(task, ("accuracy",)), 1.0)}
+
+    assert verdict.answer(on_paper(paper, tmp_path, all_equal)).headline == (
+        "This profile cannot say: runs of IBMA and of the best baselines do not differ among "
+        "themselves on any task, so there is no test."
+    )
+
+    def digits_are_equal(task: str, method: str, value: float) -> dict:
+        digits = task == "split_digits"
+        return (all_equal if digits else better_on_the_paper)(task, method, value)
+
+    some = verdict.answer(on_paper(paper, tmp_path, digits_are_equal)).headline
+    assert "on 8 and worse on 0 (no test is possible on 1); alignment" in some
 
 
 def test_the_answer_counts_no_twin_beside_real_tasks_of_the_paper(tmp_path):

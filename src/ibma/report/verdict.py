@@ -59,7 +59,14 @@ def _headline(inputs: Inputs) -> str:
         return f"This profile cannot say yet: IBMA and the best baselines {why}."
     total, better, worse = len(rivals), _all(rivals, Verdict.BETTER), _all(rivals, Verdict.WORSE)
     said = "Yes" if better == total else "In part" if better else "Not shown"
+    if (untested := _all(rivals, Verdict.NO_TEST)) == total:
+        return (
+            "This profile cannot say: runs of IBMA and of the best baselines do not differ among "
+            f"themselves on {'any task' if total > 1 else 'the task'}, so there is no test."
+        )
     parts = [f"IBMA is better than the best baseline on {better} and worse on {worse}"]
+    if untested:
+        parts[0] += f" (no test is possible on {untested})"
     for opponent, words in (
         (ABLATION, "alignment helps"),
         (CONTROL, "IBMA beats the same network without a bound"),
