@@ -101,3 +101,10 @@ def test_docs_writes_what_is_made_from_the_code(tmp_path, ibma, monkeypatch):
     pages = ["docs/methods.md", "docs/datasets.md", "docs/parameters.md"]
     assert out.split() == [*pages, "params.schema.json"]
     assert json.loads(Path("params.schema.json").read_text()) == params.schema()
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that takes nothing")
+def test_a_project_where_nothing_can_be_written_is_refused_in_one_line(here, ibma):
+    code, _, error = ibma("init", "/proc/mine")
+    assert code == 1 and error.count("\n") == 1
+    assert "/proc/mine: no folder can be made there: name another place" in error

@@ -162,6 +162,18 @@ def unpacked_limit(size: int) -> int:
 # --- writing -------------------------------------------------------------------------------------
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, unless it is there.
+
+    Raises:
+        IbmaError: the file system takes no folder there, as that of /proc.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError:
+        raise IbmaError(f"{folder}: no folder can be made there: name another place") from None
+
+
 def write_json(path: Path, value: object) -> None:
     """Write JSON that `read_json` reads back: `content`, and the `sha256` of it.
 
@@ -193,7 +205,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def copy_file(source: Path, path: Path) -> None:
     """Copy a file; an error names the copy, which is what cannot be written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     try:
         shutil.copyfile(source, path)
     except OSError as error:
@@ -204,7 +216,7 @@ def copy_file(source: Path, path: Path) -> None:
 
 def link_file(source: Path, path: Path) -> None:
     """Give a file a second name, in place of what has it; copy it where that cannot be."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     path.unlink(missing_ok=True)
     try:
         os.link(source, path)
@@ -231,7 +243,7 @@ def held(folder: Path) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.parent)
     owner = folder.with_name(f".{folder.name}.lock")
     lock = FileLock(owner, timeout=0)
     try:
@@ -262,7 +274,7 @@ def naming(path: Path) -> Iterator[None]:
 @contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     """Open a new file that replaces `path` when it is complete; until then `path` is intact."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     _sweep(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")  # as `_sweep` knows it
     try:
@@ -296,7 +308,8 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     """
     new = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(parents=True)
+    make_folder(folder.parent)
+    new.mkdir()
     try:
         with naming(folder):
             yield new

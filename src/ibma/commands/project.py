@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import ibma
-from ibma import paths
+from ibma import files, paths
 from ibma.commands import profiles
 from ibma.errors import IbmaError, installing
 
@@ -35,6 +35,7 @@ def create(folder: Path) -> str:
         raise IbmaError(f"dvc is not installed: run {installing('pipeline')}")
     source = _source()
     ignored = shutil.ignore_patterns("__pycache__", LAYOUT)
+    files.make_folder(folder)
     shutil.copytree(PACKAGE, folder / paths.CODE, ignore=ignored)
     for name in FOLDERS:
         shutil.copytree(source / name, folder / name, ignore=ignored)

@@ -22,7 +22,7 @@ from ibma.estimators import seeds
 from ibma.estimators.inputs import Reader
 from ibma.estimators.loss import BadArgument
 from ibma.estimators.tasks import Bins
-from ibma.files import read_json, required, write_bytes, write_json
+from ibma.files import make_folder, read_json, required, write_bytes, write_json
 from ibma.network.method import Modality, Spec
 from ibma.training.run import weights_of
 
@@ -90,7 +90,7 @@ def write(estimator: Estimator, folder: Path) -> None:
             if hasattr(estimator, name)
         },
     }
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_bytes(folder / WEIGHTS, weights)
     write_json(folder / NAME, content)
 

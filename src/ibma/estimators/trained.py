@@ -22,7 +22,7 @@ from ibma.errors import IbmaError
 from ibma.estimators import inputs, seeds
 from ibma.estimators.inputs import Reader
 from ibma.estimators.loss import BadArgument
-from ibma.files import read_json, required, write_json
+from ibma.files import make_folder, read_json, required, write_json
 from ibma.network import tasks
 from ibma.network.centroids import Assignment
 from ibma.network.method import Method, Modality, Spec
@@ -88,7 +88,7 @@ def write(
         | {"beta": spec.assignment.beta, "normalise": spec.assignment.normalise}
         | {"u": dict(spec.u), "input_widths": dict(spec.input_widths)},
     }
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     place(folder / WEIGHTS)
     write_json(folder / NAME, content)
 
