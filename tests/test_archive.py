@@ -1,5 +1,6 @@
 """Committed evidence is laid out only if it is whole, and only where it belongs."""
 
+import io
 import json
 import lzma
 import os
@@ -247,4 +248,74 @@ def test_a_listed_file_that_the_profile_does_not_have_is_refused(held, tmp_path)
     with (held / archive.SUMS).open("a") as file:
         file.write(f"{sha256(b'1').hexdigest()}  ../x\n")
     with pytest.raises(IbmaError, match="not what SHA256SUMS lists"):
+        archive.unpack(held, tmp_path / "root")
+
+
+def write_lines(held: Path, *texts: str) -> None:
+    (held / LINES).write_bytes(lzma.compress("".join(f"{text}\n" for text in texts).encode()))
+    sums(held)
+
+
+def signed(**changed: object) -> str:
+    """A record as a careful forger writes it."""
+    content = asdict(fake(0)) | changed
+    return line(content | {"digest": record.digest_of(content)})
+
+
+def test_a_record_that_no_training_writes_is_refused(held, tmp_path):
+    """Reports read it without a question, and would end in a traceback or a wrong number."""
+    honest = line(asdict(fake(0)))
+    wrong = {
+        "its digest does not fit": honest.replace('"n_train":1347', '"n_train":1348'),
+        "stands there twice": honest.replace('"n_train"', '"n_train":9,"n_train"'),
+        "is not finite": honest.replace('"n_train":1347', '"n_train":1e400'),
+        "metrics.accuracy": signed(metrics={"accuracy": "0.9"}),
+        "metrics:": signed(metrics=None),
+        "n_train": signed(n_train=-1),
+        "params.lr": signed(params={"weight_decay": 0.0}),
+        "tuned.points": signed(tuned={}),
+        "history.task.0": signed(history={"task": [None]}),
+        "environment.device": signed(environment={}),
+        "provenance.git_commit": signed(provenance={"git_commit": []}),
+        "note": signed(note="mine"),
+    }
+    for name, text in wrong.items():
+        write_lines(held, text)
+        with pytest.raises(IbmaError, match=rf"jsonl\.xz: line 1: .*{name}.*`git") as caught:
+            archive.unpack(held, tmp_path / "root")
+        assert "\n" not in str(caught.value) and len(str(caught.value)) < 500, name
+        shutil.rmtree(tmp_path / "root")
+
+
+def test_what_unpacks_to_much_is_refused_before_it_is_read(held, tmp_path, monkeypatch):
+    arrays = io.BytesIO()
+    np.savez_compressed(arrays, **{"0/scores": np.zeros((100_000, 8))})
+    bombs = {
+        "expected 100 at most": (LINES, LINES_OF_RUNS.encode(), ("TEXT", 100)),
+        "it unpacks to": (LINES.replace(".jsonl", ".npz"), arrays.getvalue(), ("TEXT", 1 << 24)),
+        "bytes: expected 1,000 at most": (LINES, LINES_OF_RUNS.encode(), ("LARGEST", 1000)),
+    }
+    for told, (name, content, limit) in bombs.items():
+        (held / name).write_bytes(lzma.compress(content))
+        sums(held)
+        monkeypatch.setattr(archive, *limit)
+        with pytest.raises(IbmaError, match=told):
+            archive.unpack(held, tmp_path / "root")
+        shutil.rmtree(tmp_path / "root", ignore_errors=True)
+
+
+def test_a_manifest_names_each_file_once(held, tmp_path):
+    text = (held / archive.SUMS).read_text()
+    (held / archive.SUMS).write_text(f"{'0' * 64}  {LINES}\n{text}")
+    with pytest.raises(IbmaError, match="SHA256SUMS: lists a file twice"):
+        archive.unpack(held, tmp_path / "root")
+
+
+def test_a_task_without_data_has_no_runs(held, tmp_path):
+    absent = {"task": "split_digits", "dataset": "split_digits", "missing": "no folder"}
+    path = held / "data/features/split_digits/meta.json.xz"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(lzma.compress(line(absent).encode()))
+    sums(held)
+    with pytest.raises(IbmaError, match=r"concat\.jsonl\.xz: runs of a task .*\(no folder\)"):
         archive.unpack(held, tmp_path / "root")

@@ -5,6 +5,7 @@ import io
 import json
 import lzma
 import math
+import os
 import re
 import shutil
 from contextlib import nullcontext
@@ -24,7 +25,7 @@ from test_report import ACCURACY, ROOT, fake, fill
 
 from ibma import params, paths
 from ibma.errors import IbmaError
-from ibma.evidence import archive, retrain, verify
+from ibma.evidence import archive, consistency, retrain, verify
 from ibma.evidence.verify import Difference
 from ibma.files import read_json, write_json
 from ibma.network import tasks
@@ -42,6 +43,9 @@ def keep_methods(path: Path) -> params.Params:
     for block in ("train", "train_ibma", "ablation", "bounds"):
         raw[block] = {name: own for name, own in raw[block].items() if name in ACCURACY}
     raw["regimes"]["tasks"], raw["noise"]["tasks"] = [], {}
+    raw["training"]["epochs"] = 2
+    grid = {"lr": [0.001], "weight_decay": [0.0], "eta": [0.5], "weight_factor": [1.0]}
+    raw["tune"] |= {"folds": 3, "epochs": 2, "grid": grid}
     path.write_text(yaml.safe_dump(raw))
     return params.load(path)
 
@@ -81,7 +85,8 @@ def drawn(made, tmp_path_factory):
 def predict(root: Path) -> None:
     """Give the digits' records predictions of 100 rows, and choices that their settings follow."""
     task, meta = tasks.build("classify", "abc"), root / "data/features/split_digits/meta.json"
-    write_json(meta, read_json(meta, {}) | {"kind": "classify"})
+    counts = {"train": 10, "test": 100}
+    write_json(meta, read_json(meta, {}) | {"kind": "classify", "counts": counts})
     truth = np.arange(100) % 3
     for path in sorted(root.glob("runs/*/split_digits/*/seed_*.json")):
         one = record.read(path)
@@ -95,6 +100,7 @@ def predict(root: Path) -> None:
         y = torch.from_numpy(truth)
         replace(
             one,
+            n_test=100,
             metrics=task.judge(said.scores, y, ids),
             confusion=task.confusion(said.scores, y),
             predictions=said.digest,
@@ -102,7 +108,8 @@ def predict(root: Path) -> None:
         ).write(path)
         chosen = {name: one.params.get(name) for name in Setting._fields}
         chosen |= {"run_fold": None, "score": 0.5}
-        choice = {"metric": "accuracy", "choices": [chosen], "scores": [chosen | {"fold": 0}]}
+        trials = [chosen | {"fold": fold} for fold in range(3)]
+        choice = {"metric": "accuracy", "choices": [chosen], "scores": trials}
         write_json(root / f"data/tune/split_digits/{one.method}.json", choice)
 
 
@@ -113,7 +120,8 @@ def made(tmp_path_factory):
     profile = keep_methods(root / "params.yaml")
     for name, variant in profile.variants("sensitivity", "crema_d").items():
         for seed in range(profile.seeds):
-            one = fake("crema_d", "ibma", seed, params={"lr": 0.001, "eta": variant.eta})
+            setting = {"lr": 0.001, "weight_decay": 0.0, "eta": variant.eta, "weight_factor": 1.0}
+            one = fake("crema_d", "ibma", seed, params=setting)
             one = replace(one, stage="sensitivity", method=name, digest="")
             one.write(root / one.id.record)
     predict(root)
@@ -202,6 +210,18 @@ def test_numbers_are_compared_as_numbers(cloned, recomputed):
         with path.open("w", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows(rows)
         assert len(compare(cloned, recomputed)) == count, text
+
+
+def test_a_column_or_a_key_that_stands_there_twice_is_named(cloned, recomputed):
+    """Readers take the first or the last of them."""
+    tables, metrics = (cloned / "reports/twin" / name for name in ("tables", "metrics"))
+    edit(metrics / "crema_d.json", "{", '{"ibma": 99.0,')
+    lines = (tables / "table_02.csv").read_text().splitlines()
+    twice = [f"{line},{line}" for line in lines]
+    (tables / "table_02.csv").write_text("\n".join(twice) + "\n")
+    found = compare(cloned, recomputed)
+    assert {one.file for one in found} == {"metrics/crema_d.json", "tables/table_02.csv"}
+    assert "columns" in {one.place for one in found}
 
 
 def test_a_table_too_few_or_too_many_is_named(cloned, recomputed):
@@ -342,6 +362,135 @@ def test_a_record_forged_with_its_digest_contradicts_predictions_choices_or_tabl
         forge(held, consistent=True, **{field: honest[field]})
 
 
+def say(held: Path, task: SimpleNamespace, **arrays: np.ndarray) -> None:
+    """Change predictions of the first run, and all that its record says of them."""
+    packed = held / f"{CELL}.npz.xz"
+    seeds = archive._by_seed(packed.read_bytes())
+    seeds[0] |= arrays
+    said = Predictions.of(seeds[0])
+    forge(held, consistent=True, predictions=said.digest)
+    if consistency.why_not_judged(task, said) == "":
+        y = torch.from_numpy(said.labels[:, 0]).long()
+        judged = {"metrics": task.judge(said.scores, y, said.groups)}
+        judged["confusion"] = task.confusion(said.scores, y)
+        forge(held, consistent=True, **judged)
+    flat = {f"{seed}/{name}": array for seed, by in seeds.items() for name, array in by.items()}
+    buffer = io.BytesIO()
+    np.savez(buffer, **flat)
+    packed.write_bytes(lzma.compress(buffer.getvalue()))
+
+
+def silent(held: Path) -> None:
+    """Take away the predictions of the first run."""
+    forge(held, consistent=True, predictions="")
+    seeds = archive._by_seed((held / f"{CELL}.npz.xz").read_bytes())
+    del seeds[0]
+    flat = {f"{seed}/{name}": array for seed, by in seeds.items() for name, array in by.items()}
+    buffer = io.BytesIO()
+    np.savez(buffer, **flat)
+    (held / f"{CELL}.npz.xz").write_bytes(lzma.compress(buffer.getvalue()))
+
+
+def content_of(held: Path, name: str, **changed: object) -> None:
+    path = held / f"{name}.json.xz"
+    content = json.loads(lzma.decompress(path.read_bytes())) | changed
+    path.write_bytes(lzma.compress(json.dumps(content).encode()))
+
+
+TUNED, JUDGE = "data/tune/split_digits/ibma", tasks.build("classify", "abc")
+ONE = {"lr": 0.001, "weight_decay": 0.0, "eta": 0.5, "weight_factor": 1.0, "run_fold": None}
+TRIALS = [ONE | {"fold": fold, "score": 0.5} for fold in range(3)]
+NAMES = np.array([f"s{row}" for row in range(100)])
+APART = {  # a forgery that is consistent in itself -> where it contradicts the rest
+    "n_train": (lambda h: forge(h, consistent=True, n_train=9), "n_train"),
+    "n_test": (lambda h: forge(h, consistent=True, n_test=9), "n_test"),
+    "fold": (lambda h: forge(h, consistent=True, fold=0), "fold"),
+    "source": (lambda h: forge(h, consistent=True, source="twin"), "source"),
+    "epochs": (lambda h: forge(h, consistent=True, history={"task": []}), "epochs of history task"),
+    "terms": (lambda h: forge(h, consistent=True, history={}), "names of history"),
+    "cost": (lambda h: forge(h, consistent=True, cost={"parameters": 1}), "cost"),
+    "weights": (lambda h: forge(h, consistent=True, weights="split_digits/ibma/1"), "weights"),
+    "key": (lambda h: forge(h, consistent=True, key="split_digits/ibma/1"), "key"),
+    "silence": (silent, "has predictions"),
+    "labels": (lambda h: say(h, JUDGE, labels=np.zeros((100, 1))), "labels of test rows"),
+    "ids": (lambda h: say(h, JUDGE, ids=np.char.add(NAMES, "x")), "ids of test rows"),
+    "groups": (lambda h: say(h, JUDGE, groups=np.char.add(NAMES, "x")), "groups of test rows"),
+    "labels beyond": (lambda h: say(h, JUDGE, labels=np.full((100, 1), 3.0)), "predictions"),
+    "no numbers": (lambda h: say(h, JUDGE, scores=np.full((100, 3), np.nan, "f2")), "predictions"),
+    "columns": (lambda h: say(h, JUDGE, scores=np.zeros((100, 2), "f2")), "predictions"),
+    "one row": (lambda h: say(h, JUDGE, ids=np.full(100, "s1")), "predictions"),
+    "score": (
+        lambda h: content_of(h, TUNED, choices=[ONE | {"score": 0.9}]),
+        "choice 0: score",
+    ),
+    "trials": (lambda h: content_of(h, TUNED, scores=TRIALS + TRIALS[:1]), "choice 0: trials"),
+    "another point": (
+        lambda h: content_of(
+            h, TUNED, scores=[*TRIALS, ONE | {"lr": 0.1, "fold": 0, "score": 0.1}]
+        ),
+        "choice 0: tried or asked alone",
+    ),
+    "a test fold": (
+        lambda h: content_of(h, TUNED, choices=[ONE | {"score": 0.5}] * 2),
+        "test folds",
+    ),
+    "metric": (lambda h: content_of(h, TUNED, metric="macro_f1"), "metric"),
+    "no choice": (lambda h: (h / f"{TUNED}.json.xz").unlink(), "has a choice"),
+    "other type": (lambda h: say(h, JUDGE, scores=np.zeros((100, 3))), "predictions"),
+    "no trials": (
+        lambda h: content_of(h, TUNED, scores=[], choices=[ONE | {"score": None}] * 2),
+        "choices",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(APART))
+def test_a_consistent_forgery_contradicts_the_other_runs_or_what_they_follow(cloned, name):
+    held, (do, place) = archive.folder(cloned, "twin"), APART[name]
+    do(held)
+    sums(held)
+    found = verify._compare_records(verify.read("twin", cloned)[0])
+    apart = [one for one in found if one.committed != one.recomputed]
+    assert place in {one.place for one in apart}
+    assert all(one.file.startswith((f"{CELL}/seed_", TUNED)) for one in apart)
+    outcome = verify.verify("twin", cloned)
+    assert set(apart) <= set(outcome.differences), "and nothing is made of it"
+
+
+@pytest.mark.parametrize(
+    ("kind", "classes"), [("classify", []), ("classify", ["a", "a"]), ("sentiment", list("ab"))]
+)
+def test_classes_that_no_task_has_are_named(kind, classes):
+    said = Predictions(NAMES, np.zeros((100, 1)), NAMES, np.zeros((100, 2), np.float16))
+    assert f"of {len(classes)} classes" in consistency.why_not_judged(
+        tasks.build(kind, classes), said
+    )
+
+
+def test_what_other_stages_measured_belongs_to_the_profile(cloned):
+    found = verify.read("twin", cloned)[0]
+    seconds = {"median": 2.0, "low": 1.0, "high": 3.0}
+    row = {"method": found.params.probe.methods[0], "seed": 0, "modality": "audio", "metrics": {}}
+    task = found.params.probe.task
+    features = {**found.features, task: found.features[task] | {"modalities": {"audio": {}}}}
+    timing = {"task": found.params.timing.task, "methods": {"ibma": seconds}}
+    logistic = {"split_digits": {"missing": None, "runs": [{"fold": None}]}}
+    honest = replace(found, timing=timing, probe=[row], features=features, logistic=logistic)
+
+    def apart(**changed: object) -> list[str]:
+        claims = consistency._beside_the_runs(replace(honest, **changed))
+        return [place for _, place, told, right in claims if told != right]
+
+    assert apart() == []
+    assert apart(timing=timing | {"task": "mine"}) == ["task"]
+    assert apart(timing=timing | {"methods": {"mine": seconds}}) == ["unknown methods"]
+    early = {"ibma": seconds | {"median": 0.5}}
+    assert apart(timing=timing | {"methods": early}) == ["order of ibma"]
+    for other in ({"seed": 99}, {"method": "mine"}, {"modality": "mine"}, {}):
+        assert apart(probe=[row, row | other]) == ["rows unknown or twice"]
+    assert apart(logistic={"split_digits": {"runs": [{"fold": 0}]}}) == ["folds"]
+
+
 def test_forged_records_and_predictions_under_runs_are_refused(reported):
     path = reported / CELL / "seed_0.json"
     said = path.with_suffix(".npz")
@@ -375,6 +524,9 @@ def test_every_kind_of_file_of_a_report_is_compared(cloned, without_curves):
     (reports / "figures/eta.png").unlink()
     for name in ("tables/mine.csv", "figures/mine.svg", "plots/mine.csv", "mine.md"):
         (reports / name).write_text("mine")
+    (reports / "mine").mkdir()
+    for name in ("MINE", "mine/table.csv"):
+        (reports / name).write_text("mine")
     found = {one.file for one in differences(cloned)}
     assert found == {
         "tables/table_02.csv",
@@ -388,6 +540,7 @@ def test_every_kind_of_file_of_a_report_is_compared(cloned, without_curves):
         "figures/comparison_iemocap.png",
         "figures/eta.png",
         *("tables/mine.csv", "figures/mine.svg", "plots/mine.csv", "mine.md"),
+        *("MINE", "mine", "mine/table.csv"),
     }
 
 
@@ -450,8 +603,14 @@ def test_pictures_are_the_same_but_for_their_edges(tmp_path):
         assert verify._same_pixels(old, new) is same, value
     Image.fromarray(pixels[:1]).save(new)
     assert not verify._same_pixels(old, new), "of another size"
-    new.write_bytes(b"no picture")
-    assert not verify._same_pixels(old, new)
+    for content in (b"no picture", old.read_bytes()[:-30], old.read_bytes()[:40] + b"x" * 40):
+        new.write_bytes(content)
+        assert not verify._same_pixels(new, old)
+    Image.fromarray(np.zeros((20_000, 20_000), np.uint8)).save(new)  # too large for Pillow
+    assert not verify._same_pixels(new, old)
+    new.unlink()
+    os.mkfifo(new)
+    assert not verify._same_pixels(new, old), "nothing waits for a pipe"
 
 
 def test_of_two_long_lines_the_place_is_shown_where_they_part():
@@ -471,6 +630,9 @@ def test_the_packages_of_this_machine_are_no_difference_and_all_else_is(tmp_path
         ("line 1", kept[0], again[0]),
         ("line 3", kept[2], kept[2]),
     ]
+    (tmp_path / verify.PAGE).write_text("\n".join([kept[0], kept[1] + "IBMA wins", kept[2]]))
+    assert len([x for x in verify._compare_page(tmp_path / verify.PAGE, "\n".join(kept))]) == 3
+    (tmp_path / verify.PAGE).write_text("\n".join(kept))
     dropped = list(verify._compare_page(tmp_path / verify.PAGE, "\n".join([kept[0], "", kept[2]])))
     assert dropped[1].committed == kept[1] != dropped[1].recomputed, "a report without them"
 

@@ -117,6 +117,32 @@ def read_json(path: Path, otherwise: Any, remedy: str = AGAIN) -> Any:
     return found["content"]
 
 
+def parse_json(text: str | bytes) -> Any:
+    """Return what a JSON text says that anybody may have written.
+
+    Raises:
+        ValueError: It is none, has a key twice, of which readers take either, or a number that is
+            not finite.
+    """
+    try:
+        found = json.loads(text, object_pairs_hook=_each_once)
+    except RecursionError:
+        raise ValueError("brackets in brackets, too deep to be read") from None
+    try:
+        json.dumps(found, allow_nan=False)
+    except ValueError:  # 1e400 is read as infinity
+        raise ValueError("a number in it is not finite") from None
+    return found
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(name for place, (name, _) in enumerate(pairs) if name in dict(pairs[:place]))
+        raise ValueError(f"key '{twice[:40]}' stands there twice")
+    return found
+
+
 def seal(content: object) -> str:
     """Return the sha256 of a JSON value, whatever the order of keys."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

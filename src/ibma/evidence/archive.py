@@ -24,16 +24,25 @@ import numpy as np
 from ibma import files, paths
 from ibma.errors import IbmaError, one_line
 from ibma.evidence import shapes
-from ibma.files import atomic_folder, read_arrays, read_json, unpacked_limit, write_json
+from ibma.evidence.shapes import AGAIN
+from ibma.files import (
+    atomic_folder,
+    parse_json,
+    read_arrays,
+    read_json,
+    unpacked_limit,
+    write_json,
+)
 from ibma.params import Params, load
 from ibma.results import records
 from ibma.results.records import Results
 from ibma.training.predictions import Predictions
-from ibma.training.record import Record, RunId
+from ibma.training.record import Record, RunId, digest_of
 
 SUMS = "SHA256SUMS"
 MEMORY = 100_000_000  # bytes; a header may ask for far more than a file of `pack` needs
-AGAIN = "`git checkout` the evidence, or run `ibma archive` where the records are"
+LARGEST = 1 << 28  # bytes of all files
+TEXT = 1 << 24  # bytes of one JSON value; in Python it takes twenty times as many
 
 
 def pack(params: Params, root: Path, out: Path) -> list[str]:
@@ -148,6 +157,9 @@ def unpack(held: Path, root: Path) -> None:
             _unpack_json(held / name, content, inputs[name], root)
         else:
             raise IbmaError(f"{held / name}: profile {params.profile} has no such file: {AGAIN}")
+    for name, (_, task, _) in cells.items():
+        if name in contents and (why := why_not_run(task, root)):
+            raise IbmaError(f"{held / name}: runs of a task that has none ({why}): {AGAIN}")
 
 
 def _checked(held: Path) -> dict[str, bytes]:
@@ -163,8 +175,12 @@ def _checked(held: Path) -> dict[str, bytes]:
     for path in found.values():
         if path.is_symlink() or not path.is_file():
             raise IbmaError(f"{path}: not a plain file: {AGAIN}")
+    if (size := sum(path.stat().st_size for path in found.values())) > LARGEST:
+        raise IbmaError(f"{held}: {size:,} bytes: expected {LARGEST:,} at most: {AGAIN}")
     sums = found.pop(SUMS).read_text(encoding="utf-8", errors="replace").splitlines()
     listed = {name: digest for digest, _, name in (line.partition("  ") for line in sums)}
+    if len(listed) < len(sums):
+        raise IbmaError(f"{held / SUMS}: lists a file twice: {AGAIN}")
     contents = {name: path.read_bytes() for name, path in found.items()}
     actual = {name: sha256(content).hexdigest() for name, content in contents.items()}
     if differing := sorted(dict(listed.items() ^ actual.items())):
@@ -185,7 +201,7 @@ def _unpack_records(
             or there twice.
     """
     try:
-        lines = _unpacked(content).splitlines()
+        lines = io.BytesIO(_unpacked(content))  # one after the other: there may be millions
     except ValueError as error:
         raise IbmaError(f"{path}: not packed records ({one_line(error)}): {AGAIN}") from None
     for number, line in enumerate(lines, 1):
@@ -193,7 +209,7 @@ def _unpack_records(
         target = root / paths.record(*cell, _seed(line, cell, seeds, where))
         if target.exists():
             raise IbmaError(f"{where}: {target.stem} for the second time: {AGAIN}")
-        _write(target, line + b"\n")
+        _write(target, line.removesuffix(b"\n") + b"\n")
 
 
 def _unpack_predictions(path: Path, content: bytes, cell: tuple[str, str, str], root: Path) -> None:
@@ -224,8 +240,8 @@ def _unpack_json(path: Path, content: bytes, name: Path, root: Path) -> None:
         IbmaError: it is not JSON, or not as the stage writes it.
     """
     try:
-        value = json.loads(_unpacked(content))
-    except (ValueError, RecursionError) as error:
+        value = _parsed(_unpacked(content))
+    except ValueError as error:
         raise IbmaError(f"{path}: not JSON ({one_line(error)}): {AGAIN}") from None
     shapes.check(name, value, str(path))
     write_json(root / name, value)
@@ -235,8 +251,11 @@ def _by_seed(content: bytes) -> Mapping[int, dict[str, Any]]:
     """Return seed -> name -> array of what `_pack_predictions` made."""
     found: dict[int, dict[str, Any]] = defaultdict(dict)
     packed = _unpacked(content)
-    for key, array in read_arrays(io.BytesIO(packed), unpacked_limit(len(packed))).items():
+    # `np.savez` compresses nothing, so that arrays are no larger than their file
+    for key, array in read_arrays(io.BytesIO(packed), len(packed)).items():
         seed, _, name = key.partition("/")
+        if seed != str(int(seed)):  # 01 and 1 would be one seed
+            raise ValueError(f"seed '{seed}'")
         found[int(seed)][name] = array
     return found
 
@@ -260,16 +279,34 @@ def _unpacked(content: bytes) -> bytes:
 
 
 def _seed(line: bytes, cell: tuple[str, str, str], seeds: int, where: str) -> int:
-    """Return the seed of a record in a line, which may hold anything."""
+    """Return the seed of a record in a line, which may hold anything.
+
+    Raises:
+        IbmaError: it is no record of the cell, or none that its digest was made of.
+    """
     try:
-        content: dict[str, Any] = json.loads(line)
+        content: dict[str, Any] = _parsed(line)
         seed = content["seed"]
         place = tuple(content[name] for name in ("stage", "task", "method"))
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise IbmaError(f"{where}: not a record: {AGAIN}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise IbmaError(f"{where}: not a record ({one_line(error)[:200]}): {AGAIN}") from None
     if place != cell:
         raise IbmaError(f"{where}: not a record of {'/'.join(cell)}: {AGAIN}")
     if type(seed) is not int or not 0 <= seed < seeds:
         shown = json.dumps(seed)[:40]
         raise IbmaError(f"{where}: seed {shown}: expected 0 to {seeds - 1}: {AGAIN}")
+    shapes.check_run(content, where)
+    if content["digest"] != digest_of(content):
+        raise IbmaError(f"{where}: changed since it was written, its digest does not fit: {AGAIN}")
     return seed
+
+
+def _parsed(text: bytes) -> Any:
+    """Return a JSON value of a size that reports have.
+
+    Raises:
+        ValueError: it is none, or larger.
+    """
+    if len(text) > TEXT:
+        raise ValueError(f"{len(text):,} bytes of JSON, expected {TEXT:,} at most")
+    return parse_json(text)

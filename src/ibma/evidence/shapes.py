@@ -6,16 +6,20 @@ here are allowed, because no report reads them.
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
 from ibma import paths
 from ibma.errors import IbmaError
 
+AGAIN = "`git checkout` the evidence, or run `ibma archive` where the records are"
+
 Finite = Annotated[float, Field(allow_inf_nan=False, strict=True)]
+Whole = Annotated[int, Field(strict=True, ge=0)]
 Metrics = dict[str, Finite | None]
 
 
@@ -27,18 +31,23 @@ class Modality(TypedDict):
     dtype: str
 
 
-class Meta(TypedDict, total=False):
-    """What stage `extract` says of features, or why there are none."""
+class Meta(TypedDict):
+    """What stage `extract` says of features."""
+
+    digest: NotRequired[str]
+    kind: NotRequired[Literal["classify", "multilabel", "one_class", "sentiment"]]
+    classes: list[str]
+    folds: Whole
+    source: str
+    counts: dict[str, Whole]
+    dropped: Whole
+    modalities: NotRequired[dict[str, Modality]]
+
+
+class Absent(TypedDict):
+    """What stage `extract` says of a task without data."""
 
     missing: str
-    digest: str
-    kind: str
-    classes: list[str]
-    folds: int
-    source: str
-    counts: dict[str, int]
-    dropped: int
-    modalities: dict[str, Modality]
 
 
 class Chosen(TypedDict):
@@ -52,10 +61,11 @@ class Chosen(TypedDict):
     score: Finite | None
 
 
-class Tried(Chosen):
+class Scored(Chosen):
     """A setting on a fold."""
 
     fold: int
+    score: Finite  # type: ignore[misc]  # of what was tried there is one
 
 
 class Choice(TypedDict):
@@ -63,7 +73,7 @@ class Choice(TypedDict):
 
     metric: str | None
     choices: list[Chosen]
-    scores: list[Tried]
+    scores: list[Scored]
 
 
 class Fold(TypedDict):
@@ -107,6 +117,73 @@ class Probed(TypedDict):
     metrics: Metrics
 
 
+@with_config(ConfigDict(extra="allow"))
+class Hparams(TypedDict):
+    """The setting of a `Run`; beside it stand the method's own hyper-parameters."""
+
+    lr: Finite
+    weight_decay: Finite
+    eta: NotRequired[Finite | None]
+    weight_factor: NotRequired[Finite]
+
+
+class Rule(TypedDict):
+    """How settings of a `Run` were chosen."""
+
+    points: list[list[Finite]]
+    folds: Whole
+    epochs: Whole
+    by: str | None
+
+
+class Environment(TypedDict):
+    """What decides a `Run` besides parameters, data and code."""
+
+    device: str
+    instructions: str
+    threads: Whole
+    pretrained: NotRequired[dict[str, str]]
+
+
+@with_config(ConfigDict(extra="allow"))
+class Provenance(TypedDict):
+    """Where and how fast a `Run` was made."""
+
+    device: NotRequired[str]
+    git_commit: NotRequired[str | None]
+    seconds_per_epoch: NotRequired[list[Finite]]
+
+
+@with_config(ConfigDict(extra="forbid"))
+class Run(TypedDict):
+    """A record, see `ibma.training.record.Record`."""
+
+    key: str
+    profile: str
+    stage: str
+    task: str
+    method: str
+    seed: Whole
+    source: str
+    fold: Whole | None
+    n_train: Whole
+    n_test: Whole
+    params: Hparams
+    tuned: Rule
+    metrics: Metrics
+    ib: dict[str, Finite]
+    ib_before: dict[str, Finite]
+    history: dict[str, list[Finite]]
+    regime: dict[str, list[Finite]]
+    cost: dict[str, Whole]
+    weights: str
+    environment: Environment
+    provenance: Provenance
+    confusion: list[list[Whole]]
+    predictions: str
+    digest: str
+
+
 SHAPES: dict[Path, Any] = {
     paths.FEATURES: Meta,
     paths.TUNING: Choice,
@@ -127,9 +204,29 @@ def check(name: Path, value: object, where: str) -> None:
         IbmaError: it names the key.
     """
     shape = next(shape for place, shape in SHAPES.items() if place in (name, *name.parents))
+    if shape is Meta and isinstance(value, dict) and "missing" in value:
+        shape = Absent
+    _validate(shape, value, where)
+
+
+def check_run(value: object, where: str) -> None:
+    """Refuse a record that is not as training writes it.
+
+    Raises:
+        IbmaError: it names the key.
+    """
+    _validate(Run, value, where)
+
+
+@functools.cache
+def _adapter(shape: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(shape)
+
+
+def _validate(shape: Any, value: object, where: str) -> None:
     try:
-        TypeAdapter(shape).validate_python(value)
+        _adapter(shape).validate_python(value)
     except ValidationError as caught:
         error = caught.errors(include_url=False)[0]
         key = ".".join(map(str, error["loc"])) or "the whole"
-        raise IbmaError(f"{where}: {key[:100]}: {error['msg']}") from None
+        raise IbmaError(f"{where}: {key[:100]}: {error['msg']}: {AGAIN}") from None

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -24,8 +23,8 @@ import numpy as np
 
 from ibma import paths
 from ibma.errors import IbmaError
-from ibma.evidence import archive
-from ibma.files import read_bytes
+from ibma.evidence import archive, consistency
+from ibma.files import parse_json, read_bytes, regular
 from ibma.params import load
 from ibma.report import inputs as report_inputs
 from ibma.report import numbers, page, pictures, results_page
@@ -39,10 +38,13 @@ from ibma.training.record import Record
 EQUAL = 1e-8  # relative; files hold ten digits, and processors differ beyond them
 DRAWN = 1e-3  # of coordinates in a figure, which end in more digits than anyone sees
 SEEN = 64  # of 255, how far a pixel may be from the figure drawn again: edges are rounded
-FOLDERS = ("tables", "metrics", "plots")  # in which no other file may be; nor in figures/
+FIGURES = "figures"
+CHECKED_APART = ("evidence", FIGURES)  # of the folder of a report, in which nothing else may be
 PAGE, LOCAL = "index.html", "runs.csv"  # the second is of one machine, not in git
 LONG = 240  # characters of a line that are shown
 NUMBER = re.compile(r"[-+]?\d+\.?\d*(?:[eE][-+]?\d+)?")
+_VERSION = r"[a-z-]+ [\w.+!-]+"
+PACKAGES = re.compile(rf"<dt>{page.PACKAGES_LINE}</dt><dd>{_VERSION}(?:, {_VERSION})*</dd>")
 
 Place = tuple[str, str, str]  # where, committed, recomputed; both are equal where they agree
 
@@ -110,7 +112,9 @@ def verify(profile: str, root: Path) -> Outcome:
     inputs, source = read(profile, root)
     results = inputs.results
     missing = [Difference(source, "/".join(cell), why, "") for cell, why in results.gaps.items()]
-    places = [*_compare_records(inputs), *compare(report_inputs.rederive(inputs), root)]
+    places = list(_compare_records(inputs))
+    if all(place.committed == place.recomputed for place in places):  # else nothing follows
+        places += compare(report_inputs.rederive(inputs), root)
     apart = [place for place in places if place.committed != place.recomputed]
     counts = len(results.all()), len(results.predictions), len(places)
     return Outcome(source, *counts, (*missing, *apart))
@@ -136,13 +140,19 @@ def compare_results(root: Path, tables: Mapping[str, results_page.Rows]) -> Iter
 
 
 def _compare_records(inputs: Inputs) -> Iterator[Difference]:
-    """Yield every metric of records beside that of their predictions, and every setting."""
+    """Yield every metric of records beside that of their predictions, and every setting.
+
+    Then come the places in which evidence says the same twice.
+    """
     from ibma.features.store import label_tensor
 
     results = inputs.results
     for run in results.all():
         name = run.id.record.as_posix()
-        if said := results.predictions.get(run.id):
+        said = results.predictions.get(run.id)
+        if said and (why := consistency.why_not_judged(results.problems[run.task], said)):
+            yield Difference(name, "predictions", why, "")
+        elif said:
             task = results.problems[run.task]
             y = label_tensor(task.kind, said.labels)
             again = task.judge(said.scores, y, said.groups)
@@ -151,6 +161,9 @@ def _compare_records(inputs: Inputs) -> Iterator[Difference]:
             yield Difference(name, "confusion", *matrix)
         chosen = _chosen(inputs, run)
         yield from _places(name, _compare_values({n: run.params.get(n) for n in chosen}, chosen))
+    for file, place, told, right in consistency.claims(inputs):
+        pair = (repr(told), repr(told if told == right else right))
+        yield Difference(file, place, *_apart(*pair))
 
 
 def _chosen(inputs: Inputs, run: Record) -> dict[str, Scalar]:
@@ -180,9 +193,12 @@ def read(profile: str, root: Path) -> tuple[Inputs, str]:
     held = root / paths.evidence(profile)
     if held.exists():
         with TemporaryDirectory() as scratch:
-            archive.unpack(held, Path(scratch))
-            params = load(Path(scratch) / paths.PARAMS)
-            return report_inputs.load(params, Path(scratch), check_keys=False), "evidence"
+            try:
+                archive.unpack(held, Path(scratch))
+                params = load(Path(scratch) / paths.PARAMS)
+                return report_inputs.load(params, Path(scratch), check_keys=False), "evidence"
+            except IbmaError as error:  # a folder that is gone when this is read helps nobody
+                raise IbmaError(str(error).replace(scratch, str(held))) from None
     params = load(root / paths.PARAMS)
     if params.profile != profile:
         raise IbmaError(
@@ -207,20 +223,23 @@ def _compare(committed: Path, made: Numbers) -> Iterator[Difference]:
     for name, text in made.texts.items():
         yield from _places(name, _compare_lines(committed / name, text))
     known = {*made.rows, *made.metrics, *made.texts, PAGE, LOCAL}
-    for pattern in ("*.*", *(f"{folder}/**/*" for folder in FOLDERS)):
-        yield from _unknown(committed, pattern, known)
+    names = (path.relative_to(committed) for path in committed.rglob("*"))
+    yield from _unknown([name for name in names if name.parts[0] not in CHECKED_APART], known)
 
 
-def _unknown(committed: Path, pattern: str, known: Collection[str]) -> Iterator[Difference]:
-    for path in sorted(committed.glob(pattern)):
-        if (name := path.relative_to(committed).as_posix()) not in known:
+def _unknown(names: Iterable[Path], known: Collection[str]) -> Iterator[Difference]:
+    """Yield what belongs to no report: a file, a link, or a folder that holds no known file."""
+    folders = {parent.as_posix() for name in known for parent in Path(name).parents}
+    for name in sorted(each.as_posix() for each in names):
+        if name not in known and name not in folders:
             yield Difference(name, "the file", "is there", "belongs to no table or task")
 
 
 def _compare_figures(committed: Path, drawn: Path) -> Iterator[Difference]:
     """Yield every figure, drawn again."""
-    names = sorted(path.relative_to(drawn).as_posix() for path in (drawn / "figures").glob("*"))
-    yield from _unknown(committed, "figures/**/*", names)
+    names = sorted(path.relative_to(drawn).as_posix() for path in (drawn / FIGURES).glob("*"))
+    there = (path.relative_to(committed) for path in (committed / FIGURES).rglob("*"))
+    yield from _unknown(there, names)
     for name in names:
         old, new = committed / name, drawn / name
         if not old.exists():
@@ -234,13 +253,16 @@ def _compare_figures(committed: Path, drawn: Path) -> Iterator[Difference]:
 
 def _same_pixels(old: Path, new: Path) -> bool:
     """Return whether two pictures look alike; a file that is no picture does not."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
-        pair = [np.asarray(Image.open(path).convert("RGBA"), dtype=np.int16) for path in (old, new)]
-    except (UnidentifiedImageError, OSError):
+        with Image.open(regular(old)) as one, Image.open(new) as other:
+            if one.size != other.size:  # before anything is decoded
+                return False
+            pair = [np.asarray(each.convert("RGBA"), dtype=np.int16) for each in (one, other)]
+    except Exception:  # whatever Pillow and zlib make of damage
         return False
-    return pair[0].shape == pair[1].shape and int(np.abs(pair[0] - pair[1]).max()) <= SEEN
+    return int(np.abs(pair[0] - pair[1]).max()) <= SEEN
 
 
 def _compare_drawn(old: str, new: str) -> Iterator[Place]:
@@ -261,7 +283,7 @@ def _same_drawing(old: str, new: str) -> bool:
 def _compare_page(path: Path, text: str) -> Iterator[Difference]:
     """Yield every line of the page but that of this machine's packages."""
     for one in _places(PAGE, _compare_lines(path, text)):
-        if not one.recomputed.startswith(f"<dt>{page.PACKAGES_LINE}<"):
+        if not (PACKAGES.fullmatch(one.committed) and PACKAGES.fullmatch(one.recomputed)):
             yield one
 
 
@@ -271,10 +293,13 @@ def _places(file: str, places: Iterator[Place]) -> Iterator[Difference]:
 
 def _compare_rows(path: Path, rows: Sequence[Mapping[str, Scalar]]) -> Iterator[Place]:
     """Yield every cell of a CSV file."""
+    reader = csv.DictReader(io.StringIO(_read(path)), restkey="more", restval="")
     try:
-        committed = list(csv.DictReader(io.StringIO(_read(path)), restkey="more", restval=""))
+        committed = list(reader)
     except csv.Error as error:
         committed = [{"the file": f"no table ({error})"}]
+    columns = list(rows[0]) if rows else []
+    yield "columns", ", ".join(reader.fieldnames or ()), ", ".join(columns)
     nothing: Mapping[str, Any] = {}
     pairs = zip_longest(committed, rows, fillvalue=nothing)
     for number, (held, row) in enumerate(pairs, 1):
@@ -297,8 +322,8 @@ def _read(path: Path) -> str:
 def _metrics(path: Path) -> Mapping[str, object]:
     """Return what a committed JSON file holds; one that is damaged shows as it differs."""
     try:
-        found = json.loads(_read(path) or "{}")
-    except (ValueError, RecursionError):
+        found = parse_json(_read(path) or "{}")
+    except ValueError:
         found = None
     return found if isinstance(found, dict) else {"the file": "no JSON object"}
 
