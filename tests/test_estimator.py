@@ -735,6 +735,8 @@ def test_bad_input_ends_in_one_line():
         ("row 2: Input contains infinity", lambda: clf.fit(infinite, y)),
         ("infinity", lambda: clf.fit({"a": X["left"] * 1e300, "b": X["right"]}, y)),
         ("different lengths", lambda: clf.fit({"a": X["left"], "b": X["right"][:5]}, y)),
+        ("a list of 2 tables: expected a mapping", lambda: clf.fit(list(X.values()), y)),
+        ("a list of 2 tables: expected a mapping", lambda: fitted.predict(tuple(X.values()))),
         ("y has 5 entries", lambda: clf.fit(X, y[:5])),
         ("groups has 3 entries", lambda: clf.fit(X, y, groups=[1, 2, 3])),
         ("1 class", lambda: clf.fit(X, np.zeros(12, int))),

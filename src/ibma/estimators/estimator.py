@@ -289,6 +289,7 @@ class Estimator(Conventions):
         inputs.refuse_complex(X, "X")
         checks = {"ensure_all_finite": "allow-nan", "ensure_min_samples": 2 if fit else 1}
         checks = {"skip_check_array": True} if named else checks
+        inputs.refuse_nameless(X)
         table = validate_data(self, inputs.unmasked(X), reset=fit, **checks)
         if (learnt := list(self.column_names_)) and names not in ([], learnt):  # numbers, too
             told = f"expected {', '.join(learnt)}, as in fit"

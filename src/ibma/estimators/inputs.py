@@ -283,6 +283,18 @@ def groups(given: Any, held_out: bool) -> list[str] | None:
     return found
 
 
+def refuse_nameless(X: Any) -> None:
+    """Refuse a list of tables: numpy's own error does not say what was meant.
+
+    Raises:
+        BadArgument: X is one.
+    """
+    if isinstance(X, list | tuple) and any(getattr(one, "ndim", 1) > 1 for one in X):
+        raise BadArgument(
+            f"X is a list of {len(X)} tables: expected a mapping, name of a modality -> its values"
+        )
+
+
 def split(X: Any, modalities: Mapping[str, Any] | None) -> dict[str, Any]:
     """Split one table into modalities.
 
