@@ -51,8 +51,10 @@ def configure_torch(threads: int | None, compiled: bool, deterministic: bool = T
     distributed.begin()
     if threads is not None:
         torch.set_num_threads(threads)
-    # float32 is float32, not TF32
+    # float32 is float32, not TF32; torch 2.11 does not pass the first on to the others
     torch.backends.fp32_precision = "ieee"  # type: ignore[attr-defined]
+    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
+    torch.backends.cudnn.rnn.fp32_precision = "ieee"  # type: ignore[attr-defined]
     if compiled:  # inductor has a switch of its own, which only this sets
         torch.use_deterministic_algorithms(deterministic)
     choose_kernels(deterministic)
