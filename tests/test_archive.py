@@ -271,7 +271,7 @@ def test_a_record_that_no_training_writes_is_refused(held, tmp_path):
         "is not finite": honest.replace('"n_train":1347', '"n_train":1e400'),
         "metrics.accuracy": signed(metrics={"accuracy": "0.9"}),
         "metrics:": signed(metrics=None),
-        "n_train": signed(n_train=-1),
+        "n_train": signed(n_train=1.5),
         "params.lr": signed(params={"weight_decay": 0.0}),
         "tuned.points": signed(tuned={}),
         "history.task.0": signed(history={"task": [None]}),

@@ -446,7 +446,7 @@ APART = {  # a forgery that is consistent in itself -> where it contradicts the 
 
 @pytest.mark.parametrize("name", list(APART))
 def test_a_consistent_forgery_contradicts_the_other_runs_or_what_they_follow(cloned, name):
-    held, (do, place) = archive.folder(cloned, "twin"), APART[name]
+    held, (do, place) = cloned / paths.evidence("twin"), APART[name]
     do(held)
     sums(held)
     found = verify._compare_records(verify.read("twin", cloned)[0])

@@ -36,6 +36,7 @@ from ibma.files import (
 from ibma.params import Params, load
 from ibma.results import records
 from ibma.results.records import Results
+from ibma.training.cell import why_not_run
 from ibma.training.predictions import Predictions
 from ibma.training.record import Record, RunId, digest_of
 
@@ -285,20 +286,19 @@ def _seed(line: bytes, cell: tuple[str, str, str], seeds: int, where: str) -> in
         IbmaError: it is no record of the cell, or none that its digest was made of.
     """
     try:
-        content: dict[str, Any] = _parsed(line)
-        seed = content["seed"]
-        place = tuple(content[name] for name in ("stage", "task", "method"))
-    except (ValueError, KeyError, TypeError) as error:
+        content = _parsed(line)
+        run = Record(**content)
+    except (ValueError, TypeError) as error:
         raise IbmaError(f"{where}: not a record ({one_line(error)[:200]}): {AGAIN}") from None
-    if place != cell:
+    if run.id[:3] != cell:
         raise IbmaError(f"{where}: not a record of {'/'.join(cell)}: {AGAIN}")
-    if type(seed) is not int or not 0 <= seed < seeds:
-        shown = json.dumps(seed)[:40]
+    if type(run.seed) is not int or not 0 <= run.seed < seeds:
+        shown = json.dumps(run.seed)[:40]
         raise IbmaError(f"{where}: seed {shown}: expected 0 to {seeds - 1}: {AGAIN}")
-    shapes.check_run(content, where)
-    if content["digest"] != digest_of(content):
+    shapes.check_run(line, where)
+    if content.get("digest") != digest_of(content):
         raise IbmaError(f"{where}: changed since it was written, its digest does not fit: {AGAIN}")
-    return seed
+    return run.seed
 
 
 def _parsed(text: bytes) -> Any:

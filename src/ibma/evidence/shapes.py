@@ -7,6 +7,8 @@ here are allowed, because no report reads them.
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired
 
@@ -15,6 +17,7 @@ from typing_extensions import TypedDict
 
 from ibma import paths
 from ibma.errors import IbmaError
+from ibma.training.record import Record
 
 AGAIN = "`git checkout` the evidence, or run `ibma archive` where the records are"
 
@@ -119,7 +122,7 @@ class Probed(TypedDict):
 
 @with_config(ConfigDict(extra="allow"))
 class Hparams(TypedDict):
-    """The setting of a `Run`; beside it stand the method's own hyper-parameters."""
+    """The setting of a run; beside it stand the method's own hyper-parameters."""
 
     lr: Finite
     weight_decay: Finite
@@ -128,7 +131,7 @@ class Hparams(TypedDict):
 
 
 class Rule(TypedDict):
-    """How settings of a `Run` were chosen."""
+    """How the setting of a run was chosen."""
 
     points: list[list[Finite]]
     folds: Whole
@@ -136,52 +139,21 @@ class Rule(TypedDict):
     by: str | None
 
 
-class Environment(TypedDict):
-    """What decides a `Run` besides parameters, data and code."""
-
-    device: str
-    instructions: str
-    threads: Whole
-    pretrained: NotRequired[dict[str, str]]
-
-
 @with_config(ConfigDict(extra="allow"))
 class Provenance(TypedDict):
-    """Where and how fast a `Run` was made."""
+    """Where and how fast a run was made."""
 
     device: NotRequired[str]
     git_commit: NotRequired[str | None]
     seconds_per_epoch: NotRequired[list[Finite]]
 
 
-@with_config(ConfigDict(extra="forbid"))
-class Run(TypedDict):
-    """A record, see `ibma.training.record.Record`."""
+class Parts(TypedDict):
+    """What `ibma.training.record.Record` leaves open of itself."""
 
-    key: str
-    profile: str
-    stage: str
-    task: str
-    method: str
-    seed: Whole
-    source: str
-    fold: Whole | None
-    n_train: Whole
-    n_test: Whole
     params: Hparams
     tuned: Rule
-    metrics: Metrics
-    ib: dict[str, Finite]
-    ib_before: dict[str, Finite]
-    history: dict[str, list[Finite]]
-    regime: dict[str, list[Finite]]
-    cost: dict[str, Whole]
-    weights: str
-    environment: Environment
     provenance: Provenance
-    confusion: list[list[Whole]]
-    predictions: str
-    digest: str
 
 
 SHAPES: dict[Path, Any] = {
@@ -206,16 +178,19 @@ def check(name: Path, value: object, where: str) -> None:
     shape = next(shape for place, shape in SHAPES.items() if place in (name, *name.parents))
     if shape is Meta and isinstance(value, dict) and "missing" in value:
         shape = Absent
-    _validate(shape, value, where)
+    with _refusing(where):
+        _adapter(shape).validate_python(value)
 
 
-def check_run(value: object, where: str) -> None:
+def check_run(line: bytes, where: str) -> None:
     """Refuse a record that is not as training writes it.
 
     Raises:
         IbmaError: it names the key.
     """
-    _validate(Run, value, where)
+    with _refusing(where):
+        _adapter(Record).validate_json(line, strict=True)
+        _adapter(Parts).validate_json(line)
 
 
 @functools.cache
@@ -223,9 +198,10 @@ def _adapter(shape: Any) -> TypeAdapter[Any]:
     return TypeAdapter(shape)
 
 
-def _validate(shape: Any, value: object, where: str) -> None:
+@contextmanager
+def _refusing(where: str) -> Iterator[None]:
     try:
-        _adapter(shape).validate_python(value)
+        yield
     except ValidationError as caught:
         error = caught.errors(include_url=False)[0]
         key = ".".join(map(str, error["loc"])) or "the whole"

@@ -12,7 +12,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, NotRequired, TypedDict
+from typing import Any, NamedTuple, NotRequired
+
+from typing_extensions import TypedDict  # pydantic reads no other on Python 3.11
 
 from ibma import paths
 from ibma.errors import IbmaError
