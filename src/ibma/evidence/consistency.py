@@ -1,7 +1,7 @@
 """Compare what evidence says in several places: runs with each other, and with what they follow.
 
-Somebody who changes a record can write its digest anew. He then has to change every other place
-that says the same. Each rule here holds for whatever the stages write.
+A record that was changed may carry a new digest. Then it contradicts other records, or what it was
+made from. Each rule here holds for whatever the stages write.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from ibma.training.record import Record
 if TYPE_CHECKING:
     from ibma.network.tasks import Task
 
-Claim = tuple[str, str, object, object]  # file, place, what it says, what it should say
+Pair = tuple[str, str, object, object]  # file, place, what it says, what it should say
 Meta = Mapping[str, Any]  # what stage `extract` says of a task
 
 
-def claims(inputs: Inputs) -> Iterator[Claim]:
-    """Yield what evidence says in several places; both sides are equal where it agrees."""
+def pairs(inputs: Inputs) -> Iterator[Pair]:
+    """Yield what a place of the evidence says, and what others say of it."""
     results, features = inputs.results, inputs.features
     for runs in results.runs.values():
         yield from _same_run_twice(runs)
@@ -90,7 +90,7 @@ def _label_range(task: Task) -> tuple[int, int]:
     return 0, 1 if task.kind == "multilabel" else last
 
 
-def _same_run_twice(runs: Sequence[Record]) -> Iterator[Claim]:
+def _same_run_twice(runs: Sequence[Record]) -> Iterator[Pair]:
     """Yield a line for each run whose key or weights another seed has: seeds decide them."""
     for name, values in (("key", [r.key for r in runs]), ("weights", [r.weights for r in runs])):
         first: dict[str, Record] = {}
@@ -99,7 +99,7 @@ def _same_run_twice(runs: Sequence[Record]) -> Iterator[Claim]:
             yield _of(run, name, f"that of seed {other.seed}", f"that of seed {run.seed}")
 
 
-def _same_network(runs: Sequence[Record]) -> Iterator[Claim]:
+def _same_network(runs: Sequence[Record]) -> Iterator[Pair]:
     """Yield what the network of a run costs, and which losses it has: all seeds have one network.
 
     Metrics may differ in their names: some are of a slide, which one test fold has.
@@ -112,7 +112,7 @@ def _same_network(runs: Sequence[Record]) -> Iterator[Claim]:
             yield _of(run, f"names of {name}" if name in series else name, str(one), usual[0][0])
 
 
-def _made_as_told(params: Params, run: Record) -> Iterator[Claim]:
+def _made_as_told(params: Params, run: Record) -> Iterator[Pair]:
     """Yield what a record repeats of params.yaml."""
     variant = params.trained_as(run.stage, run.task, run.method)
     own = {**params.method(variant.method).hparams, **variant.hparams}
@@ -127,7 +127,7 @@ def _made_as_told(params: Params, run: Record) -> Iterator[Claim]:
             yield _of(run, f"epochs of {kind} {name}", len(values), params.training.epochs)
 
 
-def _split(run: Record, said: Predictions | None, meta: Meta) -> Iterator[Claim]:
+def _split(run: Record, said: Predictions | None, meta: Meta) -> Iterator[Pair]:
     """Yield the test fold of a run, and how many rows it was trained and judged on."""
     folds, counts = meta["folds"], meta["counts"]
     fold = run.seed % folds if folds else None
@@ -141,7 +141,7 @@ def _split(run: Record, said: Predictions | None, meta: Meta) -> Iterator[Claim]
         yield _of(run, "predictions", f"{len(said.ids)} rows", f"{run.n_test} rows")
 
 
-def _without_predictions(results: Results) -> Iterator[Claim]:
+def _without_predictions(results: Results) -> Iterator[Pair]:
     """Yield runs without predictions where others have some: on a task, and on real data."""
     for run in results.all():
         expected = run.task in results.problems or (run.source == "real" and results.problems)
@@ -149,7 +149,7 @@ def _without_predictions(results: Results) -> Iterator[Claim]:
             yield _of(run, "has predictions", bool(run.predictions), True)
 
 
-def _without_choices(results: Results) -> Iterator[Claim]:
+def _without_choices(results: Results) -> Iterator[Pair]:
     """Yield runs for whose method nothing was chosen where it was for others, as above."""
     tuned = {task for task, _ in results.choices}
     for run in results.all():
@@ -158,7 +158,7 @@ def _without_choices(results: Results) -> Iterator[Claim]:
             yield _of(run, "has a choice", (run.task, method) in results.choices, True)
 
 
-def _test_rows(results: Results) -> Iterator[Claim]:
+def _test_rows(results: Results) -> Iterator[Pair]:
     """Yield which rows a run is judged on: all runs on a test fold have the same."""
     by_split: dict[tuple[str, int | None], list[tuple[Record, Mapping[str, str]]]] = {}
     for run in results.all():
@@ -177,7 +177,7 @@ def _digests(said: Predictions) -> dict[str, str]:
     return {name: sha256(array.tobytes()).hexdigest() for name, array in arrays.items()}
 
 
-def _choice(params: Params, task: str, method: str, choice: Mapping[str, Any]) -> Iterator[Claim]:
+def _choice(params: Params, task: str, method: str, choice: Mapping[str, Any]) -> Iterator[Pair]:
     """Yield what was tried for a method, and what was chosen of it, for each test fold."""
     from ibma import methods  # these need torch
     from ibma.experiments import tune
@@ -203,7 +203,7 @@ def _choice(params: Params, task: str, method: str, choice: Mapping[str, Any]) -
         yield file, f"choice {place}: score", one["score"], score
 
 
-def _beside_the_runs(inputs: Inputs) -> Iterator[Claim]:
+def _beside_the_runs(inputs: Inputs) -> Iterator[Pair]:
     """Yield which methods, runs and folds other stages measured, and the order of their times."""
     params, file = inputs.params, paths.TIMING.as_posix()
     if methods_timed := inputs.timing.get("methods", {}):
@@ -237,5 +237,5 @@ def _best(tried: Mapping[Setting, list[float]]) -> tuple[Setting | None, float |
     return best, None if best is None else means[best]
 
 
-def _of(run: Record, place: str, told: object, right: object) -> Claim:
+def _of(run: Record, place: str, told: object, right: object) -> Pair:
     return run.id.record.as_posix(), place, told, right

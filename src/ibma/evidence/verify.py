@@ -161,7 +161,7 @@ def _compare_records(inputs: Inputs) -> Iterator[Difference]:
             yield Difference(name, "confusion", *matrix)
         chosen = _chosen(inputs, run)
         yield from _places(name, _compare_values({n: run.params.get(n) for n in chosen}, chosen))
-    for file, place, told, right in consistency.claims(inputs):
+    for file, place, told, right in consistency.pairs(inputs):
         pair = (repr(told), repr(told if told == right else right))
         yield Difference(file, place, *_apart(*pair))
 
