@@ -8,6 +8,7 @@ import math
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -297,10 +298,15 @@ def other_scores(held: Path) -> None:
     packed = held / f"{CELL}.npz.xz"
     seeds = archive._by_seed(packed.read_bytes())
     seeds[0]["scores"] = np.roll(seeds[0]["scores"], 1, axis=1)
-    arrays = {f"{seed}/{name}": array for seed, by in seeds.items() for name, array in by.items()}
+    pack(packed, seeds)
+
+
+def pack(path: Path, seeds: Mapping[int, Mapping[str, np.ndarray]]) -> None:
+    """Write predictions, seed -> name -> array, as evidence holds them."""
+    flat = {f"{seed}/{name}": array for seed, by in seeds.items() for name, array in by.items()}
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    packed.write_bytes(lzma.compress(buffer.getvalue()))
+    np.savez(buffer, **flat)
+    path.write_bytes(lzma.compress(buffer.getvalue()))
 
 
 REFUSED = {  # of the evidence, with a manifest that fits; no report is needed to find them
@@ -374,10 +380,7 @@ def say(held: Path, task: SimpleNamespace, **arrays: np.ndarray) -> None:
         judged = {"metrics": task.judge(said.scores, y, said.groups)}
         judged["confusion"] = task.confusion(said.scores, y)
         forge(held, consistent=True, **judged)
-    flat = {f"{seed}/{name}": array for seed, by in seeds.items() for name, array in by.items()}
-    buffer = io.BytesIO()
-    np.savez(buffer, **flat)
-    packed.write_bytes(lzma.compress(buffer.getvalue()))
+    pack(packed, seeds)
 
 
 def silent(held: Path) -> None:
@@ -385,10 +388,7 @@ def silent(held: Path) -> None:
     forge(held, consistent=True, predictions="")
     seeds = archive._by_seed((held / f"{CELL}.npz.xz").read_bytes())
     del seeds[0]
-    flat = {f"{seed}/{name}": array for seed, by in seeds.items() for name, array in by.items()}
-    buffer = io.BytesIO()
-    np.savez(buffer, **flat)
-    (held / f"{CELL}.npz.xz").write_bytes(lzma.compress(buffer.getvalue()))
+    pack(held / f"{CELL}.npz.xz", seeds)
 
 
 def content_of(held: Path, name: str, **changed: object) -> None:
