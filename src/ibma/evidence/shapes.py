@@ -189,8 +189,8 @@ def check_run(line: bytes, where: str) -> None:
         IbmaError: it names the key.
     """
     with _refusing(where):
-        _adapter(Record).validate_json(line, strict=True)
-        _adapter(Parts).validate_json(line)
+        run = _adapter(Record).validate_json(line, strict=True)
+        _adapter(Parts).validate_python(vars(run))
 
 
 @functools.cache
